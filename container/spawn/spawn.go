@@ -1,0 +1,309 @@
+// Package spawn runs a program in a raw child: a process cloned directly into its namespaces that interprets the program
+// with system calls only, without the Go runtime, without a second execution of strake, and without cgo.
+//
+// The child begins as a copy of the caller and jumps into a position-independent interpreter, a few hundred bytes of
+// machine code in a sealed memory file that is mapped in front of the program's image. The first operations of every program (program.Builder.Isolate)
+// unmap everything else. So the rules that the standard library's forkAndExecInChild lives by (no allocation, no lock, no
+// stack growth, no write barrier) hold by construction: no Go code runs in the child at all.
+//
+// Not for: deciding what to run (package plan), or anything after execve beyond the pid.
+//
+// Requires Linux 5.9 (clone3, CLONE_CLEAR_SIGHAND, close_range). Tested with real children; the tests need root.
+package spawn
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// interpreterSize is how much machine code is copied. A test checks that the marker behind the code lies within.
+const interpreterSize = 768
+
+// addressSpace is the length of what a process can map without asking for more: 47 bits, also where more exist.
+const addressSpace = 1<<47 - 4096
+
+func rawClone3(args unsafe.Pointer, size, code, image uintptr) (pid, errno uintptr)
+
+func interpreterAddr() uintptr
+
+// interpreter exists in assembly only; it is never called, only copied.
+
+// cloneArgs is struct clone_args (clone3(2)).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// Machine holds what all children of a process share: the sealed file with the interpreter's code. It may be used by
+// several goroutines at once.
+type Machine struct {
+	code *os.File
+}
+
+// New makes a Machine. It costs one memory file.
+func New() (*Machine, error) {
+	src := unsafe.Slice((*byte)(unsafe.Pointer(interpreterAddr())), interpreterSize)
+	// MFD_EXEC says that the file is meant to be mapped executable; kernels before 6.3 do not know the flag.
+	fd, err := unix.MemfdCreate("strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create for the interpreter: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "strake-init")
+	if _, err := f.Write(src); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write the interpreter: %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("seal the interpreter: %w", err)
+	}
+	return &Machine{code: f}, nil
+}
+
+// Close releases the interpreter. Children that run already are not affected.
+func (m *Machine) Close() error { return m.code.Close() }
+
+// IDMap is one line of uid_map or gid_map (user_namespaces(7)).
+type IDMap struct{ Container, Host, Size uint32 }
+
+// Request says what to start.
+type Request struct {
+	Image *program.Image
+	// Input returns the descriptor for a name that the program asks for. program.InputSync and program.InputExe are
+	// supplied by Start. Descriptors stay the caller's; the child gets copies.
+	Input func(name string) (int, error)
+	// CgroupFD is a cgroup2 directory to be born in (CLONE_INTO_CGROUP), or -1.
+	CgroupFD int
+	// UIDMap and GIDMap are written before the child's first operation that waits for them, if the image's clone flags
+	// have CLONE_NEWUSER.
+	UIDMap, GIDMap []IDMap
+	// TimeOffsets is written to the timens_offsets of a new time namespace (time_namespaces(7)); empty for none.
+	TimeOffsets string
+}
+
+// Child is a started process. Its methods are not for concurrent use.
+type Child struct {
+	// Pid is the child in the caller's PID namespace. It is a child of the calling process, to be reaped by it.
+	Pid int
+	// PidFD refers to it. The caller closes it.
+	PidFD int
+	sync  int
+}
+
+// Failure is an operation of a program that failed.
+type Failure struct {
+	// Index is the operation's place in the program.
+	Index int
+	// Errno is the kernel's reason.
+	Errno syscall.Errno
+}
+
+func (f *Failure) Error() string { return fmt.Sprintf("operation %d: %s", f.Index, f.Errno.Error()) }
+
+func (f *Failure) Unwrap() error { return f.Errno }
+
+// ErrDied means that the child ended before it reported anything: it was killed from outside.
+var ErrDied = errors.New("the process was killed while it was being set up")
+
+// Start clones the child and returns while it runs. The caller must go on with Next until the program has ended, and must
+// reap Pid in any case.
+func (m *Machine) Start(req *Request) (*Child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	defer unix.Close(pair[1])
+	c := &Child{PidFD: -1, sync: pair[0]}
+	if err := m.clone(req, c, pair[1]); err != nil {
+		unix.Close(pair[0])
+		return nil, err
+	}
+	if err := c.writeMaps(req); err != nil {
+		c.Kill()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
+	page := os.Getpagesize()
+	code := (interpreterSize + page - 1) &^ (page - 1)
+	size := code + (req.Image.Size()+page-1)&^(page-1)
+	// The child needs nothing of this process, so nothing is copied: one call marks all that is mapped now. That it
+	// reports holes (ENOMEM) is expected. What another thread maps in between is copied, and unmapped by the child.
+	// The standard library's own vfork shares memory instead of copying it and does not notice.
+	unix.RawSyscall(unix.SYS_MADVISE, 0, addressSpace, unix.MADV_DONTFORK)
+	// The mapping is not on the Go heap: the collector never sees it, and the child can keep it alone.
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("mmap %d bytes for the program: %w", size, err)
+	}
+	defer unix.Munmap(mem)
+	base := uintptr(unsafe.Pointer(&mem[0]))
+	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, uintptr(code), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, m.code.Fd(), 0); e != 0 {
+		return fmt.Errorf("mmap the interpreter: %w", e)
+	}
+	names := req.Image.Inputs()
+	inputs := make([]int, len(names))
+	for i, name := range names {
+		switch name {
+		case program.InputSync:
+			inputs[i] = syncFD
+		case program.InputExe:
+			inputs[i] = int(m.code.Fd())
+		default:
+			if inputs[i], err = req.Input(name); err != nil {
+				return fmt.Errorf("descriptor %q: %w", name, err)
+			}
+		}
+	}
+	err = req.Image.Relocate(program.Place{
+		Mem: mem[code:], Base: base + uintptr(code), Start: base, End: base + uintptr(size),
+		Report: syncFD, Inputs: inputs,
+	})
+	if err != nil {
+		return err
+	}
+	pidfd := int32(-1)
+	args := &cloneArgs{
+		flags:      req.Image.CloneFlags() | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	if req.CgroupFD >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(req.CgroupFD)
+	}
+	pid, errno := cloneMasked(args, base, base+uintptr(code))
+	runtime.KeepAlive(m)
+	if errno != 0 {
+		return fmt.Errorf("clone3 with flags %#x: %w", args.flags, errno)
+	}
+	c.Pid, c.PidFD = pid, int(pidfd)
+	return nil
+}
+
+// cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one on. The program opens
+// the mask again right before it executes the container's process.
+func cloneMasked(args *cloneArgs, code, image uintptr) (int, syscall.Errno) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	all, old := ^uint64(0), uint64(0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid, errno := rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	return int(pid), syscall.Errno(errno)
+}
+
+func (c *Child) writeMaps(req *Request) error {
+	if req.Image.CloneFlags()&unix.CLONE_NEWUSER == 0 {
+		return nil
+	}
+	for _, m := range []struct {
+		file string
+		maps []IDMap
+	}{{"uid_map", req.UIDMap}, {"gid_map", req.GIDMap}} {
+		var text []byte
+		for _, l := range m.maps {
+			text = fmt.Appendf(text, "%d %d %d\n", l.Container, l.Host, l.Size)
+		}
+		path := fmt.Sprintf("/proc/%d/%s", c.Pid, m.file)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		// The kernel takes the whole map in one write.
+		_, err = f.Write(text)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return fmt.Errorf("write %d mappings to %s: %w", len(m.maps), path, err)
+		}
+	}
+	return c.Continue()
+}
+
+// Message is what the child says: a stage that it has reached.
+type Message struct {
+	// Stage is the number that the program wrote, if it has not ended.
+	Stage uint32
+	// Value comes with the stage.
+	Value uint32
+	// Executed says that the program has ended in a successful execve: there is nothing more to come.
+	Executed bool
+}
+
+// stageBit marks a message of eight bytes as a stage rather than a failure.
+const stageBit = 1 << 31
+
+// Next waits for the child's next message. A failed operation is returned as *Failure; ErrDied if the child ended without a word.
+func (c *Child) Next() (Message, error) {
+	var b [8]byte
+	for {
+		n, err := unix.Read(c.sync, b[:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET || err == nil && n == 0:
+			// Closed by execve or by death. A process that has executed is not a zombie without having run.
+			return c.ended()
+		case err != nil:
+			return Message{}, fmt.Errorf("read from the child: %w", err)
+		case n != 8:
+			return Message{}, fmt.Errorf("read from the child: %d bytes, want 8", n)
+		}
+		first, second := binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])
+		if first&stageBit != 0 {
+			return Message{Stage: first &^ stageBit, Value: second}, nil
+		}
+		return Message{}, &Failure{Index: int(first), Errno: syscall.Errno(second)}
+	}
+}
+
+func (c *Child) ended() (Message, error) { return Message{Executed: true}, nil }
+
+// Continue lets a child that waits go on.
+func (c *Child) Continue() error {
+	var b [8]byte
+	if _, err := unix.Write(c.sync, b[:]); err != nil {
+		return fmt.Errorf("release the child: %w", err)
+	}
+	return nil
+}
+
+// Release closes the channel to the child. The process itself is not affected, but for a program that still waits:
+// it ends.
+func (c *Child) Release() {
+	if c.sync >= 0 {
+		unix.Close(c.sync)
+		c.sync = -1
+	}
+}
+
+// Kill ends the child, reaps it, and closes PidFD.
+func (c *Child) Kill() {
+	unix.Kill(c.Pid, unix.SIGKILL)
+	for {
+		if _, err := unix.Wait4(c.Pid, nil, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	if c.PidFD >= 0 {
+		unix.Close(c.PidFD)
+		c.PidFD = -1
+	}
+	c.Release()
+}

@@ -1,0 +1,96 @@
+package spawn
+
+import (
+	"bytes"
+	"os"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+func TestInterpreterFitsCopy(t *testing.T) {
+	code := unsafe.Slice((*byte)(unsafe.Pointer(interpreterAddr())), interpreterSize)
+	if i := bytes.Index(code, []byte("strake.\x00")); i < 0 {
+		t.Fatalf("the marker behind the interpreter is not within %d bytes", interpreterSize)
+	} else {
+		t.Logf("interpreter: %d bytes", i)
+	}
+}
+
+// run executes a program with /bin/true-like payload and returns its exit status.
+func run(t testing.TB, m *Machine, build func(b *program.Builder)) (syscall.WaitStatus, error) {
+	t.Helper()
+	var b program.Builder
+	b.Isolate()
+	build(&b)
+	p, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := program.Parse(p.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.Start(&Request{Image: img, CgroupFD: -1})
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(c.PidFD)
+	defer c.Release()
+	_, err = c.Next()
+	var ws syscall.WaitStatus
+	if _, werr := syscall.Wait4(c.Pid, &ws, 0, nil); werr != nil {
+		t.Fatal(werr)
+	}
+	return ws, err
+}
+
+func machine(t testing.TB) *Machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: PR_SET_MM_MAP")
+	}
+	m, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+func TestExec(t *testing.T) {
+	m := machine(t)
+	ws, err := run(t, m, func(b *program.Builder) {
+		b.Field("process.args")
+		b.Call(unix.SYS_EXECVE, b.Str("/bin/sh").Ptr(), b.Strs([]string{"sh", "-c", "exit 7"}).Ptr(), b.Strs(nil).Ptr())
+	})
+	if err != nil || ws.ExitStatus() != 7 {
+		t.Fatalf("got %v, status %d (%x); want status 7", err, ws.ExitStatus(), int(ws))
+	}
+}
+
+func BenchmarkTrue(b *testing.B) {
+	m := machine(b)
+	for b.Loop() {
+		ws, err := run(b, m, func(b *program.Builder) {
+			b.Call(unix.SYS_EXECVE, b.Str("/bin/busybox").Ptr(), b.Strs([]string{"true"}).Ptr(), b.Strs(nil).Ptr())
+		})
+		if err != nil || ws != 0 {
+			b.Fatal(err, ws)
+		}
+	}
+}
+
+func BenchmarkVforkTrue(b *testing.B) {
+	for b.Loop() {
+		p, err := syscall.ForkExec("/bin/busybox", []string{"true"}, &syscall.ProcAttr{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		syscall.Wait4(p, nil, 0, nil)
+	}
+}
