@@ -1,0 +1,417 @@
+// Package engine is the life of containers: it turns wishes into running containers and keeps what it acknowledged across
+// its own death. It knows no wire protocol.
+//
+// Not for: HTTP or gRPC (api/...), image formats (image), packets (network), processes (container, keeper).
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Spec is what a container is created from: the user's wish with every default already decided by the front door (which
+// knows whose defaults apply) except those that only the engine can know (image configuration, addresses, paths).
+//
+// It is stored as given and never changed, except by Update and Rename.
+type Spec struct {
+	// Name is unique among all containers; empty lets the engine choose one.
+	Name string `json:"name"`
+	// Image is a reference or ID as image.Store.Resolve takes it; empty with RootFS set runs from a directory.
+	Image  string `json:"image,omitempty"`
+	RootFS string `json:"rootfs,omitempty"`
+	// Front belongs to the front door that created the container (api/docker keeps Docker's Config, HostConfig and
+	// NetworkingConfig there) and comes back unchanged. The engine never looks inside.
+	Front  json.RawMessage   `json:"front,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// Process. Entrypoint, Cmd, Env, WorkingDir and User that are nil or empty are taken from the image as Docker
+	// does it: a given Entrypoint clears the image's Cmd.
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	// ClearEntrypoint says that an empty Entrypoint is meant (docker run --entrypoint "").
+	ClearEntrypoint bool                `json:"clearEntrypoint,omitempty"`
+	Cmd             []string            `json:"cmd,omitempty"`
+	Env             []string            `json:"env,omitempty"`
+	WorkingDir      string              `json:"workingDir,omitempty"`
+	User            string              `json:"user,omitempty"`
+	GroupAdd        []string            `json:"groupAdd,omitempty"`
+	Hostname        string              `json:"hostname,omitempty"`
+	Domainname      string              `json:"domainname,omitempty"`
+	TTY             bool                `json:"tty,omitempty"`
+	OpenStdin       bool                `json:"openStdin,omitempty"`
+	StdinOnce       bool                `json:"stdinOnce,omitempty"`
+	Init            bool                `json:"init,omitempty"` // a PID 1 reaper in front of the process
+	StopSignal      string              `json:"stopSignal,omitempty"`
+	StopTimeout     *int                `json:"stopTimeout,omitempty"` // seconds
+	Rlimits         []specs.POSIXRlimit `json:"rlimits,omitempty"`
+	OOMScoreAdj     int                 `json:"oomScoreAdj,omitempty"`
+
+	// Security.
+	Privileged      bool     `json:"privileged,omitempty"`
+	CapAdd          []string `json:"capAdd,omitempty"`
+	CapDrop         []string `json:"capDrop,omitempty"`
+	NoNewPrivileges bool     `json:"noNewPrivileges,omitempty"`
+	// Seccomp is "" for the default profile, "unconfined", or a profile's JSON text.
+	Seccomp string `json:"seccomp,omitempty"`
+	// AppArmor is "" for the default where the kernel has it, "unconfined", or a loaded profile's name.
+	AppArmor        string    `json:"apparmor,omitempty"`
+	ReadonlyRootfs  bool      `json:"readonlyRootfs,omitempty"`
+	MaskedPaths     *[]string `json:"maskedPaths,omitempty"`   // nil: default
+	ReadonlyPaths   *[]string `json:"readonlyPaths,omitempty"` // nil: default
+	SystemPathsOpen bool      `json:"systemPathsOpen,omitempty"`
+
+	// Namespaces: "" is the default (private), else "host", "none" (ipc), "private", "shareable" (ipc), or "container:NAME".
+	PIDMode    string `json:"pidMode,omitempty"`
+	IPCMode    string `json:"ipcMode,omitempty"`
+	UTSMode    string `json:"utsMode,omitempty"`
+	CgroupMode string `json:"cgroupMode,omitempty"`
+	UsernsMode string `json:"usernsMode,omitempty"`
+
+	// Resources in runtime-spec terms; devices are added to it by the engine from Devices and Privileged.
+	Resources    specs.LinuxResources `json:"resources"`
+	CgroupParent string               `json:"cgroupParent,omitempty"`
+	Devices      []Device             `json:"devices,omitempty"`
+	DeviceRules  []string             `json:"deviceRules,omitempty"` // "c 1:3 rwm"
+	Sysctls      map[string]string    `json:"sysctls,omitempty"`
+	ShmSizeBytes int64                `json:"shmSizeBytes,omitempty"` // 0: 64 MiB
+
+	Mounts  []Mount           `json:"mounts,omitempty"`
+	Tmpfs   map[string]string `json:"tmpfs,omitempty"`   // target → options
+	Volumes []string          `json:"volumes,omitempty"` // anonymous volumes at these targets, beside the image's
+
+	// Network: "" or "bridge" or a network's name, "none", "host", "container:NAME".
+	Network    string                  `json:"network,omitempty"`
+	Endpoints  map[string]EndpointSpec `json:"endpoints,omitempty"` // by network name
+	Ports      []PortBinding           `json:"ports,omitempty"`
+	PublishAll bool                    `json:"publishAll,omitempty"`
+	Exposed    []string                `json:"exposed,omitempty"` // "80/tcp"
+	DNS        []string                `json:"dns,omitempty"`
+	DNSSearch  []string                `json:"dnsSearch,omitempty"`
+	DNSOptions []string                `json:"dnsOptions,omitempty"`
+	ExtraHosts []string                `json:"extraHosts,omitempty"` // "name:address" or "name:host-gateway"
+
+	AutoRemove bool          `json:"autoRemove,omitempty"`
+	Restart    RestartPolicy `json:"restart"`
+	Log        LogConfig     `json:"log"`
+	Health     *HealthConfig `json:"health,omitempty"` // nil: the image's
+}
+
+// Device is a device node of the host given to the container.
+type Device struct {
+	HostPath      string `json:"hostPath"`
+	ContainerPath string `json:"containerPath"`
+	Permissions   string `json:"permissions"` // subset of "rwm"
+}
+
+// Mount is a bind mount, a named or anonymous volume, or a tmpfs.
+type Mount struct {
+	Type        string `json:"type"` // "bind", "volume", "tmpfs"
+	Source      string `json:"source,omitempty"`
+	Target      string `json:"target"`
+	ReadOnly    bool   `json:"readOnly,omitempty"`
+	Propagation string `json:"propagation,omitempty"`
+	// CreateSource makes a missing bind source a directory, as -v does; otherwise it is an error.
+	CreateSource bool `json:"createSource,omitempty"`
+	// NoCopy leaves a new volume empty instead of filling it from the image.
+	NoCopy       bool              `json:"noCopy,omitempty"`
+	SizeBytes    int64             `json:"sizeBytes,omitempty"` // tmpfs
+	Mode         uint32            `json:"mode,omitempty"`      // tmpfs
+	NonRecursive bool              `json:"nonRecursive,omitempty"`
+	Driver       string            `json:"driver,omitempty"`
+	Options      map[string]string `json:"options,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+}
+
+// EndpointSpec is the user's wish for one network.
+type EndpointSpec struct {
+	Aliases []string   `json:"aliases,omitempty"`
+	IPv4    netip.Addr `json:"ipv4,omitzero"`
+	IPv6    netip.Addr `json:"ipv6,omitzero"`
+	MAC     string     `json:"mac,omitempty"`
+}
+
+// PortBinding publishes one container port. HostPort 0 lets the engine choose.
+type PortBinding struct {
+	Proto         string     `json:"proto"` // "tcp", "udp", "sctp"
+	ContainerPort uint16     `json:"containerPort"`
+	HostIP        netip.Addr `json:"hostIP,omitzero"` // zero: all addresses, both families
+	HostPort      uint16     `json:"hostPort,omitempty"`
+	HostPortEnd   uint16     `json:"hostPortEnd,omitempty"` // end of a range to choose from
+}
+
+// RestartPolicy is Docker's.
+type RestartPolicy struct {
+	Name       string `json:"name,omitempty"` // "", "no", "always", "unless-stopped", "on-failure"
+	MaxRetries int    `json:"maxRetries,omitempty"`
+}
+
+// LogConfig chooses the log driver: "json-file" (default), "local" (the same file), or "none".
+type LogConfig struct {
+	Driver   string `json:"driver,omitempty"`
+	MaxBytes int64  `json:"maxBytes,omitempty"` // per file; 0: the default of 20 MiB
+	MaxFiles int    `json:"maxFiles,omitempty"` // 0: the default of 5
+}
+
+// HealthConfig is Docker's HEALTHCHECK. Test is ["NONE"], ["CMD", …] or ["CMD-SHELL", …].
+type HealthConfig struct {
+	Test          []string      `json:"test,omitempty"`
+	Interval      time.Duration `json:"interval,omitempty"`
+	Timeout       time.Duration `json:"timeout,omitempty"`
+	StartPeriod   time.Duration `json:"startPeriod,omitempty"`
+	StartInterval time.Duration `json:"startInterval,omitempty"`
+	Retries       int           `json:"retries,omitempty"`
+}
+
+// Status is the life of a container as Docker names it.
+type Status string
+
+const (
+	Created    Status = "created"
+	Running    Status = "running"
+	Paused     Status = "paused"
+	Restarting Status = "restarting"
+	Removing   Status = "removing"
+	Exited     Status = "exited"
+	Dead       Status = "dead"
+)
+
+// State is the changing part of a container.
+type State struct {
+	Status       Status    `json:"status"`
+	Pid          int       `json:"pid,omitempty"`
+	ExitCode     int       `json:"exitCode"`
+	Error        string    `json:"error,omitempty"`
+	OOMKilled    bool      `json:"oomKilled,omitempty"`
+	StartedAt    time.Time `json:"startedAt,omitzero"`
+	FinishedAt   time.Time `json:"finishedAt,omitzero"`
+	RestartCount int       `json:"restartCount,omitempty"`
+	// StoppedByUser keeps restart policies from undoing a stop.
+	StoppedByUser bool   `json:"stoppedByUser,omitempty"`
+	Health        string `json:"health,omitempty"` // "", "starting", "healthy", "unhealthy"
+	FailingStreak int    `json:"failingStreak,omitempty"`
+}
+
+// Info is a consistent copy of everything known about a container; it is the caller's.
+type Info struct {
+	ID      string
+	Created time.Time
+	Spec    Spec
+	State   State
+	ImageID string
+	// Path and Args are the process as resolved with the image.
+	Path                                             string
+	Args                                             []string
+	Env                                              []string
+	User, WorkingDir                                 string
+	Networks                                         map[string]EndpointInfo
+	Ports                                            []BoundPort
+	SandboxKey                                       string // path of the network namespace
+	Mounts                                           []MountInfo
+	LogPath, ResolvConfPath, HostnamePath, HostsPath string
+	ExecIDs                                          []string
+	HealthLog                                        []HealthResult
+}
+
+// EndpointInfo is a container's place in a network.
+type EndpointInfo struct {
+	NetworkID, EndpointID    string
+	IPv4, IPv6               netip.Prefix
+	GatewayIPv4, GatewayIPv6 netip.Addr
+	MAC                      string
+	Aliases, DNSNames        []string
+}
+
+// BoundPort is a published port as bound.
+type BoundPort struct {
+	Proto         string
+	ContainerPort uint16
+	HostIP        netip.Addr
+	HostPort      uint16
+}
+
+// MountInfo is a mount as `inspect` shows it.
+type MountInfo struct {
+	Type, Name, Source, Destination, Driver, Mode, Propagation string
+	RW                                                         bool
+}
+
+// HealthResult is one run of a health check.
+type HealthResult struct {
+	Start, End time.Time
+	ExitCode   int
+	Output     string
+}
+
+// ExecSpec is a process to run in a running container.
+type ExecSpec struct {
+	Args       []string
+	Env        []string
+	User       string
+	WorkingDir string
+	TTY        bool
+	Stdin      bool // attach standard input
+	Privileged bool
+	DetachKeys string
+}
+
+// ExecInfo describes an exec.
+type ExecInfo struct {
+	ID, ContainerID string
+	Spec            ExecSpec
+	Running         bool
+	Pid             int
+	ExitCode        *int // nil while it has not ended
+}
+
+// Streams connects a caller to a process. Fields may be nil. Output of a TTY goes to Stdout.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	DetachKeys     []byte
+}
+
+// AttachOptions says what an attach wants.
+type AttachOptions struct {
+	Streams
+	Logs   bool // what was written before, first
+	Stream bool // what is written from now on
+	// Attached, if not nil, is called once when everything written from now on will be delivered.
+	Attached func()
+}
+
+// WaitCondition is Docker's.
+type WaitCondition string
+
+const (
+	WaitNotRunning WaitCondition = "not-running"
+	WaitNextExit   WaitCondition = "next-exit"
+	WaitRemoved    WaitCondition = "removed"
+)
+
+// ExitStatus is how a container ended.
+type ExitStatus struct {
+	Code      int
+	Error     string
+	OOMKilled bool
+}
+
+// LogOptions selects from a container's log.
+type LogOptions struct {
+	Stdout, Stderr bool
+	Follow         bool
+	Since, Until   time.Time
+	Tail           int // lines; negative: all
+}
+
+// LogLine is one entry of a log. Partial lines are delivered as they were written.
+type LogLine struct {
+	Stream string // "stdout" or "stderr"
+	Time   time.Time
+	Line   []byte // with its newline, if it had one
+}
+
+// Event is Docker's event message without its wire form.
+type Event struct {
+	Type, Action, ID string
+	Attributes       map[string]string
+	Time             time.Time
+}
+
+// Containers is what a front door may do with containers. *Engine implements it. Every name may be a name, an ID or an unambiguous prefix of
+// an ID. Errors are of the classes of github.com/containerd/errdefs; messages are the user's.
+type Containers interface {
+	Create(ctx context.Context, spec Spec) (id string, warnings []string, err error)
+	// Start returns when the container's process executes. A process that cannot be executed is an *ExecError.
+	Start(ctx context.Context, name string) error
+	Stop(ctx context.Context, name string, signal string, timeout *int) error
+	Kill(ctx context.Context, name string, signal string) error
+	Restart(ctx context.Context, name string, signal string, timeout *int) error
+	Pause(ctx context.Context, name string) error
+	Unpause(ctx context.Context, name string) error
+	Remove(ctx context.Context, name string, opt RemoveOptions) error
+	Rename(ctx context.Context, name, to string) error
+	Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy) (warnings []string, err error)
+	Wait(ctx context.Context, name string, cond WaitCondition, registered func()) (ExitStatus, error)
+	Inspect(ctx context.Context, name string) (Info, error)
+	// List returns all containers, newest first. It reads memory only.
+	List(ctx context.Context) ([]Info, error)
+	// Usage returns the bytes of the writable layer and of the whole root filesystem.
+	Usage(ctx context.Context, name string) (rw, root int64, err error)
+	Changes(ctx context.Context, name string) ([]Change, error)
+	Attach(ctx context.Context, name string, opt AttachOptions) error
+	Resize(ctx context.Context, name string, width, height uint16) error
+	Logs(ctx context.Context, name string, opt LogOptions, emit func(LogLine) error) error
+	Stats(ctx context.Context, name string) (Stats, error)
+	Top(ctx context.Context, name string) ([]Process, error)
+	ExecCreate(ctx context.Context, name string, spec ExecSpec) (id string, err error)
+	ExecStart(ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool) error
+	ExecInspect(ctx context.Context, id string) (ExecInfo, error)
+	ExecResize(ctx context.Context, id string, width, height uint16) error
+}
+
+// RemoveOptions of Containers.Remove.
+type RemoveOptions struct{ Force, Volumes bool }
+
+// Change is one difference to the image: Kind 0 modified, 1 added, 2 deleted.
+type Change struct {
+	Path string
+	Kind int
+}
+
+// Process is one line of `top`.
+type Process struct {
+	UID, PID, PPID, CPUPercent int
+	StartedAt                  time.Time
+	TTY, Command               string
+	CPUTime                    time.Duration
+}
+
+// ExecError is a process that could not be executed. Code is the exit status by the shell's convention: 126 not executable,
+// 127 not found, 128 otherwise.
+type ExecError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExecError) Error() string { return e.Err.Error() }
+func (e *ExecError) Unwrap() error { return e.Err }
+
+// Stats is one reading of a running container. Times are totals in nanoseconds, sizes bytes.
+type Stats struct {
+	Time     time.Time
+	CPU      CPUStats
+	Memory   MemoryStats
+	Pids     uint64
+	PidsMax  uint64 // 0: unlimited
+	IO       []IOEntry
+	Networks map[string]NetworkStats // by interface name in the container
+}
+
+// CPUStats is processor time. SystemNanos is that of the whole host, for percentages as Docker computes them.
+type CPUStats struct {
+	TotalNanos, UserNanos, KernelNanos, SystemNanos uint64
+	OnlineCPUs                                      int
+	Periods, ThrottledPeriods, ThrottledNanos       uint64
+}
+
+// MemoryStats is memory use; Stat holds the kernel's memory.stat under its own names.
+type MemoryStats struct {
+	Usage, Limit, MaxUsage, Failcnt uint64
+	Stat                            map[string]uint64
+}
+
+// IOEntry counts one operation ("read", "write") on one device.
+type IOEntry struct {
+	Major, Minor uint64
+	Op           string
+	Bytes, Count uint64
+}
+
+// NetworkStats counts from the container's side.
+type NetworkStats struct {
+	RxBytes, RxPackets, RxErrors, RxDropped, TxBytes, TxPackets, TxErrors, TxDropped uint64
+}
