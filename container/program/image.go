@@ -3,6 +3,7 @@ package program
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/errdefs"
 )
@@ -10,6 +11,7 @@ import (
 // An encoded program ("image") is what travels to the keeper. All numbers are little-endian.
 //
 //	header   magic, version, counts of operations, data bytes, data pointers, inputs: six uint32, then the clone flags
+//	         and the number of descriptors to keep
 //	ops      OpSize bytes each
 //	data     padded to 8
 //	pointers pairs of uint32: offset of the word in data, offset in data that it points to
@@ -52,7 +54,8 @@ func (p *Program) Encode() []byte {
 	for i, v := range []uint32{imageMagic, imageVersion, uint32(len(p.ops) + 1), uint32(dataSize), uint32(len(p.ptrs)), uint32(len(p.inputs))} {
 		le.PutUint32(img[4*i:], v)
 	}
-	le.PutUint64(img[24:], p.clone)
+	// Namespace flags fit in 32 bits; the upper half says how many descriptors are kept.
+	le.PutUint64(img[24:], p.clone&0xffffffff|uint64(p.keep)<<32)
 	at := headerSize
 	for i := range p.ops {
 		p.encodeOp(img[at:at+OpSize], i)
@@ -113,6 +116,7 @@ type Image struct {
 	raw           []byte
 	ops, data     int // counts: operations, bytes of data
 	clone         uint64
+	keep          int
 	ptrs          int
 	inputs        []string
 	ptrAt, dataAt int // offsets in raw
@@ -135,7 +139,7 @@ func Parse(raw []byte) (*Image, error) {
 	if ops == 0 || ops > maxOps || data > maxData || data%8 != 0 || ptrs > maxData/8 || inputs > maxInputs {
 		return nil, bad("%d operations, %d bytes, %d pointers, %d inputs exceed the format", ops, data, ptrs, inputs)
 	}
-	img := &Image{raw: raw, ops: int(ops), data: int(data), ptrs: int(ptrs), clone: le.Uint64(raw[24:])}
+	img := &Image{raw: raw, ops: int(ops), data: int(data), ptrs: int(ptrs), clone: uint64(le.Uint32(raw[24:])), keep: int(le.Uint32(raw[28:]))}
 	img.dataAt = headerSize + img.ops*OpSize
 	img.ptrAt = img.dataAt + img.data
 	at := img.ptrAt + 8*img.ptrs
@@ -187,6 +191,7 @@ func (img *Image) Relocate(to Place) error {
 	if len(to.Inputs) != len(img.inputs) {
 		return bad("%d inputs supplied, want %d", len(to.Inputs), len(img.inputs))
 	}
+	gaps := img.gaps(to.Inputs)
 	le := binary.LittleEndian
 	clear(to.Mem[:HeaderSize])
 	le.PutUint64(to.Mem, uint64(to.Report))
@@ -234,6 +239,17 @@ func (img *Image) Relocate(to Place) error {
 				b[2+k] = byte(Imm)
 				le.PutUint64(b[24+8*k:], uint64(to.End))
 				continue
+			case kindGapFirst, kindGapLast:
+				if v >= uint64(len(gaps)) {
+					return bad("operation %d: argument %d: gap %d of %d", i, k, v, len(gaps))
+				}
+				end := gaps[v].first
+				if Kind(b[2+k]) == kindGapLast {
+					end = gaps[v].last
+				}
+				b[2+k] = byte(Imm)
+				le.PutUint64(b[24+8*k:], uint64(end))
+				continue
 			default:
 				return bad("operation %d: argument %d of kind %d", i, k, b[2+k])
 			}
@@ -272,4 +288,26 @@ func (img *Image) Relocate(to Place) error {
 		le.PutUint64(data[at:], dataBase+uint64(target))
 	}
 	return nil
+}
+
+type gap struct{ first, last uint32 }
+
+// gaps lists the runs of descriptors between the ones to keep, the last of them open-ended. There is one more than inputs; those that are
+// not needed lie beyond any descriptor.
+func (img *Image) gaps(inputs []int) []gap {
+	sorted := slices.Clone(inputs)
+	slices.Sort(sorted)
+	list := make([]gap, 0, len(inputs)+1)
+	from := img.keep
+	for _, fd := range sorted {
+		if fd > from {
+			list = append(list, gap{uint32(from), uint32(fd - 1)})
+		}
+		from = max(from, fd+1)
+	}
+	list = append(list, gap{uint32(from), ^uint32(0)})
+	for len(list) <= len(inputs) {
+		list = append(list, gap{1 << 31, ^uint32(0)})
+	}
+	return list
 }

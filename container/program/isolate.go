@@ -1,6 +1,10 @@
 package program
 
-import "golang.org/x/sys/unix"
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
 
 // Inputs that every program has.
 const (
@@ -9,6 +13,86 @@ const (
 	// InputExe is a sealed memory file that becomes the child's /proc/self/exe.
 	InputExe = "exe"
 )
+
+// A child speaks on its sync socket in messages of eight bytes: a failure is the index of the operation and its errno, a
+// stage is a number with StageBit set and a value.
+const (
+	StageBit = 1 << 31
+	// StageForked: the value is the pid of the process that goes on in place of this one, which ends.
+	StageForked = 1
+	// StageTTY: the message carries the master of the container's terminal.
+	StageTTY = 2
+	// StageHooks: namespaces and mounts are there, the root is not changed yet. The child waits to be continued.
+	StageHooks = 3
+	// StageReady: everything is done but startContainer hooks and execve.
+	StageReady = 4
+	// StageMapped: the child waits for its user and group mappings to be written.
+	StageMapped = 5
+)
+
+// stageMessage is the eight bytes of a stage with the value 0.
+func (b *Builder) stageMessage(stage uint32) Buf {
+	m := b.Room(8)
+	binary.LittleEndian.PutUint32(b.p.data[m.off:], StageBit|stage)
+	b.Note(m, stageNames[stage])
+	return m
+}
+
+var stageNames = map[uint32]string{
+	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready", StageMapped: "mapped",
+}
+
+// Stage tells the spawner that the child has got this far.
+func (b *Builder) Stage(stage uint32) {
+	b.Call(unix.SYS_WRITE, b.Input(InputSync), b.stageMessage(stage).Ptr(), Num(8))
+}
+
+// Await blocks until the spawner continues the child. A spawner that is gone ends it with ECONNABORTED.
+func (b *Builder) Await() {
+	n := b.Call(unix.SYS_READ, b.Input(InputSync), b.Room(8).Ptr(), Num(8)).Result()
+	ok := b.Label()
+	b.If(n.Value(), ^uint64(0), Equal, Num(8), ok)
+	b.Fail(Num(uint64(unix.ECONNABORTED)))
+	b.Place(ok)
+}
+
+// SendFD sends the descriptor fd to the spawner together with a stage.
+func (b *Builder) SendFD(stage uint32, fd Arg) {
+	iov := b.Room(16)
+	b.Point(iov, 0, b.stageMessage(stage))
+	binary.LittleEndian.PutUint64(b.p.data[iov.off+8:], 8)
+	cmsg := b.Room(24) // struct cmsghdr and one descriptor, padded
+	binary.LittleEndian.PutUint64(b.p.data[cmsg.off:], 20)
+	binary.LittleEndian.PutUint32(b.p.data[cmsg.off+8:], unix.SOL_SOCKET)
+	binary.LittleEndian.PutUint32(b.p.data[cmsg.off+12:], unix.SCM_RIGHTS)
+	b.Set(Cell{cmsg.off + 16}, fd, Move, Num(0))
+	msg := b.Room(56) // struct msghdr
+	b.Point(msg, 16, iov)
+	binary.LittleEndian.PutUint64(b.p.data[msg.off+24:], 1)
+	b.Point(msg, 32, cmsg)
+	binary.LittleEndian.PutUint64(b.p.data[msg.off+40:], 24)
+	b.Call(unix.SYS_SENDMSG, b.Input(InputSync), msg.Ptr(), Num(0))
+}
+
+// Fork continues the program in a new child of the spawner, born in the namespaces of flags; the present process reports
+// it and ends. Needed after a PID namespace was joined, and to create namespaces inside of a joined user namespace.
+func (b *Builder) Fork(flags uint64) {
+	args := b.Room(88) // struct clone_args; CLONE_PARENT takes the exit signal from this process
+	binary.LittleEndian.PutUint64(b.p.data[args.off:], flags|unix.CLONE_PARENT)
+	pid := b.Call(unix.SYS_CLONE3, args.Ptr(), Num(88)).Result()
+	child := b.Label()
+	b.If(pid.Value(), ^uint64(0), Equal, Num(0), child)
+	msg := b.stageMessage(StageForked)
+	word := b.Cell()
+	b.Set(word, pid.Value(), ShiftL, Num(32))
+	b.Set(Cell{msg.off}, word.Value(), Or, Num(uint64(StageBit|StageForked)))
+	b.Call(unix.SYS_WRITE, b.Input(InputSync), msg.Ptr(), Num(8))
+	b.Exit(Num(0))
+	b.Place(child)
+}
+
+// Exit ends the process with a status.
+func (b *Builder) Exit(status Arg) { b.Call(unix.SYS_EXIT_GROUP, status) }
 
 // Isolate appends what every child does first: it gives up all memory that it inherited, and with it the last reference to
 // the strake executable. From then on /proc/self/exe leads to a sealed file that holds the interpreter and nothing else, so

@@ -17,7 +17,11 @@
 // Tested by golden text in package plan, by round trips and hostile images here, and by running real children in spawn.
 package program
 
-import "fmt"
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // Code says what kind of operation an Op is.
 type Code uint8
@@ -70,6 +74,9 @@ const (
 	kindInput Kind = 101
 	kindStart Kind = 102
 	kindEnd   Kind = 103
+	// kindGapFirst and kindGapLast bound the i-th run of descriptors that the child must not have.
+	kindGapFirst Kind = 104
+	kindGapLast  Kind = 105
 )
 
 // MapStart and MapEnd are the bounds of the memory that holds the image and its interpreter: what the child must keep
@@ -163,6 +170,7 @@ type Program struct {
 	ptrs   []dataPtr
 	inputs []Input
 	clone  uint64
+	keep   int
 	notes  map[uint32]note // data offset → what it is, for printing
 }
 
@@ -199,6 +207,9 @@ type Builder struct {
 
 // Clone sets the namespaces (CLONE_NEW*) that the child is born in.
 func (b *Builder) Clone(flags uint64) { b.p.clone = flags }
+
+// Keep lets the child inherit the descriptors below n beside its inputs. Without it these are 0, 1 and 2.
+func (b *Builder) Keep(n int) { b.p.keep = n }
 
 // Field sets the configuration field that the following operations are made for.
 func (b *Builder) Field(format string, args ...any) {
@@ -395,5 +406,27 @@ func (b *Builder) Build() (*Program, error) {
 			return nil, fmt.Errorf("program: label %d is not placed", n+1)
 		}
 	}
+	if b.p.keep == 0 {
+		b.p.keep = 3
+	}
+	b.p.closeGaps()
 	return &b.p, nil
+}
+
+// closeGaps puts in front of the program what closes every descriptor that is neither kept nor an input. The child is
+// born with a copy of the spawner's table, in which there are other children's pipes and sockets; as long as it held those, their ends
+// would not be seen.
+func (p *Program) closeGaps() {
+	n := len(p.inputs) + 1
+	ops := make([]Op, n, n+len(p.ops))
+	for i := range ops {
+		ops[i] = Op{
+			Code: Syscall, Field: "isolate", Nr: unix.SYS_CLOSE_RANGE,
+			Args: []Arg{{kindGapFirst, uint64(i)}, {kindGapLast, uint64(i)}, Num(0)},
+		}
+	}
+	p.ops = append(ops, p.ops...)
+	for i := range p.labels {
+		p.labels[i] += int32(n)
+	}
 }

@@ -114,9 +114,6 @@ func (f *Failure) Error() string { return fmt.Sprintf("operation %d: %s", f.Inde
 
 func (f *Failure) Unwrap() error { return f.Errno }
 
-// ErrDied means that the child ended before it reported anything: it was killed from outside.
-var ErrDied = errors.New("the process was killed while it was being set up")
-
 // Start clones the child and returns while it runs. The caller must go on with Next until the program has ended, and must
 // reap Pid in any case.
 func (m *Machine) Start(req *Request) (*Child, error) {
@@ -236,44 +233,82 @@ func (c *Child) writeMaps(req *Request) error {
 	return c.Continue()
 }
 
-// Message is what the child says: a stage that it has reached.
+// Message is what the child says: a stage that it has reached, or that it is done.
 type Message struct {
-	// Stage is the number that the program wrote, if it has not ended.
+	// Stage is one of program.Stage*, or 0 if the program has ended in a successful execve.
 	Stage uint32
-	// Value comes with the stage.
-	Value uint32
-	// Executed says that the program has ended in a successful execve: there is nothing more to come.
-	Executed bool
+	// FD is the descriptor that came with program.StageTTY, else -1. It is the caller's to close.
+	FD int
 }
 
-// stageBit marks a message of eight bytes as a stage rather than a failure.
-const stageBit = 1 << 31
-
-// Next waits for the child's next message. A failed operation is returned as *Failure; ErrDied if the child ended without a word.
+// Next waits for the child's next message. A failed operation is returned as *Failure. A child that was killed before it
+// could execute looks like one that executed: its wait status tells.
+//
+// program.StageForked is handled here: the child that was cloned first is reaped and Pid and PidFD change to its successor.
 func (c *Child) Next() (Message, error) {
 	var b [8]byte
+	oob := make([]byte, unix.CmsgSpace(4))
 	for {
-		n, err := unix.Read(c.sync, b[:])
+		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.ECONNRESET || err == nil && n == 0:
-			// Closed by execve or by death. A process that has executed is not a zombie without having run.
-			return c.ended()
+			return Message{FD: -1}, nil
 		case err != nil:
-			return Message{}, fmt.Errorf("read from the child: %w", err)
+			return Message{FD: -1}, fmt.Errorf("read from the child: %w", err)
 		case n != 8:
-			return Message{}, fmt.Errorf("read from the child: %d bytes, want 8", n)
+			return Message{FD: -1}, fmt.Errorf("read from the child: %d bytes, want 8", n)
+		}
+		m := Message{FD: -1}
+		if oobn > 0 {
+			if m.FD, err = receivedFD(oob[:oobn]); err != nil {
+				return m, err
+			}
 		}
 		first, second := binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])
-		if first&stageBit != 0 {
-			return Message{Stage: first &^ stageBit, Value: second}, nil
+		if first&program.StageBit == 0 {
+			return m, &Failure{Index: int(first), Errno: syscall.Errno(second)}
 		}
-		return Message{}, &Failure{Index: int(first), Errno: syscall.Errno(second)}
+		m.Stage = first &^ program.StageBit
+		if m.Stage != program.StageForked {
+			return m, nil
+		}
+		if err := c.succeed(int(second)); err != nil {
+			return m, err
+		}
 	}
 }
 
-func (c *Child) ended() (Message, error) { return Message{Executed: true}, nil }
+// receivedFD takes the one descriptor out of a control message.
+func receivedFD(oob []byte) (int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return -1, fmt.Errorf("control message of the child: %d messages: %w", len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("control message of the child: %d descriptors: %w", len(fds), err)
+	}
+	return fds[0], nil
+}
+
+// succeed replaces the first child, which ends now, by the one that it has cloned with CLONE_PARENT. That one is our child
+// too and cannot be reaped by anybody else, so its pid is not reused before pidfd_open.
+func (c *Child) succeed(pid int) error {
+	first, firstFD := c.Pid, c.PidFD
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("pidfd_open of process %d: %w", pid, err)
+	}
+	c.Pid, c.PidFD = pid, fd
+	unix.Close(firstFD)
+	for {
+		if _, err := unix.Wait4(first, nil, 0, nil); err != unix.EINTR {
+			return nil
+		}
+	}
+}
 
 // Continue lets a child that waits go on.
 func (c *Child) Continue() error {
