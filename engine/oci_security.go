@@ -1,0 +1,293 @@
+package engine
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// capNames are the capabilities by number (linux/capability.h).
+var capNames = [...]string{
+	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
+	"NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
+	"SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
+	"AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
+	"PERFMON", "BPF", "CHECKPOINT_RESTORE",
+}
+
+// defaultCaps are what a container may have unless told otherwise: dockerd's fourteen.
+var defaultCaps = [...]string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
+	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+}
+
+func allCaps(last int) []string {
+	var out []string
+	for i, n := range capNames {
+		if i <= last {
+			out = append(out, "CAP_"+n)
+		}
+	}
+	return out
+}
+
+// capabilities resolves CapAdd and CapDrop as dockerd does: with ALL added everything but the dropped, with ALL dropped
+// nothing but the added, else the defaults with both applied.
+func capabilities(s *Spec, last int) ([]string, error) {
+	all := allCaps(last)
+	norm := func(field string, list []string) ([]string, bool, error) {
+		var out []string
+		any := false
+		for _, c := range list {
+			name := strings.ToUpper(c)
+			if name == "ALL" {
+				any = true
+				continue
+			}
+			if !strings.HasPrefix(name, "CAP_") {
+				name = "CAP_" + name
+			}
+			if !slices.Contains(all, name) {
+				return nil, false, fmt.Errorf("invalid %s: unknown capability: %q: %w", field, name, errdefs.ErrInvalidArgument)
+			}
+			out = append(out, name)
+		}
+		return out, any, nil
+	}
+	add, addAll, err := norm("CapAdd", s.CapAdd)
+	if err != nil {
+		return nil, err
+	}
+	drop, dropAll, err := norm("CapDrop", s.CapDrop)
+	if err != nil {
+		return nil, err
+	}
+	var base []string
+	switch {
+	case s.Privileged:
+		return all, nil
+	case addAll:
+		base = all
+		add = nil
+	case dropAll:
+		base, drop = nil, nil
+	default:
+		base = defaultCaps[:]
+	}
+	var out []string
+	for _, c := range base {
+		if !slices.Contains(drop, c) {
+			out = append(out, c)
+		}
+	}
+	for _, c := range add {
+		if !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// processCaps gives root the capabilities and everybody else only the right to gain them, which is what execve(2) makes of
+// them anyway (capabilities(7)).
+func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
+	if uid == 0 {
+		return &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	}
+	return &specs.LinuxCapabilities{Bounding: caps}
+}
+
+var maskedPaths = []string{
+	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+	"/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+}
+
+var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+
+// systemPaths hides what containers have no business with.
+func systemPaths(in *ociInput, cfg *specs.Spec) {
+	s := in.Spec
+	if s.Privileged || s.SystemPathsOpen {
+		return
+	}
+	cfg.Linux.MaskedPaths = slices.Concat(maskedPaths, in.Host.ThermalThrottle)
+	cfg.Linux.ReadonlyPaths = slices.Clone(readonlyPaths)
+	if s.MaskedPaths != nil {
+		cfg.Linux.MaskedPaths = slices.Clone(*s.MaskedPaths)
+	}
+	if s.ReadonlyPaths != nil {
+		cfg.Linux.ReadonlyPaths = slices.Clone(*s.ReadonlyPaths)
+	}
+}
+
+// sysctls applies the user's over the defaults and refuses those that would change the host.
+func sysctls(in *ociInput, cfg *specs.Spec) error {
+	s := in.Spec
+	hasNet := s.Network != "host"
+	out := map[string]string{}
+	if hasNet && !strings.HasPrefix(s.Network, "container:") {
+		// No port is privileged in a network of one's own, and ping needs no capability.
+		out["net.ipv4.ip_unprivileged_port_start"] = "0"
+		out["net.ipv4.ping_group_range"] = "0 2147483647"
+	}
+	for _, k := range sortedKeys(s.Sysctls) {
+		name := strings.ReplaceAll(k, "/", ".")
+		switch {
+		case strings.Contains(k, "..") || k == "":
+			return fmt.Errorf("sysctl '%s' is not a name: %w", k, errdefs.ErrInvalidArgument)
+		case strings.HasPrefix(name, "net."):
+			if !hasNet {
+				return fmt.Errorf("sysctl '%s' not allowed in host network namespace: %w", k, errdefs.ErrInvalidArgument)
+			}
+		case slices.Contains([]string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+			"kernel.shm_rmid_forced"}, name), strings.HasPrefix(name, "fs.mqueue."):
+			if s.IPCMode == "host" {
+				return fmt.Errorf("sysctl '%s' not allowed in host ipc namespace: %w", k, errdefs.ErrInvalidArgument)
+			}
+		case name == "kernel.domainname":
+			if s.UTSMode == "host" {
+				return fmt.Errorf("sysctl '%s' not allowed in host uts namespace: %w", k, errdefs.ErrInvalidArgument)
+			}
+		default:
+			return fmt.Errorf("sysctl '%s' is not namespaced: want net.*, fs.mqueue.*, kernel.domainname or the kernel's IPC limits: %w", k, errdefs.ErrInvalidArgument)
+		}
+		out[k] = s.Sysctls[k]
+	}
+	if len(out) > 0 {
+		cfg.Linux.Sysctl = out
+	}
+	return nil
+}
+
+func device(allow bool, typ string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+	d := specs.LinuxDeviceCgroup{Allow: allow, Type: typ, Access: access}
+	if major >= 0 {
+		d.Major = &major
+	}
+	if minor >= 0 {
+		d.Minor = &minor
+	}
+	return d
+}
+
+// defaultDevices may be used by every container (runc's list).
+func defaultDevices() []specs.LinuxDeviceCgroup {
+	return []specs.LinuxDeviceCgroup{
+		device(false, "a", -1, -1, "rwm"),
+		device(true, "c", -1, -1, "m"), device(true, "b", -1, -1, "m"),
+		device(true, "c", 1, 3, "rwm"), device(true, "c", 1, 5, "rwm"), device(true, "c", 1, 7, "rwm"), // null, zero, full
+		device(true, "c", 1, 8, "rwm"), device(true, "c", 1, 9, "rwm"), // random, urandom
+		device(true, "c", 5, 0, "rwm"), device(true, "c", 5, 1, "rwm"), device(true, "c", 5, 2, "rwm"), // tty, console, ptmx
+		device(true, "c", 136, -1, "rwm"), // pts
+	}
+}
+
+// devices fills in device nodes and the rules about them. The host's nodes were looked at before: in.Host.Devices holds
+// every one that Spec.Devices names.
+func devices(in *ociInput, cfg *specs.Spec) error {
+	s := in.Spec
+	res := s.Resources
+	if s.Privileged {
+		res.Devices = []specs.LinuxDeviceCgroup{device(true, "a", -1, -1, "rwm")}
+		for _, d := range in.Host.Devices {
+			if !strings.HasPrefix(d.Path, "/dev/pts/") && d.Path != "/dev/console" {
+				cfg.Linux.Devices = append(cfg.Linux.Devices, d)
+			}
+		}
+	} else {
+		res.Devices = defaultDevices()
+	}
+	for i, d := range s.Devices {
+		perm := d.Permissions
+		if perm == "" {
+			perm = "rwm"
+		}
+		if strings.Trim(perm, "rwm") != "" {
+			return fmt.Errorf("devices[%d] %s: permissions %q: want a subset of \"rwm\": %w", i, d.HostPath, perm, errdefs.ErrInvalidArgument)
+		}
+		target := d.ContainerPath
+		if target == "" {
+			target = d.HostPath
+		}
+		if !path.IsAbs(target) {
+			return fmt.Errorf("devices[%d] %s: path in the container %q is not absolute: %w", i, d.HostPath, target, errdefs.ErrInvalidArgument)
+		}
+		found := false
+		for _, node := range in.Host.Devices {
+			rel, below := strings.CutPrefix(node.Path, d.HostPath)
+			if !below || rel != "" && rel[0] != '/' {
+				continue
+			}
+			found = true
+			node.Path = path.Clean(target + rel)
+			cfg.Linux.Devices = slices.DeleteFunc(cfg.Linux.Devices, func(x specs.LinuxDevice) bool { return x.Path == node.Path })
+			cfg.Linux.Devices = append(cfg.Linux.Devices, node)
+			if !s.Privileged {
+				res.Devices = append(res.Devices, device(true, node.Type, node.Major, node.Minor, perm))
+			}
+		}
+		if !found {
+			return fmt.Errorf("error gathering device information while adding custom device %q: no such file or directory: %w", d.HostPath, errdefs.ErrInvalidArgument)
+		}
+	}
+	for i, r := range s.DeviceRules {
+		rule, err := deviceRule(r)
+		if err != nil {
+			return fmt.Errorf("deviceRules[%d] %q: %w", i, r, err)
+		}
+		res.Devices = append(res.Devices, rule)
+	}
+	cfg.Linux.Resources = &res
+	return nil
+}
+
+// deviceRule reads "c 1:3 rwm"; a number may be "*" (cgroup-v1/devices.rst).
+func deviceRule(r string) (specs.LinuxDeviceCgroup, error) {
+	bad := fmt.Errorf("want TYPE MAJOR:MINOR ACCESS as in \"c 1:3 rwm\": %w", errdefs.ErrInvalidArgument)
+	f := strings.Fields(r)
+	if len(f) != 3 || !slices.Contains([]string{"a", "b", "c"}, f[0]) || strings.Trim(f[2], "rwm") != "" {
+		return specs.LinuxDeviceCgroup{}, bad
+	}
+	major, minor, ok := strings.Cut(f[1], ":")
+	if !ok {
+		return specs.LinuxDeviceCgroup{}, bad
+	}
+	number := func(s string) (int64, bool) {
+		if s == "*" {
+			return -1, true
+		}
+		v, err := strconv.ParseUint(s, 10, 32)
+		return int64(v), err == nil
+	}
+	ma, ok1 := number(major)
+	mi, ok2 := number(minor)
+	if !ok1 || !ok2 {
+		return specs.LinuxDeviceCgroup{}, bad
+	}
+	return device(true, f[0], ma, mi, f[2]), nil
+}
+
+// confinement adds the seccomp filter and the AppArmor profile.
+func confinement(in *ociInput, cfg *specs.Spec) (err error) {
+	s := in.Spec
+	switch {
+	case s.Seccomp == "unconfined", s.Seccomp == "" && s.Privileged:
+	case s.Seccomp == "":
+		cfg.Linux.Seccomp, err = seccomp.GetDefaultProfile(cfg)
+	default:
+		cfg.Linux.Seccomp, err = seccomp.LoadProfile(s.Seccomp, cfg)
+	}
+	if err != nil {
+		return fmt.Errorf("seccomp profile: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if in.Host.AppArmor && s.AppArmor != "unconfined" && (s.AppArmor != "" || !s.Privileged) {
+		cfg.Process.ApparmorProfile = s.AppArmor
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/engine/userdb"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func plainInput(s *Spec) *ociInput {
+	return &ociInput{
+		ID: strings.Repeat("0123456789abcdef", 4), Spec: s, Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Cwd: "/",
+		Identity: userdb.Identity{Groups: []uint32{0}, Home: "/root"},
+		Host: &hostFacts{LastCap: 40, ThermalThrottle: []string{"/sys/devices/system/cpu/cpu0/thermal_throttle"}, Devices: []specs.LinuxDevice{
+			{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/snd/timer", Type: "c", Major: 116, Minor: 33}, {Path: "/dev/sndx", Type: "c", Major: 1, Minor: 1},
+		}},
+		HostsPath: "/c/hosts", HostnamePath: "/c/hostname", ResolvPath: "/c/resolv.conf", NetPath: "/run/netns/x", CgroupPath: "/strake/x",
+	}
+}
+
+// TestSpecGolden holds whole configurations but for the seccomp profile, which is the profile library's business.
+func TestSpecGolden(t *testing.T) {
+	t.Parallel()
+	for name, in := range map[string]*ociInput{
+		"default":    plainInput(&Spec{}),
+		"privileged": plainInput(&Spec{Privileged: true, Network: "host", PIDMode: "host", IPCMode: "host"}),
+		"rich": func() *ociInput {
+			in := plainInput(&Spec{
+				Hostname: "box", TTY: true, ReadonlyRootfs: true, CapDrop: []string{"all"}, CapAdd: []string{"net_admin"}, IPCMode: "shareable",
+				Tmpfs: map[string]string{"/run": "exec,size=1m"}, Devices: []Device{{HostPath: "/dev/snd", ContainerPath: "/dev/sound", Permissions: "r"}},
+				DeviceRules: []string{"c 7:* rm"}, Sysctls: map[string]string{"net.core.somaxconn": "9"}, Seccomp: "unconfined", NoNewPrivileges: true,
+			})
+			in.ShmPath = "/shm/x"
+			in.Identity = userdb.Identity{UID: 5, GID: 6, Groups: []uint32{6}, Home: "/h"}
+			in.Mounts = []boundMount{
+				{Mount{Type: "bind", Target: "/data/sub", ReadOnly: true}, "/host/sub"},
+				{Mount{Type: "volume", Target: "/data"}, "/host/data"},
+				{Mount{Type: "tmpfs", Target: "/etc/hosts", SizeBytes: 4096, Mode: 0o700}, ""},
+				{Mount{Type: "bind", Target: "/proc", NonRecursive: true, ReadOnly: true, Propagation: "rslave"}, "/host/proc"},
+			}
+			return in
+		}(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := ociSpec(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if has := cfg.Linux.Seccomp != nil; has != (name == "default") {
+				t.Errorf("seccomp profile present: %v", has)
+			}
+			cfg.Linux.Seccomp = nil
+			got, err := json.MarshalIndent(cfg, "", "\t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", "spec-"+name+".json")
+			if *update {
+				if err := os.WriteFile(file, append(got, '\n'), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.TrimSpace(string(want)) != string(got) {
+				t.Errorf("differs from %s (run with -update and read the difference):\n%s", file, got)
+			}
+		})
+	}
+}
+
+func TestSpecRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, want string
+		spec       Spec
+		mounts     []boundMount
+	}{
+		{name: "capability", spec: Spec{CapAdd: []string{"FLY"}}, want: `unknown capability: "CAP_FLY"`},
+		{name: "pid mode", spec: Spec{PIDMode: "shared"}, want: "PIDMode"},
+		{name: "ipc mode", spec: Spec{IPCMode: "container:gone"}, want: "IPCMode"},
+		{name: "user namespace", spec: Spec{UsernsMode: "keep-id"}, want: "UsernsMode"},
+		{name: "sysctl of the host", spec: Spec{Sysctls: map[string]string{"kernel.panic": "1"}}, want: "kernel.panic"},
+		{name: "sysctl in host network", spec: Spec{Network: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}}, want: "not allowed in host network"},
+		{name: "sysctl with slashes", spec: Spec{Sysctls: map[string]string{"kernel/panic": "1"}}, want: "kernel/panic"},
+		{name: "sysctl climbs", spec: Spec{Sysctls: map[string]string{"net/../kernel/panic": "1"}}, want: "is not a name"},
+		{name: "sysctl ipc host", spec: Spec{IPCMode: "host", Sysctls: map[string]string{"kernel.shmmax": "1"}}, want: "host ipc namespace"},
+		{name: "device", spec: Spec{Devices: []Device{{HostPath: "/dev/none"}}}, want: "/dev/none"},
+		{name: "device prefix is no directory", spec: Spec{Devices: []Device{{HostPath: "/dev/sn"}}}, want: "/dev/sn"},
+		{name: "device permissions", spec: Spec{Devices: []Device{{HostPath: "/dev/fuse", Permissions: "x"}}}, want: "rwm"},
+		{name: "device rule", spec: Spec{DeviceRules: []string{"c 1 rwm"}}, want: "MAJOR:MINOR"},
+		{name: "relative mount", mounts: []boundMount{{Mount{Type: "bind", Target: "data"}, "/x"}}, want: "must be absolute"},
+		{name: "mount on root", mounts: []boundMount{{Mount{Type: "bind", Target: "/a/.."}, "/x"}}, want: "can't be '/'"},
+		{name: "mounted twice", spec: Spec{Tmpfs: map[string]string{"/a/": ""}}, mounts: []boundMount{{Mount{Type: "bind", Target: "/a"}, "/x"}}, want: "Duplicate mount point: /a"},
+		{name: "mount type", mounts: []boundMount{{Mount{Type: "nfs", Target: "/a"}, "/x"}}, want: `type "nfs"`},
+		{name: "propagation", mounts: []boundMount{{Mount{Type: "bind", Target: "/a", Propagation: "odd"}, "/x"}}, want: "odd"},
+		{name: "seccomp", spec: Spec{Seccomp: "{"}, want: "seccomp profile"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			in := plainInput(&tt.spec)
+			in.Mounts = tt.mounts
+			_, err := ociSpec(in)
+			if err == nil || !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an invalid argument that says %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestResolveProcess(t *testing.T) {
+	t.Parallel()
+	im := &imageFacts{Entrypoint: []string{"/entry"}, Cmd: []string{"default"}, Env: []string{"PATH=/image", "A=1", "B=2"}, WorkingDir: "srv"}
+	for _, tt := range []struct {
+		name string
+		spec Spec
+		args []string
+		env  []string
+		cwd  string
+		err  string
+	}{
+		{"all from the image", Spec{}, []string{"/entry", "default"}, []string{"PATH=/image", "HOSTNAME=abc", "A=1", "B=2"}, "/srv", ""},
+		{"command", Spec{Cmd: []string{"x"}}, []string{"/entry", "x"}, nil, "", ""},
+		{"entrypoint clears the image's command", Spec{Entrypoint: []string{"e"}}, []string{"e"}, nil, "", ""},
+		{"cleared entrypoint", Spec{ClearEntrypoint: true, Cmd: []string{"x"}}, []string{"x"}, nil, "", ""},
+		{"nothing left", Spec{ClearEntrypoint: true}, nil, nil, "", "no command specified"},
+		{"environment", Spec{TTY: true, Hostname: "h", WorkingDir: "/w", Env: []string{"B=3", "A", "C=", "TERM=dumb"}},
+			[]string{"/entry", "default"}, []string{"PATH=/image", "HOSTNAME=h", "TERM=dumb", "B=3", "C="}, "/w", ""},
+		{"NUL", Spec{Cmd: []string{"a\x00b"}}, nil, nil, "", "NUL"},
+	} {
+		args, env, cwd, err := resolveProcess(&tt.spec, im, "abc")
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: got %v, want %q", tt.name, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || !slices.Equal(args, tt.args) || tt.env != nil && !reflect.DeepEqual(env, tt.env) || tt.cwd != "" && cwd != tt.cwd {
+			t.Errorf("%s: got %q %q %q %v", tt.name, args, env, cwd, err)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name      string
+		add, drop []string
+		want      int
+		has, not  string
+	}{
+		{name: "default", want: 14, has: "CAP_CHOWN", not: "CAP_SYS_ADMIN"},
+		{name: "add", add: []string{"cap_sys_admin"}, want: 15, has: "CAP_SYS_ADMIN"},
+		{name: "drop", drop: []string{"CHOWN"}, want: 13, not: "CAP_CHOWN"},
+		{name: "drop all", drop: []string{"ALL"}, add: []string{"KILL"}, want: 1, has: "CAP_KILL"},
+		{name: "add all but one", add: []string{"ALL"}, drop: []string{"SYS_ADMIN"}, want: 40, not: "CAP_SYS_ADMIN", has: "CAP_BPF"},
+	} {
+		got, err := capabilities(&Spec{CapAdd: tt.add, CapDrop: tt.drop}, 40)
+		if err != nil || len(got) != tt.want || tt.has != "" && !slices.Contains(got, tt.has) || slices.Contains(got, tt.not) {
+			t.Errorf("%s: %q %v", tt.name, got, err)
+		}
+	}
+}
