@@ -44,9 +44,10 @@ type cloneArgs struct {
 }
 
 // Machine holds what all children of a process share: the sealed file with the interpreter's code. It may be used by
-// several goroutines at once.
+// several goroutines at once. A process that starts children concurrently does so from one Machine (see regions).
 type Machine struct {
 	code *os.File
+	live regions
 }
 
 // New makes a Machine. It costs one memory file.
@@ -138,16 +139,11 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	page := os.Getpagesize()
 	code := (interpreterSize + page - 1) &^ (page - 1)
 	size := code + (req.Image.Size()+page-1)&^(page-1)
-	// The child needs nothing of this process, so nothing is copied: one call marks all that is mapped now. That it
-	// reports holes (ENOMEM) is expected. What another thread maps in between is copied, and unmapped by the child.
-	// The standard library's own vfork shares memory instead of copying it and does not notice.
-	unix.RawSyscall(unix.SYS_MADVISE, 0, addressSpace, unix.MADV_DONTFORK)
-	// The mapping is not on the Go heap: the collector never sees it, and the child can keep it alone.
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := m.live.mmap(size)
 	if err != nil {
 		return fmt.Errorf("mmap %d bytes for the program: %w", size, err)
 	}
-	defer unix.Munmap(mem)
+	defer m.live.munmap(mem)
 	base := uintptr(unsafe.Pointer(&mem[0]))
 	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, uintptr(code), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, m.code.Fd(), 0); e != 0 {
 		return fmt.Errorf("mmap the interpreter: %w", e)
@@ -318,6 +314,14 @@ func (c *Child) Continue() error {
 	}
 	return nil
 }
+
+// SyncFD is the spawner's end of the channel to the child, for poll(2) and epoll(7): Next does not block while it is
+// readable or hung up. It stays the Child's.
+func (c *Child) SyncFD() int { return c.sync }
+
+// Resume makes a Child of a process that was started before the caller replaced itself by execve(2): the same three
+// numbers, handed on.
+func Resume(pid, pidFD, syncFD int) *Child { return &Child{Pid: pid, PidFD: pidFD, sync: syncFD} }
 
 // Release closes the channel to the child. The process itself is not affected, but for a program that still waits:
 // it ends.

@@ -3,6 +3,7 @@ package spawn
 import (
 	"bytes"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -71,6 +72,25 @@ func TestExec(t *testing.T) {
 	if err != nil || ws.ExitStatus() != 7 {
 		t.Fatalf("got %v, status %d (%x); want status 7", err, ws.ExitStatus(), int(ws))
 	}
+}
+
+// Children that are cloned at the same time must each be born with their own program.
+func TestConcurrent(t *testing.T) {
+	m := machine(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 25 {
+				ws, err := run(t, m, func(b *program.Builder) {
+					b.Exit(program.Num(i))
+				})
+				if err != nil || ws.ExitStatus() != i {
+					t.Errorf("got %v, wait status %#x; want exit %d", err, int(ws), i)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func BenchmarkTrue(b *testing.B) {
