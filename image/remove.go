@@ -1,0 +1,318 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+)
+
+// RemoveOptions are the parameters of Remove.
+type RemoveOptions struct {
+	// Force removes in spite of several tags and of stopped containers.
+	Force bool
+	// NoPrune keeps untagged parents.
+	NoPrune bool
+}
+
+// Removed is one thing that a Remove did, in order: exactly one field is set. Untagged is a familiar reference, Deleted the ID of an image or
+// the chain ID of a layer.
+type Removed struct {
+	Untagged string
+	Deleted  string
+}
+
+// Tag gives an image another name, which it takes from the image that had it.
+func (s *Store) Tag(ctx context.Context, src, ref string) error {
+	t, err := parseTag(ref)
+	if err != nil {
+		return err
+	}
+	ctx = s.context(ctx)
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	im, matched, err := s.resolve(src)
+	if err != nil {
+		return err
+	}
+	target := slim(im.rec.Target)
+	s.mu.RLock()
+	if r, ok := s.idx.refs[matched]; ok {
+		target = r.Target
+	}
+	s.mu.RUnlock()
+	rec := im.rec
+	rec.LastTagged = time.Now().UTC()
+	_, err = s.apply(ctx, change{
+		images: map[digest.Digest]imageRecord{im.id: rec},
+		refs:   map[string]refRecord{t.String(): {ID: im.id, Target: target}},
+	})
+	return err
+}
+
+// Remove removes a reference, or the image when it was the last one, with dockerd's rules (POST /images/{name}, "docker rmi"). What only this
+// image needed is deleted before it returns; layers under a container wait for its Release. Conflicts wrap errdefs.ErrConflict.
+func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Removed, error) {
+	ctx = s.context(ctx)
+	s.commitMu.Lock()
+	out, deleted, err := s.remove(ctx, ref, o)
+	s.commitMu.Unlock()
+	if err != nil || !deleted {
+		return out, err
+	}
+	return out, s.collect(ctx)
+}
+
+// remove plans and commits. Callers hold commitMu, which keeps the index as the plan saw it.
+func (s *Store) remove(ctx context.Context, ref string, o RemoveOptions) (out []Removed, deleted bool, err error) {
+	im, matched, err := s.resolve(ref)
+	if err != nil {
+		return nil, false, err
+	}
+	s.mu.RLock()
+	view := viewOf(s.idx)
+	s.mu.RUnlock()
+	// The engine's answer is asked without the index locked; it may take locks of its own.
+	uses, recs := map[digest.Digest][]Use{}, map[digest.Digest]imageRecord{}
+	for a := im; a != nil && uses[a.id] == nil; a = view.images[a.rec.Parent] {
+		uses[a.id], recs[a.id] = append([]Use{}, s.cfg.InUse(a.id)...), a.rec
+	}
+	p := removal{view: view, uses: uses}
+	if err := p.run(im.id, ref, matched, o); err != nil {
+		return nil, false, err
+	}
+	c := change{images: map[digest.Digest]imageRecord{}, dropRefs: p.dropRefs}
+	for _, id := range p.drop {
+		if !s.conceal(id) {
+			c.drop = append(c.drop, id)
+			continue
+		}
+		rec := recs[id]
+		rec.Removed = true
+		c.images[id] = rec
+	}
+	orphans, err := s.apply(ctx, c)
+	if err != nil {
+		s.reveal(p.drop)
+		return nil, false, err
+	}
+	for _, r := range p.out {
+		out = append(out, r)
+		if r.Deleted != "" && len(c.drop) > 0 && r.Deleted == string(c.drop[len(c.drop)-1]) {
+			for _, l := range orphans {
+				out = append(out, Removed{Deleted: l.String()})
+			}
+		}
+	}
+	return out, len(c.drop)+len(p.dropRefs) > 0, nil
+}
+
+// conceal makes an image invisible to Prepare and says whether a container stands on it all the same. From here on no new one can.
+func (s *Store) conceal(id digest.Digest) (inUse bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, ok := s.idx.images[id]; ok {
+		rec := old.rec
+		rec.Removed = true
+		s.idx.putImage(id, rec)
+	}
+	return s.rootfs.uses(id)
+}
+
+// reveal undoes conceal after a failed transaction.
+func (s *Store) reveal(ids []digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if old, ok := s.idx.images[id]; ok {
+			rec := old.rec
+			rec.Removed = false
+			s.idx.putImage(id, rec)
+		}
+	}
+}
+
+// indexView is the part of the index that a removal is planned on.
+type indexView struct {
+	images   map[digest.Digest]*image
+	children map[digest.Digest]int
+	refs     map[digest.Digest][]string // complete references by image, sorted
+}
+
+func viewOf(x *index) indexView {
+	v := indexView{images: map[digest.Digest]*image{}, children: map[digest.Digest]int{}, refs: map[digest.Digest][]string{}}
+	for id, im := range x.images {
+		if !im.rec.Removed {
+			v.images[id] = im
+		}
+	}
+	for id, n := range x.children {
+		v.children[id] = n
+	}
+	for ref, r := range x.refs {
+		v.refs[r.ID] = append(v.refs[r.ID], ref)
+	}
+	for _, refs := range v.refs {
+		slices.Sort(refs)
+	}
+	return v
+}
+
+// removal plans one Remove; it changes only its own view. The rules are those of moby's image_delete.go: what is hard cannot be forced.
+type removal struct {
+	view     indexView
+	uses     map[digest.Digest][]Use
+	out      []Removed
+	dropRefs []string
+	drop     []digest.Digest
+}
+
+func (p *removal) run(id digest.Digest, given, matched string, o RemoveOptions) error {
+	byName := matched != ""
+	if byName {
+		refs := p.view.refs[id]
+		if !o.Force && singleReference(refs) {
+			if u := p.uses[id]; len(u) > 0 {
+				return fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s: %w",
+					given, shortID(u[0].Container), short(id), errdefs.ErrConflict)
+			}
+		}
+		p.untag(id, matched)
+		if named, err := reference.ParseNamed(matched); err == nil {
+			if _, isDigest := named.(reference.Digested); !isDigest {
+				p.untagDigests(id, named.Name())
+			}
+		}
+		if len(p.view.refs[id]) > 0 {
+			return nil
+		}
+	} else if refs := p.view.refs[id]; singleReference(refs) {
+		if err := p.conflict(id, o.Force, false); err != nil {
+			return err
+		}
+		for _, r := range slices.Clone(refs) {
+			p.untag(id, r)
+		}
+	}
+	return p.delete(id, o.Force, !o.NoPrune, byName)
+}
+
+func (p *removal) untag(id digest.Digest, ref string) {
+	p.view.refs[id] = slices.DeleteFunc(slices.Clone(p.view.refs[id]), func(r string) bool { return r == ref })
+	p.dropRefs = append(p.dropRefs, ref)
+	p.out = append(p.out, Removed{Untagged: familiar(ref)})
+}
+
+// untagDigests removes the digests of a repository once it has no tag of the image any more.
+func (p *removal) untagDigests(id digest.Digest, repo string) {
+	var digests []string
+	for _, r := range p.view.refs[id] {
+		named, err := reference.ParseNamed(r)
+		if err != nil || named.Name() != repo {
+			continue
+		}
+		if _, isDigest := named.(reference.Digested); !isDigest {
+			return
+		}
+		digests = append(digests, r)
+	}
+	for _, r := range digests {
+		p.untag(id, r)
+	}
+}
+
+// delete removes the image itself and, when pruning, its untagged parents. quiet: something was done already, so that a conflict is no error.
+func (p *removal) delete(id digest.Digest, force, prune, quiet bool) error {
+	if err := p.conflict(id, force, true); err != nil {
+		if dangling := len(p.view.refs[id]) == 0 && p.view.children[id] == 0; quiet && (!dangling || len(p.uses[id]) > 0) {
+			return nil
+		}
+		return err
+	}
+	for _, r := range slices.Clone(p.view.refs[id]) {
+		p.untag(id, r)
+	}
+	im := p.view.images[id]
+	delete(p.view.images, id)
+	p.drop = append(p.drop, id)
+	p.out = append(p.out, Removed{Deleted: id.String()})
+	parent := im.rec.Parent
+	if parent == "" {
+		return nil
+	}
+	p.view.children[parent]--
+	if _, known := p.view.images[parent]; !known || !prune {
+		return nil
+	}
+	return p.delete(parent, false, true, true)
+}
+
+// conflict says why an image cannot go.
+func (p *removal) conflict(id digest.Digest, force, checkRefs bool) error {
+	refuse := func(how, why string) error {
+		return fmt.Errorf("conflict: unable to delete %s (%s) - %s: %w", short(id), how, why, errdefs.ErrConflict)
+	}
+	const hard, soft = "cannot be forced", "must be forced"
+	if p.view.children[id] > 0 {
+		return refuse(hard, "image has dependent child images")
+	}
+	for _, u := range p.uses[id] {
+		if u.Running {
+			return refuse(hard, "image is being used by running container "+shortID(u.Container))
+		}
+	}
+	if force {
+		return nil
+	}
+	if checkRefs && len(p.view.refs[id]) > 0 {
+		return refuse(soft, "image is referenced in multiple repositories")
+	}
+	if u := p.uses[id]; len(u) > 0 {
+		return refuse(soft, "image is being used by stopped container "+shortID(u[0].Container))
+	}
+	return nil
+}
+
+// singleReference says whether the references are at most one tag, with digests of the same repository.
+func singleReference(refs []string) bool {
+	if len(refs) <= 1 {
+		return true
+	}
+	repo, tags := "", 0
+	for _, r := range refs {
+		named, err := reference.ParseNamed(r)
+		if err != nil {
+			return false
+		}
+		if _, isDigest := named.(reference.Digested); !isDigest {
+			tags++
+		}
+		if repo == "" {
+			repo = named.Name()
+		}
+		if tags > 1 || named.Name() != repo {
+			return false
+		}
+	}
+	return true
+}
+
+func familiar(ref string) string {
+	named, err := reference.ParseNamed(ref)
+	if err != nil {
+		return ref
+	}
+	return reference.FamiliarString(named)
+}
+
+// shortID abbreviates a container's ID as docker shows it.
+func shortID(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}
