@@ -37,6 +37,9 @@ const (
 	//	88 address of the operation that a jump goes to
 	OpSize = 96
 
+	// reportCell as the offset of a result stands for the report descriptor in the machine header.
+	reportCell = 0xffffffff
+
 	maxOps    = 1 << 16
 	maxData   = 8 << 20 // ARG_MAX is at most 6 MiB
 	maxInputs = 250     // SCM_MAX_FD is 253
@@ -258,7 +261,9 @@ func (img *Image) Relocate(to Place) error {
 			}
 			le.PutUint64(b[24+8*k:], dataBase+v)
 		}
-		if d := le.Uint64(b[72:]); d != 0 {
+		if d := le.Uint64(b[72:]); d == reportCell+1 {
+			le.PutUint64(b[72:], uint64(to.Base))
+		} else if d != 0 {
 			if d-1+8 > uint64(img.data) || d-1 > uint64(img.data) {
 				return bad("operation %d: result stored outside", i)
 			}

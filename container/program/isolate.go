@@ -28,6 +28,8 @@ const (
 	StageReady = 4
 	// StageMapped: the child waits for its user and group mappings to be written.
 	StageMapped = 5
+	// StageSeccomp: the message carries the listener of a seccomp filter with user notifications.
+	StageSeccomp = 6
 )
 
 // stageMessage is the eight bytes of a stage with the value 0.
@@ -39,7 +41,7 @@ func (b *Builder) stageMessage(stage uint32) Buf {
 }
 
 var stageNames = map[uint32]string{
-	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready", StageMapped: "mapped",
+	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready", StageMapped: "mapped", StageSeccomp: "seccomp",
 }
 
 // Stage tells the spawner that the child has got this far.

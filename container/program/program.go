@@ -18,6 +18,7 @@
 package program
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -282,6 +283,19 @@ func (b *Builder) Strs(list []string) Buf {
 // Point makes the eight bytes at off in r the address of to.
 func (b *Builder) Point(r Buf, off uint32, to Buf) {
 	b.p.ptrs = append(b.p.ptrs, dataPtr{r.off + off, to.off})
+}
+
+// Poke16 stores a little-endian value of two bytes at off in r.
+func (b *Builder) Poke16(r Buf, off uint32, v uint16) {
+	binary.LittleEndian.PutUint16(b.p.data[r.off+off:], v)
+}
+
+// CellBuf is the cell as a buffer, for calls that take the address of a number.
+func (b *Builder) CellBuf(c Cell) Buf { return Buf{c.off, 8} }
+
+// Report makes fd the descriptor on which failures are reported from here on.
+func (b *Builder) Report(fd Arg) {
+	b.p.ops = append(b.p.ops, Op{Code: ALU, Cond: Move, Field: b.field, Args: []Arg{fd, Num(0)}, HasDst: true, Dst: Cell{reportCell}})
 }
 
 // Input declares (once per name) a descriptor that the spawner supplies.

@@ -1,0 +1,164 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/cgroup"
+	"strake/container/plan"
+	"strake/container/program"
+	"strake/container/spawn"
+)
+
+// ExecOptions say how a process is added to a container.
+type ExecOptions struct {
+	Process *specs.Process
+	// Cgroup is a group below the container's own; empty for that one.
+	Cgroup      string
+	PreserveFDs int
+	// IgnorePaused lets the process be started in a frozen container, where it will not run until that thaws.
+	IgnorePaused bool
+	// Terminal and Stdio: see CreateOptions.
+	Terminal func(master *os.File) error
+	Stdio    *[3]*os.File
+}
+
+// Exec executes one more process in a running container. Errors: *plan.StepError, errdefs.ErrFailedPrecondition if the
+// container is not running.
+func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err error) {
+	status, err := c.need("exec in", specs.StateRunning, specs.StateCreated, StatePaused)
+	if err != nil {
+		return nil, err
+	}
+	if status == StatePaused && !opt.IgnorePaused {
+		return nil, fmt.Errorf("cannot exec in container %q: it is paused: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	}
+	init, err := c.pidfd()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(init)
+	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	if err != nil {
+		return nil, err
+	}
+	path := c.rec.CgroupPath
+	if opt.Cgroup != "" {
+		if path, err = cgroup.Below(path, opt.Cgroup); err != nil {
+			return nil, err
+		}
+	}
+	group, err := host.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	join := group.Join()
+
+	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil), Tasks: len(join.Tasks), PreserveFDs: opt.PreserveFDs}}
+	var inputs Inputs
+	defer inputs.Close()
+	if s := opt.Stdio; s != nil {
+		po.Stdio = plan.Pipes
+		for i, name := range []string{plan.InputStdin, plan.InputStdout, plan.InputStderr} {
+			inputs.Add(name, int(s[i].Fd()))
+		}
+	}
+	for i, f := range join.Tasks {
+		inputs.Add(plan.InputTasks+strconv.Itoa(i), int(f.Fd()))
+	}
+	inputs.Add(plan.InputInit, init)
+	p, err := plan.Exec(c.spec, opt.Process, po)
+	if err != nil {
+		return nil, err
+	}
+	m, err := spawn.New()
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	img, err := program.Parse(p.Encode())
+	if err != nil {
+		return nil, err
+	}
+	into := -1
+	if join.CloneInto != nil {
+		into = int(join.CloneInto.Fd())
+	}
+	child, err := m.Start(&spawn.Request{Image: img, Input: inputs.Get, CgroupFD: into})
+	if err != nil {
+		return nil, err
+	}
+	defer child.Release()
+	defer context.AfterFunc(ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) })()
+	if err := c.followExec(child, p, &opt); err != nil {
+		child.Kill()
+		return nil, err
+	}
+	return &Process{Pid: child.Pid, PidFD: child.PidFD}, nil
+}
+
+// followExec accompanies the child until its process executes.
+func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOptions) error {
+	for {
+		m, err := child.Next()
+		var f *spawn.Failure
+		if errors.As(err, &f) {
+			return plan.Explain(p.Program, f.Index, f.Errno)
+		}
+		if err != nil {
+			return err
+		}
+		switch m.Stage {
+		case 0:
+			return nil
+		case program.StageTTY:
+			master := os.NewFile(uintptr(m.FD), "/dev/ptmx")
+			if opt.Terminal == nil {
+				master.Close()
+				return fmt.Errorf("process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument)
+			}
+			if err := opt.Terminal(master); err != nil {
+				return err
+			}
+		case program.StageSeccomp:
+			if err := sendListener(c, m.FD); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// joinable are the namespaces of the container that are not the caller's own: joining one's own user namespace is an error
+// (setns(2)).
+func (c *Container) joinable() (flags uint64) {
+	for _, ns := range namespaceFiles {
+		if c.rec.Flags&ns.flag == 0 {
+			continue
+		}
+		theirs, err := os.Readlink("/proc/" + strconv.Itoa(c.rec.Pid) + "/ns/" + ns.file)
+		if err != nil {
+			continue
+		}
+		if ours, err := os.Readlink("/proc/self/ns/" + ns.file); err == nil && ours == theirs {
+			continue
+		}
+		flags |= ns.flag
+	}
+	return flags
+}
+
+var namespaceFiles = []struct {
+	flag uint64
+	file string
+}{
+	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "net"}, {unix.CLONE_NEWNS, "mnt"},
+	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
+}

@@ -1,0 +1,127 @@
+package container
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/cgroup"
+	"strake/container/plan"
+)
+
+// nsFlag is the clone flag of a namespace type.
+func nsFlag(t specs.LinuxNamespaceType) uint64 {
+	switch t {
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID
+	case specs.NetworkNamespace:
+		return unix.CLONE_NEWNET
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS
+	case specs.IPCNamespace:
+		return unix.CLONE_NEWIPC
+	case specs.UTSNamespace:
+		return unix.CLONE_NEWUTS
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER
+	case specs.CgroupNamespace:
+		return unix.CLONE_NEWCGROUP
+	case specs.TimeNamespace:
+		return unix.CLONE_NEWTIME
+	}
+	return 0
+}
+
+// namespaceFlags are the namespaces that a container has of its own, new or joined: what an exec has to join.
+func namespaceFlags(spec *specs.Spec) (flags uint64) {
+	if spec.Linux == nil {
+		return 0
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		flags |= nsFlag(ns.Type)
+	}
+	return flags
+}
+
+func (c *Container) twoStages() bool {
+	if c.spec.Linux == nil {
+		return false
+	}
+	for _, ns := range c.spec.Linux.Namespaces {
+		if ns.Path != "" && (ns.Type == specs.PIDNamespace || ns.Type == specs.UserNamespace) {
+			return true
+		}
+	}
+	return false
+}
+
+func resources(spec *specs.Spec) *specs.LinuxResources {
+	if spec.Linux == nil {
+		return nil
+	}
+	return spec.Linux.Resources
+}
+
+// cgroupsPath is the container's group: what the configuration says, or a group with the container's name, below the
+// caller's own group as runc has it.
+func (c *Container) cgroupsPath() string {
+	if c.spec != nil && c.spec.Linux != nil && c.spec.Linux.CgroupsPath != "" {
+		return c.spec.Linux.CgroupsPath
+	}
+	return "/strake/" + c.rec.ID
+}
+
+// lastCap is the highest capability of the running kernel.
+func lastCap() int {
+	raw, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
+			return n
+		}
+	}
+	// Without /proc: the kernel answers EINVAL for capabilities that it does not know (prctl(2), PR_CAPBSET_READ).
+	for n := 63; n > 0; n-- {
+		if r, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil && r >= 0 {
+			return n
+		}
+	}
+	return unix.CAP_LAST_CAP
+}
+
+// hostFacts gathers what a plan wants to know.
+func hostFacts(h *cgroup.Host, hier []plan.Hierarchy) plan.Host {
+	_, err := os.Stat("/sys/kernel/security/apparmor/profiles")
+	apparmor := err == nil
+	_, err = os.Stat("/sys/fs/selinux/enforce")
+	return plan.Host{LastCap: lastCap(), Cgroup2: h.Version() == 2, Hierarchies: hier, AppArmor: apparmor, SELinux: err == nil}
+}
+
+// mountsCgroup says whether the configuration mounts cgroups, so that their hierarchies matter to the plan.
+func mountsCgroup(spec *specs.Spec) bool {
+	for _, m := range spec.Mounts {
+		if m.Type == "cgroup" || m.Type == "cgroup2" {
+			return true
+		}
+	}
+	return false
+}
+
+// hierarchies lists the hierarchies with the container's group in each.
+func (b *birth) hierarchies(g *cgroup.Group) []plan.Hierarchy {
+	if !mountsCgroup(b.spec) {
+		return nil
+	}
+	var list []plan.Hierarchy
+	for _, h := range b.host.Hierarchies() {
+		p := plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options}
+		if g != nil {
+			p.Path = g.Paths()[h.Name]
+		}
+		list = append(list, p)
+	}
+	return list
+}

@@ -1,0 +1,211 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/plan"
+	"strake/container/program"
+	"strake/container/spawn"
+)
+
+func hasCreateHooks(spec *specs.Spec) bool {
+	h := spec.Hooks
+	//lint:ignore SA1019 prestart is deprecated in the runtime-spec and still what engines use
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
+}
+
+// createHooks runs the hooks between the making of the namespaces and the change of the root: prestart and createRuntime in the
+// runtime's namespaces, createContainer in the container's (runtime-spec config.md, POSIX-platform Hooks).
+func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *spawn.Child) error {
+	state := c.ociState(specs.StateCreating, child.Pid)
+	h := c.spec.Hooks
+	//lint:ignore SA1019 see hasCreateHooks
+	if err := runHooks(ctx, "prestart", h.Prestart, state); err != nil {
+		return err
+	}
+	if err := runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
+		return err
+	}
+	return c.runHooksInside(ctx, m, "createContainer", h.CreateContainer, state, child.PidFD)
+}
+
+func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
+	s := specs.State{Version: c.rec.OCIVersion, ID: c.rec.ID, Status: status, Pid: pid, Bundle: c.rec.Bundle, Annotations: c.rec.Annotations}
+	raw, err := json.Marshal(&s)
+	if err != nil {
+		return nil // strings, numbers and a map of strings always encode
+	}
+	return raw
+}
+
+// runHooks executes hooks as plain processes of the host, one after the other.
+func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte) error {
+	for i, h := range hooks {
+		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+		hctx, cancel := hookTimeout(ctx, h.Timeout)
+		cmd := exec.CommandContext(hctx, h.Path)
+		if len(h.Args) > 0 {
+			cmd.Args = h.Args
+		}
+		cmd.Env = h.Env
+		if cmd.Env == nil {
+			cmd.Env = []string{}
+		}
+		cmd.Stdin = bytes.NewReader(state)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		// What the hook leaves running must not keep us waiting for its output.
+		cmd.WaitDelay = time.Second
+		err := cmd.Run()
+		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("no end within %d s", *h.Timeout)
+		}
+		cancel()
+		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+			return fmt.Errorf("%s: %w%s", field, err, tail(out.Bytes()))
+		}
+	}
+	return nil
+}
+
+func hookTimeout(ctx context.Context, seconds *int) (context.Context, context.CancelFunc) {
+	if seconds == nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Duration(*seconds)*time.Second)
+}
+
+// tail is the end of a hook's output for an error message.
+func tail(out []byte) string {
+	s := strings.TrimSpace(string(out))
+	if s == "" {
+		return ""
+	}
+	if len(s) > 1024 {
+		s = "..." + s[len(s)-1024:]
+	}
+	return ": " + s
+}
+
+// runHooksInside executes hooks in the namespaces of the container, as programs that join them.
+func (c *Container) runHooksInside(ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int) error {
+	for i, h := range hooks {
+		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+		hctx, cancel := hookTimeout(ctx, h.Timeout)
+		err := runInside(hctx, m, h, namespaceFlags(c.spec), state, pidfd)
+		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("no end within %d s", *h.Timeout)
+		}
+		cancel()
+		if err != nil {
+			return fmt.Errorf("%s: %w", field, err)
+		}
+	}
+	return nil
+}
+
+func runInside(ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int) error {
+	p, err := plan.HookProcess(h.Path, h.Args, h.Env, flags)
+	if err != nil {
+		return err
+	}
+	img, err := program.Parse(p.Encode())
+	if err != nil {
+		return err
+	}
+	in, err := memoryFile("hook-state", state)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := memoryFile("hook-output", nil)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	var inputs Inputs
+	inputs.Add(plan.InputStdin, int(in.Fd()))
+	inputs.Add(plan.InputStdout, int(out.Fd()))
+	inputs.Add(plan.InputStderr, int(out.Fd()))
+	inputs.Add(plan.InputInit, pidfd)
+	child, err := m.Start(&spawn.Request{Image: img, Input: inputs.Get, CgroupFD: -1})
+	if err != nil {
+		return err
+	}
+	defer child.Release()
+	if _, err := child.Next(); err != nil {
+		child.Kill()
+		var f *spawn.Failure
+		if errors.As(err, &f) {
+			return plan.Explain(p.Program, f.Index, f.Errno)
+		}
+		return err
+	}
+	defer unix.Close(child.PidFD)
+	defer context.AfterFunc(ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) })()
+	ws, err := (&Process{Pid: child.Pid, PidFD: child.PidFD}).Wait()
+	if err != nil {
+		return err
+	}
+	if ws.ExitStatus() != 0 {
+		text := make([]byte, 4096)
+		n, _ := out.ReadAt(text, 0)
+		if ws.Signaled() {
+			return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
+		}
+		return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
+	}
+	return nil
+}
+
+// memoryFile is a file that exists as a descriptor only, positioned at its beginning.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// sendListener hands the descriptor of a seccomp listener to the agent that the configuration names (runtime-spec config-linux.md,
+// The Container Process State). It takes the descriptor over.
+func sendListener(c *Container, fd int) error {
+	defer unix.Close(fd)
+	s := c.spec.Linux.Seccomp
+	var state specs.State
+	if err := json.Unmarshal(c.ociState(specs.StateCreating, c.rec.Pid), &state); err != nil {
+		return err
+	}
+	msg, err := json.Marshal(specs.ContainerProcessState{
+		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: c.rec.Pid, Metadata: s.ListenerMetadata, State: state,
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: s.ListenerPath, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
+	}
+	defer conn.Close()
+	if _, _, err := conn.WriteMsgUnix(msg, unix.UnixRights(fd), nil); err != nil {
+		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
+	}
+	return nil
+}

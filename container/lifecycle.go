@@ -1,0 +1,270 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/cgroup"
+	"strake/container/plan"
+	"strake/container/spawn"
+)
+
+// group opens the container's cgroup.
+func (c *Container) group() (*cgroup.Group, error) {
+	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	if err != nil {
+		return nil, err
+	}
+	path := c.rec.CgroupPath
+	if path == "" {
+		path = c.cgroupsPath()
+	}
+	return host.Open(path)
+}
+
+// need checks that the container is in one of the given states. Errors are of class errdefs.ErrFailedPrecondition.
+func (c *Container) need(verb string, want ...specs.ContainerState) (specs.ContainerState, error) {
+	got, err := c.Status()
+	if err != nil {
+		return got, err
+	}
+	for _, w := range want {
+		if got == w {
+			return got, nil
+		}
+	}
+	return got, fmt.Errorf("cannot %s container %q: it is %s: %w", verb, c.rec.ID, got, errdefs.ErrFailedPrecondition)
+}
+
+// Start executes the process of a created container and returns when it runs. A process that cannot be executed is a
+// *plan.StepError, and the container is stopped then.
+func (c *Container) Start(ctx context.Context) error {
+	if _, err := c.need("start", specs.StateCreated); err != nil {
+		return err
+	}
+	pidfd, err := c.pidfd()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if h := c.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		m, err := spawn.New()
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		if err := c.runHooksInside(ctx, m, "startContainer", h.StartContainer, c.ociState(specs.StateCreated, c.rec.Pid), pidfd); err != nil {
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			return err
+		}
+	}
+	if err := c.release(ctx); err != nil {
+		return err
+	}
+	if h := c.spec.Hooks; h != nil {
+		return runHooks(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning, c.rec.Pid))
+	}
+	return nil
+}
+
+// release lets the waiting process go on and hears how that went.
+func (c *Container) release(ctx context.Context) error {
+	status, err := os.OpenFile(filepath.Join(c.dir, statusFIFO), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer status.Close()
+	start := filepath.Join(c.dir, startFIFO)
+	w, err := unix.Open(start, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("container %q has ended before it was started: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return fmt.Errorf("open %q: %w", start, err)
+	}
+	// Of two that start at the same time, the one that removes the FIFO does it.
+	if err := os.Remove(start); err != nil {
+		unix.Close(w)
+		return fmt.Errorf("cannot start container %q: it has been started: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+	}
+	_, err = unix.Write(w, []byte{1})
+	unix.Close(w)
+	if err != nil {
+		return fmt.Errorf("release container %q: %w", c.rec.ID, err)
+	}
+	defer context.AfterFunc(ctx, func() { status.SetReadDeadline(time.Now()) })()
+	var msg [8]byte
+	n, err := status.Read(msg[:])
+	os.Remove(filepath.Join(c.dir, statusFIFO))
+	if n == len(msg) {
+		return c.startFailure(msg)
+	}
+	if err != nil && n == 0 && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// startFailure explains a failure behind the point at which the container was held: the program is compiled again to know which operation it
+// was.
+func (c *Container) startFailure(msg [8]byte) error {
+	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	index := int(uint32(msg[0]) | uint32(msg[1])<<8 | uint32(msg[2])<<16 | uint32(msg[3])<<24)
+	errno := unix.Errno(uint32(msg[4]) | uint32(msg[5])<<8)
+	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
+	raw, err := os.ReadFile(filepath.Join(c.dir, optionsFile))
+	if err == nil {
+		err = b.restoreOptions(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("process.args: %w", errno)
+	}
+	if err := b.compile(b.tasks, b.hierarchies(nil)); err != nil {
+		return err
+	}
+	return plan.Explain(b.plan.Program, index, errno)
+}
+
+// Kill sends a signal to the container's first process, or to all of its processes. Errors: errdefs.ErrFailedPrecondition if
+// it is not running.
+func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
+	if all {
+		g, err := c.group()
+		if err != nil {
+			return err
+		}
+		defer g.Close()
+		return g.Kill(ctx, sig)
+	}
+	fd, err := c.pidfd()
+	if err != nil {
+		return fmt.Errorf("cannot kill container %q: it is %s: %w", c.rec.ID, specs.StateStopped, errdefs.ErrFailedPrecondition)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
+		return fmt.Errorf("send %s to container %q: %w", unix.SignalName(sig), c.rec.ID, err)
+	}
+	if sig == unix.SIGKILL {
+		// On version 1 a frozen process is killed only when it thaws.
+		if g, err := c.group(); err == nil {
+			defer g.Close()
+			if frozen, err := g.Frozen(); err == nil && frozen {
+				return g.Thaw(ctx)
+			}
+		}
+	}
+	return nil
+}
+
+// Pause freezes all processes of the container.
+func (c *Container) Pause(ctx context.Context) error {
+	if _, err := c.need("pause", specs.StateRunning, specs.StateCreated); err != nil {
+		return err
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return g.Freeze(ctx)
+}
+
+// Resume thaws them.
+func (c *Container) Resume(ctx context.Context) error {
+	if _, err := c.need("resume", StatePaused); err != nil {
+		return err
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return g.Thaw(ctx)
+}
+
+// Update changes limits of a container that has processes.
+func (c *Container) Update(res *specs.LinuxResources) error {
+	if _, err := c.need("update", specs.StateRunning, specs.StateCreated, StatePaused); err != nil {
+		return err
+	}
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return g.Update(res)
+}
+
+// Pids lists the container's processes in the caller's PID namespace.
+func (c *Container) Pids() ([]int, error) {
+	g, err := c.group()
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	return g.Pids(cgroup.Recursive)
+}
+
+// Stats reads the container's use of resources.
+func (c *Container) Stats() (*cgroup.Stats, error) {
+	g, err := c.group()
+	if err != nil {
+		return nil, err
+	}
+	defer g.Close()
+	return g.Stats()
+}
+
+// Delete removes a stopped container with its cgroup. With force it is killed first, whatever it does. Errors:
+// errdefs.ErrFailedPrecondition if it runs.
+func (c *Container) Delete(ctx context.Context, force bool) error {
+	if !force {
+		if status, err := c.Status(); err != nil {
+			return err
+		} else if status != specs.StateStopped && status != specs.StateCreated {
+			return fmt.Errorf("cannot delete container %q: it is %s, not stopped: %w", c.rec.ID, status, errdefs.ErrFailedPrecondition)
+		}
+	}
+	g, err := c.group()
+	if err == nil {
+		defer g.Close()
+		if err := c.endAll(ctx, g); err != nil {
+			return err
+		}
+		if err := g.Remove(ctx); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	var hookErr error
+	if c.spec != nil && c.spec.Hooks != nil {
+		hookErr = runHooks(ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped, 0))
+	}
+	return errors.Join(os.RemoveAll(c.dir), hookErr)
+}
+
+// endAll kills what is left of the container.
+func (c *Container) endAll(ctx context.Context, g *cgroup.Group) error {
+	pids, err := g.Pids(cgroup.Recursive)
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	fd, err := c.pidfd()
+	if err == nil {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		unix.Close(fd)
+	}
+	return g.Kill(ctx, unix.SIGKILL)
+}

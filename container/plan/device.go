@@ -1,0 +1,167 @@
+package plan
+
+import (
+	"fmt"
+	"os"
+	"path"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// defaultDevices are the ones that every container has (runtime-spec config-linux.md, Default Devices).
+var defaultDevices = []specs.LinuxDevice{
+	{Path: "/dev/null", Type: "c", Major: 1, Minor: 3},
+	{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5},
+	{Path: "/dev/full", Type: "c", Major: 1, Minor: 7},
+	{Path: "/dev/random", Type: "c", Major: 1, Minor: 8},
+	{Path: "/dev/urandom", Type: "c", Major: 1, Minor: 9},
+	{Path: "/dev/tty", Type: "c", Major: 5, Minor: 0},
+}
+
+// deviceLinks are made in /dev beside the devices.
+var deviceLinks = [][2]string{
+	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+	{"/proc/kcore", "core"},
+}
+
+// devIsBound says that /dev belongs to somebody else, who has filled it.
+func (p *planner) devIsBound() bool {
+	for i := range p.spec.Mounts {
+		m := &p.spec.Mounts[i]
+		if path.Clean("/"+m.Destination) == "/dev" && (m.Type == "bind" || parseOptions(m.Options).bind) {
+			return true
+		}
+	}
+	return false
+}
+
+// devices makes device nodes and links. All names are relative to descriptors of directories in the container, so a /dev
+// of the image that is a link to elsewhere changes the container only (CVE-2026-41579).
+func (p *planner) devices() {
+	if p.devIsBound() {
+		return
+	}
+	p.Field("linux.devices")
+	p.Call(unix.SYS_UMASK, program.Num(0))
+	list := defaultDevices
+	own := make(map[string]bool, len(p.spec.Linux.Devices))
+	for i := range p.spec.Linux.Devices {
+		own[path.Clean("/"+p.spec.Linux.Devices[i].Path)] = true
+	}
+	dirs := make(map[string]program.Cell, 2)
+	dir := func(field, name string) program.Cell {
+		if fd, ok := p.fresh[name]; ok {
+			return fd
+		}
+		fd, ok := dirs[name]
+		if !ok {
+			fd = p.target(field, name, aDirectory, program.Num(0), resolveInRoot)
+			dirs[name] = fd
+		}
+		return fd
+	}
+	for i := range list {
+		if !own[list[i].Path] {
+			p.Field("linux.devices (%s)", list[i].Path)
+			p.device(dir("linux.devices", "/dev"), &list[i])
+		}
+	}
+	for i := range p.spec.Linux.Devices {
+		d := &p.spec.Linux.Devices[i]
+		field := fmt.Sprintf("linux.devices[%d] (%s)", i, d.Path)
+		p.Field(field)
+		p.device(dir(field, path.Dir(path.Clean("/"+d.Path))), d)
+	}
+	p.Field("linux.devices (links)")
+	dev := dir("linux.devices", "/dev")
+	for _, l := range deviceLinks {
+		p.Call(unix.SYS_SYMLINKAT, p.Str(l[0]).Ptr(), dev.Value(), p.Str(l[1]).Ptr()).Ignore(errnos(unix.EEXIST)...)
+	}
+	if _, ok := p.fresh["/dev"]; !ok {
+		p.Call(unix.SYS_UNLINKAT, dev.Value(), p.Str("ptmx").Ptr(), program.Num(0)).Ignore(errnos(unix.ENOENT)...)
+	}
+	p.Call(unix.SYS_SYMLINKAT, p.Str("pts/ptmx").Ptr(), dev.Value(), p.Str("ptmx").Ptr())
+}
+
+// device makes one node in a directory. In a user namespace mknod(2) is refused and the host's node is bound instead.
+func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
+	name := p.Str(path.Base(d.Path)).Ptr()
+	if p.userns {
+		tree := p.tree(Tree{Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")", Path: path.Clean("/" + d.Path)})
+		p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(unix.S_IFREG|0o666), program.Num(0)).Ignore(errnos(unix.EEXIST)...)
+		at := p.Call(unix.SYS_OPENAT, dir.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Result()
+		p.attach(tree, at.Value())
+		return
+	}
+	mode := uint64(0o666)
+	if d.FileMode != nil {
+		mode = uint64(*d.FileMode & os.ModePerm)
+	}
+	switch d.Type {
+	case "b":
+		mode |= unix.S_IFBLK
+	case "p":
+		mode |= unix.S_IFIFO
+	default:
+		mode |= unix.S_IFCHR
+	}
+	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
+	p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(mode), program.Num(dev)).Ignore(errnos(unix.EEXIST)...)
+	var uid, gid uint32
+	if d.UID != nil {
+		uid = *d.UID
+	}
+	if d.GID != nil {
+		gid = *d.GID
+	}
+	if uid != 0 || gid != 0 {
+		p.Call(unix.SYS_FCHOWNAT, dir.Value(), name, program.Num(uid), program.Num(gid), program.Num(unix.AT_SYMLINK_NOFOLLOW))
+	}
+}
+
+// terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the spawner, and puts the other
+// end on /dev/console. That end is known by its descriptor only (TIOCGPTPEER), never by a name that somebody could have replaced
+// (CVE-2025-52565).
+func (p *planner) terminal() {
+	proc := p.spec.Process
+	if proc == nil || !proc.Terminal {
+		return
+	}
+	p.openTerminal(proc, p.root.Value())
+	if p.devIsBound() {
+		return
+	}
+	p.Field("process.terminal (/dev/console)")
+	dev := p.target("process.terminal", "/dev", aDirectory, program.Num(0), resolveInRoot)
+	name := p.Str("console").Ptr()
+	p.Call(unix.SYS_MKNODAT, dev.Value(), name, program.Num(unix.S_IFREG|0o620), program.Num(0)).Ignore(errnos(unix.EEXIST)...)
+	at := p.Call(unix.SYS_OPENAT, dev.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Result()
+	p.attach(p.cloneTree(p.tty.Value(), false).Value(), at.Value())
+}
+
+// openTerminal leaves the container's end in p.tty.
+func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
+	const devptsMagic = 0x1cd1
+	p.Field("process.terminal (/dev/pts/ptmx)")
+	master := p.open(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, resolveInRoot).Result()
+	buf := p.Room(120) // struct statfs
+	genuine := p.Label()
+	p.Call(unix.SYS_FSTATFS, master.Value(), buf.Ptr())
+	p.If(buf.Load(0, 8), ^uint64(0), program.Equal, program.Num(devptsMagic), genuine)
+	p.Fail(program.Num(uint64(unix.ENOTTY)))
+	p.Place(genuine)
+	p.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCSPTLCK), p.Room(8).Ptr())
+	p.tty = p.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER), program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Result()
+	if s := proc.ConsoleSize; s != nil {
+		p.Field("process.consoleSize")
+		size := p.Bytes([]byte{byte(s.Height), byte(s.Height >> 8), byte(s.Width), byte(s.Width >> 8), 0, 0, 0, 0})
+		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSWINSZ), size.Ptr())
+	}
+	p.Field("process.terminal")
+	p.Call(unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff))).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
+	p.SendFD(program.StageTTY, master.Value())
+	p.Call(unix.SYS_CLOSE, master.Value())
+}

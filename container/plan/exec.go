@@ -1,0 +1,88 @@
+package plan
+
+import (
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// InputInit is a pidfd of a container's first process, whose namespaces an exec joins.
+const InputInit = "init"
+
+// ExecOptions say which namespaces of the container's first process to join.
+type ExecOptions struct {
+	Options
+	// Flags are the CLONE_NEW* of the namespaces in which the container differs from the spawner.
+	Flags uint64
+}
+
+// Exec compiles one more process of a running container. spec is the container's configuration, of which the seccomp profile and
+// the mappings are used; proc is the process. Errors are as those of Init.
+func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error) {
+	copied := *spec
+	copied.Process = proc
+	p := newPlanner(&copied, &opt.Options)
+	if err := validateProcess("process", proc); err != nil {
+		return nil, err
+	}
+	if copied.Linux == nil {
+		copied.Linux = &specs.Linux{}
+	}
+	p.Keep(3 + opt.PreserveFDs)
+	p.userns = opt.Flags&unix.CLONE_NEWUSER != 0
+	p.Isolate()
+	// What may look at this process from inside of the container finds a process that it must not touch, with no memory but
+	// the program and no descriptor but its own streams (CVE-2016-9962).
+	p.Field("isolate")
+	p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0), program.Num(0), program.Num(0))
+	p.cgroups()
+	p.oomScore()
+	p.enterInit(opt.Flags)
+	p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(), program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+	if proc.Terminal {
+		p.openTerminal(proc, p.root.Value())
+	}
+	p.process(proc)
+	return p.finish()
+}
+
+// enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux 5.8).
+func (p *planner) enterInit(flags uint64) {
+	p.Field("namespaces of the container")
+	if flags != 0 {
+		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
+		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
+	}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		p.becomeRoot()
+	}
+	if flags&unix.CLONE_NEWPID != 0 {
+		p.Field("namespaces of the container (pid)")
+		p.Fork(0)
+	}
+	p.Field("process")
+	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
+}
+
+// HookProcess compiles a process that joins the given namespaces of a container and executes path there with the identity
+// of the spawner: a createContainer or startContainer hook (runtime-spec config.md, POSIX-platform Hooks). Its standard
+// streams are the inputs of Pipes.
+func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
+	if !strings.HasPrefix(path, "/") {
+		return nil, invalid("hooks.path", "%q is not absolute", path)
+	}
+	if len(args) == 0 {
+		args = []string{path}
+	}
+	p := newPlanner(&specs.Spec{Linux: &specs.Linux{}}, &Options{Stdio: Pipes})
+	p.Isolate()
+	p.enterInit(flags)
+	p.stdio(&specs.Process{})
+	p.openSignals()
+	p.Field("hooks (%s)", path)
+	p.Call(unix.SYS_EXECVE, p.Str(path).Ptr(), p.Strs(args).Ptr(), p.Strs(env).Ptr())
+	return p.finish()
+}

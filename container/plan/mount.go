@@ -1,0 +1,301 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// attrOptions are the mount options that are attributes of one mount (mount_setattr(2)).
+var attrOptions = map[string]mountAttr{
+	"ro": {set: unix.MOUNT_ATTR_RDONLY}, "rw": {clear: unix.MOUNT_ATTR_RDONLY},
+	"nosuid": {set: unix.MOUNT_ATTR_NOSUID}, "suid": {clear: unix.MOUNT_ATTR_NOSUID},
+	"nodev": {set: unix.MOUNT_ATTR_NODEV}, "dev": {clear: unix.MOUNT_ATTR_NODEV},
+	"noexec": {set: unix.MOUNT_ATTR_NOEXEC}, "exec": {clear: unix.MOUNT_ATTR_NOEXEC},
+	"nodiratime": {set: unix.MOUNT_ATTR_NODIRATIME}, "diratime": {clear: unix.MOUNT_ATTR_NODIRATIME},
+	"nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW}, "symfollow": {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
+	"noatime":     {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"relatime":    {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"atime":       {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"norelatime":  {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
+	"nostrictatime": {
+		set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+}
+
+// superOptions are flags of the filesystem rather than of the mount (fsconfig(2), FSCONFIG_SET_FLAG).
+var superOptions = map[string]string{
+	"sync": "sync", "async": "async", "dirsync": "dirsync", "mand": "mand", "nomand": "nomand",
+	"lazytime": "lazytime", "nolazytime": "nolazytime", "iversion": "iversion", "silent": "silent", "loud": "loud",
+}
+
+// options are the mount options of one entry, sorted by what is done with them.
+type options struct {
+	attr        mountAttr
+	recAttr     mountAttr // rro, rnosuid, ...
+	data        []string  // for the filesystem
+	propagation []string
+	bind        bool
+	recursive   bool
+	remount     bool
+	copyUp      bool
+	idmap       bool
+	ridmap      bool
+}
+
+func parseOptions(list []string) options {
+	var o options
+	merge := func(into *mountAttr, a mountAttr) {
+		into.set = into.set&^a.clear | a.set
+		into.clear = into.clear&^a.set | a.clear
+	}
+	for _, opt := range list {
+		if a, ok := attrOptions[opt]; ok {
+			merge(&o.attr, a)
+			continue
+		}
+		if a, ok := attrOptions[strings.TrimPrefix(opt, "r")]; ok && strings.HasPrefix(opt, "r") {
+			merge(&o.recAttr, a)
+			continue
+		}
+		if _, ok := propagations[opt]; ok {
+			o.propagation = append(o.propagation, opt)
+			continue
+		}
+		switch opt {
+		case "", "defaults":
+		case "bind":
+			o.bind = true
+		case "rbind":
+			o.bind, o.recursive = true, true
+		case "remount":
+			o.remount = true
+		case "tmpcopyup":
+			o.copyUp = true
+		case "idmap":
+			o.idmap = true
+		case "ridmap":
+			o.idmap, o.ridmap = true, true
+		default:
+			o.data = append(o.data, opt)
+		}
+	}
+	return o
+}
+
+// procTargets are the files below /proc that may be replaced by a bind mount: they only inform (lxcfs makes such files).
+var procTargets = map[string]bool{
+	"/proc/cpuinfo": true, "/proc/diskstats": true, "/proc/meminfo": true, "/proc/stat": true, "/proc/swaps": true,
+	"/proc/uptime": true, "/proc/loadavg": true, "/proc/slabinfo": true, "/proc/sys/kernel/ns_last_pid": true,
+	"/proc/sys/crypto/fips_enabled": true,
+}
+
+// mounts compiles spec.mounts in their order.
+func (p *planner) mounts() {
+	for i := range p.spec.Mounts {
+		m := &p.spec.Mounts[i]
+		dest := path.Clean("/" + m.Destination)
+		field := fmt.Sprintf("mounts[%d] (%s)", i, dest)
+		p.Field(field)
+		o := parseOptions(m.Options)
+		switch {
+		case o.bind || m.Type == "bind":
+			p.bind(i, field, m, dest, o)
+		case m.Type == "cgroup" || m.Type == "cgroup2" && !p.opt.Host.Cgroup2:
+			p.cgroupMount(field, dest, o)
+		default:
+			p.filesystem(field, m, dest, o)
+		}
+	}
+}
+
+// filesystem makes a new mount of a filesystem type.
+func (p *planner) filesystem(field string, m *specs.Mount, dest string, o options) {
+	resolve := uint64(resolveInRoot)
+	if m.Type == "proc" || m.Type == "sysfs" {
+		// A link here would move the mount, and what is masked below it, elsewhere (CVE-2019-19921, CVE-2023-27561).
+		resolve |= unix.RESOLVE_NO_SYMLINKS
+	}
+	source := m.Source
+	if source == "" || source == "none" {
+		source = m.Type
+	}
+	attr := o.attr.set
+	mnt := p.newMount(m.Type, source, o.data, attr)
+	target := p.target(field, dest, aDirectory, program.Num(0), resolve)
+	if m.Type != "proc" && m.Type != "sysfs" {
+		p.refuseProc(target.Value(), dest)
+	}
+	if o.copyUp && m.Type == "tmpfs" {
+		p.fail(field, `option "tmpcopyup" is not supported`)
+	}
+	p.attach(mnt.Value(), target.Value())
+	p.finishMount(mnt.Value(), o)
+	switch m.Type {
+	case "proc":
+		if dest == "/proc" {
+			p.procFD = &mnt
+		}
+	case "tmpfs":
+		if !o.copyUp {
+			p.fresh[dest] = mnt
+		}
+	}
+}
+
+// newMount makes a filesystem that is attached nowhere yet.
+func (p *planner) newMount(fstype, source string, data []string, attr uint64) program.Cell {
+	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
+	if source != fstype {
+		p.fsconfig(fs, "source", source)
+	}
+	for _, opt := range data {
+		if flag, ok := superOptions[opt]; ok {
+			p.fsconfigFlag(fs, flag)
+			continue
+		}
+		key, value, ok := strings.Cut(opt, "=")
+		if ok {
+			p.fsconfig(fs, key, value)
+		} else {
+			p.fsconfigFlag(fs, key)
+		}
+	}
+	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
+	return p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attr)).Result()
+}
+
+func (p *planner) fsconfig(fs program.Cell, key, value string) {
+	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(), p.Str(value).Ptr(), program.Num(0))
+}
+
+func (p *planner) fsconfigFlag(fs program.Cell, key string) {
+	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(), program.Num(0), program.Num(0))
+}
+
+// bind attaches a copy of a tree of the host. The spawner opens it in its own view, before the child exists, so that
+// neither the permissions nor the mounts of the container matter.
+func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o options) {
+	if o.remount {
+		p.remount(dest, o)
+		return
+	}
+	t := Tree{Name: fmt.Sprintf("mounts[%d]", i), Field: field, Path: m.Source, Recursive: o.recursive}
+	if o.idmap || len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+		t.UIDMap, t.GIDMap, t.MapRecursive = m.UIDMappings, m.GIDMappings, o.ridmap
+		if len(t.UIDMap) == 0 && len(t.GIDMap) == 0 {
+			t.UIDMap, t.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
+		}
+		if len(t.UIDMap) == 0 || len(t.GIDMap) == 0 {
+			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
+		}
+	}
+	tree := p.tree(t)
+	p.finishMount(tree, o)
+	if o.attr != (mountAttr{}) {
+		p.setattr(tree, o.attr, false)
+	}
+	target := p.target(field, dest, likeSource, tree, resolveInRoot)
+	p.refuseProc(target.Value(), dest)
+	p.attach(tree, target.Value())
+}
+
+// finishMount sets recursive attributes and propagation.
+func (p *planner) finishMount(mnt program.Arg, o options) {
+	if o.recAttr != (mountAttr{}) {
+		p.setattr(mnt, o.recAttr, true)
+	}
+	if len(o.propagation) == 0 && o.bind {
+		// A copy made in the host's view is a peer of the original; without a wish it only receives.
+		p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
+	}
+	for _, name := range o.propagation {
+		prop := propagations[name]
+		if o.bind && prop.flag != unix.MS_SHARED && !prop.recursive && o.recursive {
+			// Mounts below that are not named must not stay peers of the host either.
+			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
+		}
+		p.setattr(mnt, mountAttr{propagation: prop.flag}, prop.recursive)
+	}
+}
+
+// remount changes the attributes of what an earlier entry mounted.
+func (p *planner) remount(dest string, o options) {
+	fd := p.open(p.root.Value(), dest, unix.O_PATH, resolveInRoot).Result()
+	if o.attr != (mountAttr{}) {
+		p.setattr(fd.Value(), o.attr, false)
+	}
+	p.finishMount(fd.Value(), options{recAttr: o.recAttr, propagation: o.propagation})
+}
+
+// refuseProc keeps a mount from landing in /proc through links of the image: there it could stand for a file that the
+// container's own set-up writes to or that others trust. Known harmless files are let through by name.
+func (p *planner) refuseProc(target program.Arg, dest string) {
+	if procTargets[dest] {
+		return
+	}
+	const procMagic = 0x9fa0
+	buf := p.Room(120) // struct statfs
+	ok := p.Label()
+	p.Call(unix.SYS_FSTATFS, target, buf.Ptr())
+	p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(procMagic), ok)
+	p.Fail(program.Num(uint64(unix.EPERM)))
+	p.Place(ok)
+}
+
+// cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every version 1 hierarchy of the
+// host.
+func (p *planner) cgroupMount(field, dest string, o options) {
+	host := &p.opt.Host
+	target := p.target(field, dest, aDirectory, program.Num(0), resolveInRoot)
+	p.refuseProc(target.Value(), dest)
+	private := p.has(unix.CLONE_NEWCGROUP)
+	if host.Cgroup2 {
+		var mnt program.Arg
+		if private {
+			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set).Value()
+		} else {
+			mnt = p.tree(Tree{Name: "cgroup", Field: field, Path: host.Hierarchies[0].Path, Recursive: true})
+			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
+			p.setattr(mnt, o.attr, false)
+		}
+		p.attach(mnt, target.Value())
+		p.finishMount(mnt, options{recAttr: o.recAttr, propagation: o.propagation})
+		return
+	}
+	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY)
+	p.attach(dir.Value(), target.Value())
+	for i, h := range host.Hierarchies {
+		name := path.Base(h.Dir)
+		var mnt program.Arg
+		fstype := "cgroup"
+		if len(h.Options) == 0 {
+			fstype = "cgroup2"
+		}
+		if private {
+			mnt = p.newMount(fstype, fstype, h.Options, o.attr.set).Value()
+		} else {
+			mnt = p.tree(Tree{Name: fmt.Sprintf("cgroup[%d]", i), Field: field, Path: h.Path})
+			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
+			p.setattr(mnt, o.attr, false)
+		}
+		p.Call(unix.SYS_MKDIRAT, dir.Value(), p.Str(name).Ptr(), program.Num(0o755))
+		at := p.Call(unix.SYS_OPENAT, dir.Value(), p.Str(name).Ptr(), program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+		p.attach(mnt, at.Value())
+		// A hierarchy of several controllers is known under each name.
+		if parts := strings.Split(name, ","); len(parts) > 1 {
+			for _, part := range parts {
+				p.Call(unix.SYS_SYMLINKAT, p.Str(name).Ptr(), dir.Value(), p.Str(part).Ptr())
+			}
+		}
+	}
+	if o.attr.set&unix.MOUNT_ATTR_RDONLY != 0 {
+		p.setattr(dir.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+	p.finishMount(dir.Value(), options{recAttr: o.recAttr, propagation: o.propagation})
+}

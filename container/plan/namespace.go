@@ -1,0 +1,226 @@
+package plan
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// namespaceFlags maps the names of runtime-spec config-linux.md, Namespaces, to clone flags.
+var namespaceFlags = map[specs.LinuxNamespaceType]uint64{
+	specs.PIDNamespace:     unix.CLONE_NEWPID,
+	specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.MountNamespace:   unix.CLONE_NEWNS,
+	specs.IPCNamespace:     unix.CLONE_NEWIPC,
+	specs.UTSNamespace:     unix.CLONE_NEWUTS,
+	specs.UserNamespace:    unix.CLONE_NEWUSER,
+	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+	specs.TimeNamespace:    unix.CLONE_NEWTIME,
+}
+
+// namespaces decides which namespaces are made and which are joined, and how the child is cloned: directly into the new
+// ones, or, when a user or PID namespace is joined, plainly, to fork once more when it has joined.
+func (p *planner) namespaces() {
+	for i, ns := range p.spec.Linux.Namespaces {
+		flag := namespaceFlags[ns.Type]
+		if ns.Path == "" {
+			p.flags |= flag
+			continue
+		}
+		field := fmt.Sprintf("linux.namespaces[%d] (%s)", i, ns.Type)
+		p.join(field, string(ns.Type), ns.Path, flag)
+	}
+	p.userns = p.has(unix.CLONE_NEWUSER)
+	if p.flags&unix.CLONE_NEWUSER != 0 {
+		p.out.UIDMap, p.out.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
+	}
+	if p.flags&unix.CLONE_NEWTIME != 0 {
+		var clocks []string
+		for clock := range p.spec.Linux.TimeOffsets {
+			clocks = append(clocks, clock)
+		}
+		sort.Strings(clocks)
+		for _, clock := range clocks {
+			off := p.spec.Linux.TimeOffsets[clock]
+			p.out.TimeOffsets += clock + " " + strconv.FormatInt(off.Secs, 10) + " " + strconv.FormatUint(uint64(off.Nanosecs), 10) + "\n"
+		}
+	}
+	if !p.twoStages() {
+		// A cgroup namespace shows as its root the group that its maker is in, so it has to wait for that.
+		p.Clone(p.flags &^ unix.CLONE_NEWCGROUP)
+	} else if p.flags&unix.CLONE_NEWTIME != 0 {
+		// The offsets are the spawner's to write, so the time namespace is the one that it clones into.
+		p.Clone(unix.CLONE_NEWTIME)
+	}
+}
+
+func (p *planner) join(field, name, path string, flag uint64) {
+	input := "namespace/" + name
+	p.out.Namespaces = append(p.out.Namespaces, Namespace{Name: input, Field: field, Path: path, Type: flag})
+	p.joins = append(p.joins, join{field: field, input: input, flag: flag})
+}
+
+// has says whether the container has a namespace of its own of this type, new or joined.
+func (p *planner) has(flag uint64) bool {
+	if p.flags&flag != 0 {
+		return true
+	}
+	return p.joined(flag)
+}
+
+func (p *planner) joined(flag uint64) bool {
+	for _, j := range p.joins {
+		if j.flag == flag {
+			return true
+		}
+	}
+	return false
+}
+
+// twoStages says whether one clone is not enough: children of the process, not itself, enter a joined PID namespace
+// (setns(2)), and new namespaces belong to the user namespace in which they are made.
+func (p *planner) twoStages() bool {
+	return p.joined(unix.CLONE_NEWPID) || p.joined(unix.CLONE_NEWUSER)
+}
+
+// enter joins namespaces and makes the ones that must wait for that.
+func (p *planner) enter() {
+	if p.flags&unix.CLONE_NEWUSER != 0 && !p.twoStages() {
+		p.Field("linux.uidMappings")
+		p.Await()
+		p.becomeRoot()
+	}
+	// The user namespace first: its owner may join and own what comes after. Namespaces that it has no right to were
+	// joined by nobody else before either, so their refusal is the caller's to know about.
+	order := func(flag uint64) int {
+		switch flag {
+		case unix.CLONE_NEWUSER:
+			return 0
+		case unix.CLONE_NEWNS:
+			return 2 // the view of the host goes last
+		}
+		return 1
+	}
+	sort.SliceStable(p.joins, func(i, k int) bool { return order(p.joins[i].flag) < order(p.joins[k].flag) })
+	for _, j := range p.joins {
+		p.Field(j.field)
+		p.Call(unix.SYS_SETNS, p.Input(j.input), program.Num(j.flag))
+		p.Call(unix.SYS_CLOSE, p.Input(j.input))
+		if j.flag == unix.CLONE_NEWUSER {
+			p.becomeRoot()
+		}
+	}
+	if p.twoStages() {
+		p.Field("linux.namespaces")
+		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP))
+	}
+	if p.flags&unix.CLONE_NEWCGROUP != 0 {
+		p.Field("linux.namespaces (cgroup)")
+		p.Call(unix.SYS_UNSHARE, program.Num(unix.CLONE_NEWCGROUP))
+	}
+	p.Field("process")
+	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
+	if !p.opt.NoNewKeyring && !p.userns {
+		p.Field("process (session keyring)")
+		// The name is what runc uses; kernels without keys answer ENOSYS.
+		p.Call(unix.SYS_KEYCTL, program.Num(unix.KEYCTL_JOIN_SESSION_KEYRING), program.Num(0)).
+			Ignore(errnos(unix.ENOSYS, unix.EPERM, unix.EDQUOT)...)
+	}
+}
+
+// becomeRoot takes the identity that a new member of a user namespace needs to act in it.
+func (p *planner) becomeRoot() {
+	p.Field("linux.uidMappings")
+	p.Call(unix.SYS_SETRESGID, program.Num(0), program.Num(0), program.Num(0))
+	// setgroups(2) is refused where the namespace was made without privilege.
+	p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0)).Ignore(errnos(unix.EPERM)...)
+	p.Call(unix.SYS_SETRESUID, program.Num(0), program.Num(0), program.Num(0))
+	// Changing identity makes a process dumpable or not by the kernel's choice; here nobody may look at it.
+	p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0), program.Num(0), program.Num(0))
+}
+
+// cgroups enters the version 1 groups. A process that moves itself through "tasks" does not wait for the lock
+// that moving another one takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start); version 2 needs nothing: the child is born there.
+func (p *planner) cgroups() {
+	if p.opt.Tasks == 0 {
+		return
+	}
+	p.Field("linux.cgroupsPath")
+	zero := p.Str("0").Ptr()
+	for i := range p.opt.Tasks {
+		fd := p.Input(InputTasks + strconv.Itoa(i))
+		p.Call(unix.SYS_WRITE, fd, zero, program.Num(1))
+		// Nothing of the host's cgroup tree stays open where somebody in a joined namespace could find it.
+		p.Call(unix.SYS_CLOSE, fd)
+	}
+}
+
+// oomScore is written while /proc is still the host's: in the container there may be none, or another process's.
+func (p *planner) oomScore() {
+	proc := p.spec.Process
+	if proc == nil || proc.OOMScoreAdj == nil {
+		return
+	}
+	p.Field("process.oomScoreAdj")
+	fd := p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(), program.Num(unix.O_WRONLY|unix.O_CLOEXEC)).Result()
+	text := strconv.Itoa(*proc.OOMScoreAdj)
+	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
+}
+
+// names sets host name and NIS domain name.
+func (p *planner) names() {
+	if h := p.spec.Hostname; h != "" {
+		p.Field("hostname")
+		p.Call(unix.SYS_SETHOSTNAME, p.Str(h).Ptr(), program.Num(len(h)))
+	}
+	if d := p.spec.Domainname; d != "" {
+		p.Field("domainname")
+		p.Call(unix.SYS_SETDOMAINNAME, p.Str(d).Ptr(), program.Num(len(d)))
+	}
+}
+
+// proc returns a descriptor of a procfs of the container's PID namespace. It is the container's own mount if it has one, reached by
+// its descriptor so that nothing mounted over it matters; else one that is attached nowhere.
+func (p *planner) proc() program.Arg {
+	if p.procFD == nil {
+		fs := p.Call(unix.SYS_FSOPEN, p.Str("proc").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
+		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
+		fd := p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)).Result()
+		p.procFD = &fd
+	}
+	return p.procFD.Value()
+}
+
+// writeProc writes to a file of procfs that is verified to be of that procfs (CVE-2025-52881).
+func (p *planner) writeProc(name, text string) {
+	fd := p.open(p.proc(), name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).Result()
+	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
+}
+
+// sysctls writes linux.sysctl in the order of names.
+func (p *planner) sysctls() {
+	names := make([]string, 0, len(p.spec.Linux.Sysctl))
+	for name := range p.spec.Linux.Sysctl {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		p.Field("linux.sysctl[%s]", name)
+		p.writeProc("sys/"+sysctlPath(name), p.spec.Linux.Sysctl[name])
+	}
+}
+
+// sysctlPath turns a.b.c into a/b/c. A name with a slash is taken as it is, and then its dots are part of file names, as
+// in net/ipv4/conf/eth0.1/forwarding (sysctl(8)).
+func sysctlPath(name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return strings.ReplaceAll(name, ".", "/")
+}

@@ -1,0 +1,472 @@
+package plan
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/capability"
+	"strake/container/program"
+	"strake/container/seccomp"
+)
+
+// process compiles everything from the finished root filesystem to execve. The order is what makes it correct:
+// what needs privilege comes before identity and capabilities are given up, what the seccomp filter could forbid comes before the filter, and
+// between the filter and execve stand only the calls that the filter's own position forces there.
+func (p *planner) process(proc *specs.Process) {
+	if proc == nil {
+		p.fail("process", "missing")
+		return
+	}
+	p.stdio(proc)
+	p.Field("process.user.umask")
+	umask := uint32(0o022)
+	if proc.User.Umask != nil {
+		umask = *proc.User.Umask
+	}
+	p.Call(unix.SYS_UMASK, program.Num(umask))
+	p.labels(proc)
+	p.schedule(proc)
+	p.limits(proc)
+
+	cwd := p.changeDir(proc)
+	caps := p.capabilities(proc)
+	p.bounding(caps)
+	p.identity(proc)
+	p.retryDir(cwd)
+	exe := p.lookup(proc)
+
+	filter := p.filter()
+	keep := caps
+	if filter != nil && !proc.NoNewPrivileges {
+		// seccomp(2) wants CAP_SYS_ADMIN or no_new_privs.
+		keep.Effective |= 1 << unix.CAP_SYS_ADMIN
+		keep.Permitted |= 1 << unix.CAP_SYS_ADMIN
+	}
+	p.Field("process.capabilities")
+	p.capset(keep)
+	if proc.NoNewPrivileges {
+		p.Field("process.noNewPrivileges")
+		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_NO_NEW_PRIVS), program.Num(1), program.Num(0), program.Num(0), program.Num(0))
+	}
+	p.hold(exe)
+	if !p.opt.Reaper {
+		p.openSignals()
+	}
+	if filter != nil {
+		p.install(filter)
+	}
+	if keep != caps {
+		p.Field("process.capabilities")
+		p.capset(caps)
+	}
+	p.ambient(caps)
+	if p.opt.Reaper {
+		// Only here, with the identity, the capabilities and the filter of the payload: a PID 1 that had more than it would
+		// be what a payload that may ptrace goes for.
+		p.reaper()
+		p.openSignals()
+	}
+	p.Field("process.args")
+	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
+}
+
+// openSignals unblocks all signals; what is pending already is delivered.
+func (p *planner) openSignals() {
+	p.Field("process")
+	p.Call(unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), p.Room(8).Ptr(), program.Num(0), program.Num(8))
+}
+
+// stdio puts the streams on descriptors 0, 1 and 2.
+func (p *planner) stdio(proc *specs.Process) {
+	var from [3]program.Arg
+	switch {
+	case proc.Terminal:
+		p.Field("process.terminal")
+		for i := range from {
+			from[i] = p.tty.Value()
+		}
+		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSCTTY), program.Num(0))
+	case p.opt.Stdio == Pipes:
+		p.Field("process (standard streams)")
+		from = [3]program.Arg{p.Input(InputStdin), p.Input(InputStdout), p.Input(InputStderr)}
+	default:
+		return
+	}
+	for i, fd := range from {
+		p.Call(unix.SYS_DUP3, fd, program.Num(i), program.Num(0))
+	}
+}
+
+// labels asks for LSM labels at execve. The file is reached through a procfs that is known to be one (CVE-2019-16884,
+// CVE-2025-52881).
+func (p *planner) labels(proc *specs.Process) {
+	if name := proc.ApparmorProfile; name != "" && name != "unconfined" {
+		if !p.opt.Host.AppArmor {
+			p.fail("process.apparmorProfile", "%q asked for, but AppArmor is not enabled on this host", name)
+			return
+		}
+		p.Field("process.apparmorProfile (%s)", name)
+		text := "exec " + name
+		fd := p.Cell()
+		old, write := p.Label(), p.Label()
+		p.open(p.proc(), "self/attr/apparmor/exec", unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).
+			To(fd).Ignore(errnos(unix.ENOENT)...).Else(old)
+		p.Place(write)
+		p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
+		p.outOfLine("process.apparmorProfile", func() {
+			p.Place(old) // before Linux 5.8
+			p.open(p.proc(), "self/attr/exec", unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).To(fd)
+			p.Goto(write)
+		})
+	}
+	if label := proc.SelinuxLabel; label != "" {
+		if !p.opt.Host.SELinux {
+			p.fail("process.selinuxLabel", "%q asked for, but SELinux is not enabled on this host", label)
+			return
+		}
+		p.Field("process.selinuxLabel (%s)", label)
+		p.writeProc("self/attr/exec", label)
+	}
+}
+
+// schedule sets what the scheduler and the memory policy look at.
+func (p *planner) schedule(proc *specs.Process) {
+	if s := proc.Scheduler; s != nil {
+		p.Field("process.scheduler")
+		policy, flags, err := schedulerNumbers(s)
+		if err != nil {
+			p.fail("process.scheduler", "%v", err)
+			return
+		}
+		attr := make([]byte, 48) // struct sched_attr (sched_setattr(2))
+		binary.LittleEndian.PutUint32(attr, 48)
+		binary.LittleEndian.PutUint32(attr[4:], policy)
+		binary.LittleEndian.PutUint64(attr[8:], flags)
+		binary.LittleEndian.PutUint32(attr[16:], uint32(s.Nice))
+		binary.LittleEndian.PutUint32(attr[20:], uint32(s.Priority))
+		binary.LittleEndian.PutUint64(attr[24:], s.Runtime)
+		binary.LittleEndian.PutUint64(attr[32:], s.Deadline)
+		binary.LittleEndian.PutUint64(attr[40:], s.Period)
+		p.Call(unix.SYS_SCHED_SETATTR, program.Num(0), p.Bytes(attr).Ptr(), program.Num(0))
+	}
+	if io := proc.IOPriority; io != nil {
+		p.Field("process.ioPriority")
+		class, ok := map[specs.IOPriorityClass]int{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
+		if !ok {
+			p.fail("process.ioPriority.class", "%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class)
+			return
+		}
+		p.Call(unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority))
+	}
+	if per := p.spec.Linux; per != nil && per.Personality != nil {
+		p.Field("linux.personality")
+		domain, ok := map[specs.LinuxPersonalityDomain]uint64{specs.PerLinux: 0, specs.PerLinux32: 8}[per.Personality.Domain]
+		if !ok || len(per.Personality.Flags) > 0 {
+			p.fail("linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags", per.Personality.Domain, per.Personality.Flags)
+			return
+		}
+		p.Call(unix.SYS_PERSONALITY, program.Num(domain))
+	}
+}
+
+func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err error) {
+	policies := map[specs.LinuxSchedulerPolicy]uint32{
+		specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3, specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
+	}
+	policy, ok := policies[s.Policy]
+	if !ok {
+		return 0, 0, fmt.Errorf("policy %q is unknown", s.Policy)
+	}
+	known := map[specs.LinuxSchedulerFlag]uint64{
+		specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4, specs.SchedFlagKeepPolicy: 8,
+		specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64,
+	}
+	for _, f := range s.Flags {
+		bit, ok := known[f]
+		if !ok {
+			return 0, 0, fmt.Errorf("flag %q is unknown", f)
+		}
+		flags |= bit
+	}
+	return policy, flags, nil
+}
+
+// rlimits are the names of getrlimit(2).
+var rlimits = map[string]int{
+	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_STACK": unix.RLIMIT_STACK,
+	"RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS,
+	"RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING, "RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE,
+	"RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+}
+
+func (p *planner) limits(proc *specs.Process) {
+	for i, r := range proc.Rlimits {
+		field := fmt.Sprintf("process.rlimits[%d] (%s)", i, r.Type)
+		p.Field(field)
+		p.Call(unix.SYS_PRLIMIT64, program.Num(0), program.Num(rlimits[r.Type]), p.Bytes(words(r.Soft, r.Hard)).Ptr(), program.Num(0))
+	}
+}
+
+// changeDir enters the working directory while the process may still enter any. The result of a refusal is kept for retryDir.
+func (p *planner) changeDir(proc *specs.Process) program.Cell {
+	p.Field("process.cwd (%s)", proc.Cwd)
+	dir := proc.Cwd
+	if dir == "" {
+		dir = "/"
+	}
+	// A filesystem that trusts no root (NFS) may let the user in whom the process becomes.
+	return p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr()).Ignore(errnos(unix.EACCES, unix.EPERM)...).Result()
+}
+
+// retryDir enters the working directory as the user, if root was refused, and then makes sure that it lies inside: a path
+// that leads through a descriptor to a directory of the host ends here (CVE-2024-21626).
+func (p *planner) retryDir(entered program.Cell) {
+	p.Field("process.cwd (%s)", p.proc0().Cwd)
+	again, check := p.Label(), p.Label()
+	p.If(entered.Value(), ^uint64(0), program.NotEqual, program.Num(0), again)
+	p.Place(check)
+	buf := p.Room(unix.PathMax)
+	p.Call(unix.SYS_GETCWD, buf.Ptr(), program.Num(unix.PathMax))
+	// getcwd(2): a directory that is not below the process's root is shown as "(unreachable)...".
+	inside := p.Label()
+	p.If(buf.Load(0, 1), ^uint64(0), program.Equal, program.Num(uint64('/')), inside)
+	p.Fail(program.Num(uint64(unix.EPERM)))
+	p.Place(inside)
+	p.outOfLine("process.cwd", func() {
+		p.Place(again)
+		p.Call(unix.SYS_CHDIR, p.Str(p.proc0().Cwd).Ptr())
+		p.Goto(check)
+	})
+}
+
+func (p *planner) proc0() *specs.Process { return p.spec.Process }
+
+// capabilities parses the five sets.
+func (p *planner) capabilities(proc *specs.Process) capability.Sets {
+	sets, ignored, err := capability.Parse(proc.Capabilities, p.opt.Host.LastCap)
+	if err != nil {
+		if p.err == nil {
+			p.err = err
+		}
+		return sets
+	}
+	if len(ignored) > 0 {
+		p.out.Warnings = append(p.out.Warnings, "process.capabilities: this kernel does not know "+strings.Join(ignored, ", "))
+	}
+	return sets
+}
+
+func (p *planner) bounding(caps capability.Sets) {
+	p.Field("process.capabilities.bounding")
+	for c := 0; c <= p.opt.Host.LastCap; c++ {
+		if caps.Bounding&(1<<c) == 0 {
+			p.Call(unix.SYS_PRCTL, program.Num(unix.PR_CAPBSET_DROP), program.Num(c), program.Num(0), program.Num(0), program.Num(0))
+		}
+	}
+}
+
+// identity becomes the user, keeping the permitted capabilities for what is left to do.
+func (p *planner) identity(proc *specs.Process) {
+	u := proc.User
+	p.Field("process.user")
+	keepCaps := func(on int) {
+		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_KEEPCAPS), program.Num(on), program.Num(0), program.Num(0), program.Num(0))
+	}
+	keepCaps(1)
+	if len(u.AdditionalGids) > 0 {
+		p.Field("process.user.additionalGids")
+		groups := make([]byte, 0, 4*len(u.AdditionalGids))
+		for _, g := range u.AdditionalGids {
+			groups = binary.LittleEndian.AppendUint32(groups, g)
+		}
+		p.Call(unix.SYS_SETGROUPS, program.Num(len(u.AdditionalGids)), p.Bytes(groups).Ptr())
+	} else {
+		// Refused in a user namespace without setgroups, where there are none to lose.
+		call := p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0))
+		if p.userns {
+			call.Ignore(errnos(unix.EPERM)...)
+		}
+	}
+	p.Field("process.user.gid")
+	p.Call(unix.SYS_SETRESGID, program.Num(u.GID), program.Num(u.GID), program.Num(u.GID))
+	p.Field("process.user.uid")
+	p.Call(unix.SYS_SETRESUID, program.Num(u.UID), program.Num(u.UID), program.Num(u.UID))
+	p.Field("process.user")
+	keepCaps(0)
+}
+
+// capset sets effective, permitted and inheritable (capset(2)).
+func (p *planner) capset(c capability.Sets) {
+	header := make([]byte, 8)
+	binary.LittleEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
+	data := make([]byte, 24)
+	for i := range 2 {
+		shift := 32 * i
+		binary.LittleEndian.PutUint32(data[12*i:], uint32(c.Effective>>shift))
+		binary.LittleEndian.PutUint32(data[12*i+4:], uint32(c.Permitted>>shift))
+		binary.LittleEndian.PutUint32(data[12*i+8:], uint32(c.Inheritable>>shift))
+	}
+	d := p.Bytes(data)
+	p.Note(d, fmt.Sprintf("{effective=%#x permitted=%#x inheritable=%#x}", uint64(c.Effective), uint64(c.Permitted), uint64(c.Inheritable)))
+	p.Call(unix.SYS_CAPSET, p.Bytes(header).Ptr(), d.Ptr())
+}
+
+func (p *planner) ambient(c capability.Sets) {
+	if c.Ambient == 0 {
+		return
+	}
+	p.Field("process.capabilities.ambient")
+	for n := 0; n <= p.opt.Host.LastCap; n++ {
+		if c.Ambient&(1<<n) != 0 {
+			p.Call(unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT), program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0), program.Num(0))
+		}
+	}
+}
+
+// lookup finds the executable as execvp(3) does, with the identity and from the directory of the process. It leaves the address of its path in a cell. With a slash
+// in its name nothing is looked for; execve itself says what is wrong, or, if the process is held before it, a check does.
+func (p *planner) lookup(proc *specs.Process) program.Cell {
+	p.Field("process.args (%s)", proc.Args[0])
+	exe := p.Cell()
+	name := proc.Args[0]
+	if strings.Contains(name, "/") {
+		p.Set(exe, p.Str(name).Ptr(), program.Move, program.Num(0))
+		if p.opt.Hold {
+			p.Call(unix.SYS_FACCESSAT, program.Num(atFDCWD), exe.Value(), program.Num(unix.X_OK))
+		}
+		return exe
+	}
+	found, denied := p.Label(), p.Cell()
+	for _, dir := range pathList(proc.Env) {
+		candidate := path.Join(dir, name)
+		if dir == "" {
+			candidate = "./" + name
+		}
+		s := p.Str(candidate).Ptr()
+		next := p.Label()
+		result := p.Call(unix.SYS_FACCESSAT, program.Num(atFDCWD), s, program.Num(unix.X_OK)).
+			Ignore(errnos(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP)...).Else(next).Result()
+		p.Set(exe, s, program.Move, program.Num(0))
+		p.Call(unix.SYS_STATX, program.Num(atFDCWD), s, program.Num(0), program.Num(unix.STATX_TYPE), p.statx.Ptr()).
+			Ignore(errnos(unix.ENOENT)...).Else(next)
+		p.ifType(program.NotEqual, unix.S_IFDIR, found)
+		p.Place(next)
+		skip := p.Label()
+		p.If(result.Value(), ^uint64(0), program.NotEqual, program.Num(-int64(unix.EACCES)), skip)
+		p.Set(denied, program.Num(1), program.Move, program.Num(0))
+		p.Place(skip)
+	}
+	missing := p.Label()
+	p.If(denied.Value(), ^uint64(0), program.Equal, program.Num(0), missing)
+	p.Fail(program.Num(uint64(unix.EACCES)))
+	p.Place(missing)
+	p.Fail(program.Num(uint64(unix.ENOENT)))
+	p.Place(found)
+	return exe
+}
+
+// pathList is $PATH of an environment; the last assignment counts.
+func pathList(env []string) []string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if v, ok := strings.CutPrefix(env[i], "PATH="); ok {
+			return strings.Split(v, ":")
+		}
+	}
+	return nil
+}
+
+// filter compiles the seccomp profile.
+func (p *planner) filter() *seccomp.Filter {
+	if p.spec.Linux == nil || p.spec.Linux.Seccomp == nil {
+		return nil
+	}
+	f, err := seccomp.Compile(p.spec.Linux.Seccomp, seccomp.Options{})
+	if err != nil {
+		if p.err == nil {
+			p.err = err
+		}
+		return nil
+	}
+	return f
+}
+
+func (p *planner) install(f *seccomp.Filter) {
+	p.Field("linux.seccomp")
+	code := p.Bytes(f.Bytes())
+	prog := p.Room(16) // struct sock_fprog
+	p.Point(prog, 8, code)
+	p.Note(prog, fmt.Sprintf("filter of %d instructions", len(f.Insns)))
+	p.Poke16(prog, 0, uint16(len(f.Insns)))
+	flags := uint64(f.Flags)
+	if f.Notify {
+		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	}
+	call := p.Call(unix.SYS_SECCOMP, program.Num(unix.SECCOMP_SET_MODE_FILTER), program.Num(flags), prog.Ptr())
+	if f.Notify {
+		p.SendFD(program.StageSeccomp, call.Result().Value())
+	}
+}
+
+// hold reports that all is ready and, for a container that is created first and started later, waits for the byte that
+// starts it. From then on a failure is reported on the status FIFO, whose closing by execve is the good news.
+func (p *planner) hold(exe program.Cell) {
+	if !p.opt.Hold {
+		return
+	}
+	p.Field("start")
+	p.Stage(program.StageReady)
+	p.Report(p.Input(InputStatus))
+	p.Call(unix.SYS_CLOSE, p.Input(program.InputSync))
+	p.Call(unix.SYS_READ, p.Input(InputStart), p.Room(8).Ptr(), program.Num(1))
+	p.Call(unix.SYS_CLOSE, p.Input(InputStart))
+}
+
+// reaper splits off a process that becomes the payload, while this one stays as PID 1: it forwards signals, reaps
+// orphans, and ends with the status of the payload (what tini or docker-init are for). It is a loop of the program: no second binary, and a few
+// pages of memory.
+func (p *planner) reaper() {
+	p.Field("init")
+	// clone(2): profiles that answer ENOSYS to clone3 let this one through.
+	child := p.Call(unix.SYS_CLONE, program.Num(uint64(unix.SIGCHLD)), program.Num(0), program.Num(0), program.Num(0), program.Num(0)).Result()
+	payload := p.Label()
+	p.If(child.Value(), ^uint64(0), program.Equal, program.Num(0), payload)
+	p.Call(unix.SYS_CLOSE_RANGE, program.Num(0), program.Num(uint32(0xffffffff)), program.Num(0))
+	all := p.Bytes(words(^uint64(0)))
+	info := p.Room(128) // siginfo_t
+	status := p.Room(8)
+	next := p.Here()
+	sig := p.Call(unix.SYS_RT_SIGTIMEDWAIT, all.Ptr(), info.Ptr(), program.Num(0), program.Num(8)).Result()
+	reap := p.Label()
+	p.If(sig.Value(), ^uint64(0), program.Equal, program.Num(uint64(unix.SIGCHLD)), reap)
+	p.Call(unix.SYS_KILL, child.Value(), sig.Value()).Ignore(errnos(unix.ESRCH)...)
+	p.Goto(next)
+	p.Place(reap)
+	pid := p.Call(unix.SYS_WAIT4, program.Num(-1), status.Ptr(), program.Num(unix.WNOHANG), program.Num(0)).
+		Ignore(errnos(unix.ECHILD)...).Else(next).Result()
+	p.If(pid.Value(), ^uint64(0), program.Equal, program.Num(0), next)
+	p.If(pid.Value(), ^uint64(0), program.NotEqual, child.Value(), reap)
+	// wait(2): the low seven bits are the signal, the next byte the exit status. A signal ends with 128 and its number.
+	signaled := p.Label()
+	p.If(status.Load(0, 4), 0x7f, program.NotEqual, program.Num(0), signaled)
+	code := p.Cell()
+	p.Set(code, status.Load(0, 4), program.ShiftR, program.Num(8))
+	p.Set(code, code.Value(), program.And, program.Num(0xff))
+	p.Exit(code.Value())
+	p.Place(signaled)
+	p.Set(code, status.Load(0, 4), program.And, program.Num(0x7f))
+	p.Set(code, code.Value(), program.Add, program.Num(128))
+	p.Exit(code.Value())
+	p.Place(payload)
+	if p.spec.Process.Terminal {
+		// The payload leads the foreground process group of the terminal, so that ^C reaches it and not PID 1.
+		pgrp := p.Call(unix.SYS_GETPID).Result()
+		p.Call(unix.SYS_SETPGID, program.Num(0), program.Num(0))
+		p.Call(unix.SYS_IOCTL, program.Num(0), program.Num(unix.TIOCSPGRP), p.CellBuf(pgrp).Ptr())
+	}
+}

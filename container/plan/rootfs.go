@@ -1,0 +1,137 @@
+package plan
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// propagations maps mount options and linux.rootfsPropagation to propagation types (mount_namespaces(7)).
+var propagations = map[string]struct {
+	flag      uint64
+	recursive bool
+}{
+	"private": {unix.MS_PRIVATE, false}, "rprivate": {unix.MS_PRIVATE, true},
+	"slave": {unix.MS_SLAVE, false}, "rslave": {unix.MS_SLAVE, true},
+	"shared": {unix.MS_SHARED, false}, "rshared": {unix.MS_SHARED, true},
+	"unbindable": {unix.MS_UNBINDABLE, false}, "runbindable": {unix.MS_UNBINDABLE, true},
+}
+
+// overlayPage is how much mount(2) takes as options; a longer list of layers goes through fsconfig, which wants Linux 6.8.
+const overlayPage = 4096
+
+// rootfs makes the container's root appear in its own view of the host, without yet changing to it.
+func (p *planner) rootfs() {
+	p.Field("linux.rootfsPropagation")
+	// Nothing that is mounted from here on reaches the host; what the host mounts reaches containers that ask for it.
+	host := uint64(unix.MS_SLAVE)
+	if prop, ok := propagations[p.spec.Linux.RootfsPropagation]; ok && prop.flag == unix.MS_PRIVATE {
+		host = unix.MS_PRIVATE
+	}
+	p.Call(unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_REC|host), program.Num(0))
+
+	if o := p.opt.Overlay; o != nil {
+		p.Field("root (overlay on %s)", o.Target)
+		p.overlay(o)
+		return
+	}
+	p.Field("root.path")
+	tree := p.tree(Tree{Name: "root", Field: "root.path", Path: p.spec.Root.Path, Recursive: true})
+	p.setattr(tree, mountAttr{propagation: unix.MS_PRIVATE}, true)
+	// The tree is attached on the directory that it was made from, found again by its own path of the host.
+	p.Call(unix.SYS_MOVE_MOUNT, tree, p.empty.Ptr(), program.Num(atFDCWD), p.Str(p.spec.Root.Path).Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS))
+	p.root = p.Cell()
+	p.Set(p.root, tree, program.Move, program.Num(0))
+}
+
+func (p *planner) overlay(o *Overlay) {
+	options := "lowerdir=" + strings.Join(o.Lower, ":")
+	if o.Upper != "" {
+		options += ",upperdir=" + o.Upper + ",workdir=" + o.Work
+	}
+	if p.userns {
+		options += ",userxattr"
+	}
+	flags := uint64(0)
+	if o.Upper == "" {
+		flags = unix.MS_RDONLY
+	}
+	target := p.Str(o.Target).Ptr()
+	if len(options) < overlayPage {
+		p.Call(unix.SYS_MOUNT, p.Str("overlay").Ptr(), target, p.Str("overlay").Ptr(), program.Num(flags), p.Str(options).Ptr())
+		p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), target, program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+		return
+	}
+	fs := p.Call(unix.SYS_FSOPEN, p.Str("overlay").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
+	set := func(key, value string) {
+		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(), p.Str(value).Ptr(), program.Num(0))
+	}
+	for _, dir := range o.Lower {
+		set("lowerdir+", dir)
+	}
+	if o.Upper != "" {
+		set("upperdir", o.Upper)
+		set("workdir", o.Work)
+	}
+	if p.userns {
+		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str("userxattr").Ptr(), program.Num(0), program.Num(0))
+	}
+	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
+	attrs := uint64(0)
+	if o.Upper == "" {
+		attrs = unix.MOUNT_ATTR_RDONLY
+	}
+	p.root = p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attrs)).Result()
+	p.Call(unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD), target, program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// cwdDir makes the working directory if the image lacks it, as docker and runc do.
+func (p *planner) cwdDir() {
+	if p.spec.Process == nil || relative(p.spec.Process.Cwd) == "." {
+		return
+	}
+	p.Field("process.cwd")
+	// Something else than a directory is reported by chdir, after the user is known.
+	fd := p.Cell()
+	ok, missing := p.Label(), p.Label()
+	p.open(p.root.Value(), p.spec.Process.Cwd, unix.O_PATH, resolveInRoot).To(fd).Ignore(errnos(unix.ENOENT)...).Else(missing)
+	p.Place(ok)
+	name := p.spec.Process.Cwd
+	p.outOfLine("process.cwd", func() {
+		p.Place(missing)
+		p.make(name, aDirectory, program.Num(0), resolveInRoot)
+		p.Goto(ok)
+	})
+}
+
+// pivot makes the container's root the process's root and lets go of the host's.
+func (p *planner) pivot() {
+	p.Field("root")
+	here := p.Str(".").Ptr()
+	p.Call(unix.SYS_FCHDIR, p.root.Value())
+	if p.opt.NoPivot {
+		p.Call(unix.SYS_MOUNT, here, p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_MOVE), program.Num(0))
+		p.Call(unix.SYS_CHROOT, here)
+		p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())
+		return
+	}
+	// pivot_root(2), NOTES: with both paths ".", the old root is stacked on the new one and unmounted from there.
+	p.Call(unix.SYS_PIVOT_ROOT, here, here)
+	p.Call(unix.SYS_UMOUNT2, here, program.Num(unix.MNT_DETACH))
+	p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())
+}
+
+// rootAttributes are set last, when nothing needs to be created in the root any more.
+func (p *planner) rootAttributes() {
+	if name := p.spec.Linux.RootfsPropagation; name != "" {
+		prop := propagations[name]
+		p.Field("linux.rootfsPropagation")
+		p.setattr(p.root.Value(), mountAttr{propagation: prop.flag}, prop.recursive)
+	}
+	if p.spec.Root.Readonly {
+		p.Field("root.readonly")
+		p.setattr(p.root.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
+}

@@ -1,0 +1,281 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// validate checks what the kernel would not, or not in words that name the field.
+func (p *planner) validate() error {
+	s := p.spec
+	if s.Linux == nil {
+		s2 := *s
+		s2.Linux = &specs.Linux{}
+		p.spec = &s2
+		s = p.spec
+	}
+	for _, check := range []func() error{
+		p.validateNamespaces, p.validateRoot, p.validateMounts, p.validateNames, p.validateLinux,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return validateProcess("process", s.Process)
+}
+
+func (p *planner) validateNamespaces() error {
+	seen := map[specs.LinuxNamespaceType]bool{}
+	for i, ns := range p.spec.Linux.Namespaces {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		if namespaceFlags[ns.Type] == 0 {
+			return invalid(field+".type", "%q, want one of pid, network, mount, ipc, uts, user, cgroup, time", ns.Type)
+		}
+		if seen[ns.Type] {
+			return invalid(field+".type", "%q appears twice", ns.Type)
+		}
+		seen[ns.Type] = true
+		if ns.Path != "" && !path.IsAbs(ns.Path) {
+			return invalid(field+".path", "%q is not absolute", ns.Path)
+		}
+	}
+	if !seen[specs.MountNamespace] {
+		return invalid("linux.namespaces", "a mount namespace is missing: without one the container's mounts would be the host's")
+	}
+	for i, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == specs.MountNamespace && ns.Path != "" {
+			return invalid(fmt.Sprintf("linux.namespaces[%d].path", i), "a mount namespace can be created, not joined, because the root filesystem is made in it")
+		}
+		if ns.Type == specs.UserNamespace && ns.Path == "" && (len(p.spec.Linux.UIDMappings) == 0 || len(p.spec.Linux.GIDMappings) == 0) {
+			return invalid("linux.uidMappings", "a new user namespace needs uidMappings and gidMappings")
+		}
+	}
+	if !seen[specs.UserNamespace] && (len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
+		return invalid("linux.uidMappings", "set without a user namespace in linux.namespaces")
+	}
+	if !seen[specs.TimeNamespace] && len(p.spec.Linux.TimeOffsets) > 0 {
+		return invalid("linux.timeOffsets", "set without a time namespace in linux.namespaces")
+	}
+	for clock := range p.spec.Linux.TimeOffsets {
+		if clock != "monotonic" && clock != "boottime" {
+			return invalid("linux.timeOffsets", "clock %q, want monotonic or boottime", clock)
+		}
+	}
+	return nil
+}
+
+func (p *planner) validateRoot() error {
+	s := p.spec
+	if p.opt.Overlay == nil {
+		if s.Root == nil || s.Root.Path == "" {
+			return invalid("root.path", "missing")
+		}
+		if !path.IsAbs(s.Root.Path) {
+			return invalid("root.path", "%q is not absolute", s.Root.Path)
+		}
+	} else {
+		o := p.opt.Overlay
+		for _, dir := range append([]string{o.Upper, o.Work, o.Target}, o.Lower...) {
+			if strings.ContainsAny(dir, ",:\\\x00") {
+				return invalid("root", "layer directory %q has a character that overlayfs options cannot carry", dir)
+			}
+		}
+		if len(o.Lower) == 0 || o.Target == "" || (o.Upper == "") != (o.Work == "") {
+			return invalid("root", "an overlay needs lower directories, a target, and an upper directory with its work directory or neither")
+		}
+	}
+	if s.Root == nil {
+		s2 := *s
+		s2.Root = &specs.Root{}
+		p.spec = &s2
+	}
+	return nil
+}
+
+func (p *planner) validateMounts() error {
+	for i, m := range p.spec.Mounts {
+		field := fmt.Sprintf("mounts[%d] (%s)", i, m.Destination)
+		dest := path.Clean("/" + m.Destination)
+		switch {
+		case m.Destination == "":
+			return invalid(field, "destination is missing")
+		case strings.ContainsRune(m.Destination, 0) || strings.ContainsRune(m.Source, 0):
+			return invalid(field, "a NUL byte in a path")
+		case dest == "/":
+			return invalid(field, "the root itself cannot be mounted over; set root.path")
+		}
+		o := parseOptions(m.Options)
+		isBind := o.bind || m.Type == "bind"
+		if isBind && !o.remount && !path.IsAbs(m.Source) {
+			return invalid(field, "source %q is not absolute", m.Source)
+		}
+		if !isBind && m.Type == "" {
+			return invalid(field, `type is missing; want a filesystem type, or option "bind" or "rbind"`)
+		}
+		if isBind && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) && !procTargets[dest] && dest != "/proc" {
+			return invalid(field, "nothing may be mounted inside of /proc but files that only inform, such as /proc/meminfo")
+		}
+		if !isBind && m.Type != "proc" && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) {
+			return invalid(field, "only a procfs may be mounted on /proc, not %q", m.Type)
+		}
+		if (o.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0) && !isBind {
+			return invalid(field, "only bind mounts can be id-mapped")
+		}
+		if len(o.data) > 0 && isBind {
+			return invalid(field, "option %q is unknown for a bind mount", o.data[0])
+		}
+		if o.copyUp {
+			return invalid(field, `option "tmpcopyup" is unknown`)
+		}
+		for _, d := range o.data {
+			if len(d) > 255 {
+				return invalid(field, "option %.20q... is longer than 255 bytes", d)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *planner) validateNames() error {
+	s := p.spec
+	if len(s.Hostname) > 64 || len(s.Domainname) > 64 {
+		return invalid("hostname", "host and domain names are at most 64 bytes")
+	}
+	if s.Hostname != "" && !p.hasType(specs.UTSNamespace) {
+		return invalid("hostname", "%q needs a uts namespace of its own, or it would rename the host", s.Hostname)
+	}
+	if s.Domainname != "" && !p.hasType(specs.UTSNamespace) {
+		return invalid("domainname", "%q needs a uts namespace of its own", s.Domainname)
+	}
+	return nil
+}
+
+func (p *planner) hasType(t specs.LinuxNamespaceType) bool {
+	for _, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *planner) validateLinux() error {
+	l := p.spec.Linux
+	if prop := l.RootfsPropagation; prop != "" {
+		if _, ok := propagations[prop]; !ok {
+			return invalid("linux.rootfsPropagation", "%q, want private, slave, shared or unbindable, or one of them with a leading r", prop)
+		}
+	}
+	for i, d := range l.Devices {
+		field := fmt.Sprintf("linux.devices[%d] (%s)", i, d.Path)
+		if !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" {
+			return invalid(field, "path is not absolute")
+		}
+		if d.Type != "c" && d.Type != "b" && d.Type != "u" && d.Type != "p" {
+			return invalid(field, "type %q, want c, u, b or p", d.Type)
+		}
+	}
+	for name := range l.Sysctl {
+		if err := p.validateSysctl(name); err != nil {
+			return err
+		}
+	}
+	if l.IntelRdt != nil {
+		return invalid("linux.intelRdt", "this host's resource control is not used by strake")
+	}
+	if l.MemoryPolicy != nil {
+		return invalid("linux.memoryPolicy", "memory policies are not applied by strake")
+	}
+	if len(l.NetDevices) > 0 {
+		return invalid("linux.netDevices", "moving network devices is not done by strake")
+	}
+	return nil
+}
+
+// validateSysctl lets through what is the namespace's and not the host's (runtime-spec config-linux.md, Sysctl).
+func (p *planner) validateSysctl(name string) error {
+	field := fmt.Sprintf("linux.sysctl[%s]", name)
+	clean := sysctlPath(name)
+	if clean == "" || path.Clean("/"+clean) != "/"+clean {
+		return invalid(field, "not the name of a kernel parameter")
+	}
+	var need specs.LinuxNamespaceType
+	switch {
+	case strings.HasPrefix(clean, "net/"):
+		need = specs.NetworkNamespace
+	case strings.HasPrefix(clean, "fs/mqueue/"):
+		need = specs.IPCNamespace
+	case clean == "kernel/domainname":
+		need = specs.UTSNamespace
+	case clean == "kernel/hostname":
+		return invalid(field, "set hostname instead")
+	case strings.HasPrefix(clean, "kernel/shm"), strings.HasPrefix(clean, "kernel/msg"), clean == "kernel/sem":
+		need = specs.IPCNamespace
+	default:
+		return invalid(field, "is not separate for each container")
+	}
+	if !p.hasType(need) {
+		return invalid(field, "needs a %s namespace, or it would change the host", need)
+	}
+	return nil
+}
+
+func validateProcess(field string, proc *specs.Process) error {
+	if proc == nil {
+		return invalid(field, "missing")
+	}
+	if len(proc.Args) == 0 || proc.Args[0] == "" {
+		return invalid(field+".args", "missing: the name of the program to execute comes first")
+	}
+	if proc.Cwd == "" || !path.IsAbs(proc.Cwd) {
+		return invalid(field+".cwd", "%q is not an absolute path", proc.Cwd)
+	}
+	for i, s := range proc.Args {
+		if strings.ContainsRune(s, 0) {
+			return invalid(fmt.Sprintf("%s.args[%d]", field, i), "contains a NUL byte")
+		}
+	}
+	for i, s := range proc.Env {
+		if strings.ContainsRune(s, 0) {
+			return invalid(fmt.Sprintf("%s.env[%d]", field, i), "contains a NUL byte")
+		}
+		if !strings.Contains(s, "=") || strings.HasPrefix(s, "=") {
+			return invalid(fmt.Sprintf("%s.env[%d]", field, i), "%q is not NAME=value", s)
+		}
+	}
+	if strings.ContainsRune(proc.Cwd, 0) {
+		return invalid(field+".cwd", "contains a NUL byte")
+	}
+	if len(proc.Cwd) >= unix.PathMax {
+		return invalid(field+".cwd", "longer than %d bytes", unix.PathMax-1)
+	}
+	seen := map[string]bool{}
+	for i, r := range proc.Rlimits {
+		f := fmt.Sprintf("%s.rlimits[%d]", field, i)
+		if _, ok := rlimits[r.Type]; !ok {
+			return invalid(f+".type", "%q is not a resource limit of getrlimit(2)", r.Type)
+		}
+		if seen[r.Type] {
+			return invalid(f+".type", "%q appears twice", r.Type)
+		}
+		seen[r.Type] = true
+		if r.Soft > r.Hard {
+			return invalid(f, "soft limit %d exceeds hard limit %d", r.Soft, r.Hard)
+		}
+	}
+	if a := proc.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
+		return invalid(field+".oomScoreAdj", "%d, want -1000 to 1000", *a)
+	}
+	// setresuid(2): the highest value means "leave as it is" and would be root here.
+	if proc.User.UID == ^uint32(0) || proc.User.GID == ^uint32(0) {
+		return invalid(field+".user", "uid and gid must be below 4294967295")
+	}
+	if proc.ExecCPUAffinity != nil {
+		return invalid(field+".execCPUAffinity", "processor affinity of exec is not applied by strake")
+	}
+	return nil
+}
