@@ -1,0 +1,204 @@
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+)
+
+// Auth is what a client sends as X-Registry-Auth. At most one of the three ways is used, in this order.
+type Auth struct {
+	// RegistryToken is sent as it is (bearer).
+	RegistryToken string
+	// IdentityToken is an OAuth refresh token.
+	IdentityToken string
+	// Username and Password are for basic authentication or for the token server.
+	Username, Password string
+}
+
+func (r Registries) validate() error {
+	for _, m := range r.Mirrors {
+		u, err := url.Parse(m)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("image store: Registries.Mirrors: %q is not an http or https URL: %w", m, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, i := range r.Insecure {
+		if i == "" || strings.Contains(i, "://") {
+			return fmt.Errorf("image store: Registries.Insecure: %q, want host, host:port or CIDR: %w", i, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// insecure says whether a registry host may be spoken to without verified TLS. Loopback always may, as dockerd allows.
+func (r Registries) insecure(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	ip := net.ParseIP(strings.Trim(name, "[]"))
+	if name == "localhost" || ip != nil && ip.IsLoopback() {
+		return true
+	}
+	for _, i := range r.Insecure {
+		if i == host || i == name {
+			return true
+		}
+		if _, n, err := net.ParseCIDR(i); err == nil && ip != nil && n.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostDir finds the configuration directory of a registry.
+func (r Registries) hostDir(host string) (string, error) {
+	for _, d := range r.HostsDirs {
+		for _, name := range []string{host, strings.Replace(host, ":", "_", 1) + "_", "_default"} {
+			if strings.ContainsAny(name, "/\\") || name == ".." {
+				continue
+			}
+			dir := filepath.Join(d, name)
+			if st, err := os.Stat(dir); err == nil && st.IsDir() {
+				return dir, nil
+			}
+		}
+	}
+	return "", errdefs.ErrNotFound
+}
+
+// registry is the connection to one repository's registry for one operation.
+type registry struct {
+	resolver remotes.Resolver
+	mu       sync.Mutex
+	clients  []*http.Client // guarded by mu
+}
+
+// close gives idle connections back.
+func (r *registry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.clients {
+		c.CloseIdleConnections()
+	}
+}
+
+// dockerHubHost is the name docker.io answers under.
+const dockerHub, dockerHubHost = "docker.io", "registry-1.docker.io"
+
+func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth) *registry {
+	cfg, domain := s.cfg.Registries, reference.Domain(named)
+	r := &registry{}
+	own := domain
+	if domain == dockerHub {
+		own = dockerHubHost
+	}
+	o := config.HostOptions{
+		HostDir: cfg.hostDir,
+		UpdateClient: func(c *http.Client) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.clients = append(r.clients, c)
+			return nil
+		},
+		// Mirrors are other parties: they never see the registry's credentials.
+		Credentials: func(host string) (string, string, error) {
+			switch {
+			case auth == nil || host != own && host != domain:
+				return "", "", nil
+			case auth.IdentityToken != "":
+				return "", auth.IdentityToken, nil
+			}
+			return auth.Username, auth.Password, nil
+		},
+	}
+	if cfg.insecure(domain) {
+		// Prefer TLS, fall back to plain HTTP, as dockerd does for these.
+		o.DefaultTLS, o.DefaultScheme = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, "http"
+	}
+	configured := config.ConfigureHosts(ctx, o)
+	hosts := func(host string) ([]docker.RegistryHost, error) {
+		list, err := configured(host)
+		if err != nil {
+			return nil, fmt.Errorf("configuration of registry %q: %w", host, err)
+		}
+		if auth != nil && auth.RegistryToken != "" {
+			for i := range list {
+				if list[i].Host == own || list[i].Host == domain {
+					list[i].Authorizer = nil
+					h := list[i].Header.Clone()
+					if h == nil {
+						h = http.Header{}
+					}
+					h.Set("Authorization", "Bearer "+auth.RegistryToken)
+					list[i].Header = h
+				}
+			}
+		}
+		if host == dockerHub {
+			list = append(cfg.mirrors(), list...)
+		}
+		return list, nil
+	}
+	r.resolver = docker.NewResolver(docker.ResolverOptions{Hosts: hosts, Headers: http.Header{"User-Agent": {cfg.UserAgent}}})
+	return r
+}
+
+// mirrors are hosts that can resolve and pull, never take a push.
+func (r Registries) mirrors() []docker.RegistryHost {
+	var out []docker.RegistryHost
+	for _, m := range r.Mirrors {
+		u, err := url.Parse(m)
+		if err != nil {
+			continue // validate has refused it
+		}
+		c := &http.Client{Transport: docker.DefaultHTTPTransport(&tls.Config{InsecureSkipVerify: r.insecure(u.Host), MinVersion: tls.VersionTLS12})}
+		out = append(out, docker.RegistryHost{
+			Client: c, Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(c)), Host: u.Host, Scheme: u.Scheme,
+			Path: strings.TrimSuffix(u.Path, "/") + "/v2", Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+		})
+	}
+	return out
+}
+
+// remoteError says what a registry's refusal means, in dockerd's words.
+func remoteError(err error, named reference.Named) error {
+	if err == nil {
+		return nil
+	}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, docker.ErrInvalidAuthorization), statusOf(err) == http.StatusUnauthorized, statusOf(err) == http.StatusForbidden:
+		return fmt.Errorf("access denied for %s, repository does not exist or may require authentication: %w: %w",
+			reference.FamiliarName(named), err, errdefs.ErrPermissionDenied)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("manifest for %s not found: manifest unknown: %w", reference.FamiliarString(named), errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// statusOf is the HTTP status a registry refused with, 0 for other errors.
+func statusOf(err error) int {
+	var s remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &s) {
+		return s.StatusCode
+	}
+	return 0
+}
