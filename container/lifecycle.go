@@ -268,3 +268,21 @@ func (c *Container) endAll(ctx context.Context, g *cgroup.Group) error {
 	}
 	return g.Kill(ctx, unix.SIGKILL)
 }
+
+// Poststart runs the poststart hooks of a container that was created without Hold.
+func (c *Container) Poststart(ctx context.Context) error {
+	if c.spec.Hooks == nil {
+		return nil
+	}
+	return runHooks(ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid))
+}
+
+// OOMCount is how often the kernel ended a process of the container for want of memory.
+func (c *Container) OOMCount() (int, error) {
+	g, err := c.group()
+	if err != nil {
+		return 0, err
+	}
+	defer g.Close()
+	return g.OOMCount()
+}

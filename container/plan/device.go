@@ -65,7 +65,7 @@ func (p *planner) devices() {
 	}
 	for i := range list {
 		if !own[list[i].Path] {
-			p.Field("linux.devices (%s)", list[i].Path)
+			p.Fieldf("linux.devices (%s)", list[i].Path)
 			p.device(dir("linux.devices", "/dev"), &list[i])
 		}
 	}

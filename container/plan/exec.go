@@ -82,7 +82,7 @@ func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
 	p.enterInit(flags)
 	p.stdio(&specs.Process{})
 	p.openSignals()
-	p.Field("hooks (%s)", path)
+	p.Fieldf("hooks (%s)", path)
 	p.Call(unix.SYS_EXECVE, p.Str(path).Ptr(), p.Strs(args).Ptr(), p.Strs(env).Ptr())
 	return p.finish()
 }

@@ -151,9 +151,7 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 // newMount makes a filesystem that is attached nowhere yet.
 func (p *planner) newMount(fstype, source string, data []string, attr uint64) program.Cell {
 	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
-	if source != fstype {
-		p.fsconfig(fs, "source", source)
-	}
+	p.fsconfig(fs, "source", source)
 	for _, opt := range data {
 		if flag, ok := superOptions[opt]; ok {
 			p.fsconfigFlag(fs, flag)

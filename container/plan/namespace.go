@@ -211,7 +211,7 @@ func (p *planner) sysctls() {
 	}
 	sort.Strings(names)
 	for _, name := range names {
-		p.Field("linux.sysctl[%s]", name)
+		p.Fieldf("linux.sysctl[%s]", name)
 		p.writeProc("sys/"+sysctlPath(name), p.spec.Linux.Sysctl[name])
 	}
 }

@@ -199,10 +199,11 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 		p.Stage(program.StageHooks)
 		p.Await()
 	}
-	p.pivot()
 	p.names()
 	p.sysctls()
+	// Masks come from the host's view, which pivot gives up.
 	p.systemPaths()
+	p.pivot()
 	p.rootAttributes()
 	p.process(spec.Process)
 	return p.finish()

@@ -110,7 +110,7 @@ func (p *planner) labels(proc *specs.Process) {
 			p.fail("process.apparmorProfile", "%q asked for, but AppArmor is not enabled on this host", name)
 			return
 		}
-		p.Field("process.apparmorProfile (%s)", name)
+		p.Fieldf("process.apparmorProfile (%s)", name)
 		text := "exec " + name
 		fd := p.Cell()
 		old, write := p.Label(), p.Label()
@@ -129,7 +129,7 @@ func (p *planner) labels(proc *specs.Process) {
 			p.fail("process.selinuxLabel", "%q asked for, but SELinux is not enabled on this host", label)
 			return
 		}
-		p.Field("process.selinuxLabel (%s)", label)
+		p.Fieldf("process.selinuxLabel (%s)", label)
 		p.writeProc("self/attr/exec", label)
 	}
 }
@@ -215,7 +215,7 @@ func (p *planner) limits(proc *specs.Process) {
 
 // changeDir enters the working directory while the process may still enter any. The result of a refusal is kept for retryDir.
 func (p *planner) changeDir(proc *specs.Process) program.Cell {
-	p.Field("process.cwd (%s)", proc.Cwd)
+	p.Fieldf("process.cwd (%s)", proc.Cwd)
 	dir := proc.Cwd
 	if dir == "" {
 		dir = "/"
@@ -227,7 +227,7 @@ func (p *planner) changeDir(proc *specs.Process) program.Cell {
 // retryDir enters the working directory as the user, if root was refused, and then makes sure that it lies inside: a path
 // that leads through a descriptor to a directory of the host ends here (CVE-2024-21626).
 func (p *planner) retryDir(entered program.Cell) {
-	p.Field("process.cwd (%s)", p.proc0().Cwd)
+	p.Fieldf("process.cwd (%s)", p.proc0().Cwd)
 	again, check := p.Label(), p.Label()
 	p.If(entered.Value(), ^uint64(0), program.NotEqual, program.Num(0), again)
 	p.Place(check)
@@ -332,7 +332,7 @@ func (p *planner) ambient(c capability.Sets) {
 // lookup finds the executable as execvp(3) does, with the identity and from the directory of the process. It leaves the address of its path in a cell. With a slash
 // in its name nothing is looked for; execve itself says what is wrong, or, if the process is held before it, a check does.
 func (p *planner) lookup(proc *specs.Process) program.Cell {
-	p.Field("process.args (%s)", proc.Args[0])
+	p.Fieldf("process.args (%s)", proc.Args[0])
 	exe := p.Cell()
 	name := proc.Args[0]
 	if strings.Contains(name, "/") {

@@ -33,7 +33,7 @@ func (p *planner) rootfs() {
 	p.Call(unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_REC|host), program.Num(0))
 
 	if o := p.opt.Overlay; o != nil {
-		p.Field("root (overlay on %s)", o.Target)
+		p.Fieldf("root (overlay on %s)", o.Target)
 		p.overlay(o)
 		return
 	}

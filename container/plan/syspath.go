@@ -17,7 +17,7 @@ func (p *planner) systemPaths() {
 // readonlyPaths stacks a read-only copy of each path on itself.
 func (p *planner) readonlyPaths() {
 	for i, name := range p.spec.Linux.ReadonlyPaths {
-		p.Field(fmt.Sprintf("linux.readonlyPaths[%d] (%s)", i, name))
+		p.Fieldf("linux.readonlyPaths[%d] (%s)", i, name)
 		skip := p.Label()
 		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(errnos(unix.ENOENT, unix.ENOTDIR)...).Else(skip).Result()
 		tree := p.cloneTree(fd.Value(), true)

@@ -213,13 +213,10 @@ func (b *Builder) Clone(flags uint64) { b.p.clone = flags }
 func (b *Builder) Keep(n int) { b.p.keep = n }
 
 // Field sets the configuration field that the following operations are made for.
-func (b *Builder) Field(format string, args ...any) {
-	if len(args) == 0 {
-		b.field = format
-		return
-	}
-	b.field = fmt.Sprintf(format, args...)
-}
+func (b *Builder) Field(name string) { b.field = name }
+
+// Fieldf is Field with a format.
+func (b *Builder) Fieldf(format string, args ...any) { b.field = fmt.Sprintf(format, args...) }
 
 func (b *Builder) alloc(size, align uint32) uint32 {
 	off := (uint32(len(b.p.data)) + align - 1) &^ (align - 1)

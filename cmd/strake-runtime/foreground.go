@@ -1,0 +1,111 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"strake/container"
+)
+
+// foreground connects the caller with a process: its signals, its terminal, its end.
+type foreground struct {
+	signals chan os.Signal
+	master  *os.File
+	old     *term.State
+	copied  sync.WaitGroup
+}
+
+// begin starts to collect signals, before there is a process that could miss one.
+func (f *foreground) begin() {
+	f.signals = make(chan os.Signal, 64)
+	signal.Notify(f.signals)
+}
+
+// terminal takes the master of the process's terminal and connects it with ours.
+func (f *foreground) terminal(master *os.File) error {
+	// Reads through the poller end when the process's side is closed.
+	unix.SetNonblock(int(master.Fd()), true)
+	f.master = os.NewFile(uintptr(dup(master)), master.Name())
+	master.Close()
+	f.resize()
+	if term.IsTerminal(0) {
+		old, err := term.MakeRaw(0)
+		if err != nil {
+			return err
+		}
+		f.old = old
+	}
+	go io.Copy(f.master, os.Stdin) // ends with this process
+	f.copied.Go(func() { io.Copy(os.Stdout, f.master) })
+	return nil
+}
+
+func dup(f *os.File) int {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	unix.SetNonblock(fd, true)
+	return fd
+}
+
+func (f *foreground) resize() {
+	if ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+		unix.IoctlSetWinsize(int(f.master.Fd()), unix.TIOCSWINSZ, ws)
+	}
+}
+
+// wait forwards signals to the process until it ends and returns the exit status by the shell's convention.
+func (f *foreground) wait(p *container.Process) (int, error) {
+	done := make(chan struct{})
+	var forwarding sync.WaitGroup
+	forwarding.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-f.signals:
+				f.forward(p, s)
+			}
+		}
+	})
+	ws, err := p.Wait()
+	close(done)
+	forwarding.Wait()
+	if f.master != nil {
+		f.copied.Wait()
+	}
+	if err != nil {
+		return 1, err
+	}
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+func (f *foreground) forward(p *container.Process, s os.Signal) {
+	switch s {
+	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // our own business; SIGURG is the Go runtime's
+	case unix.SIGWINCH:
+		if f.master != nil {
+			f.resize()
+		}
+	default:
+		unix.PidfdSendSignal(p.PidFD, s.(unix.Signal), nil, 0)
+	}
+}
+
+// end restores the terminal.
+func (f *foreground) end() {
+	signal.Stop(f.signals)
+	if f.old != nil {
+		term.Restore(0, f.old)
+		f.old = nil
+	}
+}

@@ -1,0 +1,3 @@
+package main
+
+func keeperMain(args []string) int { return 1 }

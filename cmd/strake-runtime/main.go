@@ -1,0 +1,254 @@
+// Command strake-runtime runs OCI containers: it takes the command line of runc. As another personality it is the keeper
+// of strake's engine.
+//
+// Exit status: that of the container's process for run and exec in the foreground (128 and the number of the signal if one ended it), else 0 for
+// success and 1 for failure.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container"
+)
+
+// version is set by the build.
+var version = "0.1.0-dev"
+
+func main() {
+	// One short command makes less garbage than a collection costs.
+	debug.SetGCPercent(-1)
+	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
+}
+
+// app is one invocation.
+type app struct {
+	out, err  io.Writer
+	rt        container.Runtime
+	debug     bool
+	logFile   string
+	logFormat string
+	name      string
+}
+
+// command is one verb. Its function parses what follows the verb.
+type command struct {
+	usage string
+	about string
+	run   func(*app, context.Context, *flag.FlagSet, []string) (int, error)
+}
+
+func commands() map[string]command {
+	return map[string]command{
+		"create":   {"[options] ID", "create a container; its process waits for start", (*app).create},
+		"run":      {"[options] ID", "create and start a container", (*app).runContainer},
+		"start":    {"ID", "execute the process of a created container", (*app).start},
+		"state":    {"ID", "print the state of a container as JSON", (*app).state},
+		"kill":     {"[options] ID [SIGNAL]", "send a signal (TERM) to the process of a container", (*app).kill},
+		"delete":   {"[options] ID", "remove a stopped container", (*app).remove},
+		"exec":     {"[options] ID COMMAND [ARG...]", "execute a process in a running container", (*app).exec},
+		"list":     {"[options]", "list containers", (*app).list},
+		"ps":       {"[options] ID [ps options]", "list the processes of a container", (*app).ps},
+		"pause":    {"ID", "freeze a container", (*app).pause},
+		"resume":   {"ID", "thaw a container", (*app).resume},
+		"update":   {"[options] ID", "change limits of a container", (*app).update},
+		"events":   {"[options] ID", "print statistics and memory shortages of a container", (*app).events},
+		"spec":     {"[options]", "write a new config.json", (*app).spec},
+		"features": {"", "print what this runtime can do as JSON", (*app).features},
+	}
+}
+
+func run(ctx context.Context, args []string, out, errw io.Writer) int {
+	if len(args) > 1 && args[1] == "keeper" {
+		return keeperMain(args[2:])
+	}
+	a := &app{out: out, err: errw}
+	code, err := a.dispatch(ctx, args)
+	if err != nil {
+		a.report(err)
+		if code == 0 {
+			code = 1
+		}
+	}
+	return code
+}
+
+// errShown is an error that the user has seen already.
+var errShown = errors.New("usage")
+
+func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
+	fs := flag.NewFlagSet("strake-runtime", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&a.rt.Root, "root", defaultRoot(), "`directory` for the state of containers (on a tmpfs)")
+	fs.StringVar(&a.logFile, "log", "", "write errors to `file` as well")
+	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
+	fs.BoolVar(&a.debug, "debug", false, "say more")
+	systemd := fs.Bool("systemd-cgroup", false, "let systemd make cgroups")
+	fs.String("rootless", "auto", "accepted for runc's sake: privileges are found out")
+	fs.String("criu", "", "accepted for runc's sake")
+	showVersion := fs.Bool("version", false, "print the version")
+	fs.BoolVar(showVersion, "v", false, "print the version")
+	if err := fs.Parse(args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			a.help(a.out, fs)
+			return 0, nil
+		}
+		return 1, fmt.Errorf("%w (see strake-runtime --help)", err)
+	}
+	switch {
+	case a.logFormat != "text" && a.logFormat != "json":
+		return 1, fmt.Errorf("--log-format %q: want text or json", a.logFormat)
+	case *systemd:
+		return 1, errors.New("--systemd-cgroup: strake-runtime writes cgroups itself; leave the option out")
+	case *showVersion:
+		fmt.Fprintf(a.out, "strake-runtime version %s\nspec: %s\n", version, specs.Version)
+		return 0, nil
+	case fs.NArg() == 0 || fs.Arg(0) == "help":
+		a.help(a.out, fs)
+		return 0, nil
+	}
+	root, err := filepath.Abs(a.rt.Root)
+	if err != nil {
+		return 1, err
+	}
+	a.rt.Root, a.name = root, fs.Arg(0)
+	cmd, ok := commands()[a.name]
+	if !ok {
+		return 1, fmt.Errorf("unknown command %q%s (see strake-runtime --help)", a.name, suggest(a.name))
+	}
+	sub := flag.NewFlagSet(a.name, flag.ContinueOnError)
+	sub.SetOutput(io.Discard)
+	sub.Usage = func() {}
+	code, err := cmd.run(a, ctx, sub, fs.Args()[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(a.out, "Usage: strake-runtime %s %s\n\n%s.\n", a.name, cmd.usage, cmd.about)
+		printFlags(a.out, sub)
+		return 0, nil
+	}
+	return code, err
+}
+
+// defaultRoot is where root's containers are, or those of a user without privileges.
+func defaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "strake-runtime")
+	}
+	return "/run/strake-runtime"
+}
+
+func (a *app) help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprint(w, "Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\nRuns containers from OCI bundles.\n\nCommands:\n")
+	list := commands()
+	names := make([]string, 0, len(list))
+	for n := range list {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		fmt.Fprintf(w, "  %-10s %s\n", n, list[n].about)
+	}
+	printFlags(w, fs)
+	fmt.Fprint(w, "\nRun 'strake-runtime COMMAND --help' for its options.\n")
+}
+
+func printFlags(w io.Writer, fs *flag.FlagSet) {
+	first := true
+	fs.VisitAll(func(f *flag.Flag) {
+		if first {
+			fmt.Fprint(w, "\nOptions:\n")
+			first = false
+		}
+		name, usage := flag.UnquoteUsage(f)
+		dash := "--"
+		if len(f.Name) == 1 {
+			dash = "-"
+		}
+		fmt.Fprintf(w, "  %-28s %s\n", strings.TrimSpace(dash+f.Name+" "+name), usage)
+	})
+}
+
+// suggest names the command that a typo was meant to be.
+func suggest(name string) string {
+	best, at := "", 3
+	for n := range commands() {
+		if d := distance(name, n); d < at {
+			best, at = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", best)
+}
+
+// distance is the number of letters to insert, delete or replace (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			prev, row[j+1] = row[j+1], min(prev+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// report shows an error to the user and to whoever reads the log, in the form that engines parse.
+func (a *app) report(err error) {
+	if errors.Is(err, errShown) {
+		return
+	}
+	fmt.Fprintf(a.err, "strake-runtime: %v\n", err)
+	if a.logFile == "" {
+		return
+	}
+	f, ferr := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_CLOEXEC, 0o644)
+	if ferr != nil {
+		fmt.Fprintf(a.err, "strake-runtime: --log: %v\n", ferr)
+		return
+	}
+	defer f.Close()
+	now := time.Now().UTC().Format(time.RFC3339)
+	if a.logFormat == "json" {
+		fmt.Fprintf(f, "{\"level\":\"error\",\"msg\":%s,\"time\":%q}\n", jsonString(err.Error()), now)
+		return
+	}
+	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, err.Error())
+}
+
+func (a *app) warn(format string, args ...any) {
+	if a.debug {
+		fmt.Fprintf(a.err, "strake-runtime: "+format+"\n", args...)
+	}
+}
+
+// oneID takes exactly the container's ID from the arguments.
+func oneID(fs *flag.FlagSet, args []string) (string, error) {
+	if err := fs.Parse(args); err != nil {
+		return "", err
+	}
+	if fs.NArg() != 1 {
+		return "", fmt.Errorf("%s: %d arguments, want 1: the container's ID", fs.Name(), fs.NArg())
+	}
+	return fs.Arg(0), nil
+}
