@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +56,7 @@ type Store struct {
 	meta    *metadata.DB
 	content content.Store
 	snaps   snapshots.Snapshotter
+	overlay snapshots.Cleaner // the snapshotter below snaps
 	images  images.Store
 	leases  leases.Manager
 
@@ -152,6 +154,7 @@ func (s *Store) openBackends() (err error) {
 	}
 	s.content = s.meta.ContentStore()
 	s.snaps = s.meta.Snapshotter(snapshotterName)
+	s.overlay, _ = snaps.(snapshots.Cleaner)
 	s.images = metadata.NewImageStore(s.meta)
 	s.leases = metadata.NewLeaseManager(s.meta)
 	return nil
@@ -213,10 +216,53 @@ func (s *Store) recover(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("collecting what an interrupted image operation left behind")
+	// First the directories whose transaction never came: the snapshotter will give the same numbers out again and not overwrite them.
+	if err := s.sweepDirs(ctx); err != nil {
+		return err
+	}
 	if err := s.provokeSweep(ctx); err != nil {
 		return err
 	}
 	return s.collect(ctx)
+}
+
+// sweepDirs removes layer directories that the snapshotter's database does not know, and beginnings of blobs that a crash left without their
+// data or without a name to continue them by, which the content store passes over.
+func (s *Store) sweepDirs(ctx context.Context) error {
+	ingest := s.path("content", "ingest")
+	begun, err := os.ReadDir(ingest)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, b := range begun {
+		ref, err := os.ReadFile(filepath.Join(ingest, b.Name(), "ref"))
+		_, derr := os.Stat(filepath.Join(ingest, b.Name(), "data"))
+		if err == nil && derr == nil && len(ref) > 0 {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(ingest, b.Name())); err != nil {
+			return err
+		}
+	}
+	if s.overlay == nil {
+		return nil
+	}
+	err = s.overlay.Cleanup(ctx)
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	// Not one snapshot was ever committed: the database has no table of them, and every directory is a leftover.
+	dir := s.path("layers", "snapshots")
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // provokeSweep makes the next collection compare both backends with the metadata. containerd's database only does so after it removed something
@@ -314,7 +360,11 @@ func (s *Store) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 	}
 	// Which layers go is known before the transaction: nobody else changes the index meanwhile.
 	for _, id := range c.drop {
-		orphans = append(orphans, s.orphansOf(id, dropped)...)
+		for _, o := range s.orphansOf(id, dropped) {
+			if !slices.Contains(orphans, o) {
+				orphans = append(orphans, o)
+			}
+		}
 	}
 	err = s.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
@@ -388,7 +438,7 @@ func (s *Store) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 	return orphans, nil
 }
 
-// orphansOf lists, top first, the layers that only images in gone use; the last image of gone that uses a layer reports it.
+// orphansOf lists, top first, the layers of an image that only images in gone use.
 func (s *Store) orphansOf(id digest.Digest, gone map[digest.Digest]bool) []digest.Digest {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
