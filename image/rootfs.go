@@ -2,7 +2,8 @@ package image
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -41,16 +42,16 @@ type Usage struct {
 
 var keyPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
+// Below <root>/containers there are three directories, each with one entry per key. An entry in image is what makes a container layer exist: a
+// symbolic link whose text says what it stands on. It is made last and removed first, so whatever diff or work holds beside it is a leftover.
 const (
 	upperName = "diff"
 	workName  = "work"
-	// imageName is a symbolic link whose text is the image's ID: the one durable record of what a container stands on.
 	imageName = "image"
-	newPrefix = ".new-"
-	oldPrefix = ".old-"
+	emptyName = "empty" // the lower directory of images without layers
 )
 
-// rootfsTable is the set of container directories below <root>/containers. The directories are the truth; the table is read from them at Open.
+// rootfsTable is the set of container layers. The directories are the truth; the table is read from them at Open.
 type rootfsTable struct {
 	dir      string
 	mu       sync.Mutex
@@ -59,36 +60,75 @@ type rootfsTable struct {
 	sequence keyed
 }
 
+func (t *rootfsTable) path(kind, key string) string { return filepath.Join(t.dir, kind, key) }
+
+// linkText packs an ID into less than 60 bytes, which ext4 keeps in the inode: longer links cost a block each.
+func linkText(id digest.Digest) (string, error) {
+	b, err := hex.DecodeString(id.Encoded())
+	if err != nil {
+		return "", fmt.Errorf("image ID %q: %w: %w", id, err, errdefs.ErrInvalidArgument)
+	}
+	return string(id.Algorithm()) + "-" + base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+func parseLinkText(s string) (digest.Digest, error) {
+	algorithm, text, _ := strings.Cut(s, "-")
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return "", fmt.Errorf("image link %q: %w", s, err)
+	}
+	id := digest.NewDigestFromBytes(digest.Algorithm(algorithm), b)
+	return id, id.Validate()
+}
+
 func (t *rootfsTable) open(dir string) error {
 	t.dir, t.keys, t.count = dir, map[string]digest.Digest{}, map[digest.Digest]int{}
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return fmt.Errorf("open container layers: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, ".empty"), 0o755); err != nil {
-		return fmt.Errorf("open container layers: %w", err)
+	for name, mode := range map[string]os.FileMode{upperName: 0o710, workName: 0o710, imageName: 0o710, emptyName: 0o755} {
+		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("open container layers: %w", err)
+		}
 	}
-	names, err := os.ReadDir(dir)
+	names, err := os.ReadDir(filepath.Join(dir, imageName))
 	if err != nil {
 		return fmt.Errorf("open container layers: %w", err)
 	}
 	for _, e := range names {
-		n := e.Name()
-		if strings.HasPrefix(n, newPrefix) || strings.HasPrefix(n, oldPrefix) {
-			if err := os.RemoveAll(filepath.Join(dir, n)); err != nil {
+		text, err := os.Readlink(t.path(imageName, e.Name()))
+		if err != nil {
+			return fmt.Errorf("open container layer %q: %w", e.Name(), err)
+		}
+		id, err := parseLinkText(text)
+		if err != nil {
+			return fmt.Errorf("open container layer %q: %w", e.Name(), err)
+		}
+		t.add(e.Name(), id)
+	}
+	for _, kind := range []string{upperName, workName} {
+		names, err := os.ReadDir(filepath.Join(dir, kind))
+		if err != nil {
+			return fmt.Errorf("open container layers: %w", err)
+		}
+		for _, e := range names {
+			if _, ok := t.keys[e.Name()]; ok {
+				continue
+			}
+			if err := os.RemoveAll(t.path(kind, e.Name())); err != nil {
 				return fmt.Errorf("remove unfinished container layer: %w", err)
 			}
-			continue
 		}
-		if !keyPattern.MatchString(n) {
-			continue
-		}
-		id, err := os.Readlink(filepath.Join(dir, n, imageName))
-		if err != nil {
-			return fmt.Errorf("open container layer %q: %w", n, err)
-		}
-		t.add(n, digest.Digest(id))
 	}
 	return nil
+}
+
+// drop removes the directories of a key; the link goes first.
+func (t *rootfsTable) drop(key string) error {
+	if err := os.Remove(t.path(imageName, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.RemoveAll(t.path(upperName, key)), os.RemoveAll(t.path(workName, key)))
 }
 
 func (t *rootfsTable) add(key string, id digest.Digest) {
@@ -150,26 +190,22 @@ func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, 
 	if err != nil {
 		return Rootfs{}, err
 	}
-	tmp, final := filepath.Join(t.dir, newPrefix+key), filepath.Join(t.dir, key)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp), s.dropKey(key))
+			err = errors.Join(fmt.Errorf("make container layer %q: %w", key, err), t.drop(key), s.dropKey(key))
 		}
 	}()
-	if err := os.Mkdir(tmp, 0o710); err != nil {
-		return Rootfs{}, fmt.Errorf("make container layer %q: %w", key, err)
-	}
 	if writable {
-		if err := makeUpper(tmp, r.Lower[0]); err != nil {
-			return Rootfs{}, fmt.Errorf("make container layer %q: %w", key, err)
+		if r.Upper, r.Work, err = t.makeUpper(key, r.Lower[0]); err != nil {
+			return Rootfs{}, err
 		}
-		r.Upper, r.Work = filepath.Join(final, upperName), filepath.Join(final, workName)
 	}
-	if err := os.Symlink(id.String(), filepath.Join(tmp, imageName)); err != nil {
-		return Rootfs{}, fmt.Errorf("make container layer %q: %w", key, err)
+	text, err := linkText(id)
+	if err != nil {
+		return Rootfs{}, err
 	}
-	if err := os.Rename(tmp, final); err != nil {
-		return Rootfs{}, fmt.Errorf("make container layer %q: %w", key, err)
+	if err := os.Symlink(text, t.path(imageName, key)); err != nil {
+		return Rootfs{}, err
 	}
 	return r, nil
 }
@@ -189,20 +225,25 @@ func (s *Store) retain(key string, id digest.Digest) (Rootfs, error) {
 // lowerLocked lists an image's layer directories. Callers hold mu.
 func (s *Store) lowerLocked(im *image) []string {
 	if len(im.rec.Layers) == 0 {
-		return []string{filepath.Join(s.rootfs.dir, ".empty")}
+		return []string{filepath.Join(s.rootfs.dir, emptyName)}
 	}
 	return s.idx.dirs(s.path("layers"), im)
 }
 
-// makeUpper makes diff and work below dir. A merged root directory shows the upper layer's attributes, so they are copied from the image.
-func makeUpper(dir, top string) error {
-	if err := os.Mkdir(filepath.Join(dir, workName), 0o710); err != nil {
-		return err
+// makeUpper makes the upper and work directories of a key. A merged root directory shows the upper layer's attributes, so they are copied from the
+// image.
+func (t *rootfsTable) makeUpper(key, top string) (upper, work string, err error) {
+	upper, work = t.path(upperName, key), t.path(workName, key)
+	if err := os.Mkdir(work, 0o710); err != nil {
+		return "", "", err
 	}
-	upper := filepath.Join(dir, upperName)
 	if err := os.Mkdir(upper, 0o755); err != nil {
-		return err
+		return "", "", err
 	}
+	return upper, work, copyRootMeta(upper, top)
+}
+
+func copyRootMeta(upper, top string) error {
 	src, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open layer %q: %w", top, err)
@@ -230,9 +271,9 @@ func (s *Store) Rootfs(ctx context.Context, key string) (Rootfs, error) {
 	}
 	r := Rootfs{Image: id, Lower: s.lowerLocked(im)}
 	s.mu.RUnlock()
-	dir := filepath.Join(s.rootfs.dir, key)
-	if _, err := os.Lstat(filepath.Join(dir, upperName)); err == nil {
-		r.Upper, r.Work = filepath.Join(dir, upperName), filepath.Join(dir, workName)
+	upper := s.rootfs.path(upperName, key)
+	if _, err := os.Lstat(upper); err == nil {
+		r.Upper, r.Work = upper, s.rootfs.path(workName, key)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Rootfs{}, fmt.Errorf("container layer %q: %w", key, err)
 	}
@@ -258,15 +299,11 @@ func (s *Store) Release(ctx context.Context, key string) error {
 	if _, ok := t.get(key); !ok {
 		return fmt.Errorf("container layer %q: %w", key, errdefs.ErrNotFound)
 	}
-	old := filepath.Join(t.dir, oldPrefix+rand.Text())
-	if err := os.Rename(filepath.Join(t.dir, key), old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := t.drop(key); err != nil {
+		// Still counted: the engine may try again.
 		return fmt.Errorf("release container layer %q: %w", key, err)
 	}
-	err := s.dropKey(key)
-	if rerr := os.RemoveAll(old); rerr != nil {
-		err = errors.Join(err, fmt.Errorf("release container layer %q: %w", key, rerr))
-	}
-	return err
+	return s.dropKey(key)
 }
 
 // dropKey uncounts a key and lets a removed image go with its last user.

@@ -48,7 +48,7 @@ func TestImportPrepareRelease(t *testing.T) {
 	if err := s.Release(ctx, "c1"); !errdefs.IsNotFound(err) {
 		t.Errorf("second Release: %v", err)
 	}
-	if exists(t, filepath.Dir(r.Upper)) {
+	if exists(t, r.Upper) || exists(t, r.Work) {
 		t.Error("directory survived Release")
 	}
 	if _, err := s.Remove(ctx, "strake/base", RemoveOptions{}); err != nil {
