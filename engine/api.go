@@ -1,7 +1,3 @@
-// Package engine is the life of containers: it turns wishes into running containers and keeps what it acknowledged across
-// its own death. It knows no wire protocol.
-//
-// Not for: HTTP or gRPC (api/...), image formats (image), packets (network), processes (container, keeper).
 package engine
 
 import (

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"strake/engine/message"
 )
 
 // The life of a container as a pure function: step takes the state and what happened, and returns the new state and what has
@@ -72,7 +74,7 @@ const (
 // state as it was.
 func step(s State, e event) (State, []action, error) {
 	refuse := func(what string) (State, []action, error) {
-		return s, nil, fmt.Errorf("a container that is %s cannot %s: %w", s.Status, what, errdefs.ErrFailedPrecondition)
+		return s, nil, message.New(errdefs.ErrFailedPrecondition, "a container that is %s cannot %s", s.Status, what)
 	}
 	alive := s.Status == Running || s.Status == Paused
 	switch e.what {
@@ -101,7 +103,7 @@ func step(s State, e event) (State, []action, error) {
 		if s.Status != Created {
 			s.Status, s.FinishedAt = Exited, e.at
 		}
-		if e.autoRemove && !e.byUser {
+		if e.autoRemove {
 			return s, []action{{do: doRemove}}, nil
 		}
 		return s, nil, nil

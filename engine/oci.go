@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/engine/message"
 	"strake/engine/userdb"
 )
 
@@ -65,6 +66,8 @@ type ociInput struct {
 	// Namespaces to join by path, by type; NetPath is that of the network sandbox, empty for the host's.
 	NetPath, PIDPath, IPCPath, UTSPath string
 	CgroupPath                         string
+	// Profile makes the default seccomp profile, which depends on the bounding set only; nil takes the library's.
+	Profile func(*specs.Spec) (*specs.LinuxSeccomp, error)
 }
 
 // resolveProcess merges the user's wish with the image: arguments, environment and working directory, as dockerd does.
@@ -78,14 +81,14 @@ func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd
 	}
 	args = slices.Concat(entry, cmd)
 	if len(args) == 0 {
-		return nil, nil, "", fmt.Errorf("no command specified: %w", errdefs.ErrInvalidArgument)
+		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "no command specified")
 	}
 	if args[0] == "" {
-		return nil, nil, "", fmt.Errorf("the command to run is empty: %w", errdefs.ErrInvalidArgument)
+		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "the command to run is empty")
 	}
 	for i, a := range args {
 		if strings.ContainsRune(a, 0) {
-			return nil, nil, "", fmt.Errorf("argument %d of the command contains a NUL byte: %w", i, errdefs.ErrInvalidArgument)
+			return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "argument %d of the command contains a NUL byte", i)
 		}
 	}
 	env = []string{"PATH=" + defaultPath}
@@ -100,7 +103,7 @@ func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd
 	env = mergeEnv(mergeEnv(env, im.Env), s.Env)
 	for _, e := range env {
 		if strings.ContainsRune(e, 0) {
-			return nil, nil, "", fmt.Errorf("environment variable %q contains a NUL byte: %w", e, errdefs.ErrInvalidArgument)
+			return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "environment variable %q contains a NUL byte", e)
 		}
 	}
 	cwd = s.WorkingDir
@@ -222,11 +225,11 @@ func namespaces(in *ociInput, cfg *specs.Spec) error {
 		case ns.path != "" && strings.HasPrefix(ns.mode, "container:"):
 			add(ns.t, ns.path)
 		default:
-			return fmt.Errorf("%s %q: want one of %q, \"host\" or \"container:NAME\": %w", ns.field, ns.mode, ns.private, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "%s %q: want one of %q, \"host\" or \"container:NAME\"", ns.field, ns.mode, ns.private)
 		}
 	}
 	if s.UsernsMode != "" && s.UsernsMode != "host" {
-		return fmt.Errorf("UsernsMode %q: only \"host\" and the default are supported: %w", s.UsernsMode, errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "UsernsMode %q: only \"host\" and the default are supported", s.UsernsMode)
 	}
 	return nil
 }
@@ -271,14 +274,14 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 	taken := map[string]string{}
 	claim := func(what, dst string) error {
 		if !path.IsAbs(dst) {
-			return fmt.Errorf("%s: invalid mount path: '%s' mount path must be absolute: %w", what, dst, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "%s: invalid mount path: '%s' mount path must be absolute", what, dst)
 		}
 		clean := path.Clean(dst)
 		if clean == "/" {
-			return fmt.Errorf("%s: invalid specification: destination can't be '/': %w", what, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "%s: invalid specification: destination can't be '/'", what)
 		}
 		if _, ok := taken[clean]; ok {
-			return fmt.Errorf("Duplicate mount point: %s: %w", clean, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "Duplicate mount point: %s", clean)
 		}
 		taken[clean] = what
 		return nil
@@ -345,7 +348,7 @@ func userMount(m *boundMount) (specs.Mount, error) {
 			prop = "rprivate"
 		}
 		if !slices.Contains(propagations, prop) {
-			return om, fmt.Errorf("mount %s: propagation %q: want one of %q: %w", m.Target, prop, propagations, errdefs.ErrInvalidArgument)
+			return om, message.New(errdefs.ErrInvalidArgument, "mount %s: propagation %q: want one of %q", m.Target, prop, propagations)
 		}
 		om.Options = append(om.Options, prop)
 		switch {
@@ -368,7 +371,7 @@ func userMount(m *boundMount) (specs.Mount, error) {
 			om.Options = append(om.Options, "ro")
 		}
 	default:
-		return om, fmt.Errorf("mount %s: type %q: want \"bind\", \"volume\" or \"tmpfs\": %w", m.Target, m.Type, errdefs.ErrInvalidArgument)
+		return om, message.New(errdefs.ErrInvalidArgument, "mount %s: type %q: want \"bind\", \"volume\" or \"tmpfs\"", m.Target, m.Type)
 	}
 	return om, nil
 }

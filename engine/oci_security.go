@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/engine/message"
 )
 
 // capNames are the capabilities by number (linux/capability.h).
@@ -54,7 +56,7 @@ func capabilities(s *Spec, last int) ([]string, error) {
 				name = "CAP_" + name
 			}
 			if !slices.Contains(all, name) {
-				return nil, false, fmt.Errorf("invalid %s: unknown capability: %q: %w", field, name, errdefs.ErrInvalidArgument)
+				return nil, false, message.New(errdefs.ErrInvalidArgument, "invalid %s: unknown capability: %q", field, name)
 			}
 			out = append(out, name)
 		}
@@ -140,22 +142,22 @@ func sysctls(in *ociInput, cfg *specs.Spec) error {
 		name := strings.ReplaceAll(k, "/", ".")
 		switch {
 		case strings.Contains(k, "..") || k == "":
-			return fmt.Errorf("sysctl '%s' is not a name: %w", k, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' is not a name", k)
 		case strings.HasPrefix(name, "net."):
 			if !hasNet {
-				return fmt.Errorf("sysctl '%s' not allowed in host network namespace: %w", k, errdefs.ErrInvalidArgument)
+				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host network namespace", k)
 			}
 		case slices.Contains([]string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
 			"kernel.shm_rmid_forced"}, name), strings.HasPrefix(name, "fs.mqueue."):
 			if s.IPCMode == "host" {
-				return fmt.Errorf("sysctl '%s' not allowed in host ipc namespace: %w", k, errdefs.ErrInvalidArgument)
+				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host ipc namespace", k)
 			}
 		case name == "kernel.domainname":
 			if s.UTSMode == "host" {
-				return fmt.Errorf("sysctl '%s' not allowed in host uts namespace: %w", k, errdefs.ErrInvalidArgument)
+				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host uts namespace", k)
 			}
 		default:
-			return fmt.Errorf("sysctl '%s' is not namespaced: want net.*, fs.mqueue.*, kernel.domainname or the kernel's IPC limits: %w", k, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' is not namespaced: want net.*, fs.mqueue.*, kernel.domainname or the kernel's IPC limits", k)
 		}
 		out[k] = s.Sysctls[k]
 	}
@@ -209,14 +211,14 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 			perm = "rwm"
 		}
 		if strings.Trim(perm, "rwm") != "" {
-			return fmt.Errorf("devices[%d] %s: permissions %q: want a subset of \"rwm\": %w", i, d.HostPath, perm, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "devices[%d] %s: permissions %q: want a subset of \"rwm\"", i, d.HostPath, perm)
 		}
 		target := d.ContainerPath
 		if target == "" {
 			target = d.HostPath
 		}
 		if !path.IsAbs(target) {
-			return fmt.Errorf("devices[%d] %s: path in the container %q is not absolute: %w", i, d.HostPath, target, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "devices[%d] %s: path in the container %q is not absolute", i, d.HostPath, target)
 		}
 		found := false
 		for _, node := range in.Host.Devices {
@@ -233,7 +235,7 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 			}
 		}
 		if !found {
-			return fmt.Errorf("error gathering device information while adding custom device %q: no such file or directory: %w", d.HostPath, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "error gathering device information while adding custom device %q: no such file or directory", d.HostPath)
 		}
 	}
 	for i, r := range s.DeviceRules {
@@ -249,7 +251,7 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 
 // deviceRule reads "c 1:3 rwm"; a number may be "*" (cgroup-v1/devices.rst).
 func deviceRule(r string) (specs.LinuxDeviceCgroup, error) {
-	bad := fmt.Errorf("want TYPE MAJOR:MINOR ACCESS as in \"c 1:3 rwm\": %w", errdefs.ErrInvalidArgument)
+	bad := message.New(errdefs.ErrInvalidArgument, "want TYPE MAJOR:MINOR ACCESS as in \"c 1:3 rwm\"")
 	f := strings.Fields(r)
 	if len(f) != 3 || !slices.Contains([]string{"a", "b", "c"}, f[0]) || strings.Trim(f[2], "rwm") != "" {
 		return specs.LinuxDeviceCgroup{}, bad
@@ -279,12 +281,16 @@ func confinement(in *ociInput, cfg *specs.Spec) (err error) {
 	switch {
 	case s.Seccomp == "unconfined", s.Seccomp == "" && s.Privileged:
 	case s.Seccomp == "":
-		cfg.Linux.Seccomp, err = seccomp.GetDefaultProfile(cfg)
+		profile := seccomp.GetDefaultProfile
+		if in.Profile != nil {
+			profile = in.Profile
+		}
+		cfg.Linux.Seccomp, err = profile(cfg)
 	default:
 		cfg.Linux.Seccomp, err = seccomp.LoadProfile(s.Seccomp, cfg)
 	}
 	if err != nil {
-		return fmt.Errorf("seccomp profile: %w: %w", err, errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "seccomp profile: %w", err)
 	}
 	if in.Host.AppArmor && s.AppArmor != "unconfined" && (s.AppArmor != "" || !s.Privileged) {
 		cfg.Process.ApparmorProfile = s.AppArmor

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,6 +51,14 @@ type Options struct {
 	// Follow goes on with what is written until Done is closed and everything written by then is delivered.
 	Follow bool
 	Done   <-chan struct{}
+	// End, if not nil, is where reading stops; Follow must not be set.
+	End *End
+}
+
+// End is a place in a log: an offset in bytes in one of its files, whatever that is called by now.
+type End struct {
+	File   os.FileInfo
+	Offset int64
 }
 
 func (o *Options) wants(l *Line) bool {
@@ -82,6 +91,7 @@ type reader struct {
 	files []*os.File // oldest first; the last one is where following goes on
 	buf   *bufio.Reader
 	off   int64 // how much of the current file is delivered
+	limit int64 // where reading of the last file stops
 	// last is the end of what was delivered last: if it is not in its place any more, the file was emptied and has grown again.
 	last []byte
 	watcher
@@ -96,6 +106,9 @@ func (r *reader) close() {
 
 func (r *reader) read(ctx context.Context) error {
 	if err := r.open(); err != nil {
+		return err
+	}
+	if err := r.cutAtEnd(); err != nil {
 		return err
 	}
 	start, err := r.tailStart()
@@ -151,6 +164,28 @@ func (r *reader) open() error {
 	return fmt.Errorf("read log %q: it is rotated faster than it can be opened", r.path)
 }
 
+// cutAtEnd forgets the files behind Options.End and finds out where to stop in the last one.
+func (r *reader) cutAtEnd() error {
+	r.limit = math.MaxInt64
+	if r.o.End == nil {
+		return nil
+	}
+	for i, f := range r.files {
+		st, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		if os.SameFile(st, r.o.End.File) {
+			closeAll(r.files[i+1:])
+			r.files, r.limit = r.files[:i+1], r.o.End.Offset
+			return nil
+		}
+	}
+	closeAll(r.files) // the file has been rotated away: what is left is newer
+	r.files = nil
+	return nil
+}
+
 func closeAll(list []*os.File) {
 	for _, f := range list {
 		f.Close()
@@ -166,7 +201,7 @@ func (r *reader) name(i int) string {
 
 // tailStart drops the files that Tail excludes and returns where in the first of the others to begin.
 func (r *reader) tailStart() (int64, error) {
-	if r.o.Tail < 0 {
+	if r.o.Tail < 0 || len(r.files) == 0 {
 		return 0, nil
 	}
 	left := r.o.Tail
@@ -191,6 +226,9 @@ func (r *reader) back(f *os.File, n int) (at int64, found int, err error) {
 		return 0, 0, err
 	}
 	pos := st.Size()
+	if f == r.files[len(r.files)-1] {
+		pos = min(pos, r.limit)
+	}
 	var buf []byte // what begins at pos and ends with the newline of the line that is looked at next
 	more := func() error {
 		chunk := make([]byte, min(pos, 64<<10), int(min(pos, 64<<10))+len(buf))
@@ -237,10 +275,11 @@ func (r *reader) back(f *os.File, n int) (at int64, found int, err error) {
 
 // drain delivers the current file's complete lines from off on.
 func (r *reader) drain(ctx context.Context) error {
-	f := r.files[0]
-	if _, err := f.Seek(r.off, io.SeekStart); err != nil {
-		return fmt.Errorf("read log: %w", err)
+	limit := int64(math.MaxInt64)
+	if len(r.files) == 1 {
+		limit = r.limit
 	}
+	f := io.NewSectionReader(r.files[0], r.off, max(0, limit-r.off))
 	if r.buf == nil {
 		r.buf = bufio.NewReaderSize(f, 64<<10)
 	} else {
@@ -357,6 +396,10 @@ func (r *reader) advance(ctx context.Context) error {
 
 // emptied says whether the current file was truncated since it was read last. Lines have times, so no two are the same.
 func (r *reader) emptied() (bool, error) {
+	st, err := r.files[0].Stat()
+	if err != nil || st.Size() < r.off {
+		return err == nil, err
+	}
 	if int64(len(r.last)) > r.off {
 		return false, nil // nothing of this file was read yet
 	}

@@ -9,6 +9,8 @@ import (
 	"regexp"
 
 	"github.com/containerd/errdefs"
+
+	"strake/engine/message"
 )
 
 var first = [...]string{
@@ -53,10 +55,10 @@ var valid = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 // Check says whether a chosen name is allowed, in dockerd's words. The class is errdefs.ErrInvalidArgument.
 func Check(name string) error {
 	if !valid.MatchString(name) {
-		return fmt.Errorf("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed: %w", name, errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	if len(name) > 253 {
-		return fmt.Errorf("Invalid container name of %d bytes, at most 253 are allowed: %w", len(name), errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "Invalid container name of %d bytes, at most 253 are allowed", len(name))
 	}
 	return nil
 }

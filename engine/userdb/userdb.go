@@ -12,11 +12,12 @@ package userdb
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"strake/engine/message"
 )
 
 // MaxFile is the most of a passwd or group file that is looked at, in bytes.
@@ -45,7 +46,7 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 	}
 	wantUID, numeric, err := number(userArg)
 	if err != nil {
-		return id, fmt.Errorf("user %q: uids and gids must be in range 0-%d: %w", userArg, maxID, errdefs.ErrInvalidArgument)
+		return id, message.New(errdefs.ErrInvalidArgument, "user %q: uids and gids must be in range 0-%d", userArg, maxID)
 	}
 	account, found := "", false
 	err = lines(passwd, 7, func(f []string) (bool, error) {
@@ -58,14 +59,14 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 			if numeric {
 				return true, nil // some other, broken account
 			}
-			return false, fmt.Errorf("user %q has the user ID %q in the image's /etc/passwd, want 0-%d: %w", f[0], f[2], maxID, errdefs.ErrInvalidArgument)
+			return false, message.New(errdefs.ErrInvalidArgument, "user %q has the user ID %q in the image's /etc/passwd, want 0-%d", f[0], f[2], maxID)
 		}
 		if numeric && uid != wantUID {
 			return true, nil
 		}
 		gid, ok, err := number(f[3])
 		if err != nil || !ok {
-			return false, fmt.Errorf("user %q has the group ID %q in the image's /etc/passwd, want 0-%d: %w", f[0], f[3], maxID, errdefs.ErrInvalidArgument)
+			return false, message.New(errdefs.ErrInvalidArgument, "user %q has the group ID %q in the image's /etc/passwd, want 0-%d", f[0], f[3], maxID)
 		}
 		account, found = f[0], true
 		id.UID, id.GID = uid, gid
@@ -82,7 +83,7 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 		case numeric:
 			id.UID = wantUID
 		case userArg != "":
-			return Identity{}, fmt.Errorf("unable to find user %s: no matching entries in passwd file: %w", userArg, errdefs.ErrInvalidArgument)
+			return Identity{}, message.New(errdefs.ErrInvalidArgument, "unable to find user %s: no matching entries in passwd file", userArg)
 		}
 	}
 	var member []uint32
@@ -115,7 +116,7 @@ func number(s string) (id uint32, ok bool, err error) {
 	}
 	v, perr := strconv.ParseInt(s, 10, 64)
 	if perr != nil || v < 0 || v > maxID {
-		return 0, true, fmt.Errorf("%q is not within 0-%d: %w", s, maxID, errdefs.ErrInvalidArgument)
+		return 0, true, message.New(errdefs.ErrInvalidArgument, "%q is not within 0-%d", s, maxID)
 	}
 	return uint32(v), true, nil
 }
@@ -123,7 +124,7 @@ func number(s string) (id uint32, ok bool, err error) {
 func findGroup(arg string, group []byte) (uint32, error) {
 	gid, numeric, err := number(arg)
 	if err != nil {
-		return 0, fmt.Errorf("group %q: uids and gids must be in range 0-%d: %w", arg, maxID, errdefs.ErrInvalidArgument)
+		return 0, message.New(errdefs.ErrInvalidArgument, "group %q: uids and gids must be in range 0-%d", arg, maxID)
 	}
 	if numeric {
 		return gid, nil
@@ -135,7 +136,7 @@ func findGroup(arg string, group []byte) (uint32, error) {
 		}
 		v, ok, err := number(f[2])
 		if err != nil || !ok {
-			return false, fmt.Errorf("group %q has the group ID %q in the image's /etc/group, want 0-%d: %w", f[0], f[2], maxID, errdefs.ErrInvalidArgument)
+			return false, message.New(errdefs.ErrInvalidArgument, "group %q has the group ID %q in the image's /etc/group, want 0-%d", f[0], f[2], maxID)
 		}
 		gid, found = v, true
 		return false, nil
@@ -144,7 +145,7 @@ func findGroup(arg string, group []byte) (uint32, error) {
 		return 0, err
 	}
 	if !found {
-		return 0, fmt.Errorf("unable to find group %s: no matching entries in group file: %w", arg, errdefs.ErrInvalidArgument)
+		return 0, message.New(errdefs.ErrInvalidArgument, "unable to find group %s: no matching entries in group file", arg)
 	}
 	return gid, nil
 }

@@ -32,6 +32,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"strake/engine/message"
 )
 
 // Volume describes a volume. It is the caller's copy.
@@ -111,7 +113,7 @@ func Open(root string) (*Store, error) {
 			return nil, fmt.Errorf("open volume %q: %s: %w", d.Name(), recordName, err)
 		}
 		if e.rec.Version != 1 {
-			return nil, fmt.Errorf("open volume %q: %s has version %d, this strake knows 1: %w", d.Name(), recordName, e.rec.Version, errdefs.ErrFailedPrecondition)
+			return nil, message.New(errdefs.ErrFailedPrecondition, "open volume %q: %s has version %d, this strake knows 1", d.Name(), recordName, e.rec.Version)
 		}
 		if err := os.RemoveAll(filepath.Join(dir, stageName)); err != nil {
 			return nil, fmt.Errorf("open volume %q: %w", d.Name(), err)
@@ -186,7 +188,7 @@ func (s *Store) Release(name, container string) {
 
 func check(o *CreateOptions) error {
 	if o.Driver != "" && o.Driver != "local" {
-		return fmt.Errorf("error looking up volume plugin %s: plugin %q not found: %w", o.Driver, o.Driver, errdefs.ErrNotFound)
+		return message.New(errdefs.ErrNotFound, "error looking up volume plugin %s: plugin %q not found", o.Driver, o.Driver)
 	}
 	if o.Name == "" {
 		var b [32]byte
@@ -194,25 +196,24 @@ func check(o *CreateOptions) error {
 		o.Name = hex.EncodeToString(b[:])
 	}
 	if !validName.MatchString(o.Name) || len(o.Name) > 255 {
-		return fmt.Errorf("create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path: %w",
-			o.Name, o.Name, errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", o.Name, o.Name)
 	}
 	for k := range o.Options {
 		if !slices.Contains([]string{"type", "o", "device"}, k) {
-			return fmt.Errorf("create %s: invalid option: %q: want \"type\", \"o\" or \"device\": %w", o.Name, k, errdefs.ErrInvalidArgument)
+			return message.New(errdefs.ErrInvalidArgument, "create %s: invalid option: %q: want \"type\", \"o\" or \"device\"", o.Name, k)
 		}
 	}
 	if len(o.Options) == 0 {
 		return nil
 	}
 	if t := o.Options["type"]; t != "" && t != "none" && t != "bind" {
-		return fmt.Errorf("create %s: option type=%q: the local driver binds directories of the host (type=none, o=bind, device=/path): %w", o.Name, t, errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "create %s: option type=%q: the local driver binds directories of the host (type=none, o=bind, device=/path)", o.Name, t)
 	}
 	if !slices.ContainsFunc(strings.Split(o.Options["o"], ","), func(x string) bool { return x == "bind" || x == "rbind" }) {
-		return fmt.Errorf("create %s: option o=%q: want \"bind\": %w", o.Name, o.Options["o"], errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "create %s: option o=%q: want \"bind\"", o.Name, o.Options["o"])
 	}
 	if !filepath.IsAbs(o.Options["device"]) {
-		return fmt.Errorf("create %s: option device=%q: want an absolute path: %w", o.Name, o.Options["device"], errdefs.ErrInvalidArgument)
+		return message.New(errdefs.ErrInvalidArgument, "create %s: option device=%q: want an absolute path", o.Name, o.Options["device"])
 	}
 	return nil
 }
@@ -221,7 +222,7 @@ func check(o *CreateOptions) error {
 func (s *Store) create(o *CreateOptions) (*entry, bool, error) {
 	if e, ok := s.vols[o.Name]; ok {
 		if len(o.Options) > 0 && !maps.Equal(o.Options, e.rec.Options) {
-			return nil, false, fmt.Errorf("volume %q exists with other options: %w", o.Name, errdefs.ErrAlreadyExists)
+			return nil, false, message.New(errdefs.ErrAlreadyExists, "volume %q exists with other options", o.Name)
 		}
 		return e, false, nil
 	}
@@ -261,7 +262,7 @@ func (s *Store) find(name string) (*entry, error) {
 	if e, ok := s.vols[name]; ok {
 		return e, nil
 	}
-	return nil, fmt.Errorf("get %s: no such volume: %w", name, errdefs.ErrNotFound)
+	return nil, message.New(errdefs.ErrNotFound, "get %s: no such volume", name)
 }
 
 func (s *Store) public(e *entry) Volume {
@@ -304,7 +305,7 @@ func (s *Store) Remove(name string) error {
 	e, err := s.find(name)
 	if err == nil && len(e.use) > 0 {
 		users := slices.Sorted(maps.Keys(e.use))
-		err = fmt.Errorf("remove %s: volume is in use - [%s]: %w", name, strings.Join(users, ", "), errdefs.ErrAlreadyExists)
+		err = message.New(errdefs.ErrAlreadyExists, "remove %s: volume is in use - [%s]", name, strings.Join(users, ", "))
 	}
 	if err != nil {
 		s.mu.Unlock()

@@ -1,0 +1,430 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"strake/engine/logfile"
+	"strake/engine/message"
+	"strake/keeper"
+)
+
+// outlet is the engine's end of a subscription to a process's output: a pipe that the keeper writes to. With both streams wanted it is one
+// pipe with Docker's frames, so that their order is kept.
+type outlet struct {
+	attachment keeper.Attachment
+	read       *os.File
+	write      *os.File
+	tty        bool
+	out, err   io.Writer
+}
+
+// newOutlet makes the pipe; nil if nothing is wanted.
+func newOutlet(s *Streams, tty bool) (*outlet, error) {
+	if s.Stdout == nil && s.Stderr == nil || tty && s.Stdout == nil {
+		return nil, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("attach: %w", err)
+	}
+	o := &outlet{read: r, write: w, tty: tty, out: s.Stdout, err: s.Stderr, attachment: keeper.Attachment{Overflow: keeper.OverflowSpill}}
+	if s.Stdout != nil {
+		o.attachment.Stdout = w
+	}
+	if s.Stderr != nil && !tty {
+		o.attachment.Stderr = w
+		o.attachment.Framed = s.Stdout != nil
+	}
+	return o, nil
+}
+
+// handedOver closes the writing end here, once the keeper has its own.
+func (o *outlet) handedOver() {
+	if o != nil && o.write != nil {
+		o.write.Close()
+		o.write = nil
+	}
+}
+
+func (o *outlet) close() {
+	if o != nil {
+		o.handedOver()
+		o.read.Close()
+	}
+}
+
+// pump writes what comes to the caller's writers until the stream ends. An end of the pipe by close is no error.
+func (o *outlet) pump() error {
+	var err error
+	switch {
+	case o.attachment.Framed:
+		err = demultiplex(o.read, o.out, o.err)
+	case o.attachment.Stdout != nil:
+		_, err = io.Copy(o.out, o.read)
+	default:
+		_, err = io.Copy(o.err, o.read)
+	}
+	if errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
+	return err
+}
+
+// maxFrame bounds what a frame's header is believed.
+const maxFrame = 1 << 20
+
+// demultiplex takes Docker's frames apart (eight bytes: stream, three zeros, length).
+func demultiplex(r io.Reader, stdout, stderr io.Writer) error {
+	buf := make([]byte, 32<<10)
+	for {
+		if _, err := io.ReadFull(r, buf[:8]); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil
+			}
+			return err
+		}
+		size := int64(binary.BigEndian.Uint32(buf[4:]))
+		to := stdout
+		if buf[0] == 2 {
+			to = stderr
+		}
+		if size > maxFrame {
+			return fmt.Errorf("frame of %d bytes from the keeper: %w", size, errdefs.ErrDataLoss)
+		}
+		for size > 0 {
+			n, err := io.ReadFull(r, buf[:min(size, int64(len(buf)))])
+			if n > 0 {
+				if _, err := to.Write(buf[:n]); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				return nil // the stream ended in the middle of a frame: the keeper is gone
+			}
+			size -= int64(n)
+		}
+	}
+}
+
+// pendingAttach waits for a container to start.
+type pendingAttach struct {
+	out *outlet
+	// attachment is what the keeper is to be given.
+	attachment    keeper.Attachment
+	width, height uint16
+	begun         chan *run // capacity 1
+	failed        chan error
+}
+
+func (p *pendingAttach) started(r *run) {
+	p.out.handedOver()
+	p.begun <- r
+}
+
+// takePending removes and returns those who wait for a start; those who want input only come too.
+func (e *Engine) takePending(c *container) []*pendingAttach {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.pending
+	c.pending = nil
+	return list
+}
+
+func (e *Engine) returnPending(c *container, list []*pendingAttach) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = append(list, c.pending...)
+}
+
+// failPending tells them that there was no start.
+func (e *Engine) failPending(c *container, err error) {
+	for _, p := range e.takePending(c) {
+		p.failed <- err
+	}
+}
+
+// errDetached ends an attachment by the user's keys.
+var errDetached = errors.New("detached")
+
+// Attach implements Containers. A container that does not run is waited for, unless only logs are wanted.
+func (e *Engine) Attach(ctx context.Context, name string, opt AttachOptions) error {
+	c, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	if !opt.Stream {
+		if opt.Attached != nil {
+			opt.Attached()
+		}
+		if opt.Logs {
+			return e.replay(ctx, c, &opt, nil)
+		}
+		return nil
+	}
+	c.mu.Lock()
+	tty, openStdin, once := c.spec.TTY, c.spec.OpenStdin || c.spec.TTY, c.spec.StdinOnce
+	c.mu.Unlock()
+	out, err := newOutlet(&opt.Streams, tty)
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	if !openStdin {
+		opt.Stdin = nil
+	}
+	r, err := e.subscribe(ctx, c, out, &opt)
+	if err != nil {
+		return err
+	}
+	e.publish(c, "attach", nil)
+	err = e.converse(ctx, out, &opt.Streams, r.input, r.ended, func() {
+		if once && !tty {
+			e.closeStdin(ctx, c.id, r)
+		}
+	})
+	if errors.Is(err, errDetached) {
+		e.publish(c, "detach", nil)
+		return nil
+	}
+	return err
+}
+
+// closeStdin ends a process's input for good.
+func (e *Engine) closeStdin(ctx context.Context, id string, r *run) {
+	r.closeInput()
+	if err := e.connection().CloseStdin(context.WithoutCancel(ctx), id); !errdefs.IsNotFound(err) {
+		e.warn("close the input of a container", err, "container", id)
+	}
+}
+
+// subscribe attaches to a container that runs, or waits for it to start.
+func (e *Engine) subscribe(ctx context.Context, c *container, out *outlet, opt *AttachOptions) (*run, error) {
+	c.mu.Lock()
+	r := c.run
+	if r == nil {
+		if c.removed {
+			c.mu.Unlock()
+			return nil, notFound(c.id)
+		}
+		if c.state.Status != Created && opt.Logs {
+			c.mu.Unlock()
+			if err := e.replay(ctx, c, opt, nil); err != nil {
+				return nil, err
+			}
+			c.mu.Lock()
+			if r = c.run; r != nil {
+				c.mu.Unlock()
+				return e.subscribeRunning(ctx, c, r, out, opt)
+			}
+		}
+		p := &pendingAttach{out: out, begun: make(chan *run, 1), failed: make(chan error, 1)}
+		if out != nil {
+			p.attachment = out.attachment
+		}
+		c.pending = append(c.pending, p)
+		c.mu.Unlock()
+		if opt.Attached != nil {
+			opt.Attached()
+		}
+		return e.await(ctx, c, p)
+	}
+	c.mu.Unlock()
+	return e.subscribeRunning(ctx, c, r, out, opt)
+}
+
+func (e *Engine) await(ctx context.Context, c *container, p *pendingAttach) (*run, error) {
+	select {
+	case r := <-p.begun:
+		return r, nil
+	case err := <-p.failed:
+		return nil, err
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	for i, q := range c.pending {
+		if q == p {
+			c.pending = append(c.pending[:i:i], c.pending[i+1:]...)
+			c.mu.Unlock()
+			return nil, ctx.Err()
+		}
+	}
+	c.mu.Unlock()
+	// A start has taken it: that ends one way or the other before the pipe may be closed.
+	select {
+	case <-p.begun:
+	case <-p.failed:
+	}
+	return nil, ctx.Err()
+}
+
+func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out *outlet, opt *AttachOptions) (*run, error) {
+	if out == nil {
+		if opt.Attached != nil {
+			opt.Attached()
+		}
+		return r, nil
+	}
+	at := out.attachment
+	at.Pending = opt.Logs
+	for attempt := 0; ; attempt++ {
+		before, _ := os.Stat(c.logPath())
+		got, err := e.connection().Attach(ctx, c.id, at)
+		if err != nil {
+			return nil, message.New(errdefs.ErrConflict, "attach to container %s: %w", c.id, err)
+		}
+		after, _ := os.Stat(c.logPath())
+		if opt.Logs && before != nil && !os.SameFile(before, after) && attempt < 10 {
+			// The log was rotated around the subscription, so that its offset is of an unknown file.
+			if err := e.connection().Detach(ctx, c.id, got.Subscription); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if opt.Attached != nil {
+			opt.Attached()
+		}
+		if opt.Logs && after != nil {
+			if err := e.replay(ctx, c, opt, &logfile.End{File: after, Offset: got.LogOffset}); err != nil {
+				return nil, err
+			}
+		}
+		out.handedOver()
+		return r, nil
+	}
+}
+
+// replay writes the log, up to the point at which a subscription began.
+func (e *Engine) replay(ctx context.Context, c *container, opt *AttachOptions, end *logfile.End) error {
+	o := logfile.Options{Stdout: opt.Stdout != nil, Stderr: opt.Stderr != nil, Tail: -1, End: end}
+	return logfile.Read(ctx, c.logPath(), o, func(l logfile.Line) error {
+		w := opt.Stdout
+		if l.Stream == "stderr" {
+			w = opt.Stderr
+		}
+		_, err := io.WriteString(w, l.Text)
+		return err
+	})
+}
+
+// converse carries output to the caller and the caller's input to the process until the output has ended, the user has detached, or ctx
+// ends. Without output it lasts until the input or the process has ended.
+func (e *Engine) converse(ctx context.Context, out *outlet, s *Streams, open func() (*os.File, error), ended <-chan struct{}, inputEnded func()) error {
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	outputDone := make(chan error, 1)
+	if out != nil {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			outputDone <- out.pump()
+		}()
+		defer out.close() // before wait.Wait: the pump ends
+	}
+	inputDone := make(chan error, 1)
+	if s.Stdin != nil {
+		input, err := open()
+		if err != nil {
+			return message.New(errdefs.ErrConflict, "attach: %w", err)
+		}
+		// The reader of the caller cannot be interrupted: it ends when the caller closes it, as a server does with its connection.
+		go func() {
+			err := feed(input, s.Stdin, s.DetachKeys)
+			input.Close()
+			if err == nil {
+				inputEnded()
+			}
+			inputDone <- err
+		}()
+		defer input.Close()
+	}
+	for {
+		select {
+		case err := <-outputDone:
+			return err
+		case err := <-inputDone:
+			if errors.Is(err, errDetached) || out == nil {
+				return err
+			}
+			inputDone = nil // the process went on without more input, or took no more
+		case <-ended:
+			if out == nil {
+				return nil
+			}
+			ended = nil // the rest of the output is still to come
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// feed copies input and looks for the detach keys, which are not delivered. What a process does not take any more is dropped.
+func feed(to io.Writer, from io.Reader, keys []byte) error {
+	buf := make([]byte, 32<<10)
+	matched := 0
+	for {
+		n, err := from.Read(buf)
+		out := buf[:0:0]
+		for _, b := range buf[:n] {
+			if len(keys) == 0 {
+				out = buf[:n]
+				break
+			}
+			if b == keys[matched] {
+				if matched++; matched == len(keys) {
+					return errDetached
+				}
+				continue
+			}
+			out = append(out, keys[:matched]...)
+			if matched = 0; b == keys[0] {
+				matched = 1
+				if len(keys) == 1 {
+					return errDetached
+				}
+				continue
+			}
+			out = append(out, b)
+		}
+		if len(out) > 0 {
+			if _, werr := to.Write(out); werr != nil {
+				return fmt.Errorf("write to the process: %w", werr)
+			}
+		}
+		if err != nil {
+			if matched > 0 {
+				to.Write(keys[:matched])
+			}
+			return nil // the end of the input, whatever its reason
+		}
+	}
+}
+
+// Resize implements Containers.
+func (e *Engine) Resize(ctx context.Context, name string, width, height uint16) error {
+	c, err := e.find(name)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	r := c.run
+	for _, p := range c.pending {
+		p.width, p.height = width, height // for the start to come
+	}
+	c.mu.Unlock()
+	if r == nil {
+		return message.New(errdefs.ErrConflict, "cannot resize a stopped container: %w", notRunning(c))
+	}
+	if err := e.connection().Resize(ctx, c.id, width, height); err != nil {
+		return message.New(errdefs.ErrConflict, "resize container %s: %w", c.id, err)
+	}
+	e.publish(c, "resize", map[string]string{"width": fmt.Sprint(width), "height": fmt.Sprint(height)})
+	return nil
+}

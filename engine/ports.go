@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"context"
+
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/container/plan"
+	"strake/image"
+	"strake/keeper"
+)
+
+// What the engine needs of its neighbours, so that tests can put something else in their place.
+
+// images is what the engine needs of an image.Store.
+type images interface {
+	Resolve(ctx context.Context, ref string) (image.Image, error)
+	Inspect(ctx context.Context, ref string) (image.Detail, error)
+	Prepare(ctx context.Context, key string, id digest.Digest) (image.Rootfs, error)
+	Rootfs(ctx context.Context, key string) (image.Rootfs, error)
+	RootfsKeys() map[string]digest.Digest
+	Release(ctx context.Context, key string) error
+}
+
+// Groups makes control groups for containers.
+type Groups interface {
+	// Create makes the group name below parent ("" for the engine's own) with limits. It is gone again if there is an error.
+	Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error)
+	// Open finds a group by what Cgroup.Path returned.
+	Open(path string, res *specs.LinuxResources) (Cgroup, error)
+	// Sweep removes the engine's groups for which keep says false, with the processes in them.
+	Sweep(ctx context.Context, keep func(name string) bool) error
+}
+
+// Cgroup is the control group of one container. Its methods may be called concurrently.
+type Cgroup interface {
+	// Path names the group for Open and for specs.Linux.CgroupsPath.
+	Path() string
+	// Entry returns the descriptors that a process enters the group by: a cgroup2 directory to be born in, or -1, and the version 1 files to
+	// write itself to. release closes them.
+	Entry() (dirFD int, tasks []int, release func(), err error)
+	// Hierarchies describes the group for the container's own /sys/fs/cgroup.
+	Hierarchies() []plan.Hierarchy
+	Update(ctx context.Context, res *specs.LinuxResources) error
+	Freeze(ctx context.Context) error
+	Thaw(ctx context.Context) error
+	Pids() ([]int, error)
+	Stats() (Stats, error)
+	// OOMKills counts the processes that the kernel killed for want of memory.
+	OOMKills() (uint64, error)
+	// Remove kills what is left in the group and removes it.
+	Remove(ctx context.Context) error
+}
+
+// NetworkRequest asks for a container's place in the network.
+type NetworkRequest struct {
+	ID, Name, Hostname string
+	// Endpoints by network name.
+	Endpoints  map[string]EndpointSpec
+	Ports      []PortBinding
+	PublishAll bool
+	Exposed    []string
+	DNS        []string
+	DNSSearch  []string
+	DNSOptions []string
+	ExtraHosts []string
+}
+
+// NetworkPlace is a container's place in the network.
+type NetworkPlace struct {
+	// NetnsPath is the network namespace.
+	NetnsPath string
+	Endpoints map[string]EndpointInfo
+	Ports     []BoundPort
+	// Hosts and ResolvConf are the contents of the container's files.
+	Hosts, ResolvConf []byte
+}
+
+// Network gives containers a place in the network.
+type Network interface {
+	// Attach makes a namespace with everything that the request asks for. Nothing is left of it if there is an error.
+	Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error)
+	// Detach undoes Attach. An unknown ID is no error.
+	Detach(ctx context.Context, id string) error
+	// Sweep detaches all containers for which keep says false.
+	Sweep(ctx context.Context, keep func(id string) bool) error
+	// Connect and Disconnect change the networks of a running container.
+	Connect(ctx context.Context, id, network string, spec EndpointSpec) (EndpointInfo, error)
+	Disconnect(ctx context.Context, id, network string) error
+	// HostFiles are hosts and resolv.conf for a container with the host's network, or with none (none true).
+	HostFiles(req *NetworkRequest, none bool) (hosts, resolvConf []byte, err error)
+}
+
+// keeperClient is what the engine needs of a *keeper.Client.
+type keeperClient interface {
+	Start(ctx context.Context, req *keeper.StartRequest) (*keeper.Process, error)
+	List(ctx context.Context) ([]*keeper.Process, error)
+	Attach(ctx context.Context, id string, at keeper.Attachment) (keeper.Attached, error)
+	Detach(ctx context.Context, id string, subscription uint64) error
+	Next(ctx context.Context) (keeper.Event, error)
+	Forget(ctx context.Context, id string) error
+	Abort(ctx context.Context, id string) error
+	CloseStdin(ctx context.Context, id string) error
+	Resize(ctx context.Context, id string, width, height uint16) error
+	Adopt(ctx context.Context, p *keeper.Process, attach ...keeper.Attachment) (*keeper.Process, error)
+	Shutdown(ctx context.Context, force keeper.Force) error
+	Close() error
+	Pid() int
+}

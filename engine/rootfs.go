@@ -1,0 +1,249 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"strake/engine/message"
+	"strake/engine/userdb"
+	"strake/image"
+)
+
+// imageCache remembers what images say: it never changes for an ID.
+type imageCache struct {
+	mu    sync.Mutex
+	facts map[string]*imageFacts // guarded by mu; by image ID
+	users map[string]*userFiles  // guarded by mu; by image ID
+}
+
+// userFiles are an image's account files; nil where there is none.
+type userFiles struct{ passwd, group []byte }
+
+const cacheEntries = 128
+
+// imageFacts resolves a reference to an ID and what the image says.
+func (e *Engine) imageFacts(ctx context.Context, ref string) (id string, f *imageFacts, err error) {
+	im, err := e.images.Resolve(ctx, ref)
+	if err != nil {
+		return "", nil, err
+	}
+	id = im.ID.String()
+	e.cache.mu.Lock()
+	f = e.cache.facts[id]
+	e.cache.mu.Unlock()
+	if f != nil {
+		return id, f, nil
+	}
+	d, err := e.images.Inspect(ctx, id)
+	if err != nil {
+		return "", nil, err
+	}
+	c := d.Config
+	f = &imageFacts{
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal, Shell: c.Shell,
+		Labels: c.Labels, Volumes: sortedKeys(c.Volumes), Exposed: sortedKeys(c.ExposedPorts),
+	}
+	if h := c.Healthcheck; h != nil {
+		f.Health = &HealthConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
+	}
+	e.cache.mu.Lock()
+	defer e.cache.mu.Unlock()
+	if e.cache.facts == nil || len(e.cache.facts) >= cacheEntries {
+		e.cache.facts = map[string]*imageFacts{}
+	}
+	e.cache.facts[id] = f
+	return id, f, nil
+}
+
+// identity finds out what the container's process runs as. A container that never wrote below /etc has the accounts of its image.
+func (e *Engine) identity(ctx context.Context, c *container, user string, groups []string, fs *image.Rootfs) (userdb.Identity, error) {
+	files, err := e.userFiles(ctx, c, fs)
+	if err != nil {
+		return userdb.Identity{}, err
+	}
+	return userdb.Lookup(user, groups, files.passwd, files.group)
+}
+
+func (e *Engine) userFiles(ctx context.Context, c *container, fs *image.Rootfs) (*userFiles, error) {
+	pristine := false
+	if fs != nil && fs.Upper != "" {
+		_, err := os.Lstat(filepath.Join(fs.Upper, "etc"))
+		pristine = errors.Is(err, os.ErrNotExist)
+	}
+	key := ""
+	if pristine {
+		key = fs.Image.String()
+		e.cache.mu.Lock()
+		files := e.cache.users[key]
+		e.cache.mu.Unlock()
+		if files != nil {
+			return files, nil
+		}
+	}
+	root, err := e.openRoot(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	files := &userFiles{}
+	if files.passwd, err = readIn(root, "/etc/passwd"); err != nil {
+		return nil, err
+	}
+	if files.group, err = readIn(root, "/etc/group"); err != nil {
+		return nil, err
+	}
+	if pristine {
+		e.cache.mu.Lock()
+		defer e.cache.mu.Unlock()
+		if e.cache.users == nil || len(e.cache.users) >= cacheEntries {
+			e.cache.users = map[string]*userFiles{}
+		}
+		e.cache.users[key] = files
+	}
+	return files, nil
+}
+
+// openRoot returns a handle on the root of a container that does not run, read-only and without its volumes. The overlay is mounted nowhere; it
+// goes with the last descriptor.
+func (e *Engine) openRoot(ctx context.Context, c *container) (*os.File, error) {
+	if c.res.ImageID == "" {
+		f, err := os.OpenFile(c.spec.RootFS, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, message.New(errdefs.ErrInvalidArgument, "root file system: %w", err)
+		}
+		return f, nil
+	}
+	fs, err := e.images.Rootfs(ctx, c.id)
+	if err != nil {
+		return nil, err
+	}
+	layers := fs.Lower
+	if fs.Upper != "" {
+		layers = append([]string{fs.Upper}, layers...)
+	}
+	return mountDetached(layers, "", "")
+}
+
+// openRootWritable is openRoot with the container's own writable layer. The container must not run meanwhile: two mounts of one writable layer
+// do not see each other's changes (Documentation/filesystems/overlayfs.rst).
+func (e *Engine) openRootWritable(ctx context.Context, c *container) (*os.File, error) {
+	if c.res.ImageID == "" {
+		return e.openRoot(ctx, c)
+	}
+	fs, err := e.images.Rootfs(ctx, c.id)
+	if err != nil {
+		return nil, err
+	}
+	return mountDetached(fs.Lower, fs.Upper, fs.Work)
+}
+
+// mountDetached makes an overlay of layers, topmost first, that is attached nowhere (fsopen(2)). One layer without an upper one is no overlay.
+func mountDetached(layers []string, upper, work string) (*os.File, error) {
+	if len(layers) == 1 && upper == "" {
+		return os.OpenFile(layers[0], unix.O_DIRECTORY|unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	ctx, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("fsopen overlay: %w", err)
+	}
+	defer unix.Close(ctx)
+	set := func(key, value string) {
+		if err == nil {
+			if serr := unix.FsconfigSetString(ctx, key, value); serr != nil {
+				err = fmt.Errorf("overlay option %s=%s: %w", key, value, serr)
+			}
+		}
+	}
+	for _, l := range layers {
+		set("lowerdir+", l) // Linux 6.5
+	}
+	if errors.Is(err, unix.EINVAL) {
+		err = nil
+		all := strings.Join(layers, ":")
+		if len(all) > 255 { // what fsconfig(2) takes
+			return nil, message.New(errdefs.ErrFailedPrecondition, "an image of %d layers cannot be opened outside of a container before Linux 6.5", len(layers))
+		}
+		set("lowerdir", all)
+	}
+	if upper != "" {
+		set("upperdir", upper)
+		set("workdir", work)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return nil, fmt.Errorf("create overlay: %w", err)
+	}
+	attrs := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	if upper == "" {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return nil, fmt.Errorf("fsmount overlay: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "root"), nil
+}
+
+// openIn opens a path below a root as a process in it would find it, and never outside of it (openat2(2), RESOLVE_IN_ROOT).
+func openIn(root *os.File, path string, flags int) (*os.File, error) {
+	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	if flags&unix.O_PATH != 0 {
+		how.Flags &^= unix.O_NONBLOCK
+	}
+	fd, err := unix.Openat2(int(root.Fd()), path, how)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// readIn reads a regular file below a root; one that is missing, or is no file, has no contents.
+func readIn(root *os.File, path string) ([]byte, error) {
+	f, err := openIn(root, path, unix.O_RDONLY)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read %s of the container: %w", path, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, userdb.MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s of the container: %w", path, err)
+	}
+	if len(b) > userdb.MaxFile {
+		return nil, message.New(errdefs.ErrInvalidArgument, "%s of the container is larger than %d bytes", path, userdb.MaxFile)
+	}
+	return b, nil
+}
+
+// layersOf returns where the layers of a container are.
+func (e *Engine) layersOf(ctx context.Context, c *container) (*image.Rootfs, error) {
+	if c.res.ImageID == "" {
+		return nil, nil
+	}
+	fs, err := e.images.Rootfs(ctx, c.id)
+	if err != nil {
+		return nil, err
+	}
+	if fs.Image != digest.Digest(c.res.ImageID) {
+		return nil, fmt.Errorf("container %s stands on image %s, its record says %s: %w", shortID(c.id), fs.Image, c.res.ImageID, errdefs.ErrDataLoss)
+	}
+	return &fs, nil
+}
