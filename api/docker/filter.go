@@ -1,0 +1,142 @@
+package docker
+
+import (
+	"encoding/json"
+	"path"
+	"sort"
+	"strings"
+	"time"
+)
+
+// filters is the parameter of the same name: lists of values by key.
+type filters map[string][]string
+
+// filtersOf reads the parameter in both forms that clients send, {"key":{"value":true}} and {"key":["value"]}, and refuses keys that
+// the endpoint does not know.
+func filtersOf(r *request, known ...string) (filters, error) {
+	text := r.form("filters")
+	out := filters{}
+	if text == "" {
+		return out, nil
+	}
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
+		return nil, invalid("invalid filter: %v", err)
+	}
+	for key, value := range raw {
+		ok := false
+		for _, k := range known {
+			ok = ok || k == key
+		}
+		if !ok {
+			return nil, invalid("invalid filter '%s'", key)
+		}
+		var set map[string]bool
+		var list []string
+		if json.Unmarshal(value, &set) == nil {
+			for v, on := range set {
+				if on {
+					list = append(list, v)
+				}
+			}
+			sort.Strings(list)
+		} else if err := json.Unmarshal(value, &list); err != nil {
+			return nil, invalid("invalid filter '%s': %v", key, err)
+		}
+		out[key] = list
+	}
+	return out, nil
+}
+
+// has says whether the filter is set at all.
+func (f filters) has(key string) bool { return len(f[key]) > 0 }
+
+// exact lets through what equals one of the values, or anything if there are none.
+func (f filters) exact(key string, got ...string) bool {
+	want := f[key]
+	if len(want) == 0 {
+		return true
+	}
+	for _, w := range want {
+		for _, g := range got {
+			if w == g {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// match lets through what contains or matches (as a pattern of shell words) one of the values.
+func (f filters) match(key string, got ...string) bool {
+	want := f[key]
+	if len(want) == 0 {
+		return true
+	}
+	for _, w := range want {
+		for _, g := range got {
+			if strings.Contains(g, w) {
+				return true
+			}
+			if ok, err := path.Match(strings.Trim(w, "^$"), strings.TrimPrefix(g, "/")); err == nil && ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// labels applies label and label!, "key" or "key=value": all of them must hold.
+func (f filters) labels(have map[string]string) bool {
+	holds := func(l string) bool {
+		key, value, ok := strings.Cut(l, "=")
+		got, there := have[key]
+		return there && (!ok || got == value)
+	}
+	for _, l := range f["label"] {
+		if !holds(l) {
+			return false
+		}
+	}
+	for _, l := range f["label!"] {
+		if holds(l) {
+			return false
+		}
+	}
+	return true
+}
+
+// until reads the filter of that name: a time, or an age such as 24h.
+func (f filters) until() (time.Time, error) {
+	list := f["until"]
+	switch {
+	case len(list) == 0:
+		return time.Time{}, nil
+	case len(list) > 1:
+		return time.Time{}, invalid("more than one until filter specified")
+	}
+	if d, err := time.ParseDuration(list[0]); err == nil {
+		return time.Now().Add(-d), nil
+	}
+	t, err := timestamp(list[0])
+	if err != nil {
+		return t, invalid("invalid until filter: %v", err)
+	}
+	return t, nil
+}
+
+// boolean reads a filter of true or false.
+func (f filters) boolean(key string) (value, set bool, err error) {
+	list := f[key]
+	if len(list) == 0 {
+		return false, false, nil
+	}
+	switch strings.ToLower(list[0]) {
+	case "1", "true":
+		value = true
+	case "0", "false":
+	default:
+		return false, false, invalid("invalid filter '%s=%s'", key, list[0])
+	}
+	return value, true, nil
+}

@@ -1,0 +1,254 @@
+package docker
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/network"
+
+	"strake/engine"
+)
+
+// NetworkSpec is the wish for a network.
+type NetworkSpec struct {
+	Name            string
+	Driver          string
+	Subnets         []netip.Prefix
+	Gateways        []netip.Addr
+	IPRanges        []netip.Prefix
+	Internal        bool
+	EnableIPv6      bool
+	Options, Labels map[string]string
+}
+
+// NetworkInfo is a network as it is.
+type NetworkInfo struct {
+	NetworkSpec
+	ID      string
+	Created time.Time
+}
+
+// Networks is what the API wants of a network manager. Errors are of the classes of errdefs.
+type Networks interface {
+	Create(ctx context.Context, spec NetworkSpec) (id string, warnings []string, err error)
+	Remove(ctx context.Context, name string) error
+	List(ctx context.Context) ([]NetworkInfo, error)
+}
+
+func (s *server) networks(ctx context.Context) ([]NetworkInfo, error) {
+	list, err := s.Networks.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Two that are not managed but belong to every engine.
+	return append(list, NetworkInfo{ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"}},
+		NetworkInfo{ID: fixedID("none"), NetworkSpec: NetworkSpec{Name: "none", Driver: "null"}}), nil
+}
+
+// fixedID is the ID of a network that is the same everywhere.
+func fixedID(name string) string {
+	return strings.Repeat("0", 64-2*len(name)) + hexOf(name)
+}
+
+func hexOf(s string) string {
+	const digits = "0123456789abcdef"
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		b.WriteByte(digits[c>>4])
+		b.WriteByte(digits[c&15])
+	}
+	return b.String()
+}
+
+func (s *server) findNetwork(ctx context.Context, name string) (*NetworkInfo, error) {
+	list, err := s.networks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found *NetworkInfo
+	for i := range list {
+		n := &list[i]
+		if n.Name == name || n.ID == name {
+			return n, nil
+		}
+		if strings.HasPrefix(n.ID, name) {
+			if found != nil {
+				return nil, invalid("network %s is ambiguous (2 matches found on ID prefix)", name)
+			}
+			found = n
+		}
+	}
+	if found == nil {
+		return nil, plainError{errdefs.ErrNotFound, "network " + name + " not found"}
+	}
+	return found, nil
+}
+
+func (s *server) inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect {
+	out := network.Inspect{Network: network.Network{
+		Name: n.Name, ID: n.ID, Created: n.Created.UTC(), Scope: "local", Driver: n.Driver, EnableIPv4: n.Driver == "bridge", EnableIPv6: n.EnableIPv6,
+		Internal: n.Internal, Options: n.Options, Labels: n.Labels, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
+	}, Containers: map[string]network.EndpointResource{}}
+	if out.Options == nil {
+		out.Options = map[string]string{}
+	}
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
+	}
+	for i, sub := range n.Subnets {
+		c := network.IPAMConfig{Subnet: sub}
+		if i < len(n.Gateways) {
+			c.Gateway = n.Gateways[i]
+		}
+		if i < len(n.IPRanges) {
+			c.IPRange = n.IPRanges[i]
+		}
+		out.IPAM.Config = append(out.IPAM.Config, c)
+	}
+	for i := range containers {
+		c := &containers[i]
+		e, ok := c.Networks[n.Name]
+		if !ok {
+			continue
+		}
+		res := network.EndpointResource{Name: c.Spec.Name, EndpointID: e.EndpointID, IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+		res.MacAddress.UnmarshalText([]byte(e.MAC))
+		out.Containers[c.ID] = res
+	}
+	return out
+}
+
+func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
+	f, err := filtersOf(r, "dangling", "driver", "id", "label", "name", "scope", "type")
+	if err != nil {
+		return err
+	}
+	list, err := s.networks(r.Context())
+	if err != nil {
+		return err
+	}
+	out := []network.Inspect{}
+	for i := range list {
+		n := &list[i]
+		kind := "custom"
+		if n.Name == "bridge" || n.Name == "host" || n.Name == "none" {
+			kind = "builtin"
+		}
+		if !f.exact("driver", n.Driver) || !prefixed(f["id"], n.ID) || !f.labels(n.Labels) || !f.match("name", n.Name) || !f.exact("scope", "local") || !f.exact("type", kind) {
+			continue
+		}
+		out = append(out, s.inspectOfNetwork(n, nil))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+func (s *server) inspectNetwork(w http.ResponseWriter, r *request) error {
+	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	containers, err := s.Engine.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, s.inspectOfNetwork(n, containers))
+}
+
+func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
+	var req struct {
+		network.CreateRequest
+		CheckDuplicate bool
+	}
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	switch {
+	case req.Name == "":
+		return invalid("network name is missing")
+	case req.ConfigOnly || req.ConfigFrom != nil || req.Ingress:
+		return notImplemented("ConfigOnly, ConfigFrom and Ingress")
+	case req.Scope != "" && req.Scope != "local":
+		return invalid("scope %q: the one scope is local", req.Scope)
+	case req.EnableIPv4 != nil && !*req.EnableIPv4:
+		return notImplemented("EnableIPv4=false")
+	}
+	spec := NetworkSpec{Name: req.Name, Driver: req.Driver, Internal: req.Internal, Options: req.Options, Labels: req.Labels}
+	spec.EnableIPv6 = req.EnableIPv6 != nil && *req.EnableIPv6
+	if ipam := req.IPAM; ipam != nil {
+		if ipam.Driver != "" && ipam.Driver != "default" {
+			return invalid("IPAM driver %q: the one driver is default", ipam.Driver)
+		}
+		for _, c := range ipam.Config {
+			if !c.Subnet.IsValid() {
+				return invalid("invalid IPAM configuration: a subnet is missing")
+			}
+			spec.Subnets = append(spec.Subnets, c.Subnet)
+			spec.Gateways = append(spec.Gateways, c.Gateway)
+			spec.IPRanges = append(spec.IPRanges, c.IPRange)
+		}
+	}
+	id, warnings, err := s.Networks.Create(r.Context(), spec)
+	if err != nil {
+		return err
+	}
+	s.Engine.PublishEvent(engine.Event{Type: "network", Action: "create", ID: id, Attributes: map[string]string{"name": req.Name, "type": "bridge"}})
+	return writeJSON(w, http.StatusCreated, map[string]string{"Id": id, "Warning": strings.Join(warnings, "; ")})
+}
+
+func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
+	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	if n.Name == "bridge" || n.Name == "host" || n.Name == "none" {
+		return plainError{errdefs.ErrPermissionDenied, n.Name + " is a pre-defined network and cannot be removed"}
+	}
+	if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
+		return err
+	}
+	s.Engine.PublishEvent(engine.Event{Type: "network", Action: "destroy", ID: n.ID, Attributes: map[string]string{"name": n.Name, "type": n.Driver}})
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
+	f, err := filtersOf(r, "label", "label!", "until")
+	if err != nil {
+		return err
+	}
+	until, err := f.until()
+	if err != nil {
+		return err
+	}
+	list, err := s.Networks.List(r.Context())
+	if err != nil {
+		return err
+	}
+	containers, err := s.Engine.List(r.Context())
+	if err != nil {
+		return err
+	}
+	used := map[string]bool{"bridge": true}
+	for i := range containers {
+		used[containers[i].Spec.Network] = true
+		for name := range containers[i].Networks {
+			used[name] = true
+		}
+	}
+	deleted := []string{}
+	for i := range list {
+		n := &list[i]
+		if used[n.Name] || used[n.ID] || !f.labels(n.Labels) || !until.IsZero() && n.Created.After(until) {
+			continue
+		}
+		if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
+			continue // taken into use meanwhile
+		}
+		deleted = append(deleted, n.Name)
+	}
+	return writeJSON(w, http.StatusOK, map[string][]string{"NetworksDeleted": deleted})
+}

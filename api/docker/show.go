@@ -1,0 +1,489 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/network"
+
+	"strake/engine"
+)
+
+// inspected is InspectResponse with the fields of older versions.
+type inspected struct {
+	*container.InspectResponse
+	NetworkSettings any
+}
+
+// oldNetworkSettings adds what versions below 1.52 have: the default bridge's figures at the top.
+type oldNetworkSettings struct {
+	Bridge                 string
+	SandboxID              string
+	SandboxKey             string
+	HairpinMode            bool
+	LinkLocalIPv6Address   string
+	LinkLocalIPv6PrefixLen int
+	SecondaryIPAddresses   []string
+	SecondaryIPv6Addresses []string
+	EndpointID             string
+	Gateway                string
+	GlobalIPv6Address      string
+	GlobalIPv6PrefixLen    int
+	IPAddress              string
+	IPPrefixLen            int
+	IPv6Gateway            string
+	MacAddress             string
+	Ports                  network.PortMap
+	Networks               map[string]*network.EndpointSettings
+}
+
+func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
+	info, err := s.Engine.Inspect(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	f, err := frontOf(&info)
+	if err != nil {
+		return err
+	}
+	s.inherit(r.Context(), &info, f.Config)
+	out := inspected{InspectResponse: inspectOf(&info, &f)}
+	if r.flag("size") {
+		rw, root, err := s.Engine.Usage(r.Context(), info.ID)
+		if err != nil {
+			return err
+		}
+		out.SizeRw, out.SizeRootFs = &rw, &root
+	}
+	ports := portMap(&info)
+	nets := endpointSettings(&info, &f)
+	id := info.ID
+	if r.version < 52 {
+		old := oldNetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
+		if e, ok := info.Networks["bridge"]; ok {
+			old.EndpointID, old.MacAddress = e.EndpointID, e.MAC
+			old.Gateway, old.IPv6Gateway = addrText(e.GatewayIPv4), addrText(e.GatewayIPv6)
+			if e.IPv4.IsValid() {
+				old.IPAddress, old.IPPrefixLen = e.IPv4.Addr().String(), e.IPv4.Bits()
+			}
+			if e.IPv6.IsValid() {
+				old.GlobalIPv6Address, old.GlobalIPv6PrefixLen = e.IPv6.Addr().String(), e.IPv6.Bits()
+			}
+		}
+		out.NetworkSettings = old
+	} else {
+		out.NetworkSettings = &container.NetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// inherit fills in what the container has from its image, as dockerd does at creation. An image that is gone has nothing to
+// give.
+func (s *server) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
+	img, err := s.Images.Inspect(ctx, info.ImageID)
+	if err != nil {
+		return
+	}
+	if len(c.Entrypoint) == 0 {
+		if len(c.Cmd) == 0 {
+			c.Cmd = img.Config.Cmd
+		}
+		c.Entrypoint = img.Config.Entrypoint
+	}
+	if c.StopSignal == "" {
+		c.StopSignal = img.Config.StopSignal
+	}
+	labels := maps.Clone(img.Config.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, c.Labels)
+	c.Labels = labels
+	for v := range img.Config.Volumes {
+		if c.Volumes == nil {
+			c.Volumes = map[string]struct{}{}
+		}
+		c.Volumes[v] = struct{}{}
+	}
+	for text := range img.Config.ExposedPorts {
+		if p, err := network.ParsePort(text); err == nil {
+			if c.ExposedPorts == nil {
+				c.ExposedPorts = network.PortSet{}
+			}
+			c.ExposedPorts[p] = struct{}{}
+		}
+	}
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return "0001-01-01T00:00:00Z"
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
+	h := *f.HostConfig
+	if !h.Privileged && !info.Spec.SystemPathsOpen {
+		if h.MaskedPaths == nil {
+			h.MaskedPaths = engine.DefaultMaskedPaths()
+		}
+		if h.ReadonlyPaths == nil {
+			h.ReadonlyPaths = engine.DefaultReadonlyPaths()
+		}
+	}
+	c := *f.Config
+	c.Env = orEmpty(info.Env)
+	c.User, c.WorkingDir = info.User, info.WorkingDir
+	if c.Hostname == "" && !strings.HasPrefix(string(h.NetworkMode), "host") && !strings.HasPrefix(string(h.UTSMode), "host") {
+		c.Hostname = info.ID[:min(12, len(info.ID))]
+	}
+	st := info.State
+	out := &container.InspectResponse{
+		ID: info.ID, Created: timeText(info.Created), Path: info.Path, Args: orEmpty(info.Args), Image: info.ImageID,
+		State: &container.State{
+			Status: container.ContainerState(st.Status), Running: st.Status == engine.Running || st.Status == engine.Paused || st.Status == engine.Restarting,
+			Paused: st.Status == engine.Paused, Restarting: st.Status == engine.Restarting, Dead: st.Status == engine.Dead, OOMKilled: st.OOMKilled,
+			Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: timeText(st.StartedAt), FinishedAt: timeText(st.FinishedAt),
+		},
+		ResolvConfPath: info.ResolvConfPath, HostnamePath: info.HostnamePath, HostsPath: info.HostsPath, LogPath: info.LogPath,
+		Name: "/" + info.Spec.Name, RestartCount: st.RestartCount, Driver: "overlayfs", Platform: "linux", AppArmorProfile: info.Spec.AppArmor,
+		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info),
+	}
+	if st.Health != "" {
+		out.State.Health = &container.Health{Status: container.HealthStatus(st.Health), FailingStreak: st.FailingStreak}
+		for _, l := range info.HealthLog {
+			out.State.Health.Log = append(out.State.Health.Log, &container.HealthcheckResult{Start: l.Start, End: l.End, ExitCode: l.ExitCode, Output: l.Output})
+		}
+	}
+	return out
+}
+
+func mountPoints(info *engine.Info) []container.MountPoint {
+	out := make([]container.MountPoint, 0, len(info.Mounts))
+	for _, m := range info.Mounts {
+		out = append(out, container.MountPoint{
+			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination, Driver: m.Driver, Mode: m.Mode, RW: m.RW,
+			Propagation: mount.Propagation(m.Propagation),
+		})
+	}
+	return out
+}
+
+// portMap lists published ports, and with null those that are only exposed.
+func portMap(info *engine.Info) network.PortMap {
+	out := network.PortMap{}
+	for _, text := range info.Spec.Exposed {
+		if p, err := network.ParsePort(text); err == nil {
+			out[p] = nil
+		}
+	}
+	for _, b := range info.Ports {
+		p, ok := network.PortFrom(b.ContainerPort, network.IPProtocol(b.Proto))
+		if !ok {
+			continue
+		}
+		out[p] = append(out[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+	}
+	return out
+}
+
+func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointSettings {
+	out := map[string]*network.EndpointSettings{}
+	for name, e := range info.Networks {
+		settings := &network.EndpointSettings{
+			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Gateway: e.GatewayIPv4, IPv6Gateway: e.GatewayIPv6, Aliases: e.Aliases, DNSNames: e.DNSNames,
+		}
+		settings.MacAddress.UnmarshalText([]byte(e.MAC))
+		if e.IPv4.IsValid() {
+			settings.IPAddress, settings.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
+		}
+		if e.IPv6.IsValid() {
+			settings.GlobalIPv6Address, settings.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
+		}
+		if f.Networking != nil && f.Networking.EndpointsConfig[name] != nil {
+			settings.IPAMConfig = f.Networking.EndpointsConfig[name].IPAMConfig
+		}
+		out[name] = settings
+	}
+	if len(out) == 0 {
+		// A container that does not run still belongs to its network.
+		if mode := f.HostConfig.NetworkMode; mode != "" && !mode.IsContainer() {
+			settings := &network.EndpointSettings{}
+			if f.Networking != nil && f.Networking.EndpointsConfig[string(mode)] != nil {
+				settings = f.Networking.EndpointsConfig[string(mode)].Copy()
+			}
+			out[string(mode)] = settings
+		}
+	}
+	return out
+}
+
+func (s *server) listContainers(w http.ResponseWriter, r *request) error {
+	f, err := filtersOf(r, "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network", "publish", "since", "status", "volume")
+	if err != nil {
+		return err
+	}
+	all, err := s.Engine.List(r.Context())
+	if err != nil {
+		return err
+	}
+	sel, err := s.selection(r, f, all)
+	if err != nil {
+		return err
+	}
+	limit := 0
+	if text := r.form("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil {
+			return invalid("limit %q: want a number", text)
+		}
+	}
+	out := make([]*container.Summary, 0, len(all))
+	for i := range all {
+		info := &all[i]
+		if !sel(info) {
+			continue
+		}
+		sum := s.summary(info)
+		if r.flag("size") {
+			rw, root, err := s.Engine.Usage(r.Context(), info.ID)
+			if err == nil {
+				sum.SizeRw, sum.SizeRootFs = rw, root
+			}
+		}
+		out = append(out, sum)
+		if limit > 0 && len(out) == limit {
+			break
+		}
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// selection builds the filter of a list from its parameters.
+func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engine.Info) bool, error) {
+	everything := r.flag("all") || r.form("limit") != "" && r.form("limit") != "0" && r.form("limit") != "-1"
+	statusGiven := f.has("status") || f.has("exited")
+	for _, st := range f["status"] {
+		if err := container.ValidateContainerState(container.ContainerState(st)); err != nil {
+			return nil, invalid("%v", err)
+		}
+	}
+	var codes []int
+	for _, text := range f["exited"] {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, invalid("invalid filter 'exited=%s'", text)
+		}
+		codes = append(codes, n)
+	}
+	bound := func(key string) (time.Time, error) {
+		if !f.has(key) {
+			return time.Time{}, nil
+		}
+		info, err := s.Engine.Inspect(r.Context(), f[key][0])
+		return info.Created, err
+	}
+	before, err := bound("before")
+	if err != nil {
+		return nil, err
+	}
+	since, err := bound("since")
+	if err != nil {
+		return nil, err
+	}
+	ancestors := map[string]bool{}
+	for _, ref := range f["ancestor"] {
+		if img, err := s.Images.Resolve(r.Context(), ref); err == nil {
+			ancestors[img.ID.String()] = true
+		}
+	}
+	return func(c *engine.Info) bool {
+		st := c.State.Status
+		if !everything && !statusGiven && st != engine.Running && st != engine.Paused && st != engine.Restarting {
+			return false
+		}
+		if len(codes) > 0 {
+			ok := false
+			for _, n := range codes {
+				ok = ok || st == engine.Exited && c.State.ExitCode == n
+			}
+			if !ok {
+				return false
+			}
+		}
+		if !before.IsZero() && !c.Created.Before(before) || !since.IsZero() && !c.Created.After(since) {
+			return false
+		}
+		if f.has("ancestor") && !ancestors[c.ImageID] {
+			return false
+		}
+		health := c.State.Health
+		if health == "" {
+			health = "none"
+		}
+		return f.exact("status", string(st)) && f.exact("health", health) && prefixed(f["id"], c.ID) && f.match("name", "/"+c.Spec.Name) &&
+			f.labels(c.Spec.Labels) && networkMatches(f, c) && volumeMatches(f, c) && portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
+	}, nil
+}
+
+func prefixed(want []string, id string) bool {
+	if len(want) == 0 {
+		return true
+	}
+	for _, w := range want {
+		if strings.HasPrefix(id, w) {
+			return true
+		}
+	}
+	return false
+}
+
+func networkMatches(f filters, c *engine.Info) bool {
+	if !f.has("network") {
+		return true
+	}
+	names := []string{c.Spec.Network}
+	for name, e := range c.Networks {
+		names = append(names, name, e.NetworkID)
+	}
+	return f.exact("network", names...)
+}
+
+func volumeMatches(f filters, c *engine.Info) bool {
+	if !f.has("volume") {
+		return true
+	}
+	var names []string
+	for _, m := range c.Mounts {
+		names = append(names, m.Name, m.Destination)
+	}
+	return f.exact("volume", names...)
+}
+
+func portMatches(f filters, key string, c *engine.Info, published bool) bool {
+	if !f.has(key) {
+		return true
+	}
+	var have []string
+	for _, b := range c.Ports {
+		text := strconv.Itoa(int(b.ContainerPort))
+		have = append(have, text, text+"/"+b.Proto)
+	}
+	if !published {
+		for _, e := range c.Spec.Exposed {
+			port, _, _ := strings.Cut(e, "/")
+			have = append(have, e, port)
+		}
+	}
+	return f.exact(key, have...)
+}
+
+func (s *server) summary(c *engine.Info) *container.Summary {
+	command := strings.Join(append([]string{c.Path}, c.Args...), " ")
+	out := &container.Summary{
+		ID: c.ID, Names: []string{"/" + c.Spec.Name}, Image: c.Spec.Image, ImageID: c.ImageID, Command: command, Created: c.Created.Unix(),
+		Ports: portSummary(c), Labels: c.Spec.Labels, State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
+		Mounts: mountPoints(c), NetworkSettings: &container.NetworkSettingsSummary{},
+	}
+	if out.Labels == nil {
+		out.Labels = map[string]string{}
+	}
+	mode := c.Spec.Network
+	if mode == "" {
+		mode = "bridge"
+	}
+	out.HostConfig.NetworkMode = mode
+	f := front{HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(mode)}}
+	out.NetworkSettings.Networks = endpointSettings(c, &f)
+	return out
+}
+
+// portSummary lists ports in the order of their numbers.
+func portSummary(c *engine.Info) []container.PortSummary {
+	out := []container.PortSummary{}
+	bound := map[string]bool{}
+	for _, b := range c.Ports {
+		bound[fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto)] = true
+		out = append(out, container.PortSummary{IP: b.HostIP, PrivatePort: b.ContainerPort, PublicPort: b.HostPort, Type: b.Proto})
+	}
+	for _, text := range c.Spec.Exposed {
+		if p, err := network.ParsePort(text); err == nil && !bound[p.String()] {
+			out = append(out, container.PortSummary{PrivatePort: p.Num(), Type: string(p.Proto())})
+		}
+	}
+	sort.SliceStable(out, func(i, k int) bool { return out[i].PrivatePort < out[k].PrivatePort })
+	return out
+}
+
+// statusText is the column STATUS of ps: "Up 5 minutes (healthy)".
+func statusText(st *engine.State, now time.Time) string {
+	switch st.Status {
+	case engine.Created:
+		return "Created"
+	case engine.Removing:
+		return "Removal In Progress"
+	case engine.Dead:
+		return "Dead"
+	case engine.Restarting:
+		return fmt.Sprintf("Restarting (%d) %s ago", st.ExitCode, age(now.Sub(st.FinishedAt)))
+	case engine.Exited:
+		return fmt.Sprintf("Exited (%d) %s ago", st.ExitCode, age(now.Sub(st.FinishedAt)))
+	}
+	text := "Up " + age(now.Sub(st.StartedAt))
+	switch {
+	case st.Status == engine.Paused:
+		text += " (Paused)"
+	case st.Health == "starting":
+		text += " (health: starting)"
+	case st.Health != "" && st.Health != "none":
+		text += " (" + st.Health + ")"
+	}
+	return text
+}
+
+// age is a duration as docker words it.
+func age(d time.Duration) string {
+	switch seconds := int(d.Seconds()); {
+	case seconds < 1:
+		return "Less than a second"
+	case seconds == 1:
+		return "1 second"
+	case seconds < 60:
+		return fmt.Sprintf("%d seconds", seconds)
+	}
+	switch minutes := int(d.Minutes()); {
+	case minutes == 1:
+		return "About a minute"
+	case minutes < 60:
+		return fmt.Sprintf("%d minutes", minutes)
+	}
+	switch hours := int(d.Hours() + 0.5); {
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return fmt.Sprintf("%d hours", hours)
+	case hours < 24*7*2:
+		return fmt.Sprintf("%d days", hours/24)
+	case hours < 24*30*2:
+		return fmt.Sprintf("%d weeks", hours/24/7)
+	case hours < 24*365*2:
+		return fmt.Sprintf("%d months", hours/24/30)
+	}
+	return fmt.Sprintf("%d years", int(d.Hours())/24/365)
+}
