@@ -173,9 +173,15 @@ func TestPushOfMadeImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Push(ctx, g.Host()+"/none:1", PushOptions{}); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "does not exist locally") {
+		t.Errorf("push of nothing: %v", err)
+	}
 	again, err := s.Push(ctx, ref, PushOptions{})
 	if err != nil || again.Digest != out.Digest {
 		t.Errorf("second push: %+v %v, first %+v", again, err, out)
+	}
+	if u, err := s.DiskUsage(ctx); err != nil || u.BlobBytes >= u.LayerBytes/2 {
+		t.Errorf("the plain layer stayed beside the packed one: %+v %v", u, err)
 	}
 	s2 := openStore(t, t.TempDir())
 	im, err := s2.Pull(ctx, ref, PullOptions{})

@@ -43,15 +43,28 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, er
 	if err != nil {
 		return Pushed{}, err
 	}
+	s.mu.RLock()
+	local, tagged := s.idx.refs[tag.String()]
+	im, known := s.idx.images[local.ID]
+	s.mu.RUnlock()
+	if !tagged || !known {
+		return Pushed{}, fmt.Errorf("an image does not exist locally with the tag: %s: %w", reference.FamiliarString(tag), errdefs.ErrNotFound)
+	}
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
 		return Pushed{}, err
 	}
-	defer done()
 	r := s.registry(ctx, tag, o.Auth)
 	defer r.close()
 	p := &push{s: s, tag: tag, report: &reporter{fn: o.Progress}}
-	out, err := p.run(ctx, r.resolver)
+	out, err := p.run(ctx, r.resolver, im, local)
+	done()
+	if p.packed {
+		// The plain layers have served.
+		if cerr := s.collect(context.WithoutCancel(ctx)); cerr != nil {
+			s.log.Warn("collect after packing layers", "error", cerr)
+		}
+	}
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push %q: %w", reference.FamiliarString(tag), remoteError(err, tag))
 	}
@@ -64,16 +77,11 @@ type push struct {
 	tag    reference.NamedTagged
 	report *reporter
 	pusher remotes.Pusher
+	// packed says that plain layers were replaced by compressed ones.
+	packed bool
 }
 
-func (p *push) run(ctx context.Context, resolver remotes.Resolver) (Pushed, error) {
-	p.s.mu.RLock()
-	r, tagged := p.s.idx.refs[p.tag.String()]
-	im, known := p.s.idx.images[r.ID]
-	p.s.mu.RUnlock()
-	if !tagged || !known {
-		return Pushed{}, fmt.Errorf("tag does not exist: %w", notFoundError{reference.FamiliarString(p.tag)})
-	}
+func (p *push) run(ctx context.Context, resolver remotes.Resolver, im *image, r refRecord) (Pushed, error) {
 	p.report.send(Event{Status: fmt.Sprintf("The push refers to repository [%s]", p.tag.Name())})
 	target, err := p.target(ctx, im, r.Target)
 	if err != nil {
@@ -118,7 +126,9 @@ func (p *push) target(ctx context.Context, im *image, target ocispec.Descriptor)
 	if images.IsManifestType(target.MediaType) && target.Digest != im.rec.Manifest.Digest {
 		return target, nil // the form this tag came in
 	}
-	return p.s.packed(ctx, im)
+	d, err := p.s.packed(ctx, im)
+	p.packed = err == nil && d.Digest != im.rec.Manifest.Digest
+	return d, err
 }
 
 // complete says whether everything below an index is stored here.
