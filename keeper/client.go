@@ -65,13 +65,23 @@ const (
 
 // Dial connects to the keeper that listens at path. It is errdefs.ErrUnavailable if none does.
 func Dial(ctx context.Context, path string, events Events) (*Client, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unixpacket", path)
+	fd, err := wire.Connect(path)
 	if err != nil {
-		return nil, fmt.Errorf("dial the keeper: %w: %w", err, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("dial the keeper: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	conn, err := net.FileConn(f) // a duplicate
+	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("dial the keeper: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("dial the keeper: %T is no unix socket: %w", conn, errdefs.ErrInternal)
 	}
 	c := &Client{
-		conn: conn.(*net.UnixConn), done: make(chan struct{}), calls: make(map[uint32]*call), arrived: make(chan struct{}, 1),
+		conn: unixConn, done: make(chan struct{}), calls: make(map[uint32]*call), arrived: make(chan struct{}, 1),
 	}
 	go c.read()
 	a, err := c.ask(ctx, &wire.Hello{Events: bool(events)}, nil)

@@ -420,6 +420,8 @@ func (b *Builder) Build() (*Program, error) {
 	if b.p.keep == 0 {
 		b.p.keep = 3
 	}
+	// A failure is reported on it, also by a program that says nothing else.
+	b.Input(InputSync)
 	b.p.closeGaps()
 	return &b.p, nil
 }

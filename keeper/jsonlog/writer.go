@@ -83,25 +83,28 @@ func Open(cfg Config, scratch *Scratch) (*Writer, error) {
 	return w, nil
 }
 
-// Resume is Open for a Writer whose state another program had: what State returned.
-func Resume(cfg Config, scratch *Scratch, rotations, lost uint64, pending [2][]byte) (*Writer, error) {
-	w, err := Open(cfg, scratch)
-	if err != nil {
-		return nil, err
-	}
-	w.rotations, w.lost = rotations, lost
-	for i, p := range pending {
+// State is what a Writer hands to the next program in the same process, descriptor included.
+type State struct {
+	FD              int
+	Rotations, Lost uint64
+	Pending         [2][]byte
+}
+
+// Resume continues with the state of another Writer, and takes its descriptor over.
+func Resume(cfg Config, scratch *Scratch, st State) *Writer {
+	w := &Writer{cfg: cfg, scratch: scratch, fd: -1, rotations: st.Rotations, lost: st.Lost}
+	w.install(st.FD, 0)
+	w.measure()
+	for i, p := range st.Pending {
 		if len(p) > 0 && len(p) < maxLine {
 			w.pending[i] = p
 		}
 	}
-	return w, nil
+	return w
 }
 
-// State is what Resume wants.
-func (w *Writer) State() (rotations, lost uint64, pending [2][]byte) {
-	return w.rotations, w.lost, w.pending
-}
+// State returns what Resume wants. It refers to the Writer.
+func (w *Writer) State() State { return State{w.fd, w.rotations, w.lost, w.pending} }
 
 // Reopen opens the file at the path again, for those who have renamed it. On failure the old file stays.
 func (w *Writer) Reopen() error {

@@ -319,8 +319,11 @@ type Error struct {
 	Errno uint32
 }
 
-func (m *Error) Type() Type { return TypeError }
-func (m *Error) code(c *Coder) {
+func (m *Error) Type() Type    { return TypeError }
+func (m *Error) code(c *Coder) { m.Code(c) }
+
+// Code codes the fields.
+func (m *Error) Code(c *Coder) {
 	Enum(c, &m.Class, classLast)
 	Text(c, &m.Text, maxText)
 	Uint(c, &m.Index)

@@ -38,12 +38,13 @@ func (c *Coder) Bytes() []byte { return c.buf }
 // Finish returns the first error; bytes that are left over are one. Its class is errdefs.ErrInvalidArgument.
 func (c *Coder) Finish() error {
 	if c.err == nil && c.decoding && len(c.buf) > 0 {
-		c.fail("%d bytes left over", len(c.buf))
+		c.Fail("%d bytes left over", len(c.buf))
 	}
 	return c.err
 }
 
-func (c *Coder) fail(format string, args ...any) {
+// Fail makes the coder fail, unless it has already.
+func (c *Coder) Fail(format string, args ...any) {
 	if c.err == nil {
 		c.err = fmt.Errorf("message: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
 	}
@@ -52,7 +53,7 @@ func (c *Coder) fail(format string, args ...any) {
 
 func (c *Coder) take(n int) []byte {
 	if c.err != nil || n > len(c.buf) {
-		c.fail("%d bytes, want %d more", len(c.buf), n)
+		c.Fail("%d bytes, want %d more", len(c.buf), n)
 		return nil
 	}
 	b := c.buf[:n]
@@ -82,7 +83,7 @@ func Int[T ~int | ~int32 | ~int64](c *Coder, v *T) {
 	Uint(c, &u)
 	if c.decoding {
 		if *v = T(u); uint64(*v) != u {
-			c.fail("number %d out of range", int64(u))
+			c.Fail("number %d out of range", int64(u))
 		}
 	}
 }
@@ -96,7 +97,7 @@ func Bool(c *Coder, v *bool) {
 	Uint(c, &u)
 	if c.decoding {
 		if u > 1 {
-			c.fail("truth value %d", u)
+			c.Fail("truth value %d", u)
 		}
 		*v = u == 1
 	}
@@ -106,7 +107,7 @@ func Bool(c *Coder, v *bool) {
 func Enum[T ~uint8](c *Coder, v *T, last T) {
 	Uint(c, v)
 	if *v > last {
-		c.fail("value %d of an enumeration up to %d", *v, last)
+		c.Fail("value %d of an enumeration up to %d", *v, last)
 		*v = 0
 	}
 }
@@ -116,7 +117,7 @@ func Text[T ~string | ~[]byte](c *Coder, v *T, limit int) {
 	n := uint32(len(*v))
 	Uint(c, &n)
 	if uint64(n) > uint64(limit) {
-		c.fail("text of %d bytes, at most %d are allowed", n, limit)
+		c.Fail("text of %d bytes, at most %d are allowed", n, limit)
 		return
 	}
 	if c.decoding {
@@ -132,7 +133,7 @@ func List[T any](c *Coder, v *[]T, limit int, element func(*T)) {
 	Uint(c, &n)
 	// Every element takes at least a byte, so a short packet cannot claim many.
 	if uint64(n) > uint64(limit) || c.decoding && int(n) > len(c.buf) {
-		c.fail("list of %d elements, at most %d are allowed", n, limit)
+		c.Fail("list of %d elements, at most %d are allowed", n, limit)
 		return
 	}
 	if c.decoding {

@@ -134,7 +134,7 @@ func Decode(packet []byte) (request uint32, b Body, err error) {
 		return 0, nil, fmt.Errorf("message: version %d, want %d: %w", v, Version, errdefs.ErrInvalidArgument)
 	}
 	if b = newBody(t); b == nil {
-		c.fail("unknown type %d", t)
+		c.Fail("unknown type %d", t)
 		return 0, nil, c.err
 	}
 	b.code(c)

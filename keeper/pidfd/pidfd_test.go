@@ -1,0 +1,108 @@
+package pidfd
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func wait(t *testing.T, fd int, events int16) {
+	t.Helper()
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		if n, err := unix.Poll(p, 10000); err == unix.EINTR {
+			continue
+		} else if err != nil || n != 1 {
+			t.Fatalf("poll: %d %v", n, err)
+		}
+		return
+	}
+}
+
+func TestChild(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		script string
+		want   syscall.WaitStatus
+	}{
+		{"exit 7", 7 << 8},
+		{"kill -TERM $$", 15},
+	} {
+		cmd := exec.Command("/bin/sh", "-c", "read x; "+tc.script)
+		fd := -1
+		cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &fd}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, a, err := Exit(fd); a != Running || err != nil {
+			t.Errorf("before the end: %v %v", a, err)
+		}
+		in.Close()
+		wait(t, fd, unix.POLLIN)
+		if ws, a, err := Exit(fd); ws != tc.want || a != Known || err != nil {
+			t.Errorf("%q: got %#x %v %v, want %#x", tc.script, int(ws), a, err, int(tc.want))
+		}
+		unix.Close(fd)
+	}
+}
+
+// A grandchild is reaped by its own parent; the kernel still tells how it ended.
+func TestGrandchild(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("/bin/sh", "-c", `sh -c 'read x </proc/self/fd/3; exit 9' & echo $!; wait $!; read y`)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd.ExtraFiles = []*os.File{r}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	r.Close()
+	line := make([]byte, 20)
+	n, err := out.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(line[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, a, err := Exit(fd); a != Running || err != nil {
+		t.Errorf("before the end: %v %v", a, err)
+	}
+	w.Close()
+	wait(t, fd, 0) // POLLHUP: reaped
+	ws, a, err := Exit(fd)
+	if a == Lost {
+		t.Skip("needs Linux 6.15: PIDFD_INFO_EXIT")
+	}
+	if ws.ExitStatus() != 9 || a != Known || err != nil {
+		t.Errorf("got %#x %v %v, want exit 9", int(ws), a, err)
+	}
+}

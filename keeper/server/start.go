@@ -1,0 +1,304 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+	"strake/container/spawn"
+	"strake/keeper/jsonlog"
+	"strake/keeper/wire"
+)
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+// validID accepts what can be part of a file name and of a line of the journal.
+func validID(id string) error {
+	ok := len(id) > 0 && len(id) <= 128
+	for i := range len(id) {
+		c := id[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-')
+	}
+	if !ok {
+		return invalid("id %.140q: want 1 to 128 letters, digits, '_', '.' or '-'", id)
+	}
+	return nil
+}
+
+// job is a clone that is being made. Its descriptors are the job's.
+type job struct {
+	p       *process
+	image   int
+	cgroup  int
+	inputs  map[string]int
+	request *wire.Start
+}
+
+func (j *job) close() {
+	closeAll([]int{j.image, j.cgroup})
+	for _, fd := range j.inputs {
+		unix.Close(fd)
+	}
+}
+
+// admit checks what is common to Start and Adopt.
+func (s *server) admit(id string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int) error {
+	if err := validID(id); err != nil {
+		return err
+	}
+	if p := s.procs[id]; p != nil {
+		return fmt.Errorf("process %q: %w", id, errdefs.ErrAlreadyExists)
+	}
+	if s.stopping || s.upgrade != nil {
+		return fmt.Errorf("the keeper is going down or being replaced: %w", errdefs.ErrUnavailable)
+	}
+	want := others
+	for i := range attach {
+		a := &attach[i]
+		if !a.Stdout && !a.Stderr || a.Same && !(a.Stdout && a.Stderr) {
+			return invalid("attach[%d]: stdout %t, stderr %t, same %t", i, a.Stdout, a.Stderr, a.Same)
+		}
+		want += a.FDs()
+	}
+	if len(*fds) != want {
+		return invalid("%d descriptors came with the request, want %d", len(*fds), want)
+	}
+	if log.Driver == wire.LogNone {
+		return nil
+	}
+	cfg := logConfig(log)
+	return cfg.Validate()
+}
+
+func logConfig(l *wire.Log) jsonlog.Config {
+	return jsonlog.Config{Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles)}
+}
+
+// start begins a start; it is answered when the program has ended.
+func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
+	others := 1 + len(m.Inputs)
+	if m.Cgroup {
+		others++
+	}
+	if err := s.admit(m.ID, &m.Log, m.Attach, fds, others); err != nil {
+		return err
+	}
+	p := s.newProcess(m.ID, m.Kind)
+	p.note, p.hold, p.stdio, p.logCfg, p.waiter = m.Note, m.Hold, m.Stdio, m.Log, t
+	j := &job{p: p, image: fds.take(), cgroup: -1, inputs: make(map[string]int, len(m.Inputs)+3), request: m}
+	err := j.takeInputs(fds)
+	if err == nil && m.Log.Driver != wire.LogNone {
+		p.log, err = jsonlog.Open(logConfig(&m.Log), &s.scratch)
+	}
+	if err == nil {
+		err = j.makeStdio()
+	}
+	if err == nil {
+		err = p.subscribeAll(m.Attach, fds, [2]bool{m.Stdio.Mode != wire.StdioNull, m.Stdio.Mode == wire.StdioPipes})
+	}
+	if err != nil {
+		j.close()
+		p.release()
+		return err
+	}
+	s.procs[p.id] = p
+	s.cloning++
+	go s.clone(j)
+	return nil
+}
+
+func (p *process) subscribeAll(list []wire.Attachment, fds *descriptors, open [2]bool) error {
+	for i := range list {
+		sub, err := p.subscribe(&list[i], fds)
+		if err != nil {
+			return fmt.Errorf("attach[%d]: %w", i, err)
+		}
+		p.begin(sub, list[i].Pending, open)
+	}
+	return nil
+}
+
+func (j *job) takeInputs(fds *descriptors) error {
+	for i, name := range j.request.Inputs {
+		if _, ok := j.inputs[name]; ok {
+			return invalid("inputs[%d] %q: given twice", i, name)
+		}
+		j.inputs[name] = fds.take()
+	}
+	if j.request.Cgroup {
+		j.cgroup = fds.take()
+	}
+	return nil
+}
+
+// makeStdio makes the process's pipes or terminal. What is an input already stays.
+func (j *job) makeStdio() error {
+	p := j.p
+	if p.stdio.Mode == wire.StdioPipes {
+		if err := j.pipe("stdin", 1, p.stdio.Stdin, func(fd int) error {
+			p.stdin = fd
+			return unix.SetNonblock(fd, true)
+		}); err != nil {
+			return err
+		}
+		for i, name := range []string{"stdout", "stderr"} {
+			if err := j.pipe(name, 0, true, func(fd int) error { return p.addStream(i, fd) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for i, name := range []string{"stdin", "stdout", "stderr"} {
+		if p.isTTY() {
+			break
+		}
+		if err := j.null(name, i > 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *job) null(name string, output bool) error {
+	if _, ok := j.inputs[name]; ok {
+		return nil
+	}
+	mode := unix.O_RDONLY
+	if output {
+		mode = unix.O_WRONLY
+	}
+	fd, err := unix.Open("/dev/null", mode|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	j.inputs[name] = fd
+	return nil
+}
+
+// pipe makes a pipe, whose end ours goes to keep and whose other end is the input name.
+func (j *job) pipe(name string, ours int, wanted bool, keep func(fd int) error) error {
+	if _, ok := j.inputs[name]; ok {
+		return nil
+	}
+	if !wanted {
+		return j.null(name, ours == 0)
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("pipe for %s: %w", name, err)
+	}
+	j.inputs[name] = ends[1-ours]
+	return keep(ends[ours])
+}
+
+// clone makes the child; it runs in a goroutine of its own, without the lock.
+func (s *server) clone(j *job) {
+	child, err := s.cloneImage(j)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.poke()
+	j.close()
+	s.cloning--
+	p := j.p
+	if err != nil {
+		s.replyError(p.waiter, err)
+		p.remove()
+		return
+	}
+	p.child, p.pid, p.pidfd = child, child.Pid, child.PidFD
+	if err := p.watchChild(); err != nil {
+		// Nobody would see its end.
+		s.ignore(child.SyncFD())
+		child.Kill()
+		p.child, p.pidfd = nil, -1
+		s.replyError(p.waiter, err)
+		p.remove()
+		return
+	}
+	if p.aborted || s.stopping {
+		p.fail(errDied)
+	}
+	p.hear()
+}
+
+// cloneImage maps the image and starts it. Precondition: the lock is not held.
+func (s *server) cloneImage(j *job) (*spawn.Child, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(j.image, &st); err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	seals, err := unix.FcntlInt(uintptr(j.image), unix.F_GET_SEALS, 0)
+	if err != nil || seals&wire.ImageSeals != wire.ImageSeals {
+		return nil, invalid("image: not a sealed memory file (seals %#x, %v)", seals, err)
+	}
+	if st.Size == 0 || st.Size > wire.MaxImage {
+		return nil, invalid("image: %d bytes, 1 to %d are allowed", st.Size, wire.MaxImage)
+	}
+	raw, err := unix.Mmap(j.image, 0, int(st.Size), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, fmt.Errorf("map the image: %w", err)
+	}
+	defer unix.Munmap(raw)
+	img, err := program.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.makeTTY(img); err != nil {
+		return nil, err
+	}
+	r := j.request
+	return s.machine.Start(&spawn.Request{
+		Image: img, CgroupFD: j.cgroup, UIDMap: idMaps(r.UIDMap), GIDMap: idMaps(r.GIDMap), TimeOffsets: r.TimeOffsets,
+		Input: func(name string) (int, error) {
+			if fd, ok := j.inputs[name]; ok {
+				return fd, nil
+			}
+			return -1, invalid("inputs: the program asks for %.200q, which is not given", name)
+		},
+	})
+}
+
+func idMaps(list []wire.IDMap) []spawn.IDMap {
+	var out []spawn.IDMap
+	for _, l := range list {
+		out = append(out, spawn.IDMap(l))
+	}
+	return out
+}
+
+// The kernel's word on a process, proc_pid_stat(5), include/linux/sched.h.
+const (
+	flagExiting    = 0x00000004 // PF_EXITING
+	flagForkNoExec = 0x00000040 // PF_FORKNOEXEC
+)
+
+// hasExecuted says whether a child whose channel is closed has executed, as opposed to being about to die without. A child that never executes but
+// goes on (a PID 1 reaper, whose own child has executed) counts as executed.
+func hasExecuted(pid int) (bool, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false, fmt.Errorf("state of process %d: %w", pid, err)
+	}
+	flags, err := statFlags(string(text))
+	if err != nil {
+		return false, fmt.Errorf("state of process %d: %w", pid, err)
+	}
+	return flags&flagForkNoExec == 0 || flags&flagExiting == 0, nil
+}
+
+func statFlags(text string) (uint64, error) {
+	// The name in the second field may contain anything.
+	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(f) < 7 {
+		return 0, errors.New("not the format of proc_pid_stat(5)")
+	}
+	return strconv.ParseUint(f[6], 10, 64)
+}
