@@ -139,6 +139,9 @@ type CreateOptions struct {
 	Explain io.Writer
 	// Log receives warnings.
 	Log func(format string, args ...any)
+
+	// breakImage lets tests break a program at a chosen operation.
+	breakImage func(*program.Image) *program.Image
 }
 
 // Process is a running process of a container. Whoever started it reaps it.
@@ -288,6 +291,9 @@ func (b *birth) run(ctx context.Context) error {
 	img, err := program.Parse(b.plan.Encode())
 	if err != nil {
 		return err
+	}
+	if b.opt.breakImage != nil {
+		img = b.opt.breakImage(img)
 	}
 	into := -1
 	if join.CloneInto != nil {

@@ -75,9 +75,16 @@ func (p *planner) process(proc *specs.Process) {
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
-// openSignals unblocks all signals; what is pending already is delivered.
+// openSignals gives every signal its default action and unblocks all of them; what is pending already is delivered. Handlers
+// are gone since the clone (CLONE_CLEAR_SIGHAND), but what the caller of strake ignored is still ignored.
 func (p *planner) openSignals() {
 	p.Field("process")
+	def := p.Room(32).Ptr() // struct sigaction of SIG_DFL
+	for sig := unix.SIGHUP; sig <= unix.SIGSYS; sig++ {
+		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
+			p.Call(unix.SYS_RT_SIGACTION, program.Num(uint64(sig)), def, program.Num(0), program.Num(8))
+		}
+	}
 	p.Call(unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), p.Room(8).Ptr(), program.Num(0), program.Num(8))
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // An encoded program ("image") is what travels to the keeper. All numbers are little-endian.
@@ -316,3 +317,28 @@ func (img *Image) gaps(inputs []int) []gap {
 	}
 	return list
 }
+
+// Broken is the image with operation i replaced: it fails with errno, or, if errno is 0, ends the process without a word, as
+// a SIGKILL at this point would. For tests of what is left behind. Precondition: 0 <= i < the number of operations.
+func (img *Image) Broken(i int, errno uint16) *Image {
+	out := *img
+	out.raw = slices.Clone(img.raw)
+	op := out.raw[headerSize+i*OpSize:][:OpSize]
+	index := binary.LittleEndian.Uint32(op[12:])
+	next := binary.LittleEndian.Uint64(op[80:])
+	clear(op)
+	binary.LittleEndian.PutUint32(op[12:], index)
+	binary.LittleEndian.PutUint64(op[80:], next)
+	binary.LittleEndian.PutUint64(op[88:], next)
+	if errno != 0 {
+		op[0] = byte(Fail)
+		binary.LittleEndian.PutUint64(op[24:], uint64(errno))
+		return &out
+	}
+	binary.LittleEndian.PutUint32(op[8:], uint32(unix.SYS_EXIT_GROUP))
+	binary.LittleEndian.PutUint64(op[24:], 137)
+	return &out
+}
+
+// Ops is the number of operations, with the guard at the end.
+func (img *Image) Ops() int { return img.ops }

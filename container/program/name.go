@@ -77,6 +77,8 @@ func CallName(nr uint32) string {
 		return "kill"
 	case unix.SYS_WAIT4:
 		return "wait4"
+	case unix.SYS_RT_SIGACTION:
+		return "rt_sigaction"
 	case unix.SYS_RT_SIGPROCMASK:
 		return "rt_sigprocmask"
 	case unix.SYS_RT_SIGTIMEDWAIT:

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 
 	"syscall"
 	"unsafe"
@@ -179,13 +180,42 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(req.CgroupFD)
 	}
-	pid, errno := cloneMasked(args, base, base+uintptr(code))
+	pid, errno, err := m.cloneFrom(req, args, base, base+uintptr(code))
 	runtime.KeepAlive(m)
+	if err != nil {
+		return err
+	}
 	if errno != 0 {
 		return fmt.Errorf("clone3 with flags %#x: %w", args.flags, errno)
 	}
 	c.Pid, c.PidFD = pid, int(pidfd)
 	return nil
+}
+
+// cloneFrom clones, from a thread of its own if the child gets a time namespace with offsets: they can only be set
+// before the namespace has a process (time_namespaces(7)), and the thread that made it is not fit for anything else afterwards.
+func (m *Machine) cloneFrom(req *Request, args *cloneArgs, code, image uintptr) (pid int, errno syscall.Errno, err error) {
+	if args.flags&unix.CLONE_NEWTIME == 0 || req.TimeOffsets == "" {
+		pid, errno = cloneMasked(args, code, image)
+		return pid, errno, nil
+	}
+	args.flags &^= unix.CLONE_NEWTIME
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		if err = unix.Unshare(unix.CLONE_NEWTIME); err != nil {
+			err = fmt.Errorf("unshare a time namespace: %w", err)
+			return
+		}
+		if err = os.WriteFile("/proc/"+strconv.Itoa(unix.Gettid())+"/timens_offsets", []byte(req.TimeOffsets), 0); err != nil {
+			err = fmt.Errorf("linux.timeOffsets: %w", err)
+			return
+		}
+		pid, errno = cloneMasked(args, code, image)
+	}()
+	<-done
+	return pid, errno, err
 }
 
 // cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one on. The program opens
