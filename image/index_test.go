@@ -310,9 +310,15 @@ func TestCommitHistoryChanges(t *testing.T) {
 	if err := s.Release(ctx, "c"); err != nil {
 		t.Error(err)
 	}
-	out, err := s.Remove(ctx, "top:1", RemoveOptions{})
+	out, err := s.Remove(ctx, "top:1", RemoveOptions{Later: true})
 	if err != nil || len(out) != 5 { // tag, two images, two layers
 		t.Errorf("removed %v %v", out, err)
+	}
+	if !exists(t, d.Dirs[0]) {
+		t.Error("Later did not leave the bytes")
+	}
+	if err := s.Collect(ctx); err != nil {
+		t.Error(err)
 	}
 	assertEmpty(t, s)
 }

@@ -17,6 +17,9 @@ type RemoveOptions struct {
 	Force bool
 	// NoPrune keeps untagged parents.
 	NoPrune bool
+	// Later leaves the bytes to a following Collect, for callers that remove many images: a collection looks at every image there is. A
+	// crash in between is made good by the next Open.
+	Later bool
 }
 
 // Removed is one thing that a Remove did, in order: exactly one field is set. Untagged is a familiar reference, Deleted the ID of an image or
@@ -61,11 +64,14 @@ func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Remo
 	s.commitMu.Lock()
 	out, deleted, err := s.remove(ctx, ref, o)
 	s.commitMu.Unlock()
-	if err != nil || !deleted {
+	if err != nil || !deleted || o.Later {
 		return out, err
 	}
 	return out, s.collect(ctx)
 }
+
+// Collect deletes what removed images left; see RemoveOptions.Later.
+func (s *Store) Collect(ctx context.Context) error { return s.collect(s.context(ctx)) }
 
 // remove plans and commits. Callers hold commitMu, which keeps the index as the plan saw it.
 func (s *Store) remove(ctx context.Context, ref string, o RemoveOptions) (out []Removed, deleted bool, err error) {

@@ -132,9 +132,9 @@ func lockFile(name string) (*os.File, error) {
 }
 
 func (s *Store) openBackends() (err error) {
-	// Without the freelist on disk every commit writes less; it is rebuilt when the file is opened.
+	// The list of free pages stays in the file: without it, opening would read the whole file into memory to find them.
 	s.bolt, err = bolt.Open(s.path("meta.db"), 0o600, &bolt.Options{
-		Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
 	})
 	if err != nil {
 		return fmt.Errorf("open image metadata: %w", err)
@@ -169,6 +169,10 @@ func (s *Store) Close() error {
 	if s.bolt != nil {
 		errs = append(errs, s.bolt.Close())
 		s.bolt = nil
+	}
+	if s.lock != nil {
+		// Not left to close(2): a child that another goroutine is just forking holds the descriptor, and with it the lock, until it executes.
+		errs = append(errs, unix.Flock(int(s.lock.Fd()), unix.LOCK_UN))
 	}
 	for _, f := range []**os.File{&s.dir, &s.lock} {
 		if *f != nil {
