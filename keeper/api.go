@@ -47,7 +47,8 @@ type Stdio struct {
 	Mode StdioMode
 	// Stdin opens standard input (StdioPipes); otherwise it is /dev/null. A terminal always has input.
 	Stdin bool
-	// Width and Height are the terminal's first size in characters; 0 leaves the kernel's 0 by 0.
+	// Width and Height are the terminal's first size in characters; 0 leaves what it has. A program that opens its terminal itself sets the
+	// size too, or the process may see it a moment late.
 	Width, Height uint16
 }
 

@@ -27,6 +27,7 @@ const exitUsage = 2
 type options struct {
 	socket, state, log       string
 	fd, resume, check, spill int
+	oomScore                 int
 }
 
 func parse(args []string) (*options, error) {
@@ -38,6 +39,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.state, "state", "", "`directory` for what must not be lost")
 	f.StringVar(&o.log, "log", "", "`file` for messages")
 	f.IntVar(&o.resume, "resume", -1, "descriptor with the state to take over")
+	f.IntVar(&o.oomScore, "oom-score", 0, "oom_score_adj of children, with --resume")
 	f.IntVar(&o.check, "check", -1, "descriptor with a state, to say whether it could be taken over")
 	f.IntVar(&o.spill, "spill", 0, "bytes that may wait on disk for one subscriber")
 	if err := f.Parse(args); err != nil {
@@ -91,9 +93,18 @@ func serve(o *options, command, environ []string) error {
 	if err := settle(o); err != nil {
 		return err
 	}
+	var normal *int
+	if o.resume >= 0 {
+		normal = &o.oomScore
+	}
+	protection, err := protect(protected, normal)
+	if err != nil {
+		return err
+	}
 	cfg := Config{
-		Listener: o.fd, StateDir: o.state, Resume: o.resume, SpillBytes: int64(o.spill), Environ: environ,
-		Successor: append(command[:len(command):len(command)], "--state", o.state),
+		Protection: protection,
+		Listener:   o.fd, StateDir: o.state, Resume: o.resume, SpillBytes: int64(o.spill), Environ: environ,
+		Successor: append(command[:len(command):len(command)], "--state", o.state, "--oom-score", strconv.Itoa(protection.normal)),
 		Logf: func(format string, args ...any) {
 			fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339Nano), fmt.Sprintf(format, args...))
 		},
@@ -133,8 +144,6 @@ func settle(o *options) error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("chdir: %w", err)
 	}
-	// Both are for convenience; lowering the score wants CAP_SYS_RESOURCE.
-	os.WriteFile("/proc/self/oom_score_adj", []byte("-999"), 0)
 	os.WriteFile("/proc/self/comm", []byte("strake-keeper"), 0)
 	if err := os.MkdirAll(o.state, 0o700); err != nil {
 		return err

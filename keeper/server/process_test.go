@@ -201,7 +201,7 @@ func terminal(b *program.Builder, slave program.Arg, script string) {
 }
 
 func TestTTY(t *testing.T) {
-	const script = `trap 'stty size' WINCH; stty -echo; stty size; echo ready; while read x; do echo "got $x"; done`
+	const script = `stty -echo; stty size; echo ready; while read x; do stty size; echo "got $x"; done`
 	for _, tc := range []struct {
 		name  string
 		build func(b *program.Builder)
@@ -213,6 +213,8 @@ func TestTTY(t *testing.T) {
 			b.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCSPTLCK), unlocked.Ptr())
 			slave := b.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER), program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Result()
 			b.SendFD(program.StageTTY, master.Value())
+			b.Stage(program.StageReady) // the keeper has set the size when it answers
+			b.Await()
 			terminal(b, slave.Value(), script)
 		}},
 	} {
@@ -246,7 +248,7 @@ func TestTTY(t *testing.T) {
 			if _, err := in.WriteString("hello\n"); err != nil {
 				t.Fatal(err)
 			}
-			expect("got hello\n")
+			expect("33 91\ngot hello\n")
 			if err := r.Resize(r.ctx(), "tty", 100, 40); err != nil {
 				t.Fatal(err)
 			}

@@ -334,4 +334,3 @@ func dead(t testing.TB, fd int) {
 		}
 	}
 }
-

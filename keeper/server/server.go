@@ -31,6 +31,8 @@ type Config struct {
 	SpillBytes int64
 	// Resume is a descriptor with the state of the program that this one replaces, or -1; Listener is part of it then.
 	Resume int
+	// Protection keeps the keeper from being killed for want of memory, while its children start with the score that it had itself.
+	Protection Protection
 	// Terminate asks the keeper to end if no process runs; nil for never.
 	Terminate <-chan os.Signal
 	// Logf receives what an operator should know, a line each.

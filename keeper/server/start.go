@@ -109,6 +109,13 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		p.release()
 		return err
 	}
+	if s.cloning == 0 {
+		if err := s.cfg.Protection.lift(); err != nil {
+			j.close()
+			p.release()
+			return fmt.Errorf("oom_score_adj of the child: %w", err)
+		}
+	}
 	s.procs[p.id] = p
 	s.cloning++
 	go s.clone(j)
@@ -206,7 +213,11 @@ func (s *server) clone(j *job) {
 	defer s.mu.Unlock()
 	defer s.poke()
 	j.close()
-	s.cloning--
+	if s.cloning--; s.cloning == 0 {
+		if err := s.cfg.Protection.restore(); err != nil {
+			s.cfg.Logf("oom_score_adj: %v", err)
+		}
+	}
 	p := j.p
 	if err != nil {
 		s.replyError(p.waiter, err)
