@@ -273,7 +273,7 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	defer x.mu.Unlock()
 	kp, err := e.connection().Start(ctx, req)
 	if err != nil {
-		return e.startError(p, err)
+		return e.startError(p, x.spec.Args[0], err)
 	}
 	x.proc, x.pid = kp, kp.Pid
 	return nil

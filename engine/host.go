@@ -24,7 +24,7 @@ type hostState struct {
 
 // readHost looks at the machine.
 func readHost() (hostFacts, error) {
-	f := hostFacts{CPUs: runtime.NumCPU(), LastCap: len(capNames) - 1}
+	f := hostFacts{CPUs: runtime.NumCPU(), LastCap: unix.CAP_LAST_CAP}
 	var err error
 	// Processors that are offline now may come; their directories exist all the same where the kernel knows the processor.
 	if f.ThermalThrottle, err = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"); err != nil {

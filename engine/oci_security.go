@@ -11,89 +11,20 @@ import (
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/container/capability"
 	"strake/engine/message"
 )
 
-// capNames are the capabilities by number (linux/capability.h).
-var capNames = [...]string{
-	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-	"NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
-	"SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
-	"AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
-	"PERFMON", "BPF", "CHECKPOINT_RESTORE",
-}
-
-// defaultCaps are what a container may have unless told otherwise: dockerd's fourteen.
-var defaultCaps = [...]string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
-	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-}
-
-func allCaps(last int) []string {
-	var out []string
-	for i, n := range capNames {
-		if i <= last {
-			out = append(out, "CAP_"+n)
-		}
-	}
-	return out
-}
-
-// capabilities resolves CapAdd and CapDrop as dockerd does: with ALL added everything but the dropped, with ALL dropped
-// nothing but the added, else the defaults with both applied.
+// capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all.
 func capabilities(s *Spec, last int) ([]string, error) {
-	all := allCaps(last)
-	norm := func(field string, list []string) ([]string, bool, error) {
-		var out []string
-		any := false
-		for _, c := range list {
-			name := strings.ToUpper(c)
-			if name == "ALL" {
-				any = true
-				continue
-			}
-			if !strings.HasPrefix(name, "CAP_") {
-				name = "CAP_" + name
-			}
-			if !slices.Contains(all, name) {
-				return nil, false, message.New(errdefs.ErrInvalidArgument, "invalid %s: unknown capability: %q", field, name)
-			}
-			out = append(out, name)
-		}
-		return out, any, nil
+	if s.Privileged {
+		return capability.All(last).Names(), nil
 	}
-	add, addAll, err := norm("CapAdd", s.CapAdd)
+	set, err := capability.Tweak(capability.Default(), s.CapAdd, s.CapDrop, last)
 	if err != nil {
-		return nil, err
+		return nil, message.New(errdefs.ErrInvalidArgument, "invalid %w", err)
 	}
-	drop, dropAll, err := norm("CapDrop", s.CapDrop)
-	if err != nil {
-		return nil, err
-	}
-	var base []string
-	switch {
-	case s.Privileged:
-		return all, nil
-	case addAll:
-		base = all
-		add = nil
-	case dropAll:
-		base, drop = nil, nil
-	default:
-		base = defaultCaps[:]
-	}
-	var out []string
-	for _, c := range base {
-		if !slices.Contains(drop, c) {
-			out = append(out, c)
-		}
-	}
-	for _, c := range add {
-		if !slices.Contains(out, c) {
-			out = append(out, c)
-		}
-	}
-	return out, nil
+	return set.Names(), nil
 }
 
 // processCaps gives root the capabilities and everybody else only the right to gain them, which is what execve(2) makes of

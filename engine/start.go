@@ -435,7 +435,7 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	proc, err := e.connection().Start(ctx, req)
 	if err != nil {
 		e.returnPending(c, pending)
-		return nil, e.startError(l.plan, err)
+		return nil, e.startError(l.plan, c.res.Args[0], err)
 	}
 	r := &run{proc: proc, sandbox: l.sb, cgroup: l.group, ended: make(chan struct{}), drained: make(chan struct{})}
 	if err := e.fault("start: record"); err != nil {
@@ -447,18 +447,27 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	return r, nil
 }
 
-// startError says in words why a program failed.
-func (e *Engine) startError(p *plan.Plan, err error) error {
+// startError says in words why a program failed. Clients tell the exit status from the words that dockerd uses.
+func (e *Engine) startError(p *plan.Plan, command string, err error) error {
 	var f *spawn.Failure
 	if !errors.As(err, &f) {
 		return err
 	}
 	err = plan.Explain(p.Program, f.Index, f.Errno)
 	var se *plan.StepError
-	if errors.As(err, &se) && se.IsExec() {
-		return &ExecError{Code: se.ExitCode(), Err: message.New(errdefs.ErrInvalidArgument, "failed to create task for container: exec: %w", err)}
+	if !errors.As(err, &se) || !se.IsExec() {
+		return &ExecError{Code: 128, Err: message.New(errdefs.ErrInternal, "failed to create task for container: %w", err)}
 	}
-	return &ExecError{Code: 128, Err: message.New(errdefs.ErrInternal, "failed to create task for container: %w", err)}
+	why := err.Error()
+	switch {
+	case se.ExitCode() == 127 && strings.Contains(command, "/"):
+		why = fmt.Sprintf("stat %s: no such file or directory", command)
+	case se.ExitCode() == 127:
+		why = "executable file not found in $PATH"
+	case se.Errno == unix.EACCES:
+		why = "permission denied"
+	}
+	return &ExecError{Code: se.ExitCode(), Err: message.New(errdefs.ErrInvalidArgument, "failed to create task for container: exec: %q: %s", command, why)}
 }
 
 // releaseSandbox gives back what a run occupied. It is safe to repeat.

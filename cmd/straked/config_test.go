@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	empty := file("empty.json", "{}")
+	full := file("full.json", `{"data-root": "/d", "hosts": ["unix:///a.sock", "fd://"], "log-driver": "local", "log-opts": {"max-size": "1m"},
+		"default-address-pools": [{"base": "10.0.0.0/8", "size": 24}], "dns": ["::1"], "debug": true}`)
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		check func(*settings) bool
+		fails string
+	}{
+		{name: "defaults", check: func(s *settings) bool {
+			return s.DataRoot == defaultDataRoot && reflect.DeepEqual(s.Hosts, []string{"unix:///run/strake/strake.sock"}) && s.ReadyFD == -1
+		}},
+		{name: "socket follows the root", args: []string{"--exec-root", "/x/"}, check: func(s *settings) bool { return s.Hosts[0] == "unix:///x/strake.sock" }},
+		{name: "file", args: []string{"--config-file", full}, check: func(s *settings) bool {
+			l, err := s.logConfig()
+			return err == nil && s.DataRoot == "/d" && len(s.Hosts) == 2 && l.Driver == "local" && l.MaxBytes == 1<<20 && s.Debug && s.AddressPools[0].Size == 24
+		}},
+		{name: "both", args: []string{"--config-file", full, "-H", "unix:///b.sock"}, fails: "both as a flag and in the configuration file: hosts"},
+		{name: "unknown flag", args: []string{"--data-rot", "/x"}, fails: "did you mean --data-root?"},
+		{name: "unknown flag far from all", args: []string{"--swordfish"}, fails: "unknown flag --swordfish"},
+		{name: "argument", args: []string{"run"}, fails: `unexpected argument "run"`},
+		{name: "unknown key", args: []string{"--config-file", file("k.json", `{"data-roots": "/"}`)}, fails: `did you mean data-root?`},
+		{name: "bad JSON", args: []string{"--config-file", file("j.json", "{\n\n!}")}, fails: "j.json:3:"},
+		{name: "wrong type", args: []string{"--config-file", file("w.json", "{\n\"debug\": 1}")}, fails: "w.json:2:"},
+		{name: "missing file", args: []string{"--config-file", "/none.json"}, fails: "/none.json"},
+		{name: "relative root", args: []string{"--data-root", "x"}, fails: "absolute"},
+		{name: "root that overlayfs cannot take", args: []string{"--data-root", "/a:b"}, fails: "overlayfs"},
+		{name: "tcp", args: []string{"-H", "tcp://0.0.0.0:2375"}, fails: "want unix:///path or fd://"},
+		{name: "long socket", args: []string{"-H", "unix:///" + strings.Repeat("x", 107)}, fails: "107"},
+		{name: "bip of a network", args: []string{"--bip", "172.17.0.0/16"}, fails: "--bip"},
+		{name: "dns name", args: []string{"--dns", "localhost"}, fails: "--dns"},
+		{name: "pool", args: []string{"--default-address-pool", "base=10.0.0.0/16,size=8"}, fails: "default address pool"},
+		{name: "log option", args: []string{"--log-opt", "max-sise=1"}, fails: "did you mean max-size?"},
+		{name: "log size", args: []string{"--log-opt", "max-size=1q"}, fails: "max-size=1q"},
+		{name: "log driver", args: []string{"--log-driver", "syslog"}, fails: "syslog"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			args := tt.args
+			if !strings.Contains(strings.Join(args, " "), "--config-file") {
+				args = append([]string{"--config-file", empty}, args...)
+			}
+			s, err := parse(args, io.Discard)
+			if tt.fails != "" {
+				var u usageError
+				if !errors.As(err, &u) || !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("got %v, want a usage error that says %q", err, tt.fails)
+				}
+				return
+			}
+			if err != nil || !tt.check(s) {
+				t.Errorf("got %+v, %v", s, err)
+			}
+		})
+	}
+	var help strings.Builder
+	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, pflag.ErrHelp) || !strings.Contains(help.String(), "--data-root") {
+		t.Errorf("help: %v\n%s", err, help.String())
+	}
+}
