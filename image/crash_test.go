@@ -84,11 +84,11 @@ func TestKill(t *testing.T) {
 		t.Fatalf("the undisturbed run said %d lines", lines)
 	}
 	root := t.TempDir() // one store for all rounds: what one crash leaves, the next meets
-	for after := 1; after <= lines; after += 1 + lines/25 {
+	for after := 1; after <= lines; after += 1 + lines/12 {
 		runAndKill(t, root, p.ref, archive, after, 0)
 		checkAfterCrash(t, root, g)
 	}
-	for range 25 {
+	for range 12 {
 		runAndKill(t, root, p.ref, archive, -1, time.Duration(rand.Int64N(int64(whole))))
 		checkAfterCrash(t, root, g)
 	}

@@ -15,6 +15,9 @@ func TestImportPrepareRelease(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	ctx := context.Background()
+	if st, err := os.Stat(s.cfg.Root); err != nil || st.Mode().Perm() != 0o710 {
+		t.Errorf("the store's directory lets others in: %v %v", st.Mode(), err)
+	}
 	id := mustImport(t, s, "strake/base", entry{name: "etc/"}, entry{name: "etc/motd", body: "hello"}, entry{name: "./", mode: 0o711, uid: 7})
 	im, err := s.Resolve(ctx, "strake/base")
 	if err != nil || im.ID != id || im.RepoTags[0] != "strake/base:latest" || im.Ref != "docker.io/strake/base:latest" {
