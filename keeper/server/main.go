@@ -134,7 +134,7 @@ func serve(o *options, command, environ []string) error {
 
 // settle makes the process what a keeper should be: small, hard to kill for want of memory, and without anything of its starter.
 func settle(o *options) error {
-	runtime.GOMAXPROCS(min(4, runtime.NumCPU()))
+	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(25) // a heap of 1 MiB before the first collection
 	debug.SetMemoryLimit(64 << 20)
 	if o.resume < 0 {

@@ -36,14 +36,18 @@ func validID(id string) error {
 // job is a clone that is being made. Its descriptors are the job's.
 type job struct {
 	p       *process
-	image   int
+	memory  []byte // what image is in
+	image   *program.Image
 	cgroup  int
 	inputs  map[string]int
 	request *wire.Start
 }
 
 func (j *job) close() {
-	closeAll([]int{j.image, j.cgroup})
+	if j.memory != nil {
+		unix.Munmap(j.memory)
+	}
+	closeAll([]int{j.cgroup})
 	for _, fd := range j.inputs {
 		unix.Close(fd)
 	}
@@ -93,8 +97,13 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	}
 	p := s.newProcess(m.ID, m.Kind)
 	p.note, p.hold, p.stdio, p.logCfg, p.waiter = m.Note, m.Hold, m.Stdio, m.Log, t
-	j := &job{p: p, image: fds.take(), cgroup: -1, inputs: make(map[string]int, len(m.Inputs)+3), request: m}
+	j := &job{p: p, cgroup: -1, inputs: make(map[string]int, len(m.Inputs)+3), request: m}
+	image := fds.take()
 	err := j.takeInputs(fds)
+	if err == nil {
+		err = j.load(image)
+	}
+	unix.Close(image)
 	if err == nil && m.Log.Driver != wire.LogNone {
 		p.log, err = jsonlog.Open(logConfig(&m.Log), &s.scratch)
 	}
@@ -118,7 +127,19 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	}
 	s.procs[p.id] = p
 	s.cloning++
-	go s.clone(j)
+	if j.image.CloneFlags() == 0 {
+		// Without namespaces to make it takes no longer than waking a thread would.
+		child, err := s.cloneImage(j)
+		s.cloned(j, child, err)
+		return nil
+	}
+	go func() {
+		child, err := s.cloneImage(j)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cloned(j, child, err)
+		s.poke()
+	}()
 	return nil
 }
 
@@ -163,10 +184,10 @@ func (j *job) makeStdio() error {
 		}
 		return nil
 	}
+	if p.isTTY() {
+		return j.makeTTY()
+	}
 	for i, name := range []string{"stdin", "stdout", "stderr"} {
-		if p.isTTY() {
-			break
-		}
 		if err := j.null(name, i > 0); err != nil {
 			return err
 		}
@@ -206,12 +227,8 @@ func (j *job) pipe(name string, ours int, wanted bool, keep func(fd int) error) 
 	return keep(ends[ours])
 }
 
-// clone makes the child; it runs in a goroutine of its own, without the lock.
-func (s *server) clone(j *job) {
-	child, err := s.cloneImage(j)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.poke()
+// cloned goes on with a child that has been made, or has not.
+func (s *server) cloned(j *job, child *spawn.Child, err error) {
 	j.close()
 	if s.cloning--; s.cloning == 0 {
 		if err := s.cfg.Protection.restore(); err != nil {
@@ -240,34 +257,31 @@ func (s *server) clone(j *job) {
 	p.hear()
 }
 
-// cloneImage maps the image and starts it. Precondition: the lock is not held.
-func (s *server) cloneImage(j *job) (*spawn.Child, error) {
+// load maps and checks the program.
+func (j *job) load(fd int) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(j.image, &st); err != nil {
-		return nil, fmt.Errorf("image: %w", err)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("image: %w", err)
 	}
-	seals, err := unix.FcntlInt(uintptr(j.image), unix.F_GET_SEALS, 0)
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if err != nil || seals&wire.ImageSeals != wire.ImageSeals {
-		return nil, invalid("image: not a sealed memory file (seals %#x, %v)", seals, err)
+		return invalid("image: not a sealed memory file (seals %#x, %v)", seals, err)
 	}
 	if st.Size == 0 || st.Size > wire.MaxImage {
-		return nil, invalid("image: %d bytes, 1 to %d are allowed", st.Size, wire.MaxImage)
+		return invalid("image: %d bytes, 1 to %d are allowed", st.Size, wire.MaxImage)
 	}
-	raw, err := unix.Mmap(j.image, 0, int(st.Size), unix.PROT_READ, unix.MAP_PRIVATE)
-	if err != nil {
-		return nil, fmt.Errorf("map the image: %w", err)
+	if j.memory, err = unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+		return fmt.Errorf("map the image: %w", err)
 	}
-	defer unix.Munmap(raw)
-	img, err := program.Parse(raw)
-	if err != nil {
-		return nil, err
-	}
-	if err := j.makeTTY(img); err != nil {
-		return nil, err
-	}
+	j.image, err = program.Parse(j.memory)
+	return err
+}
+
+// cloneImage starts the program. It works on the job alone, with or without the lock.
+func (s *server) cloneImage(j *job) (*spawn.Child, error) {
 	r := j.request
 	return s.machine.Start(&spawn.Request{
-		Image: img, CgroupFD: j.cgroup, UIDMap: idMaps(r.UIDMap), GIDMap: idMaps(r.GIDMap), TimeOffsets: r.TimeOffsets,
+		Image: j.image, CgroupFD: j.cgroup, UIDMap: idMaps(r.UIDMap), GIDMap: idMaps(r.GIDMap), TimeOffsets: r.TimeOffsets,
 		Input: func(name string) (int, error) {
 			if fd, ok := j.inputs[name]; ok {
 				return fd, nil

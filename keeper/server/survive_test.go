@@ -212,7 +212,6 @@ func TestKeeperKilled(t *testing.T) {
 					t.Errorf("%s: log %q, want %q", id, got, output)
 				}
 			}
-			meanwhile.Close()
 			check("meanwhile", 9, "bye\n")
 			say(pipes, "three\n")
 			say(tty, "three\n\x04")

@@ -6,18 +6,15 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
-
-	"strake/container/program"
-	"strake/keeper/wire"
 )
 
 // inputTTY is the name under which a program asks for a terminal of the host's devpts.
 const inputTTY = "tty"
 
-// makeTTY allocates a terminal, if the program asks for one. Precondition: the lock is not held.
-func (j *job) makeTTY(img *program.Image) error {
+// makeTTY allocates a terminal, if the program asks for one.
+func (j *job) makeTTY() error {
 	p := j.p
-	if _, ok := j.inputs[inputTTY]; ok || p.stdio.Mode != wire.StdioTTY || !slices.Contains(img.Inputs(), inputTTY) {
+	if _, ok := j.inputs[inputTTY]; ok || !slices.Contains(j.image.Inputs(), inputTTY) {
 		return nil
 	}
 	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
@@ -35,8 +32,6 @@ func (j *job) makeTTY(img *program.Image) error {
 		return fmt.Errorf("open a terminal's other end: %w", errno)
 	}
 	j.inputs[inputTTY] = int(slave)
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
 	return p.addTTY(master)
 }
 
