@@ -1,0 +1,184 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"strake/network/firewall"
+	"strake/network/link"
+)
+
+// Live is a container that lives, as the engine knows.
+type Live struct {
+	ContainerID string
+	// NetNS is a path of its network namespace, for example /proc/PID/ns/net. It is opened once, during Reconcile. Empty when it is not known: the
+	// container keeps its network, but no interface can be added.
+	NetNS string
+}
+
+// Reconcile compares what is recorded with what lives. What belongs to no live container is removed: interfaces, addresses, ports, names,
+// records, and interfaces of this instance that nobody recorded. For live containers nothing changes. The engine calls it once after Open,
+// before the first Attach.
+func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
+	if err := m.alive(ctx); err != nil {
+		return err
+	}
+	lives := map[string]Live{}
+	for _, l := range live {
+		lives[l.ContainerID] = l
+	}
+	var dead []string
+	m.mu.Lock()
+	for id := range m.sandboxes {
+		if _, ok := lives[id]; !ok {
+			dead = append(dead, id)
+		}
+	}
+	spoiled := m.spoiled
+	m.spoiled = nil
+	m.mu.Unlock()
+	var errs []error
+	for _, id := range dead {
+		errs = append(errs, m.Release(ctx, id))
+	}
+	for _, name := range spoiled {
+		errs = append(errs, m.store.remove(name))
+	}
+	for _, l := range live {
+		if l.NetNS != "" {
+			if err := m.adopt(l); err != nil {
+				m.cfg.Logger.Warn("network namespace of a live container", "container", l.ContainerID, "error", err)
+			}
+		}
+	}
+	errs = append(errs, m.sweep())
+	m.mu.Lock()
+	active := false
+	for _, n := range m.networks {
+		active = active || n.filtered
+		if n.used {
+			m.refill(n)
+		}
+	}
+	m.mu.Unlock()
+	if active {
+		errs = append(errs, m.filter(firewall.State{}, firewall.State{}, rebuild))
+	} else if there, err := m.fw.Exists(); err != nil || there {
+		errs = append(errs, err, m.fw.Remove())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reconcile networks: %w", err)
+	}
+	return nil
+}
+
+// adopt opens the namespace of a live container, if it is the one that was recorded.
+func (m *Manager) adopt(l Live) error {
+	m.mu.Lock()
+	sb := m.sandboxes[l.ContainerID]
+	if sb == nil {
+		// All its interfaces were taken from it; it may get another.
+		sb = &sandbox{container: l.ContainerID}
+		m.sandboxes[l.ContainerID] = sb
+	}
+	m.mu.Unlock()
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	if sb.ns != nil {
+		return nil
+	}
+	ns, err := os.Open(l.NetNS)
+	if err != nil {
+		return err
+	}
+	var cookie uint64
+	err = link.Enter(ns, func() (err error) {
+		cookie, err = link.Cookie()
+		return err
+	})
+	if err == nil && sb.cookie != 0 && cookie != sb.cookie {
+		err = fmt.Errorf("%s has cookie %d, recorded was %d: it is another namespace", l.NetNS, cookie, sb.cookie)
+	}
+	if err != nil {
+		return errors.Join(err, ns.Close())
+	}
+	sb.ns, sb.cookie = ns, cookie
+	return nil
+}
+
+// sweep removes interfaces of this instance that nothing knows of.
+func (m *Manager) sweep() error {
+	links, err := m.rt.Links()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	known := map[string]bool{}
+	for name := range m.wires {
+		known[name] = true
+	}
+	for _, n := range m.networks {
+		for i, s := range n.shards {
+			known[s.device] = true
+			known[m.shardName(n, "u", i)], known[m.shardName(n, "w", i)] = true, true
+		}
+		if !n.filtered {
+			// Not up yet in this process: its further bridges are counted when it comes up.
+			for i := 1; i < maxShards; i++ {
+				for _, class := range []string{"s", "u", "w"} {
+					known[m.shardName(n, class, i)] = true
+				}
+			}
+		}
+	}
+	m.mu.Unlock()
+	var errs []error
+	for _, l := range links {
+		if m.own.MatchString(l.Name) && !known[l.Name] {
+			errs = append(errs, gone(m.rt.Do(link.Delete(l.Index))))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Teardown removes everything that this instance has on the host, and StateDir, and puts back the sysctls that it changed, unless another
+// instance is there, which needs them too. Containers lose their network. The Manager is closed afterwards.
+func (m *Manager) Teardown(ctx context.Context) error {
+	if err := m.alive(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	var containers []string
+	for id := range m.sandboxes {
+		containers = append(containers, id)
+	}
+	m.mu.Unlock()
+	var errs []error
+	for _, id := range containers {
+		errs = append(errs, m.Release(ctx, id))
+	}
+	m.bg.idle()
+	m.mu.Lock()
+	var all []*network
+	for _, n := range m.networks {
+		all = append(all, n)
+	}
+	m.mu.Unlock()
+	for _, n := range all {
+		errs = append(errs, m.discard(n))
+	}
+	m.bg.idle()
+	errs = append(errs, m.sweep(), m.fw.Remove())
+	siblings, err := m.fw.Siblings(func(name string) bool { return name == "strake" || len(name) > 7 && name[:7] == "strake_" })
+	errs = append(errs, err)
+	if len(siblings) == 0 {
+		errs = append(errs, m.restoreSysctls())
+	}
+	errs = append(errs, m.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tear down networks: %w", err)
+	}
+	return os.RemoveAll(m.cfg.StateDir)
+}
