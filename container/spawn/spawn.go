@@ -47,8 +47,9 @@ type cloneArgs struct {
 // Machine holds what all children of a process share: the sealed file with the interpreter's code. It may be used by
 // several goroutines at once. A process that starts children concurrently does so from one Machine (see regions).
 type Machine struct {
-	code *os.File
-	live regions
+	code   *os.File
+	live   regions
+	detour bool // see type detour
 }
 
 // New makes a Machine. It costs one memory file.
@@ -71,7 +72,7 @@ func New() (*Machine, error) {
 		f.Close()
 		return nil, fmt.Errorf("seal the interpreter: %w", err)
 	}
-	return &Machine{code: f}, nil
+	return &Machine{code: f, detour: registeredRseq()}, nil
 }
 
 // Close releases the interpreter. Children that run already are not affected.
@@ -138,7 +139,10 @@ func (m *Machine) Start(req *Request) (*Child, error) {
 
 func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	page := os.Getpagesize()
-	code := (interpreterSize + page - 1) &^ (page - 1)
+	code := (interpreterSize + page - 1) &^ (page - 1) // where the image begins
+	if m.detour {
+		code += page
+	}
 	size := code + (req.Image.Size()+page-1)&^(page-1)
 	mem, err := m.live.mmap(size)
 	if err != nil {
@@ -146,7 +150,7 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	}
 	defer m.live.munmap(mem)
 	base := uintptr(unsafe.Pointer(&mem[0]))
-	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, uintptr(code), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, m.code.Fd(), 0); e != 0 {
+	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, m.code.Fd(), 0); e != 0 {
 		return fmt.Errorf("mmap the interpreter: %w", e)
 	}
 	names := req.Image.Inputs()
@@ -170,17 +174,27 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	if err != nil {
 		return err
 	}
-	pidfd := int32(-1)
-	args := &cloneArgs{
+	// Both are on the heap, because a stack moves and the kernel has their addresses as numbers.
+	call := &struct {
+		cloneArgs
+		pidfd int32
+	}{pidfd: -1}
+	args := &call.cloneArgs
+	*args = cloneArgs{
 		flags:      req.Image.CloneFlags() | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		pidfd:      uint64(uintptr(unsafe.Pointer(&call.pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
 	if req.CgroupFD >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(req.CgroupFD)
 	}
-	pid, errno, err := m.cloneFrom(req, args, base, base+uintptr(code))
+	var d *detour
+	if m.detour {
+		d = newDetour(mem[code-page:code], args, syncFD, base+uintptr(code)+program.HeaderSize)
+	}
+	pid, errno, err := m.cloneFrom(req, args, d, base, base+uintptr(code))
+	runtime.KeepAlive(call)
 	runtime.KeepAlive(m)
 	if err != nil {
 		return err
@@ -188,15 +202,15 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	if errno != 0 {
 		return fmt.Errorf("clone3 with flags %#x: %w", args.flags, errno)
 	}
-	c.Pid, c.PidFD = pid, int(pidfd)
+	c.Pid, c.PidFD = pid, int(call.pidfd)
 	return nil
 }
 
 // cloneFrom clones, from a thread of its own if the child gets a time namespace with offsets: they can only be set
 // before the namespace has a process (time_namespaces(7)), and the thread that made it is not fit for anything else afterwards.
-func (m *Machine) cloneFrom(req *Request, args *cloneArgs, code, image uintptr) (pid int, errno syscall.Errno, err error) {
+func (m *Machine) cloneFrom(req *Request, args *cloneArgs, d *detour, code, image uintptr) (pid int, errno syscall.Errno, err error) {
 	if args.flags&unix.CLONE_NEWTIME == 0 || req.TimeOffsets == "" {
-		pid, errno = cloneMasked(args, code, image)
+		pid, errno = cloneMasked(args, d, code, image)
 		return pid, errno, nil
 	}
 	args.flags &^= unix.CLONE_NEWTIME
@@ -212,7 +226,7 @@ func (m *Machine) cloneFrom(req *Request, args *cloneArgs, code, image uintptr) 
 			err = fmt.Errorf("linux.timeOffsets: %w", err)
 			return
 		}
-		pid, errno = cloneMasked(args, code, image)
+		pid, errno = cloneMasked(args, d, code, image)
 	}()
 	<-done
 	return pid, errno, err
@@ -220,12 +234,17 @@ func (m *Machine) cloneFrom(req *Request, args *cloneArgs, code, image uintptr) 
 
 // cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one on. The program opens
 // the mask again right before it executes the container's process.
-func cloneMasked(args *cloneArgs, code, image uintptr) (int, syscall.Errno) {
+func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.Errno) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
-	pid, errno := rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
+	var pid, errno uintptr
+	if d != nil {
+		pid, errno = d.clone(args, code)
+	} else {
+		pid, errno = rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
+	}
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	return int(pid), syscall.Errno(errno)
 }

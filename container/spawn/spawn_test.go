@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -65,6 +66,19 @@ func machine(t testing.TB) *Machine {
 
 func TestExec(t *testing.T) {
 	m := machine(t)
+	t.Run("straight", func(t *testing.T) {
+		if m.detour {
+			t.Skip("needs a process without restartable sequences: no cgo, no race detector")
+		}
+		testExec(t, m)
+	})
+	t.Run("detour", func(t *testing.T) {
+		testExec(t, &Machine{code: m.code, detour: true})
+	})
+}
+
+func testExec(t *testing.T, m *Machine) {
+	t.Helper()
 	ws, err := run(t, m, func(b *program.Builder) {
 		b.Field("process.args")
 		b.Call(unix.SYS_EXECVE, b.Str("/bin/sh").Ptr(), b.Strs([]string{"sh", "-c", "exit 7"}).Ptr(), b.Strs(nil).Ptr())
@@ -112,5 +126,34 @@ func BenchmarkVforkTrue(b *testing.B) {
 			b.Fatal(err)
 		}
 		syscall.Wait4(p, nil, 0, nil)
+	}
+}
+
+// A clone that the kernel refuses is an error, by either way, and leaves no process.
+func TestCloneRefused(t *testing.T) {
+	m := machine(t)
+	var b program.Builder
+	b.Isolate()
+	p, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := program.Parse(p.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, detour := range []bool{false, true} {
+		c, err := (&Machine{code: m.code, detour: detour}).Start(&Request{Image: img, CgroupFD: int(null.Fd())})
+		if !errors.Is(err, unix.EBADF) {
+			t.Errorf("detour %t: got %v, %v, want EBADF: not a cgroup", detour, c, err)
+		}
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+			t.Errorf("detour %t: child %d is left, %v", detour, pid, err)
+		}
 	}
 }

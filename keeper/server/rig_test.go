@@ -62,8 +62,7 @@ func newRig(t testing.TB, args ...string) *rig {
 	r.changed = sync.NewCond(&r.mu)
 	r.launch = keeper.Launch{
 		Command: []string{exe, "keeper"}, Socket: r.dir + "/run/keeper.sock", StateDir: r.dir + "/state", LogFile: r.dir + "/keeper.log",
-		// A binary with the race detector has a C library, whose restartable sequences a raw child would inherit.
-		Environ: append(os.Environ(), "GLIBC_TUNABLES=glibc.pthread.rseq=0"),
+		Environ: os.Environ(),
 	}
 	r.begin()
 	t.Cleanup(func() {

@@ -1,0 +1,103 @@
+package spawn
+
+import (
+	"encoding/binary"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// detour is a clone by way of a helper process, for a caller whose threads have registered restartable sequences (rseq(2)): the C library does that
+// in a program that uses cgo, with the race detector for example. A child inherits the registration, and the kernel kills it when it writes to
+// that memory, which the child has not got. A process that shares its parent's memory does not inherit it (CLONE_VM). So such a helper
+// is cloned, clones the child as its own sibling (CLONE_PARENT), and ends, all in one vfork.
+//
+// The helper runs a program of three operations in front of the child's, in the same mapping. The child is born in the middle of it, finds
+// that it is the child, and jumps to its own.
+type detour struct {
+	mem []byte
+}
+
+// Places in the page.
+const (
+	detourOps    = program.HeaderSize
+	detourResult = detourOps + 3*program.OpSize
+)
+
+// newDetour writes the helper's program into mem. It clones with args, on behalf of a child whose first operation is at first and which reports on
+// the descriptor report.
+func newDetour(mem []byte, args *cloneArgs, report int, first uintptr) *detour {
+	le := binary.LittleEndian
+	base := uint64(uintptr(unsafe.Pointer(&mem[0])))
+	// CLONE_PARENT takes the exit signal from the helper.
+	args.flags |= unix.CLONE_PARENT
+	args.exitSignal = 0
+	le.PutUint64(mem, uint64(report))
+	op := func(i int) []byte {
+		b := mem[detourOps+i*program.OpSize:][:program.OpSize]
+		next := base + uint64(detourOps+(i+1)*program.OpSize)
+		le.PutUint64(b[80:], next)
+		le.PutUint64(b[88:], next)
+		return b
+	}
+	clone := op(0)
+	clone[0] = byte(program.Syscall)
+	le.PutUint32(clone[8:], unix.SYS_CLONE3)
+	le.PutUint64(clone[24:], uint64(uintptr(unsafe.Pointer(args))))
+	le.PutUint64(clone[32:], uint64(unsafe.Sizeof(*args)))
+	le.PutUint64(clone[72:], base+detourResult)
+	child := op(1)
+	child[0], child[1], child[2] = byte(program.Jump), byte(program.Equal), byte(program.Load64)
+	le.PutUint64(child[24:], base+detourResult)
+	le.PutUint64(child[32:], ^uint64(0))
+	le.PutUint64(child[88:], uint64(first))
+	end := op(2)
+	end[0] = byte(program.Syscall)
+	le.PutUint32(end[8:], unix.SYS_EXIT_GROUP)
+	return &detour{mem: mem}
+}
+
+// clone does what rawClone3 does. Preconditions: as cloneMasked leaves them; args are newDetour's.
+func (d *detour) clone(args *cloneArgs, code uintptr) (pid, errno uintptr) {
+	helper := &cloneArgs{flags: unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES, exitSignal: uint64(unix.SIGCHLD)}
+	pid, errno = rawClone3(unsafe.Pointer(helper), unsafe.Sizeof(*helper), code, uintptr(unsafe.Pointer(&d.mem[0])))
+	if errno != 0 {
+		return 0, errno
+	}
+	for {
+		if _, err := unix.Wait4(int(pid), nil, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	runtime.KeepAlive(args)
+	le := binary.LittleEndian
+	if child := le.Uint64(d.mem[detourResult:]); child != 0 {
+		return uintptr(child), 0
+	}
+	return 0, uintptr(le.Uint32(d.mem[12:])) // the helper's report
+}
+
+// registeredRseq says whether threads of this process have restartable sequences. It tries to register one.
+func registeredRseq() bool {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const (
+		size      = 32 // struct rseq, linux/rseq.h
+		signature = 0x73747261
+	)
+	// Not on a stack, which can move, nor on the heap, which is not the kernel's to write.
+	room, err := unix.Mmap(-1, 0, unix.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return true // which is always right, only slower
+	}
+	defer unix.Munmap(room)
+	at := uintptr(unsafe.Pointer(&room[0]))
+	_, _, e := unix.RawSyscall6(unix.SYS_RSEQ, at, size, 0, signature, 0, 0)
+	if e == 0 {
+		unix.RawSyscall6(unix.SYS_RSEQ, at, size, 1, signature, 0, 0) // RSEQ_FLAG_UNREGISTER
+	}
+	return e != 0 && e != unix.ENOSYS
+}
