@@ -35,7 +35,7 @@ func memory(t testing.TB, pid int) (pss, rss int) {
 	return get("Pss"), get("Rss")
 }
 
-// What 200 idle processes with a log each cost the keeper. The numbers are in docs/SPECIFICATION.md.
+// What 200 idle processes with a log each cost the keeper. The bound is the design's target.
 func TestMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector multiplies memory")

@@ -346,7 +346,7 @@ func TestFailedStart(t *testing.T) {
 			b.Call(unix.SYS_KILL, program.Num(0), program.Num(0)) // permitted, nothing
 			pid := b.Call(unix.SYS_GETPID).Result()
 			b.Call(unix.SYS_KILL, pid.Value(), program.Num(uint64(unix.SIGKILL)))
-			b.Call(unix.SYS_PAUSE)
+			b.Call(unix.SYS_PPOLL, program.Num(0), program.Num(0), program.Num(0), program.Num(0))
 		})
 		if _, err := r.Client.Start(r.ctx(), req); !errors.Is(err, keeper.ErrDied) {
 			t.Errorf("got %v", err)
@@ -485,7 +485,7 @@ func TestCanceledStart(t *testing.T) {
 	req := r.request("a", "")
 	req.Image = image(t, func(b *program.Builder) { // it hangs in its set-up
 		b.Call(unix.SYS_WRITE, b.Input("ready"), b.Str("x").Ptr(), program.Num(1))
-		b.Call(unix.SYS_PAUSE)
+		b.Call(unix.SYS_PPOLL, program.Num(0), program.Num(0), program.Num(0), program.Num(0))
 	})
 	req.Inputs = map[string]int{"ready": int(write.Fd())}
 	ctx, cancel := context.WithCancel(r.ctx())
