@@ -301,16 +301,24 @@ func (k *reader) all(t testing.TB) string {
 	return k.text.String()
 }
 
-// descriptors counts the keeper's descriptors.
+// descriptors lists the keeper's descriptors.
 func (r *rig) descriptors() []string {
 	r.t.Helper()
+	// What came with a request that was refused is closed right after the answer, and before the next request.
+	list, err := r.List(r.ctx())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, p := range list {
+		p.Close()
+	}
 	dir := fmt.Sprintf("/proc/%d/fd", r.Pid())
-	list, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	var out []string
-	for _, e := range list {
+	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			r.t.Fatal(err)

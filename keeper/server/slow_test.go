@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -163,7 +164,7 @@ func TestSubscriberIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	before := len(r.descriptors())
+	before := r.descriptors()
 	if _, err := r.Attach(r.ctx(), "a", keeper.Attachment{Stdout: file}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a regular file: %v", err)
 	}
@@ -173,7 +174,7 @@ func TestSubscriberIsRefused(t *testing.T) {
 	if _, err := r.Attach(r.ctx(), "b", keeper.Attachment{Stdout: file}); !errdefs.IsNotFound(err) {
 		t.Errorf("unknown process: %v", err)
 	}
-	if after := len(r.descriptors()); after != before {
-		t.Errorf("%d descriptors before, %d after", before, after)
+	if after := r.descriptors(); !slices.Equal(before, after) {
+		t.Errorf("descriptors before %q\nafter %q", before, after)
 	}
 }
