@@ -1,0 +1,46 @@
+// Package container has the verbs that work on containers: run, ps, logs, exec and the rest.
+//
+// It promises Docker's flags, output and exit statuses (docker/cli:docs/reference/run.md, "Exit status"), that `run` takes four requests and
+// nothing more, that a terminal is given back as it was found on every way out, and that a container which could not be started for a
+// reason on this side (an interrupt) is not left behind.
+//
+// Not for: what flags mean in a request (spec), or images (image).
+//
+// Tested by scripts against a server that plays the engine, and by the engine's own integration tests.
+package container
+
+import (
+	"context"
+
+	"github.com/spf13/pflag"
+
+	"strake/cli/client"
+	"strake/cli/command"
+)
+
+// Commands are the verbs of `strake container`, under the names they have there.
+func Commands() []command.Command {
+	return []command.Command{
+		Attach(), Create(), Diff(), Exec(), Inspect(), Kill(), Logs(), List("ls"), Pause(), Port(), Prune(), Remove(), Rename(), Restart(), Run(),
+		Start(), Stats(), Stop(), Top(), Unpause(), Update(), Wait(),
+	}
+}
+
+// path is the path of a container's endpoint.
+func path(name string, more ...string) string {
+	return client.Path(append([]string{"containers", name}, more...)...)
+}
+
+// each makes a verb that does one request for every container.
+func each(name, short string, complete command.Kind, setup func(fs *pflag.FlagSet) func(ctx context.Context, s *command.Session, container string) error) command.Command {
+	return command.Command{
+		Name: name, Path: "container " + name, Args: "[OPTIONS] CONTAINER [CONTAINER...]", Short: short, Min: 1, Max: -1,
+		Complete: []command.Kind{complete},
+		Setup: func(fs *pflag.FlagSet) command.Action {
+			do := setup(fs)
+			return func(ctx context.Context, s *command.Session, args []string) error {
+				return command.Each(s, args, func(c string) error { return do(ctx, s, c) })
+			}
+		},
+	}
+}
