@@ -60,12 +60,15 @@ func (c *compiler) oneAction(alts []int32) bool {
 	return true
 }
 
-// groupKey is the argument of an alternative that can be compared together with others on the same, or a number above all.
+// alone is the group of an alternative that can only be tested by itself.
+const alone = 6
+
+// groupKey is the argument of an alternative that can be compared together with others on the same, or alone.
 func (c *compiler) groupKey(alt int32, wide bool) int {
 	if conds := c.alts[alt].conds; len(conds) == 1 && conds[0].interval(wide) {
 		return int(conds[0].arg)
 	}
-	return 6
+	return alone
 }
 
 // conflicts refuses the same conditions with two actions, and, as libseccomp does, fewer conditions that come after more.
@@ -93,7 +96,7 @@ func (c *compiler) compare(x, y int32, wide bool) int {
 	a, b := c.alts[x].conds, c.alts[y].conds
 	for i := range min(len(a), len(b)) {
 		p, q := a[i].width(wide), b[i].width(wide)
-		if d := cmp.Compare(q.priority(wide), p.priority(wide)); d != 0 {
+		if d := cmp.Compare(q.priority(), p.priority()); d != 0 {
 			return d
 		}
 		if p.op == opLT || p.op == opLE {
@@ -122,11 +125,7 @@ func (c cond) datum() uint64 {
 }
 
 // priority orders conditions on different arguments or with different operators.
-func (c cond) priority(wide bool) int {
-	high := 0
-	if wide && (c.op != opMasked || c.a>>32 != 0) {
-		high = 1
-	}
+func (c cond) priority() int {
 	rank := 3
 	switch c.op {
 	case opLT, opLE:
@@ -134,7 +133,7 @@ func (c cond) priority(wide bool) int {
 	case opGT, opGE:
 		rank = 1
 	}
-	return (2*int(c.arg)+high)*4 + rank
+	return 4*int(c.arg) + rank
 }
 
 // interval says whether the condition is a set of few intervals of the low half of the argument, if the high half is zero, and constant

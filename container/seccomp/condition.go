@@ -14,7 +14,7 @@ func (c *compiler) conditions(a *assembler, b *block) ref {
 		last := &c.alts[order[begin]]
 		yes := actionRef(last.act)
 		key := c.groupKey(order[begin], b.wide)
-		if key == 6 {
+		if key == alone {
 			no = a.all(last.conds, b.wide, yes, no)
 			end = begin
 			continue
@@ -147,7 +147,7 @@ func (c *compiler) union(a *assembler, alts []int32, wide bool, yes, no ref) ref
 		s.add(uint32(covered), no, 1)
 	}
 	arg := c.alts[alts[0]].conds[0].arg
-	r := a.tree(s)
+	r := a.tree(s, 1<<32)
 	if r != yes && r != no {
 		r = a.load(low(arg), r)
 	}

@@ -104,18 +104,47 @@ func (a *assembler) before(code uint16, k uint32, to ref) ref {
 	return ref(a.emit(unix.SockFilter{Code: code, K: k}))
 }
 
-// tree puts a search for the accumulator's value before the program. It weighs the ranges, so that those that matter are found first.
-func (a *assembler) tree(s []span) ref {
-	switch {
-	case len(s) == 1:
-		return s[0].to
-	case len(s) == 3 && s[0].to == s[2].to && s[2].start == s[1].start+1:
-		return a.jump(opJEQ, s[1].start, s[1].to, s[0].to)
+// tree puts a search for the accumulator's value before the program, among ranges of which the last ends before end. It weighs the ranges, so
+// that those that matter are found first.
+func (a *assembler) tree(s []span, end uint64) ref {
+	if r, ok := a.leaf(s, end); ok {
+		return r
 	}
 	mid := split(s)
-	above := a.tree(s[mid:])
-	below := a.tree(s[:mid])
+	above := a.tree(s[mid:], end)
+	below := a.tree(s[:mid], uint64(s[mid].start))
 	return a.jump(opJGE, s[mid].start, above, below)
+}
+
+// leaf searches among ranges that all lead to one place but for at most two single values: one comparison for each of those is less code than
+// cutting the ranges in halves, and no slower.
+func (a *assembler) leaf(s []span, end uint64) (ref, bool) {
+	if len(s) > 5 {
+		return 0, false
+	}
+	var single [2]*span
+	singles := 0
+	rest := s[0].to
+	for i := range s {
+		next := end
+		if i+1 < len(s) {
+			next = uint64(s[i+1].start)
+		}
+		switch isSingle := next-uint64(s[i].start) == 1; {
+		case s[i].to == rest:
+		case isSingle && singles < 2:
+			single[singles] = &s[i]
+			singles++
+		case i == 1 && singles == 0 && s[1].start-s[0].start == 1:
+			single[0], singles, rest = &s[0], 1, s[1].to
+		default:
+			return 0, false
+		}
+	}
+	for _, one := range single[:singles] {
+		rest = a.jump(opJEQ, one.start, one.to, rest)
+	}
+	return rest, true
 }
 
 // split is where to cut two or more spans into halves of the same weight.
@@ -167,7 +196,7 @@ func (c *compiler) emit() ([]unix.SockFilter, error) {
 		for _, s := range g.spans {
 			c.place(a, s.to)
 		}
-		roots[i] = a.tree(g.spans)
+		roots[i] = a.tree(g.spans, 1<<32)
 		if roots[i]&refKind != refAction {
 			roots[i] = a.load(offsetNr, roots[i])
 		}

@@ -147,24 +147,33 @@ func (r *reference) stub(a refABI) (uint32, bool) {
 	return a.base + last, last > 0
 }
 
+// unknown says whether a number without rules answers ENOSYS.
+func (r *reference) unknown(a refABI, nr uint32) bool {
+	after, ok := r.stub(a)
+	return ok && nr > after && (a.name != specs.ArchARM || nr < 0x0f0000 || nr > r.lastPrivate)
+}
+
+// abi is the ABI of the profile that a call belongs to.
+func (r *reference) abi(c call) (refABI, bool) {
+	for _, a := range refABIs[r.native] {
+		x32 := c.arch == unix.AUDIT_ARCH_X86_64 && c.nr&0x40000000 != 0
+		if a.audit == c.arch && x32 == (a.name == specs.ArchX32) && r.listed(a) {
+			return a, true
+		}
+	}
+	return refABI{}, false
+}
+
 const refENOSYS = 0x00050000 | uint32(unix.ENOSYS)
 
 // value is what the filter must answer.
 func (r *reference) value(c call) uint32 {
-	for _, a := range refABIs[r.native] {
-		if a.audit != c.arch || !r.listed(a) {
-			continue
-		}
-		if c.arch == unix.AUDIT_ARCH_X86_64 && (c.nr&0x40000000 != 0) != (a.name == specs.ArchX32) {
-			continue
-		}
+	if a, ok := r.abi(c); ok {
 		if v, ok := r.rules(a, c); ok {
 			return v
 		}
-		if after, ok := r.stub(a); ok && c.nr > after {
-			if a.name != specs.ArchARM || c.nr < 0x0f0000 || c.nr > r.lastPrivate {
-				return refENOSYS
-			}
+		if r.unknown(a, c.nr) {
+			return refENOSYS
 		}
 		if c.nr&0x80000000 != 0 && a.name == specs.ArchX86_64 && !slices.Contains(r.cfg.Architectures, specs.ArchX32) {
 			return 0

@@ -173,12 +173,12 @@ func (c *compiler) add(at *cell, from, to, act int32) {
 	}
 }
 
-// alternatives appends the alternatives that the conditions of rule i stand for.
+// alternatives appends the alternatives that the conditions of rule i stand for; none, if they hold always.
 func (c *compiler) alternatives(i int, args []specs.LinuxSeccompArg, act int32) error {
 	if len(args) == 0 {
 		return nil
 	}
-	conds := make([]cond, len(args))
+	conds := c.newConds(len(args))[:0]
 	var seen, twice uint8
 	for j := range args {
 		a := &args[j]
@@ -192,20 +192,40 @@ func (c *compiler) alternatives(i int, args []specs.LinuxSeccompArg, act int32) 
 		bit := uint8(1) << a.Index
 		twice |= seen & bit
 		seen |= bit
-		conds[j] = cond{arg: uint8(a.Index), op: op, a: a.Value}
+		cd := cond{arg: uint8(a.Index), op: op, a: a.Value}
 		if op == opMasked {
-			conds[j].b = a.ValueTwo & a.Value
+			cd.b = a.ValueTwo & a.Value
 		}
+		conds = append(conds, cd)
 	}
+	// A mask of nothing always holds. Like libseccomp, take such a condition for none: what is left without one counts as a rule without.
+	none := func(cd cond) bool { return cd.op == opMasked && cd.a == 0 }
 	if twice != 0 {
+		if slices.ContainsFunc(conds, none) {
+			return nil
+		}
 		for j := range conds {
 			c.alts = append(c.alts, alternative{conds: conds[j : j+1 : j+1], act: act, rule: int32(i)})
 		}
 		return nil
 	}
+	conds = slices.DeleteFunc(conds, none)
+	if len(conds) == 0 {
+		return nil
+	}
 	sortByArg(conds)
 	c.alts = append(c.alts, alternative{conds: conds, act: act, rule: int32(i)})
 	return nil
+}
+
+// newConds is room for n conditions.
+func (c *compiler) newConds(n int) []cond {
+	if len(c.room) < n {
+		c.room = make([]cond, 64+n)
+	}
+	conds := c.room[:n:n]
+	c.room = c.room[n:]
+	return conds
 }
 
 func sortByArg(conds []cond) {
@@ -219,10 +239,12 @@ func (c *compiler) muxed(t *table, row *syscallRow, from, to, act int32, rule in
 	number := cond{op: opEQ, a: call}
 	first := int32(len(c.alts))
 	if from == to {
-		c.alts = append(c.alts, alternative{conds: []cond{number}, act: act, rule: int32(rule)})
+		conds := c.newConds(1)
+		conds[0] = number
+		c.alts = append(c.alts, alternative{conds: conds, act: act, rule: int32(rule)})
 	}
 	for alt := from; alt < to; alt++ {
-		conds := []cond{number}
+		conds := append(c.newConds(1 + len(c.alts[alt].conds))[:0], number)
 		for _, cd := range c.alts[alt].conds {
 			if cd.arg != 0 {
 				conds = append(conds, cd)
