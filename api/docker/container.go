@@ -172,7 +172,8 @@ func (s *server) waitContainer(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := container.WaitResponse{StatusCode: int64(status.Code)}
-	if status.Error != "" {
+	// A container that did not start has a status and its own error; the wait has not failed.
+	if status.Error != "" && status.Code == 0 {
 		out.Error = &container.WaitExitError{Message: status.Error}
 	}
 	if !answered {

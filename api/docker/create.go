@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -63,6 +64,12 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	id, warnings, err := s.Engine.Create(r.Context(), spec)
+	if errdefs.IsNotFound(err) {
+		// Clients take 404 for a missing image and pull it. If it is something else that is missing, pulling does not help.
+		if _, rerr := s.Images.Resolve(r.Context(), spec.Image); rerr == nil {
+			return invalid("%v", err)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -80,6 +87,16 @@ func normalize(req *container.CreateRequest) {
 		h.NetworkMode = "bridge"
 		if req.NetworkDisabled {
 			h.NetworkMode = "none"
+		}
+	}
+	if n := req.NetworkingConfig; n != nil && n.EndpointsConfig["default"] != nil {
+		n.EndpointsConfig[string(h.NetworkMode)] = n.EndpointsConfig["default"]
+		delete(n.EndpointsConfig, "default")
+	}
+	if n := req.NetworkingConfig; n != nil {
+		// Clients send an empty entry for modes that are no networks.
+		for _, mode := range []string{"none", "host", "default"} {
+			delete(n.EndpointsConfig, mode)
 		}
 	}
 	if h.ShmSize == 0 {

@@ -1,7 +1,7 @@
 package docker
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,7 +49,7 @@ func contentType(tty bool, v version) string {
 // hijacked is a connection that has been taken over from HTTP.
 type hijacked struct {
 	net.Conn
-	in *bufio.Reader
+	in io.Reader
 }
 
 // Read reads what the client sends, beginning with what HTTP had read already.
@@ -81,7 +81,14 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 		conn.Close()
 		return nil, errAnswered
 	}
-	return &hijacked{Conn: conn, in: rw.Reader}, nil
+	// The server's own reader would cancel the request's context at the end of the input, which is no more than the client's
+	// saying that it has nothing to add.
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		conn.Close()
+		return nil, errAnswered
+	}
+	return &hijacked{Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn)}, nil
 }
 
 // streams connects a client with a process.
@@ -132,7 +139,10 @@ func (s *server) attachContainer(w http.ResponseWriter, r *request) error {
 		Streams: h.streams(tty, stdin && stream, r.flag("stdout"), r.flag("stderr")), Logs: r.flag("logs"), Stream: stream,
 	}
 	opt.DetachKeys = keys
-	if err := s.Engine.Attach(r.Context(), name, opt); err != nil && !errors.Is(err, net.ErrClosed) {
+	var exec *engine.ExecError
+	err = s.Engine.Attach(r.Context(), name, opt)
+	// What kept a container from starting is the answer to the start.
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.As(err, &exec) {
 		s.tell(h, tty, err)
 	}
 	return errAnswered

@@ -1,0 +1,242 @@
+package test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestVerbs(t *testing.T) {
+	r := start(t)
+	eq := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+	}
+	eq("run", r.ok("run", "--rm", "--name", "one", "--hostname", "h", "box", "sh", "-c", "hostname; echo $$"), "h\n1\n")
+	eq("image", strings.Fields(r.ok("images", "--format", "{{.Repository}}:{{.Tag}}"))[0], "box:latest")
+	id := strings.TrimSpace(r.ok("run", "-d", "--name", "web", "-e", "A=b", "-w", "/tmp", "-m", "32m", "--pids-limit", "30", "--label", "k=v", "box", "sh", "-c", "echo out; echo err >&2; exec sleep 1000"))
+	eq("ps", r.ok("ps", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}"), id+" web running\n")
+	eq("ps filter", r.ok("ps", "-q", "--no-trunc", "--filter", "label=k=v"), id+"\n")
+	eq("exec", r.ok("exec", "-e", "C=d", "web", "sh", "-c", "echo $A $C; pwd"), "b d\n/tmp\n")
+	eq("exec -u", r.ok("exec", "-u", "5:6", "web", "id", "-u"), "5\n")
+	// CVE-2016-3697: a user whose name is a number.
+	eq("exec -u 1000", r.ok("exec", "-u", "1000", "web", "id", "-u"), "1000\n")
+	r.until("the log", 5*time.Second, func() bool { got := r.docker("logs", "web"); return got.out == "out\n" && got.err == "err\n" })
+	eq("inspect", r.ok("inspect", "-f", "{{.State.Status}} {{.HostConfig.Memory}} {{.Config.WorkingDir}}", "web"), "running 33554432 /tmp\n")
+	if got := r.ok("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}"); !strings.HasPrefix(got, "web ") || !strings.Contains(got, "/ 32MiB 1") {
+		t.Errorf("stats: got %q, want 1 process below 32MiB", got)
+	}
+	if got := r.ok("top", "web"); !strings.Contains(got, "sleep 1000") {
+		t.Errorf("top: got %q", got)
+	}
+	r.ok("pause", "web")
+	eq("paused", r.ok("ps", "--format", "{{.State}}"), "paused\n")
+	r.ok("unpause", "web")
+	r.ok("rename", "web", "web2")
+	r.ok("restart", "-t", "0", "web2")
+	eq("restarted", r.ok("ps", "--format", "{{.Names}} {{.State}}"), "web2 running\n")
+	r.ok("stop", "-t", "0", "web2")
+	eq("stopped", r.ok("ps", "-a", "--format", "{{.State}}"), "exited\n")
+	r.ok("start", "web2")
+	r.ok("kill", "-s", "KILL", "web2") // PID 1 has no handler for TERM
+	eq("wait", r.ok("wait", "web2"), "137\n")
+	r.ok("rm", "web2")
+	eq("create", r.ok("ps", "-aq"), "")
+	r.ok("create", "--name", "later", "box", "echo", "started")
+	eq("start -a", r.ok("start", "-a", "later"), "started\n")
+	eq("diff", r.ok("diff", "later"), "")
+	r.ok("rm", "later")
+	r.ok("tag", "box", "other:tag")
+	r.ok("rmi", "other:tag")
+	r.ok("history", "box")
+	saved := filepath.Join(r.dir, "box.tar")
+	r.ok("save", "-o", saved, "box")
+	r.ok("rmi", "box")
+	r.ok("load", "-i", saved)
+	eq("loaded", r.ok("run", "--rm", "box", "echo", "again"), "again\n")
+	r.ok("version")
+	r.ok("info")
+	r.ok("system", "df")
+	r.ok("volume", "create", "v")
+	r.ok("run", "--rm", "-v", "v:/v", "box", "sh", "-c", "echo kept > /v/f")
+	eq("volume", r.ok("run", "--rm", "-v", "v:/v:ro", "box", "cat", "/v/f"), "kept\n")
+	r.ok("volume", "rm", "v")
+	eq("tmpfs and read-only", r.docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "box", "sh", "-c", "touch /tmp/a && touch /b").err, "touch: /b: Read-only file system\n")
+	eq("init", r.ok("run", "--rm", "--init", "box", "sh", "-c", "echo $$"), "2\n")
+}
+
+// TestExitCodes is the table of docker run: 125 the engine's fault, 126 and 127 the command's, else the process's own.
+func TestExitCodes(t *testing.T) {
+	r := start(t)
+	for _, c := range []struct {
+		args []string
+		code int
+		text string
+	}{
+		{[]string{"run", "--rm", "box", "sh", "-c", "exit 7"}, 7, ""},
+		{[]string{"run", "--rm", "--init", "box", "sh", "-c", "kill -9 $$"}, 137, ""},
+		{[]string{"run", "--rm", "box", "nothing"}, 127, `exec: "nothing": executable file not found in $PATH`},
+		{[]string{"run", "--rm", "box", "/etc"}, 126, "permission denied"},
+		{[]string{"run", "--rm", "box", "/etc/passwd"}, 126, "permission denied"},
+		{[]string{"run", "--rm", "-m", "1k", "box", "true"}, 125, "Minimum memory limit allowed is"},
+		{[]string{"run", "--rm", "--cap-add", "FLY", "box", "true"}, 125, "FLY"},
+		{[]string{"run", "--rm", "--network", "nowhere", "box", "true"}, 125, "network nowhere not found"},
+		{[]string{"run", "--rm", "--network", "container:nobody", "box", "true"}, 125, "No such container: nobody"},
+		{[]string{"run", "--rm", "-u", "nobody-here", "box", "true"}, 125, "nobody-here"},
+		{[]string{"run", "--rm", "-u", "4294967295", "box", "true"}, 125, ""},
+		{[]string{"run", "--rm", "--mount", "type=bind,src=/does/not/exist,dst=/d", "box", "true"}, 125, "/does/not/exist"},
+		{[]string{"run", "--rm", "-v", "/:/", "box", "true"}, 125, "'/'"},
+		{[]string{"run", "--rm", "-v", "/a:/b:nonsense", "box", "true"}, 125, "nonsense"},
+		{[]string{"run", "--rm", "--name", "-bad", "box", "true"}, 125, "-bad"},
+		{[]string{"run", "--rm", "--name", "a/b", "box", "true"}, 125, "a/b"},
+		{[]string{"run", "--rm", "--security-opt", "nonsense", "box", "true"}, 125, "nonsense"},
+		{[]string{"run", "--rm", "--cpus", "0.001", "box", "true"}, 125, ""},
+		{[]string{"run", "--rm", "--cpuset-cpus", "999", "box", "true"}, 125, "cpu"},
+		{[]string{"run", "--restart", "sometimes", "box", "true"}, 125, "sometimes"},
+		{[]string{"run", "--rm", "--log-driver", "smoke", "box", "true"}, 125, "smoke"},
+		{[]string{"run", "--rm", "--sysctl", "kernel.panic=1", "box", "true"}, 125, "kernel.panic"},
+		{[]string{"run", "--rm", "--device", "/dev/none-such", "box", "true"}, 127, "/dev/none-such"},
+		{[]string{"run", "--rm", "--runtime", "rust", "box", "true"}, 125, "rust"},
+		{[]string{"run", "--rm", "UPPER", "true"}, 125, "lowercase"},
+		{[]string{"run", "--rm", "--pull", "never", "absent", "true"}, 125, "No such image: absent"},
+		{[]string{"exec", "nobody", "true"}, 1, "No such container: nobody"},
+		{[]string{"rmi", "absent"}, 1, "No such image: absent"},
+		{[]string{"rm", "nobody"}, 1, "No such container: nobody"},
+	} {
+		got := r.docker(c.args...)
+		if got.code != c.code || !strings.Contains(got.err, c.text) {
+			t.Errorf("docker %s: status %d, %q; want status %d with %q", strings.Join(c.args, " "), got.code, got.err, c.code, c.text)
+		}
+	}
+	if left := r.ok("ps", "-aq"); left != "" {
+		t.Errorf("containers left: %q", left)
+	}
+}
+
+// TestBadArchives feeds damaged and hostile archives.
+func TestBadArchives(t *testing.T) {
+	r := start(t)
+	saved := filepath.Join(r.dir, "box.tar")
+	r.ok("save", "-o", saved, "box")
+	whole, err := os.ReadFile(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ok("rmi", "box")
+	for name, raw := range map[string][]byte{
+		"truncated": whole[:len(whole)/2], "empty": {}, "noise": []byte(strings.Repeat("noise", 1000)),
+		"wrong digest": []byte(strings.Replace(string(whole), "busybox", "busyboy", 1)),
+	} {
+		file := filepath.Join(r.dir, "bad.tar")
+		if err := os.WriteFile(file, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.docker("load", "-i", file); got.code == 0 || strings.Count(strings.TrimSpace(got.err), "\n") > 2 {
+			t.Errorf("%s: status %d, %q, %q; want one clear error", name, got.code, got.out, got.err)
+		}
+		if got := r.ok("images", "-aq"); got != "" {
+			t.Errorf("%s: images %q", name, got)
+		}
+	}
+}
+
+func TestConflicts(t *testing.T) {
+	r := start(t)
+	r.ok("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", "box", "sleep", "1000")
+	if got := r.docker("run", "--name", "web", "box", "true"); got.code != 125 || !strings.Contains(got.err, `The container name "/web" is already in use`) {
+		t.Errorf("name taken: %+v", got)
+	}
+	port := strings.TrimSpace(r.ok("port", "web", "80"))
+	if got := r.docker("run", "--rm", "-p", port+":81", "box", "true"); got.code != 125 || !strings.Contains(got.err, port[strings.LastIndex(port, ":")+1:]) {
+		t.Errorf("port taken: %+v", got)
+	}
+	if got := r.docker("rmi", "box"); got.code != 1 || !strings.Contains(got.err, "is using") {
+		t.Errorf("image in use: %+v", got)
+	}
+	if got := r.docker("rm", "web"); got.code != 1 || !strings.Contains(got.err, "running") {
+		t.Errorf("remove while it runs: %+v", got)
+	}
+	r.ok("rm", "-f", "web")
+}
+
+// TestNetwork sends packets: between containers by name, from this host to a published port, and from a shared namespace.
+func TestNetwork(t *testing.T) {
+	r := start(t)
+	r.ok("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", "box", "sh", "-c", `while true; do printf 'HTTP/1.0 200 OK\r\n\r\nhello\n' | nc -l -p 80; done`)
+	addr := strings.TrimSpace(r.ok("port", "web", "80"))
+	get := func(url string) string {
+		resp, err := (&http.Client{Timeout: 5 * time.Second}).Get(url)
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return string(body)
+	}
+	r.until("the published port", 10*time.Second, func() bool { return get("http://"+addr) == "hello\n" })
+	if got := r.ok("run", "--rm", "box", "wget", "-qO-", "http://web"); got != "hello\n" {
+		t.Errorf("by name: %q", got)
+	}
+	if got := r.ok("run", "--rm", "--network", "container:web", "box", "wget", "-qO-", "http://127.0.0.1"); got != "hello\n" {
+		t.Errorf("in the same namespace: %q", got)
+	}
+	if got := r.ok("run", "--rm", "--network", "none", "box", "sh", "-c", "ip -o link | wc -l"); got != "1\n" {
+		t.Errorf("no network: %q interfaces", got)
+	}
+	r.ok("network", "create", "apart")
+	if got := r.docker("run", "--rm", "--network", "apart", "box", "wget", "-T", "2", "-qO-", "http://web"); got.code == 0 {
+		t.Errorf("from another network: %q", got.out)
+	}
+	r.ok("network", "rm", "apart")
+	r.ok("rm", "-f", "web")
+}
+
+// TestEngineKilled kills the engine ten times while containers write: no container stops, no line is missing, every exit status is
+// right. Then it kills the keeper.
+func TestEngineKilled(t *testing.T) {
+	const containers, count = 50, 1000
+	r := start(t)
+	for i := range containers {
+		r.ok("run", "-d", "--name", "c"+strconv.Itoa(i), "--network", "none", "box", "sh", "-c",
+			fmt.Sprintf("i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; [ $((i%%100)) = 0 ] && sleep 1; done; exit %d", count, i%5))
+	}
+	for range 10 {
+		r.kill()
+		r.launch()
+	}
+	for i := range containers {
+		name := "c" + strconv.Itoa(i)
+		if got, want := strings.TrimSpace(r.ok("wait", name)), strconv.Itoa(i%5); got != want {
+			t.Errorf("%s: exit status %s, want %s", name, got, want)
+		}
+		if got, want := r.ok("logs", name), lines("line ", count); got != want {
+			t.Errorf("%s: %d bytes of log, want %d", name, len(got), len(want))
+		}
+		if got := r.ok("inspect", "-f", "{{.RestartCount}}", name); got != "0\n" {
+			t.Errorf("%s: restarted %s", name, got)
+		}
+	}
+	r.ok("run", "-d", "--name", "survivor", "box", "sh", "-c", "trap 'exit 9' TERM; while true; do sleep 0.1; done")
+	pid := r.ok("inspect", "-f", "{{.State.Pid}}", "survivor")
+	old := r.keeper()
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.until("a new keeper", 20*time.Second, func() bool { return r.docker("exec", "survivor", "true").code == 0 })
+	if now := r.ok("inspect", "-f", "{{.State.Pid}}", "survivor"); now != pid || r.keeper() == old {
+		t.Errorf("the container changed from pid %s to %s", pid, now)
+	}
+	r.ok("kill", "-s", "TERM", "survivor")
+	if got := strings.TrimSpace(r.ok("wait", "survivor")); got != "9" {
+		t.Errorf("survivor: exit status %s, want 9", got)
+	}
+}

@@ -1,0 +1,296 @@
+// Package test drives the built binaries as their users do: with the docker client, over the socket, with kill -9. It needs root, the
+// binaries in $STRAKE_BIN, /bin/busybox, and a docker client.
+package test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// rig is an engine with roots of its own.
+type rig struct {
+	t      testing.TB
+	dir    string
+	bin    string
+	engine *exec.Cmd
+	before []string
+}
+
+// start makes an engine with an image called box. Whatever is left on the host at the end fails the test.
+func start(t testing.TB) *rig {
+	t.Helper()
+	bin := os.Getenv("STRAKE_BIN")
+	switch {
+	case bin == "":
+		t.Skip("needs STRAKE_BIN, the directory of the built binaries (make test sets it)")
+	case os.Geteuid() != 0:
+		t.Skip("needs root")
+	}
+	for _, need := range []string{"/bin/busybox", "docker"} {
+		if _, err := exec.LookPath(need); err != nil {
+			t.Skipf("needs %s", need)
+		}
+	}
+	// Socket paths are short by nature (unix(7)), names of test directories are not.
+	dir, err := os.MkdirTemp("", "strake-it-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, dir: dir, bin: bin, before: host(t)}
+	t.Cleanup(r.end)
+	r.launch()
+	r.importImage()
+	return r
+}
+
+func (r *rig) socket() string { return filepath.Join(r.dir, "s.sock") }
+
+// launch starts the engine and waits until it listens.
+func (r *rig) launch() {
+	r.t.Helper()
+	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer log.Close()
+	rd, wr, err := os.Pipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer rd.Close()
+	cmd := exec.Command(filepath.Join(r.bin, "straked"), r.roots("--ready-fd", "3")...)
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{wr}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	wr.Close()
+	rd.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if n, err := rd.Read(make([]byte, 1)); n != 1 {
+		r.t.Fatalf("the engine does not get ready: %v\n%s", err, r.log())
+	}
+	r.engine = cmd
+}
+
+func (r *rig) roots(more ...string) []string {
+	return append([]string{"--data-root", filepath.Join(r.dir, "data"), "--exec-root", filepath.Join(r.dir, "run"), "-H", "unix://" + r.socket()}, more...)
+}
+
+func (r *rig) log() string {
+	raw, _ := os.ReadFile(filepath.Join(r.dir, "log"))
+	return string(raw)
+}
+
+// kill ends the engine without warning.
+func (r *rig) kill() {
+	r.t.Helper()
+	r.engine.Process.Kill()
+	r.engine.Wait()
+}
+
+// end takes everything down and compares the host with what it was.
+func (r *rig) end() {
+	if r.engine != nil {
+		r.engine.Process.Signal(syscall.SIGTERM)
+		done := make(chan struct{})
+		go func() { r.engine.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(30 * time.Second):
+			r.engine.Process.Kill()
+			<-done
+		}
+	}
+	if out, err := exec.Command(filepath.Join(r.bin, "straked"), r.roots("--teardown")...).CombinedOutput(); err != nil {
+		r.t.Errorf("teardown: %v\n%s", err, out)
+	}
+	if r.t.Failed() {
+		r.t.Logf("log of the engine:\n%s", tail(r.log(), 4000))
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	var left []string
+	for {
+		left = slices.DeleteFunc(host(r.t), func(s string) bool { return slices.Contains(r.before, s) })
+		if len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+		runtimeYield()
+	}
+	if len(left) > 0 {
+		r.t.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
+	}
+	os.RemoveAll(r.dir)
+}
+
+// runtimeYield lets the kernel finish what it does in the background (network namespaces end in a worker).
+func runtimeYield() { exec.Command("/bin/busybox", "usleep", "50000").Run() }
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return s[len(s)-n:]
+	}
+	return s
+}
+
+// host lists what a container engine can leave on a machine.
+func host(t testing.TB) (list []string) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) > 4 {
+			list = append(list, "mount "+f[4])
+		}
+	}
+	filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(p, "strake") {
+			list = append(list, "cgroup "+p)
+		}
+		return nil
+	})
+	if ifs, err := net.Interfaces(); err == nil {
+		for _, i := range ifs {
+			list = append(list, "interface "+i.Name)
+		}
+	}
+	if out, err := exec.Command("nft", "list", "tables").Output(); err == nil {
+		for line := range strings.Lines(string(out)) {
+			list = append(list, "nftables "+strings.TrimSpace(line))
+		}
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		raw, err := os.ReadFile(p)
+		if err == nil && (bytes.Contains(raw, []byte("straked")) || bytes.Contains(raw, []byte("strake-runtime"))) {
+			list = append(list, "process "+strings.ReplaceAll(string(raw), "\x00", " "))
+		}
+	}
+	return list
+}
+
+// importImage makes box from busybox.
+func (r *rig) importImage() {
+	r.t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	box, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	add := func(h tar.Header, body []byte) {
+		h.Size = int64(len(body))
+		if err := w.WriteHeader(&h); err != nil {
+			r.t.Fatal(err)
+		}
+		w.Write(body)
+	}
+	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp", "etc", "root"} {
+		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
+	}
+	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, box)
+	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"))
+	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test") {
+		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
+	}
+	w.Close()
+	cmd := r.command("import", "--change", `CMD ["sh"]`, "-", "box")
+	cmd.Stdin = &b
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("import: %v\n%s\n%s", err, out, r.log())
+	}
+}
+
+func (r *rig) command(args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	r.t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+r.socket(), "DOCKER_CONFIG="+r.dir)
+	return cmd
+}
+
+// result is what a command printed and how it ended.
+type result struct {
+	out, err string
+	code     int
+}
+
+// docker runs the client.
+func (r *rig) docker(args ...string) result {
+	r.t.Helper()
+	cmd := r.command(args...)
+	var out, errw bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errw
+	err := cmd.Run()
+	if err != nil && cmd.ProcessState == nil {
+		r.t.Fatal(err)
+	}
+	return result{out.String(), errw.String(), cmd.ProcessState.ExitCode()}
+}
+
+// ok runs the client and expects success.
+func (r *rig) ok(args ...string) string {
+	r.t.Helper()
+	got := r.docker(args...)
+	if got.code != 0 {
+		r.t.Fatalf("docker %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out, got.err)
+	}
+	return got.out
+}
+
+// client speaks to the socket directly.
+func (r *rig) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", r.socket())
+	}}}
+}
+
+// keeper is the keeper's pid.
+func (r *rig) keeper() int {
+	r.t.Helper()
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		raw, err := os.ReadFile(p)
+		if err == nil && bytes.Contains(raw, []byte("keeper")) && bytes.Contains(raw, []byte(r.dir)) {
+			if m := regexp.MustCompile(`/proc/(\d+)/`).FindStringSubmatch(p); m != nil {
+				pid, _ := strconv.Atoi(m[1])
+				return pid
+			}
+		}
+	}
+	r.t.Fatal("no keeper runs")
+	return 0
+}
+
+// until waits for a condition of another process.
+func (r *rig) until(what string, limit time.Duration, cond func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(limit); !cond(); runtimeYield() {
+		if time.Now().After(end) {
+			r.t.Fatalf("%s: not within %s", what, limit)
+		}
+	}
+}
+
+func lines(prefix string, n int) string {
+	var b strings.Builder
+	for i := 1; i <= n; i++ {
+		fmt.Fprintf(&b, "%s%d\n", prefix, i)
+	}
+	return b.String()
+}
