@@ -110,6 +110,7 @@ type Network struct {
 	Created    string
 	Scope      string
 	Driver     string
+	EnableIPv4 *bool
 	EnableIPv6 bool
 	Internal   bool
 	Labels     map[string]string

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,4 +119,22 @@ func Timestamp(s string, now time.Time) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%q: want a duration (42m), a date and time (2006-01-02T15:04:05Z) or seconds since 1970", s)
+}
+
+// AddFilter adds a condition, as KEY=VALUE.
+func (l *Listing) AddFilter(condition string) { l.filters = append(l.filters, condition) }
+
+// Joined writes labels as one text, sorted.
+func Joined(labels map[string]string) string {
+	list := make([]string, 0, len(labels))
+	for k, v := range labels {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return strings.Join(list, ",")
+}
+
+// SortBy sorts rows by a text.
+func SortBy[T any](rows []T, key func(T) string) {
+	slices.SortStableFunc(rows, func(a, b T) int { return strings.Compare(key(a), key(b)) })
 }

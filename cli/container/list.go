@@ -113,7 +113,7 @@ func containerRow(c *api.Container, l *command.Listing, now time.Time) row {
 	r := row{
 		ID: l.ID(c.ID), Image: c.Image, State: c.State, Status: c.Status, Ports: portList(c.Ports), labels: c.Labels,
 		CreatedAt: time.Unix(c.Created, 0).String(), RunningFor: format.Duration(now.Sub(time.Unix(c.Created, 0))) + " ago",
-		Labels: labelList(c.Labels), Size: format.Size(c.SizeRw, 3),
+		Labels: command.Joined(c.Labels), Size: format.Size(c.SizeRw, 3),
 	}
 	if c.SizeRootFs > 0 {
 		r.Size += " (virtual " + format.Size(c.SizeRootFs, 3) + ")"
@@ -158,15 +158,6 @@ func containerRow(c *api.Container, l *command.Listing, now time.Time) row {
 	r.Command, r.Names, r.Mounts, r.Networks = strconv.Quote(line), strings.Join(names, ","), strings.Join(mounts, ","), strings.Join(networks, ",")
 	r.LocalVolumes = strconv.Itoa(local)
 	return r
-}
-
-func labelList(labels map[string]string) string {
-	list := make([]string, 0, len(labels))
-	for k, v := range labels {
-		list = append(list, k+"="+v)
-	}
-	sort.Strings(list)
-	return strings.Join(list, ",")
 }
 
 // portList shows ports, neighbours as ranges: "0.0.0.0:80-81->80-81/tcp, 443/tcp".
