@@ -55,6 +55,7 @@ type Health struct {
 type HostConfig struct {
 	Binds           []string                 `json:",omitempty"`
 	ContainerIDFile string                   `json:",omitempty"`
+	Links           []string                 `json:",omitempty"`
 	LogConfig       *LogConfig               `json:",omitempty"`
 	NetworkMode     string                   `json:",omitempty"`
 	PortBindings    map[string][]PortBinding `json:",omitempty"`

@@ -20,6 +20,9 @@ func (f *Flags) putNetworks(r *api.CreateRequest, _ Source) error {
 		}
 	}
 	h.DNS = f.dns
+	if len(f.networks) == 0 || f.networks[0] == "bridge" || f.networks[0] == "default" {
+		h.Links = f.links
+	}
 	for _, a := range f.addHost {
 		host, err := extraHost(a)
 		if err != nil {
@@ -95,7 +98,9 @@ func (f *Flags) firstNetwork(n *attachment) error {
 		return errors.New("conflicting options: cannot specify both --mac-address and per-network MAC address")
 	}
 	n.Aliases = append(n.Aliases, f.networkAliases...)
-	n.Links = f.links
+	if n.name != "default" && n.name != "bridge" {
+		n.Links = f.links // on the default network links are the container's, not the network's
+	}
 	if f.mac != "" {
 		n.MacAddress = f.mac
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 
 func (f *Flags) putSecurity(r *api.CreateRequest, src Source) error {
 	h := &r.HostConfig
-	h.CapAdd, h.CapDrop, h.Privileged, h.ReadonlyRootfs = f.capAdd, f.capDrop, f.privileged, f.readOnly
+	h.CapAdd, h.CapDrop, h.Privileged, h.ReadonlyRootfs = capabilities(f.capAdd), capabilities(f.capDrop), f.privileged, f.readOnly
 	for _, opt := range f.securityOpt {
 		if opt == "systempaths=unconfined" {
 			h.MaskedPaths, h.ReadonlyPaths = &[]string{}, &[]string{}
@@ -58,6 +59,21 @@ func (f *Flags) putSecurity(r *api.CreateRequest, src Source) error {
 		h.Devices = append(h.Devices, dev)
 	}
 	return nil
+}
+
+// capabilities writes names as capabilities(7) does.
+func capabilities(names []string) []string {
+	var out []string
+	for _, n := range names {
+		n = strings.ToUpper(strings.TrimSpace(n))
+		if n != "ALL" && !strings.HasPrefix(n, "CAP_") {
+			n = "CAP_" + n
+		}
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 func checkMode(flag, mode string, allowed []string, container bool) error {
@@ -160,8 +176,11 @@ func (f *Flags) putResources(r *api.CreateRequest, _ Source) error {
 		if err != nil {
 			return err
 		}
+		// The last one of a name counts.
+		h.Ulimits = slices.DeleteFunc(h.Ulimits, func(old api.Ulimit) bool { return old.Name == u.Name })
 		h.Ulimits = append(h.Ulimits, u)
 	}
+	slices.SortFunc(h.Ulimits, func(a, b api.Ulimit) int { return strings.Compare(a.Name, b.Name) })
 	var err error
 	h.StorageOpt, err = Pairs("storage-opt", f.storageOpt)
 	return err
