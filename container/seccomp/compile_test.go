@@ -124,11 +124,15 @@ func check(t testing.TB, cfg *specs.LinuxSeccomp, arch string, f *Filter, rng *r
 // mobyProfile is Docker's default profile for a process with some capabilities.
 func mobyProfile(t testing.TB, caps ...string) *specs.LinuxSeccomp {
 	t.Helper()
-	cfg, err := mobyseccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}}})
+	cfg, err := mobyDefault(caps...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return cfg
+}
+
+func mobyDefault(caps ...string) (*specs.LinuxSeccomp, error) {
+	return mobyseccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}}})
 }
 
 // foreign makes a profile that was resolved for this machine one of another architecture.
