@@ -34,7 +34,7 @@ type Config struct {
 	Network Network
 	Groups  Groups
 	// Keeper connects to the keeper, starting one if none runs.
-	Keeper func(ctx context.Context) (keeperClient, error)
+	Keeper func(ctx context.Context) (Keeper, error)
 	// LogDefaults fill what Spec.Log leaves open.
 	LogDefaults LogConfig
 	// HostGateway and DNS are the engine's defaults for extra hosts and resolvers of containers.
@@ -58,7 +58,7 @@ type Engine struct {
 
 	// keeperMu guards the connection, which changes when a keeper dies.
 	keeperMu sync.RWMutex
-	keeper   keeperClient // guarded by keeperMu
+	keeper   Keeper // guarded by keeperMu
 
 	mu         sync.RWMutex
 	containers map[string]*container // guarded by mu; by ID
@@ -340,7 +340,7 @@ func (e *Engine) all() []*container {
 	return out
 }
 
-func (e *Engine) connection() keeperClient {
+func (e *Engine) connection() Keeper {
 	e.keeperMu.RLock()
 	defer e.keeperMu.RUnlock()
 	return e.keeper

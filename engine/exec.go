@@ -228,6 +228,9 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	c.mu.Lock()
 	spec, res := c.spec, c.res
 	c.mu.Unlock()
+	if x.spec.Privileged {
+		e.cfg.Network.Spoil(c.id)
+	}
 	cfg, proc, err := e.execSpec(ctx, x, r, &spec, &res)
 	if err != nil {
 		return err

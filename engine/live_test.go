@@ -107,7 +107,7 @@ func busyboxTree(t testing.TB) []byte {
 func (b *bed) socket() string { return filepath.Join(b.root, "run", "keeper.sock") }
 
 // dial connects to the bed's keeper and starts it if there is none.
-func (b *bed) dial(ctx context.Context) (keeperClient, error) {
+func (b *bed) dial(ctx context.Context) (Keeper, error) {
 	b.keeperMu.Lock()
 	defer b.keeperMu.Unlock()
 	c, err := keeper.Dial(ctx, b.socket(), keeper.WithEvents)
@@ -183,7 +183,7 @@ type noGroups struct{}
 func (noGroups) Create(context.Context, string, string, *specs.LinuxResources) (Cgroup, error) {
 	return noGroup{}, nil
 }
-func (noGroups) Open(string, *specs.LinuxResources) (Cgroup, error)  { return noGroup{}, nil }
+func (noGroups) Open(string) (Cgroup, error)                         { return noGroup{}, nil }
 func (noGroups) Sweep(context.Context, func(name string) bool) error { return nil }
 
 type noGroup struct{ missingGroup }
@@ -195,10 +195,11 @@ type noNetwork struct{}
 func (noNetwork) Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error) {
 	return &NetworkPlace{Hosts: []byte("127.0.0.1 localhost\n"), ResolvConf: []byte("nameserver 192.0.2.1\n")}, nil
 }
-func (noNetwork) Detach(context.Context, string) error             { return nil }
-func (noNetwork) Sweep(context.Context, func(string) bool) error   { return nil }
-func (noNetwork) Disconnect(context.Context, string, string) error { return nil }
-func (noNetwork) Connect(context.Context, string, string, EndpointSpec) (EndpointInfo, error) {
+func (noNetwork) Detach(context.Context, string) error               { return nil }
+func (noNetwork) Reconcile(context.Context, map[string]string) error { return nil }
+func (noNetwork) Spoil(string)                                       {}
+func (noNetwork) Disconnect(context.Context, string) error           { return nil }
+func (noNetwork) Connect(context.Context, *NetworkRequest, string) (EndpointInfo, error) {
 	return EndpointInfo{}, nil
 }
 func (noNetwork) HostFiles(*NetworkRequest, bool) ([]byte, []byte, error) {

@@ -237,6 +237,7 @@ func ttyName(dev uint64) string {
 // missingGroup stands for a control group that cannot be opened.
 type missingGroup struct{ err error }
 
+func (g missingGroup) Close()                        {}
 func (g missingGroup) Path() string                  { return "" }
 func (g missingGroup) Hierarchies() []plan.Hierarchy { return nil }
 func (g missingGroup) Freeze(context.Context) error  { return g.err }

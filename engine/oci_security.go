@@ -64,8 +64,8 @@ func sysctls(in *ociInput, cfg *specs.Spec) error {
 	s := in.Spec
 	hasNet := s.Network != "host"
 	out := map[string]string{}
-	if hasNet && !strings.HasPrefix(s.Network, "container:") {
-		// No port is privileged in a network of one's own, and ping needs no capability.
+	if hasNet && in.NetPath == "" {
+		// No port is privileged in a network of one's own, and ping needs no capability. Networks that package network makes have this.
 		out["net.ipv4.ip_unprivileged_port_start"] = "0"
 		out["net.ipv4.ping_group_range"] = "0 2147483647"
 	}

@@ -133,7 +133,7 @@ func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper
 		return
 	}
 	r := &run{proc: p, sandbox: sb, ended: make(chan struct{}), drained: make(chan struct{})}
-	g, err := e.cfg.Groups.Open(sb.Cgroup, nil)
+	g, err := e.cfg.Groups.Open(sb.Cgroup)
 	if err != nil {
 		e.warn("open the control group of a running container", err, "container", c.id)
 		g = missingGroup{err}
@@ -169,7 +169,13 @@ func (e *Engine) lost(ctx context.Context, c *container, sb *sandbox) {
 func (e *Engine) reconcile(ctx context.Context) error {
 	running := func(id string) bool { c := e.containers[id]; return c != nil && c.running() != nil }
 	e.warn("remove leftover control groups", e.cfg.Groups.Sweep(ctx, running))
-	e.warn("remove leftovers in the network", e.cfg.Network.Sweep(ctx, running))
+	live := map[string]string{}
+	for _, c := range e.all() {
+		if r := c.running(); r != nil && r.sandbox.Attached {
+			live[c.id] = fmt.Sprintf("/proc/%d/ns/net", r.proc.Pid)
+		}
+	}
+	e.warn("remove leftovers in the network", e.cfg.Network.Reconcile(ctx, live))
 	for key := range e.images.RootfsKeys() {
 		if validID(key) && e.containers[key] == nil {
 			e.warn("remove a leftover layer", e.images.Release(ctx, key), "container", key)
@@ -290,9 +296,9 @@ func (e *Engine) initEnded(id string, exit keeper.Exit) {
 }
 
 // reconnect gets a new keeper and hands it the processes of the dead one.
-func (e *Engine) reconnect(dead keeperClient) error {
+func (e *Engine) reconnect(dead Keeper) error {
 	dead.Close()
-	var conn keeperClient
+	var conn Keeper
 	var err error
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		if conn, err = e.cfg.Keeper(e.ctx); err == nil {

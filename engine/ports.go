@@ -28,7 +28,7 @@ type Groups interface {
 	// Create makes the group name below parent ("" for the engine's own) with limits. It is gone again if there is an error.
 	Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error)
 	// Open finds a group by what Cgroup.Path returned.
-	Open(path string, res *specs.LinuxResources) (Cgroup, error)
+	Open(path string) (Cgroup, error)
 	// Sweep removes the engine's groups for which keep says false, with the processes in them.
 	Sweep(ctx context.Context, keep func(name string) bool) error
 }
@@ -55,9 +55,10 @@ type Cgroup interface {
 
 // NetworkRequest asks for a container's place in the network.
 type NetworkRequest struct {
-	ID, Name, Hostname string
-	// Endpoints by network name.
+	ID, Name, Hostname, Domainname string
+	// Endpoints by network name; Primary is the one that is the way out and publishes ports.
 	Endpoints  map[string]EndpointSpec
+	Primary    string
 	Ports      []PortBinding
 	PublishAll bool
 	Exposed    []string
@@ -65,6 +66,8 @@ type NetworkRequest struct {
 	DNSSearch  []string
 	DNSOptions []string
 	ExtraHosts []string
+	// Recycle says that nothing in the container can change its network namespace, so that another one may get it.
+	Recycle bool
 }
 
 // NetworkPlace is a container's place in the network.
@@ -83,17 +86,20 @@ type Network interface {
 	Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error)
 	// Detach undoes Attach. An unknown ID is no error.
 	Detach(ctx context.Context, id string) error
-	// Sweep detaches all containers for which keep says false.
-	Sweep(ctx context.Context, keep func(id string) bool) error
-	// Connect and Disconnect change the networks of a running container.
-	Connect(ctx context.Context, id, network string, spec EndpointSpec) (EndpointInfo, error)
-	Disconnect(ctx context.Context, id, network string) error
+	// Reconcile detaches all containers but those named, which live in the network namespaces given by path. It is called once, before the first
+	// Attach.
+	Reconcile(ctx context.Context, live map[string]string) error
+	// Spoil says that NetworkRequest.Recycle is no longer true.
+	Spoil(id string)
+	// Connect puts a running container into one more network, the only one of req.Endpoints; Disconnect takes it out of one.
+	Connect(ctx context.Context, req *NetworkRequest, network string) (EndpointInfo, error)
+	Disconnect(ctx context.Context, endpointID string) error
 	// HostFiles are hosts and resolv.conf for a container with the host's network, or with none (none true).
 	HostFiles(req *NetworkRequest, none bool) (hosts, resolvConf []byte, err error)
 }
 
-// keeperClient is what the engine needs of a *keeper.Client.
-type keeperClient interface {
+// Keeper is what the engine needs of a *keeper.Client.
+type Keeper interface {
 	Start(ctx context.Context, req *keeper.StartRequest) (*keeper.Process, error)
 	List(ctx context.Context) ([]*keeper.Process, error)
 	Attach(ctx context.Context, id string, at keeper.Attachment) (keeper.Attached, error)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -225,13 +226,10 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 		return nil, err
 	}
 	l.network = NetworkRequest{
-		ID: c.id, Name: spec.Name, Hostname: spec.Hostname, Endpoints: spec.Endpoints, Ports: spec.Ports, PublishAll: spec.PublishAll,
+		ID: c.id, Name: spec.Name, Hostname: c.hostname(), Domainname: spec.Domainname, Primary: primaryNetwork(spec), Ports: spec.Ports, PublishAll: spec.PublishAll,
 		Exposed: c.res.Exposed, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions, ExtraHosts: spec.ExtraHosts,
 	}
 	req := &l.network
-	if req.Hostname == "" {
-		req.Hostname = shortID(c.id)
-	}
 	fill := func(list *[]string, defaults []string) {
 		if len(*list) == 0 {
 			*list = defaults
@@ -249,7 +247,7 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 		hosts, resolv, err := e.cfg.Network.HostFiles(req, true)
 		l.place = &NetworkPlace{Hosts: hosts, ResolvConf: resolv}
 		return nil, err
-	case strings.HasPrefix(spec.Network, "container:"):
+	case isContainerMode(spec.Network):
 		other, r, err := e.livingPeer(strings.TrimPrefix(spec.Network, "container:"))
 		if err != nil {
 			return nil, err
@@ -257,18 +255,13 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 		// The files are the other's own, so that both see what changes in them.
 		l.in.HostsPath, l.in.HostnamePath, l.in.ResolvPath = other.path(hostsFile), other.path(hostnameFile), other.path(resolvFile)
 		l.in.NetPath = fmt.Sprintf("/proc/%d/ns/net", r.proc.Pid)
+		if !recyclable(spec) {
+			e.cfg.Network.Spoil(other.id)
+		}
 		return nil, nil
 	}
-	if req.Endpoints == nil {
-		req.Endpoints = map[string]EndpointSpec{}
-	}
-	if len(req.Endpoints) == 0 {
-		name := spec.Network
-		if name == "" || name == "default" {
-			name = "bridge"
-		}
-		req.Endpoints = map[string]EndpointSpec{name: {}}
-	}
+	req.Endpoints = wantedEndpoints(spec)
+	req.Recycle = recyclable(spec)
 	place, err := e.cfg.Network.Attach(ctx, req)
 	if err != nil {
 		return nil, err
@@ -277,6 +270,15 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 	l.in.NetPath = place.NetnsPath
 	l.sb.Attached, l.sb.NetnsPath, l.sb.Endpoints, l.sb.Ports = true, place.NetnsPath, place.Endpoints, place.Ports
 	return func(ctx context.Context) error { return e.cfg.Network.Detach(ctx, c.id) }, nil
+}
+
+func isContainerMode(mode string) bool { return strings.HasPrefix(mode, "container:") }
+
+// recyclable says that nothing in the container can change its network namespace: network.RecycleIfClean has the conditions.
+func recyclable(s *Spec) bool {
+	caps, err := capabilities(s, unix.CAP_LAST_CAP)
+	return err == nil && !slices.Contains(caps, "CAP_NET_ADMIN") && !slices.Contains(caps, "CAP_SYS_ADMIN") &&
+		!s.SystemPathsOpen && s.ReadonlyPaths == nil && len(s.Sysctls) == 0
 }
 
 func (l *launch) makeGroup(ctx context.Context) (Cgroup, error) {
@@ -477,7 +479,7 @@ func (e *Engine) releaseSandbox(ctx context.Context, c *container, sb *sandbox) 
 	}
 	var errs []error
 	if sb.Cgroup != "" {
-		g, err := e.cfg.Groups.Open(sb.Cgroup, nil)
+		g, err := e.cfg.Groups.Open(sb.Cgroup)
 		if err == nil {
 			err = g.Remove(ctx)
 		}

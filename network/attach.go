@@ -69,7 +69,7 @@ func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) 
 		m.sandboxes[req.ContainerID] = sb
 		m.refill(n)
 		m.mu.Unlock()
-		made, err := m.prepare(n, wish{req.IPv4, req.IPv6, req.MAC})
+		made, err := m.prepare(n, wish{req.IPv4, req.IPv6, req.MAC}, link.Create)
 		if err != nil {
 			m.forget(sb)
 			return fail(err)
@@ -87,8 +87,7 @@ func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) 
 	ep, err := m.enrol(sb, n, req, *sb.first)
 	if err != nil {
 		m.forget(sb)
-		m.launder(sb)
-		return fail(err)
+		return fail(errors.Join(err, m.launder(sb)))
 	}
 	return ep.attachment(), nil
 }
@@ -101,11 +100,12 @@ func (m *Manager) forget(sb *sandbox) {
 	m.mu.Unlock()
 }
 
-// launder lets a sandbox be recycled or destroyed in the background.
-func (m *Manager) launder(sb *sandbox) {
-	if !m.bg.add(func() { m.wash(sb) }) {
-		m.wash(sb)
+// launder gives a sandbox of one interface to those who decide whether it is used again.
+func (m *Manager) launder(sb *sandbox) error {
+	if sb.recycling == RecycleIfClean && m.bg.add(func(t *link.Thread) { m.wash(t, sb) }) {
+		return nil
 	}
+	return m.bury(sb, spent, []*network{sb.net}, []wire{*sb.first})
 }
 
 // attachMore adds an interface to a container's namespace.
@@ -383,22 +383,21 @@ func (m *Manager) Release(ctx context.Context, containerID string) error {
 	if sb.gone {
 		return nil
 	}
-	var errs []error
+	var (
+		errs  []error
+		nets  []*network
+		wires []wire
+	)
 	for _, ep := range sb.endpoints {
 		errs = append(errs, m.strike(ep))
-		if sb.first == nil || sb.ns == nil || sb.first.host != ep.wire.host {
-			wr := ep.wire
-			errs = append(errs, m.unplug(ep.net, &wr))
-		}
+		nets, wires = append(nets, ep.net), append(wires, ep.wire)
 	}
 	sb.endpoints = nil
 	m.forget(sb)
-	if sb.ns != nil {
-		if sb.first != nil {
-			m.launder(sb)
-		} else {
-			errs = append(errs, sb.ns.Close())
-		}
+	if sb.ns != nil && sb.first != nil && len(wires) == 1 {
+		errs = append(errs, m.launder(sb))
+	} else {
+		errs = append(errs, m.bury(sb, spent, nets, wires))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("release network of container %q: %w", containerID, err)

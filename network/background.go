@@ -1,28 +1,45 @@
 package network
 
-import "sync"
+import (
+	"errors"
+	"sync"
 
-// background runs jobs on a fixed number of goroutines, in the order in which they came. The queue is unbounded, but what puts jobs
+	"strake/network/link"
+)
+
+// background runs jobs on a fixed number of threads, in the order in which they came. The queue is unbounded, but what puts jobs
 // into it is bounded by the number of containers.
 type background struct {
 	mu      sync.Mutex
 	changed *sync.Cond
-	jobs    []func() // guarded by mu
-	running int      // guarded by mu
-	stopped bool     // guarded by mu
+	jobs    []func(*link.Thread) // guarded by mu
+	running int                  // guarded by mu
+	stopped bool                 // guarded by mu
 	done    sync.WaitGroup
 }
 
-func newBackground(workers int) *background {
+func newBackground(workers int) (*background, error) {
 	b := &background{}
 	b.changed = sync.NewCond(&b.mu)
+	started := make(chan error)
 	for range workers {
-		b.done.Go(b.work)
+		b.done.Go(func() {
+			t, err := link.NewThread()
+			started <- err
+			if err == nil {
+				b.work(t)
+				t.Close() // a thread that cannot go home ends here; nothing depends on it
+			}
+		})
 	}
-	return b
+	var errs []error
+	for range workers {
+		errs = append(errs, <-started)
+	}
+	return b, errors.Join(errs...)
 }
 
-func (b *background) work() {
+func (b *background) work(t *link.Thread) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
@@ -36,7 +53,7 @@ func (b *background) work() {
 		b.jobs = b.jobs[1:]
 		b.running++
 		b.mu.Unlock()
-		job()
+		job(t)
 		b.mu.Lock()
 		b.running--
 		b.changed.Broadcast()
@@ -44,7 +61,7 @@ func (b *background) work() {
 }
 
 // add queues a job. It says no after stop.
-func (b *background) add(job func()) bool {
+func (b *background) add(job func(*link.Thread)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped {

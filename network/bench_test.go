@@ -1,13 +1,12 @@
 package network
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-
-	"github.com/containerd/errdefs"
 )
 
 func benchManager(b *testing.B, pool int, v6 bool) *Manager {
@@ -23,7 +22,7 @@ func benchManager(b *testing.B, pool int, v6 bool) *Manager {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := m.Teardown(b.Context()); err != nil && !errdefs.IsUnavailable(err) {
+		if err := m.Teardown(context.Background()); err != nil {
 			b.Error(err)
 		}
 	})
@@ -38,7 +37,7 @@ func BenchmarkAttachRelease(b *testing.B) {
 			if _, err := m.Attach(b.Context(), Request{ContainerID: "warm"}); err != nil {
 				b.Fatal(err)
 			}
-			m.bg.idle()
+			idle(b, m)
 			b.ResetTimer()
 			for i := range b.N {
 				id := fmt.Sprint("c", i)
@@ -61,7 +60,7 @@ func BenchmarkAttachReleaseParallel(b *testing.B) {
 	if _, err := m.Attach(b.Context(), Request{ContainerID: "warm"}); err != nil {
 		b.Fatal(err)
 	}
-	m.bg.idle()
+	idle(b, m)
 	var n atomic.Int64
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
@@ -77,7 +76,7 @@ func BenchmarkAttachReleaseParallel(b *testing.B) {
 			}
 		}
 	})
-	m.bg.idle()
+	idle(b, m)
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "containers/s")
 }
@@ -95,7 +94,7 @@ func BenchmarkAttachFresh(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	m.bg.idle()
+	idle(b, m)
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "containers/s")
 }
@@ -112,5 +111,13 @@ func BenchmarkAttachPort(b *testing.B) {
 		if err := m.Release(b.Context(), id); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// idle waits for what goes on in the background.
+func idle(tb testing.TB, m *Manager) {
+	tb.Helper()
+	if err := m.settle(); err != nil {
+		tb.Error(err)
 	}
 }

@@ -27,6 +27,7 @@ type Manager struct {
 	fw    *firewall.Table
 	names *names
 	bg    *background
+	yard  graveyard
 
 	// fwMu makes reading the wanted state and writing it to the kernel one step.
 	fwMu sync.Mutex
@@ -67,10 +68,12 @@ func Open(cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, own: ownInterface(cfg.Prefix), store: st,
 		fw:       firewall.Open(tableName(cfg.Prefix), cfg.NetNS),
-		bg:       newBackground(2),
 		networks: map[string]*network{}, endpoints: map[string]*endpoint{}, sandboxes: map[string]*sandbox{}, wires: map[string]bool{},
 	}
 	m.names = newNames(cfg)
+	if m.bg, err = newBackground(2); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	err = link.Enter(cfg.NetNS, func() error {
 		m.rt, err = link.Open()
 		return err
@@ -102,6 +105,7 @@ func (m *Manager) Close() error {
 	}
 	m.closed = true
 	m.mu.Unlock()
+	m.yard.close()
 	m.bg.stop()
 	var errs []error
 	m.mu.Lock()

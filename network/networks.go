@@ -488,7 +488,6 @@ func (m *Manager) discard(n *network) error {
 
 // takeDown removes a network's bridges and what hangs on them.
 func (m *Manager) takeDown(n *network) error {
-	var errs []error
 	links, err := m.rt.Links()
 	if err != nil {
 		return err
@@ -505,15 +504,16 @@ func (m *Manager) takeDown(n *network) error {
 			bridges = append(bridges, l)
 		}
 	}
+	var ports, rest []link.Request
 	for _, b := range bridges {
 		for _, l := range links {
 			if l.Master == b.Index && m.own.MatchString(l.Name) {
-				errs = append(errs, gone(m.rt.Do(link.Delete(l.Index))))
+				ports = append(ports, link.Delete(l.Index))
 			}
 		}
-		errs = append(errs, gone(m.rt.Do(link.Delete(b.Index))))
+		rest = append(rest, link.Delete(b.Index))
 	}
-	return errors.Join(errs...)
+	return errors.Join(m.deleteAll(ports), m.deleteAll(rest))
 }
 
 // gone is no error when the interface had gone already.

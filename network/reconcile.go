@@ -53,7 +53,7 @@ func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 			}
 		}
 	}
-	errs = append(errs, m.sweep())
+	errs = append(errs, m.settle(), m.sweep())
 	m.mu.Lock()
 	active := false
 	for _, n := range m.networks {
@@ -134,13 +134,13 @@ func (m *Manager) sweep() error {
 		}
 	}
 	m.mu.Unlock()
-	var errs []error
+	var reqs []link.Request
 	for _, l := range links {
 		if m.own.MatchString(l.Name) && !known[l.Name] {
-			errs = append(errs, gone(m.rt.Do(link.Delete(l.Index))))
+			reqs = append(reqs, link.Delete(l.Index))
 		}
 	}
-	return errors.Join(errs...)
+	return m.deleteAll(reqs)
 }
 
 // Teardown removes everything that this instance has on the host, and StateDir, and puts back the sysctls that it changed, unless another
@@ -159,7 +159,7 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	for _, id := range containers {
 		errs = append(errs, m.Release(ctx, id))
 	}
-	m.bg.idle()
+	errs = append(errs, m.settle())
 	m.mu.Lock()
 	var all []*network
 	for _, n := range m.networks {
@@ -169,8 +169,7 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	for _, n := range all {
 		errs = append(errs, m.discard(n))
 	}
-	m.bg.idle()
-	errs = append(errs, m.sweep(), m.fw.Remove())
+	errs = append(errs, m.settle(), m.sweep(), m.fw.Remove())
 	siblings, err := m.fw.Siblings(func(name string) bool { return name == "strake" || len(name) > 7 && name[:7] == "strake_" })
 	errs = append(errs, err)
 	if len(siblings) == 0 {

@@ -76,14 +76,17 @@ type wish struct {
 
 func (w wish) any() bool { return w.v4.IsValid() || w.v6.IsValid() || w.mac != nil }
 
+// maker makes a network namespace and runs a function in it: link.Create, or the same on a thread that is at hand.
+type maker func(func(*os.File) error) (*os.File, error)
+
 // prepare makes a namespace with an interface in the network. Precondition: the network is up.
-func (m *Manager) prepare(n *network, w wish) (*sandbox, error) {
+func (m *Manager) prepare(n *network, w wish, create maker) (*sandbox, error) {
 	wr, err := m.allot(n, w, "eth0")
 	if err != nil {
 		return nil, err
 	}
 	sb := &sandbox{first: wr, net: n}
-	sb.ns, err = link.Create(func(ns *os.File) error {
+	sb.ns, err = create(func(ns *os.File) error {
 		for k, v := range m.cfg.Sysctls {
 			if err := writeSysctl(k, v); err != nil {
 				return err
@@ -101,12 +104,11 @@ func (m *Manager) prepare(n *network, w wish) (*sandbox, error) {
 		if err := m.plug(n, wr, ns, rt, n.gateways(), firstInterface); err != nil {
 			return err
 		}
-		sb.born, err = inspect(rt)
+		sb.born, err = inspect(rt, wr.v6.IsValid())
 		return err
 	})
 	if err != nil {
-		m.unallot(n, wr, unused)
-		return nil, fmt.Errorf("prepare network namespace: %w", err)
+		return nil, errors.Join(fmt.Errorf("prepare network namespace: %w", err), m.bury(sb, unused, []*network{n}, []wire{*wr}))
 	}
 	return sb, nil
 }
@@ -301,23 +303,19 @@ func defaultRoutes(index int, gateways []netip.Addr) []link.Request {
 
 // destroy ends a namespace of the pool.
 func (m *Manager) destroy(sb *sandbox) error {
-	m.cfg.fault("destroy: pair")
-	err := gone(m.rt.Do(link.DeleteName(sb.first.host)))
-	err = errors.Join(err, sb.ns.Close())
-	m.unallot(sb.net, sb.first, unused)
-	return err
+	return m.bury(sb, unused, []*network{sb.net}, []wire{*sb.first})
 }
 
 // fingerprint is what a namespace looks like from inside.
 type fingerprint struct {
 	sockets    string // /proc/net/sockstat: who is left
-	topology   string // links, addresses, routes, rules
+	topology   uint64 // links, addresses, routes, rules
 	generation uint32 // of its nftables
 	reports    uint64 // multicast listener reports sent, the only packets a kernel sends on its own here
 }
 
 // inspect takes the fingerprint of the calling thread's namespace; rt is a socket of it.
-func inspect(rt *link.Socket) (fingerprint, error) {
+func inspect(rt *link.Socket, v6 bool) (fingerprint, error) {
 	var f fingerprint
 	stat, err := os.ReadFile("/proc/thread-self/net/sockstat")
 	if err != nil {
@@ -330,8 +328,11 @@ func inspect(rt *link.Socket) (fingerprint, error) {
 	if f.generation, err = generation(); err != nil {
 		return f, fmt.Errorf("inspect network namespace: %w", err)
 	}
+	if !v6 {
+		return f, nil // its interface has none, and the kernel sends nothing
+	}
 	snmp, err := os.ReadFile("/proc/thread-self/net/snmp6")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return f, fmt.Errorf("inspect network namespace: %w", err)
 	}
 	f.reports = counter(string(snmp), "Icmp6OutMLDv2Reports") + counter(string(snmp), "Icmp6OutGroupMembResponses") + counter(string(snmp), "Icmp6OutGroupMembReductions")
@@ -408,37 +409,30 @@ func clean(born, died fingerprint, sent uint64) string {
 }
 
 // wash looks at a released namespace and gives it back to the pool, or destroys it. The container is gone.
-func (m *Manager) wash(sb *sandbox) {
-	why := "destroyed by wish"
-	if sb.recycling == RecycleIfClean {
-		why = m.dirt(sb)
-	}
+func (m *Manager) wash(t *link.Thread, sb *sandbox) {
+	why := m.dirt(t, sb)
 	m.mu.Lock()
 	if why == "" && !sb.net.removing && !m.closed && len(sb.net.ready) < m.cfg.MaxPooled {
-		fresh := &sandbox{ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, born: sb.born}
-		sb.net.ready = append(sb.net.ready, fresh)
+		sb.net.ready = append(sb.net.ready, &sandbox{ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, born: sb.born})
 		m.mu.Unlock()
 		return
 	}
 	m.mu.Unlock()
-	m.cfg.fault("wash: pair")
-	if err := m.unplug(sb.net, sb.first); err != nil {
+	if err := m.bury(sb, spent, []*network{sb.net}, []wire{*sb.first}); err != nil {
 		m.cfg.Logger.Warn("destroy network namespace", "network", sb.net.rec.Name, "error", err)
-	}
-	if err := sb.ns.Close(); err != nil {
-		m.cfg.Logger.Warn("close network namespace", "network", sb.net.rec.Name, "error", err)
 	}
 }
 
-func (m *Manager) dirt(sb *sandbox) string {
+// dirt says why a namespace cannot be used again.
+func (m *Manager) dirt(t *link.Thread, sb *sandbox) string {
 	var died fingerprint
-	err := link.Enter(sb.ns, func() error {
+	err := t.Enter(sb.ns, func() error {
 		rt, err := link.Open()
 		if err != nil {
 			return err
 		}
 		defer rt.Close()
-		died, err = inspect(rt)
+		died, err = inspect(rt, sb.first.v6.IsValid())
 		return err
 	})
 	if err != nil {
@@ -452,7 +446,7 @@ func (m *Manager) dirt(sb *sandbox) string {
 	return clean(sb.born, died, host.Stats.RxPackets)
 }
 
-// unplug removes a pair that a container had, forgets the connections of its addresses, and gives the addresses back.
+// unplug removes a pair of a container that goes on, forgets the connections of its addresses, and gives the addresses back.
 func (m *Manager) unplug(n *network, wr *wire) error {
 	err := gone(m.rt.Do(link.DeleteName(wr.host)))
 	err = errors.Join(err, m.forgetFlows(wr.v4.Addr(), wr.v6.Addr()))
@@ -474,21 +468,21 @@ func (m *Manager) stock(n *network) int {
 // refill queues the preparation of namespaces until the pool is as full as it should be. Precondition: m.mu is held.
 func (m *Manager) refill(n *network) {
 	for len(n.ready)+n.filling < m.stock(n) {
-		if !m.bg.add(func() { m.fill(n) }) {
+		if !m.bg.add(func(t *link.Thread) { m.fill(t, n) }) {
 			return
 		}
 		n.filling++
 	}
 }
 
-func (m *Manager) fill(n *network) {
+func (m *Manager) fill(t *link.Thread, n *network) {
 	m.mu.Lock()
 	wanted := len(n.ready) < m.stock(n)
 	m.mu.Unlock()
 	var sb *sandbox
 	var err error
 	if wanted {
-		sb, err = m.prepare(n, wish{})
+		sb, err = m.prepare(n, wish{}, t.Create)
 	}
 	m.mu.Lock()
 	n.filling--

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -262,7 +263,9 @@ func (t *Table) Blockers() ([]string, error) {
 }
 
 func (t *Table) kernelSet(s Set) *nftables.Set {
-	k := &nftables.Set{Table: &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}, Name: s.Name, KeyType: datatype(s.Key), Concatenation: len(s.Key) > 1, Interval: s.Interval}
+	// The library draws IDs from a variable that it does not guard; ours only have to differ within a batch.
+	id := uint32(1 + slices.IndexFunc(sets(), func(x Set) bool { return x.Name == s.Name }))
+	k := &nftables.Set{ID: id, Table: &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}, Name: s.Name, KeyType: datatype(s.Key), Concatenation: len(s.Key) > 1, Interval: s.Interval}
 	if len(s.Key) == 1 {
 		// Only for nft(8), which prints names of interfaces as empty without it.
 		k.KeyByteOrder = binaryutil.NativeEndian

@@ -3,6 +3,7 @@ package link
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 
@@ -310,55 +311,54 @@ func (s *Socket) Prefixes(skip func(index int) bool) ([]netip.Prefix, error) {
 	return out, err
 }
 
-// Topology describes links, addresses, routes and rules of the namespace in one string that is equal exactly when they are. Counters and ages are
+// Topology condenses links, addresses, routes and rules of the namespace into a number that is equal as long as they are. Counters and ages are
 // left out, and so are IPv6 link-local and multicast entries: the kernel makes them on its own account, some time after the rest.
-func (s *Socket) Topology() (string, error) {
-	var out []byte
-	line := func(format string, args ...any) { out = fmt.Appendf(out, format+"\n", args...) }
-	links, err := s.Links()
-	if err != nil {
-		return "", err
-	}
-	for _, l := range links {
-		line("link %d %s %s %s %d", l.Index, l.Name, l.Kind, l.MAC, l.Master)
-	}
+func (s *Socket) Topology() (uint64, error) {
+	sum := fnv.New64a()
 	dumps := []struct {
-		what    string
-		typ     uint16
-		size    int
-		ignored map[uint16]bool
+		what string
+		typ  uint16
+		size int
+		// Attributes that count; nil for all but cache information.
+		only map[uint16]bool
 	}{
-		{"address", unix.RTM_GETADDR, unix.SizeofIfAddrmsg, map[uint16]bool{unix.IFA_CACHEINFO: true}},
-		{"route", unix.RTM_GETROUTE, unix.SizeofRtMsg, map[uint16]bool{unix.RTA_CACHEINFO: true}},
-		{"rule", unix.RTM_GETRULE, unix.SizeofRtMsg, nil},
+		{"interfaces", unix.RTM_GETLINK, unix.SizeofIfInfomsg, map[uint16]bool{
+			unix.IFLA_IFNAME: true, unix.IFLA_ADDRESS: true, unix.IFLA_MTU: true, unix.IFLA_MASTER: true, unix.IFLA_LINK: true, unix.IFLA_IFALIAS: true, unix.IFLA_PROMISCUITY: true}},
+		{"addresses", unix.RTM_GETADDR, unix.SizeofIfAddrmsg, nil},
+		{"routes", unix.RTM_GETROUTE, unix.SizeofRtMsg, nil},
+		{"rules", unix.RTM_GETRULE, unix.SizeofRtMsg, nil},
 	}
 	for _, d := range dumps {
+		cache := uint16(unix.IFA_CACHEINFO)
+		if d.typ == unix.RTM_GETROUTE {
+			cache = unix.RTA_CACHEINFO
+		}
 		err := s.Dump(Request{what: "list " + d.what, typ: d.typ, body: make([]byte, d.size)}, func(_ uint16, b []byte) {
 			if len(b) < d.size {
 				return
 			}
-			head := append([]byte(nil), b[:d.size]...)
-			if d.typ == unix.RTM_GETROUTE {
-				copy(head[8:], []byte{0, 0, 0, 0}) // flags: whether the link has a carrier just now
-			}
 			automatic := false
-			attributes(b[d.size:], func(typ uint16, v []byte) {
-				// IFA_ADDRESS and RTA_DST have the same number.
-				automatic = automatic || typ == unix.RTA_DST && b[0] == unix.AF_INET6 && len(v) == 16 && (v[0] == 0xff || v[0] == 0xfe && v[1]&0xc0 == 0x80)
-			})
+			if d.typ == unix.RTM_GETADDR || d.typ == unix.RTM_GETROUTE {
+				attributes(b[d.size:], func(typ uint16, v []byte) {
+					// IFA_ADDRESS and RTA_DST have the same number.
+					automatic = automatic || typ == unix.RTA_DST && b[0] == unix.AF_INET6 && len(v) == 16 && (v[0] == 0xff || v[0] == 0xfe && v[1]&0xc0 == 0x80)
+				})
+			}
 			if automatic {
 				return
 			}
-			line("%s %x", d.what, head)
+			// Behind their first eight bytes links and routes have flags that say whether there is a carrier just now.
+			sum.Write(b[:min(8, d.size)])
 			attributes(b[d.size:], func(typ uint16, v []byte) {
-				if !d.ignored[typ] {
-					line(" %d %x", typ, v)
+				if d.only[typ] || d.only == nil && typ != cache {
+					sum.Write([]byte{byte(typ), byte(len(v))})
+					sum.Write(v)
 				}
 			})
 		})
 		if err != nil {
-			return "", err
+			return 0, err
 		}
 	}
-	return string(out), nil
+	return sum.Sum64(), nil
 }

@@ -9,37 +9,73 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Enter runs fn on an operating system thread that is in the network namespace ns; nil stands for the namespace the process is in, and costs
-// nothing. fn must not hand work to other goroutines and expect them to be in ns.
+// Thread is an operating system thread that goes from one network namespace to another. It belongs to the goroutine that made it, which is
+// locked to it, and must not be used by any other.
+type Thread struct{ home *os.File }
+
+// NewThread locks the calling goroutine to its thread. Close unlocks it.
+func NewThread() (*Thread, error) {
+	runtime.LockOSThread()
+	home, err := Current()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	return &Thread{home}, nil
+}
+
+// Close gives the thread back to the Go runtime, or, when it could not come home, lets it end with its goroutine.
+func (t *Thread) Close() error {
+	err := unix.Setns(int(t.home.Fd()), unix.CLONE_NEWNET)
+	if err == nil {
+		runtime.UnlockOSThread()
+	}
+	return errors.Join(err, t.home.Close())
+}
+
+// Enter runs fn in the network namespace ns and comes home; nil stands for home. fn must not hand work to other goroutines and expect them to be
+// in ns.
+func (t *Thread) Enter(ns *os.File, fn func() error) error {
+	if ns == nil {
+		return fn()
+	}
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return errors.Join(fn(), unix.Setns(int(t.home.Fd()), unix.CLONE_NEWNET))
+}
+
+// Create makes a network namespace, runs fn in it, and comes home. The namespace lives as long as the returned file, or a process in it.
+func (t *Thread) Create(fn func(ns *os.File) error) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("unshare network namespace: %w", err)
+	}
+	ns, err := Current()
+	if err == nil {
+		err = fn(ns)
+	}
+	err = errors.Join(err, unix.Setns(int(t.home.Fd()), unix.CLONE_NEWNET))
+	if err != nil && ns != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
+	return ns, err
+}
+
+// Enter is Thread.Enter for a caller without a thread; with nil for ns it costs nothing.
 func Enter(ns *os.File, fn func() error) error {
 	if ns == nil {
 		return fn()
 	}
-	return onThread(func() error {
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
-		}
-		return fn()
-	})
+	return onThread(func(t *Thread) error { return t.Enter(ns, fn) })
 }
 
-// Create makes a network namespace and runs fn on a thread that is in it. The namespace lives as long as the returned file, or a process in it.
+// Create is Thread.Create for a caller without a thread.
 func Create(fn func(ns *os.File) error) (*os.File, error) {
 	var ns *os.File
-	err := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare network namespace: %w", err)
-		}
-		var err error
-		if ns, err = Current(); err != nil {
-			return err
-		}
-		return fn(ns)
+	err := onThread(func(t *Thread) (err error) {
+		ns, err = t.Create(fn)
+		return err
 	})
-	if err != nil && ns != nil {
-		err = errors.Join(err, ns.Close())
-		ns = nil
-	}
 	return ns, err
 }
 
@@ -48,24 +84,15 @@ func Current() (*os.File, error) {
 	return os.OpenFile("/proc/thread-self/ns/net", os.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
-// onThread runs fn on a locked thread and puts the thread back into its namespace. A thread that cannot be put back is never unlocked: the Go
-// runtime ends it with its goroutine.
-func onThread(fn func() error) error {
+// onThread runs fn on a thread of its own.
+func onThread(fn func(*Thread) error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread()
-		home, err := Current()
-		if err != nil {
-			runtime.UnlockOSThread()
-			done <- err
-			return
+		t, err := NewThread()
+		if err == nil {
+			err = errors.Join(fn(t), t.Close())
 		}
-		err = fn()
-		back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
-		if back == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- errors.Join(err, back, home.Close())
+		done <- err
 	}()
 	return <-done
 }

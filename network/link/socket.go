@@ -39,7 +39,8 @@ func Open() (*Socket, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	return &Socket{fd: fd, buf: make([]byte, 32<<10)}, nil
+	// The kernel makes no datagram of a listing longer than the longest read so far, and at least 16 KiB if the reader takes that.
+	return &Socket{fd: fd, buf: make([]byte, 16<<10)}, nil
 }
 
 // Close closes the socket.

@@ -1,0 +1,70 @@
+// Command straked is the engine of strake: it serves the Docker Engine API for package engine on unix sockets.
+//
+// It may be stopped, killed and started again at any time: containers go on under the keeper, and the next straked picks everything up. It starts
+// the keeper on demand, from strake-runtime beside its own executable. Several instances with different --exec-root and --data-root live side by
+// side; everything that one makes in the kernel carries a tag derived from its --exec-root.
+//
+// Exit status: 0 after SIGINT or SIGTERM, 1 for a failure, 2 for a wrong command line or configuration file.
+//
+// Not for: TCP listeners (an SSH tunnel or a proxy that authenticates does that), running without root.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/pflag"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	s, err := parse(args, stdout)
+	var wrong usageError
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case errors.As(err, &wrong):
+		fmt.Fprintf(stderr, "straked: %v\nRun 'straked --help' for more information\n", err)
+		return 2
+	case err != nil:
+		fmt.Fprintf(stderr, "straked: %v\n", err)
+		return 1
+	}
+	if s.ShowVersion {
+		fmt.Fprintf(stdout, "straked %s\n", version)
+		return 0
+	}
+	level := slog.LevelInfo
+	if s.Debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	// The heap is small and stays small: memory per container is a promise.
+	debug.SetGCPercent(50)
+	if s.Teardown {
+		err = teardown(ctx, s, log)
+	} else {
+		err = serve(ctx, s, log)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "straked: %v\n", err)
+		return 1
+	}
+	return 0
+}

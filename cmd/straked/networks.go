@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"strake/api/docker"
+	"strake/network"
+)
+
+// networks is a network.Manager as the Docker API wants it.
+type networks struct{ m *network.Manager }
+
+func (n networks) Create(ctx context.Context, spec docker.NetworkSpec) (id string, warnings []string, err error) {
+	s := network.Spec{
+		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, EnableIPv6: spec.EnableIPv6, Labels: spec.Labels, Options: spec.Options,
+	}
+	for i, p := range spec.Subnets {
+		sub := network.Subnet{Prefix: p}
+		if i < len(spec.Gateways) {
+			sub.Gateway = spec.Gateways[i]
+		}
+		if i < len(spec.IPRanges) {
+			sub.Range = spec.IPRanges[i]
+		}
+		s.Subnets = append(s.Subnets, sub)
+	}
+	created, err := n.m.CreateNetwork(ctx, s)
+	return created.ID, nil, err
+}
+
+func (n networks) Remove(ctx context.Context, name string) error { return n.m.RemoveNetwork(ctx, name) }
+
+func (n networks) List(ctx context.Context) ([]docker.NetworkInfo, error) {
+	list, err := n.m.Networks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]docker.NetworkInfo, 0, len(list))
+	for _, w := range list {
+		info := docker.NetworkInfo{ID: w.ID, Created: w.Created, NetworkSpec: docker.NetworkSpec{
+			Name: w.Name, Driver: w.Driver, Internal: w.Internal, EnableIPv6: w.EnableIPv6, Options: w.Options, Labels: w.Labels,
+		}}
+		for _, s := range w.Subnets {
+			info.Subnets = append(info.Subnets, s.Prefix)
+			info.Gateways = append(info.Gateways, s.Gateway)
+			r := s.Range
+			if r == s.Prefix {
+				r = netip.Prefix{}
+			}
+			info.IPRanges = append(info.IPRanges, r)
+		}
+		out = append(out, info)
+	}
+	return out, nil
+}

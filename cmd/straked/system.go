@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"strake/container/cgroup"
+	"strake/engine"
+	"strake/image"
+	"strake/keeper"
+	"strake/network"
+	"strake/network/ipam"
+)
+
+// tag tells the kernel objects of one instance from those of another: it starts the names of its interfaces and its nftables table, and is
+// the name of its control group. It depends on the exec root only, so that the next process of the instance finds them.
+func tag(execRoot string) string {
+	if execRoot == defaultExecRoot {
+		return "strake"
+	}
+	sum := sha256.Sum256([]byte(execRoot))
+	// One to six letters and digits, the first a letter (network.Config.Prefix).
+	return "s" + hex.EncodeToString(sum[:])[:5]
+}
+
+// system is an instance with everything opened.
+type system struct {
+	images  *image.Store
+	network *network.Manager
+	groups  engine.Groups
+	engine  *engine.Engine
+	keeper  *keepers
+}
+
+// open opens an instance. What was opened is closed again if there is an error.
+func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err error) {
+	sys := &system{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sys.close())
+		}
+	}()
+	if err := os.MkdirAll(s.ExecRoot, 0o711); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.DataRoot, 0o711); err != nil {
+		return nil, err
+	}
+	logs, err := s.logConfig()
+	if err != nil {
+		return nil, err
+	}
+	sys.images, err = image.Open(image.Config{
+		Root: filepath.Join(s.DataRoot, "image"), Logger: log,
+		Registries: image.Registries{Insecure: s.InsecureRegistries, Mirrors: s.RegistryMirrors, HostsDirs: []string{"/etc/strake/certs.d", "/etc/docker/certs.d"}, UserAgent: "strake/" + version},
+		// The store is opened before the engine and used after it: by the first call the engine is there.
+		InUse: func(id digest.Digest) []image.Use {
+			if sys.engine == nil {
+				return nil
+			}
+			return sys.engine.ImageUsers(id)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log}
+	for _, p := range s.AddressPools {
+		cfg.Pools = append(cfg.Pools, ipam.Block{Base: p.Base, Bits: p.Size})
+	}
+	if sys.network, err = network.Open(cfg); err != nil {
+		return nil, err
+	}
+	host, err := cgroup.Detect("")
+	if err != nil {
+		return nil, err
+	}
+	sys.groups = engine.NewGroups(host, "/"+tag(s.ExecRoot))
+	if sys.keeper, err = newKeepers(s); err != nil {
+		return nil, err
+	}
+	sys.engine, err = engine.Open(ctx, engine.Config{
+		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images, Network: engine.NewNetwork(sys.network, "/etc/hosts", "/etc/resolv.conf"),
+		Groups: sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sys, nil
+}
+
+func (sys *system) close() error {
+	var errs []error
+	if sys.engine != nil {
+		errs = append(errs, sys.engine.Close())
+	}
+	if sys.network != nil {
+		errs = append(errs, sys.network.Close())
+	}
+	if sys.images != nil {
+		errs = append(errs, sys.images.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// keepers connects to the instance's keeper and starts one where none is.
+type keepers struct{ launch keeper.Launch }
+
+func newKeepers(s *settings) (*keepers, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find strake-runtime: %w", err)
+	}
+	runtime := filepath.Join(filepath.Dir(exe), "strake-runtime")
+	if _, err := os.Stat(runtime); err != nil {
+		return nil, fmt.Errorf("the keeper's program is expected beside straked: %w", err)
+	}
+	// Of the environment only what a Go program and its time zone need: the keeper outlives whoever started it.
+	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	return &keepers{launch: keeper.Launch{
+		Command: []string{runtime, "keeper"}, Environ: environ, Socket: filepath.Join(s.ExecRoot, "keeper", "keeper.sock"),
+		StateDir: filepath.Join(s.ExecRoot, "keeper", "state"), LogFile: filepath.Join(s.ExecRoot, "keeper", "keeper.log"),
+	}}, nil
+}
+
+func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
+	c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
+	if err == nil {
+		return c, nil
+	}
+	if !errdefs.IsUnavailable(err) {
+		return nil, err
+	}
+	p, err := keeper.StartProcess(&k.launch)
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return nil, err
+	}
+	if p != nil {
+		// It is a child of this process as long as that lives, and is reaped when it ends.
+		go p.Wait()
+	}
+	return keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
+}
+
+// teardown ends all containers and takes back what the instance made in the kernel. Images, volumes and the containers' records stay.
+func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
+	lock, err := lockInstance(s)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	sys, err := open(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	list, err := sys.engine.List(ctx)
+	errs := []error{err}
+	for _, c := range list {
+		if c.State.Status == engine.Running || c.State.Status == engine.Paused || c.State.Status == engine.Restarting {
+			zero := 0
+			if err := sys.engine.Stop(ctx, c.ID, "SIGKILL", &zero); err != nil && !errdefs.IsNotModified(err) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	errs = append(errs, sys.engine.Close())
+	sys.engine = nil
+	if c, err := keeper.Dial(ctx, sys.keeper.launch.Socket, keeper.WithoutEvents); err == nil {
+		errs = append(errs, c.Shutdown(ctx, keeper.KillAll), c.Close())
+	}
+	errs = append(errs, sys.network.Teardown(ctx))
+	errs = append(errs, sys.groups.Sweep(ctx, func(string) bool { return false }))
+	if r, ok := sys.groups.(interface{ RemoveParent() error }); ok {
+		errs = append(errs, r.RemoveParent())
+	}
+	errs = append(errs, sys.close())
+	for _, name := range []string{"keeper", "rootfs", "shm"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(s.ExecRoot, name)))
+	}
+	for _, h := range s.Hosts {
+		if p, ok := strings.CutPrefix(h, "unix://"); ok {
+			if err := os.Remove(p); !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shutdownPatience is how long requests under way may take when straked is told to end.
+const shutdownPatience = 3 * time.Second

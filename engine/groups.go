@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/container/cgroup"
+	"strake/container/plan"
+	"strake/engine/message"
+)
+
+// NewGroups makes the host's control groups the engine's Groups. parent is the group of this instance, below which containers have theirs:
+// "/strake", or another name for each engine on a machine.
+func NewGroups(h *cgroup.Host, parent string) Groups {
+	return &hostGroups{host: h, parent: parent}
+}
+
+type hostGroups struct {
+	host   *cgroup.Host
+	parent string
+}
+
+// Create implements Groups.
+func (h *hostGroups) Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error) {
+	if parent == "" {
+		parent = h.parent
+	}
+	if !path.IsAbs(parent) || path.Clean(parent) != parent {
+		return nil, message.New(errdefs.ErrInvalidArgument, "cgroup-parent %q: want an absolute, clean path as /group", parent)
+	}
+	g, err := h.host.Create(path.Join(parent, name), res, cgroup.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return &hostGroup{host: h.host, path: g.Path(), made: g}, nil
+}
+
+// Open implements Groups.
+func (h *hostGroups) Open(p string) (Cgroup, error) {
+	g := &hostGroup{host: h.host, path: p}
+	return g, g.with(func(*cgroup.Group) error { return nil })
+}
+
+// Sweep implements Groups.
+func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) error {
+	seen := map[string]bool{}
+	for _, hier := range h.host.Hierarchies() {
+		list, err := os.ReadDir(filepath.Join(hier.Mount, h.parent))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list control groups: %w", err)
+		}
+		for _, d := range list {
+			if d.IsDir() && validID(d.Name()) && !keep(d.Name()) {
+				seen[d.Name()] = true
+			}
+		}
+	}
+	for name := range seen {
+		g, err := h.host.Open(path.Join(h.parent, name))
+		if err == nil {
+			err = g.Remove(ctx)
+			g.Close()
+		}
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove control group %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// hostGroup names a group and opens it for each operation, so that an idle container holds nothing open.
+type hostGroup struct {
+	host *cgroup.Host
+	path string
+
+	mu   sync.Mutex
+	made *cgroup.Group // guarded by mu; what Create returned, until the first Entry has been released
+}
+
+func (g *hostGroup) with(f func(*cgroup.Group) error) error {
+	open, err := g.host.Open(g.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(open), open.Close())
+}
+
+func (g *hostGroup) Path() string { return g.path }
+
+// Entry implements Cgroup.
+func (g *hostGroup) Entry() (dirFD int, tasks []int, release func(), err error) {
+	g.mu.Lock()
+	open := g.made
+	g.made = nil
+	g.mu.Unlock()
+	if open == nil {
+		if open, err = g.host.Open(g.path); err != nil {
+			return -1, nil, nil, err
+		}
+	}
+	join := open.Join()
+	dirFD = -1
+	if join.CloneInto != nil {
+		dirFD = int(join.CloneInto.Fd())
+	}
+	for _, f := range join.Tasks {
+		tasks = append(tasks, int(f.Fd()))
+	}
+	return dirFD, tasks, func() { open.Close() }, nil
+}
+
+// Hierarchies implements Cgroup.
+func (g *hostGroup) Hierarchies() []plan.Hierarchy {
+	var out []plan.Hierarchy
+	g.with(func(open *cgroup.Group) error {
+		paths := open.Paths()
+		for _, h := range g.host.Hierarchies() {
+			out = append(out, plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: paths[h.Name]})
+		}
+		return nil
+	})
+	return out
+}
+
+func (g *hostGroup) Update(ctx context.Context, res *specs.LinuxResources) error {
+	return g.with(func(open *cgroup.Group) error { return open.Update(res) })
+}
+
+func (g *hostGroup) Freeze(ctx context.Context) error {
+	return g.with(func(open *cgroup.Group) error { return open.Freeze(ctx) })
+}
+
+func (g *hostGroup) Thaw(ctx context.Context) error {
+	return g.with(func(open *cgroup.Group) error { return open.Thaw(ctx) })
+}
+
+func (g *hostGroup) Pids() (pids []int, err error) {
+	err = g.with(func(open *cgroup.Group) (err error) {
+		pids, err = open.Pids(cgroup.Recursive)
+		return err
+	})
+	return pids, err
+}
+
+func (g *hostGroup) OOMKills() (n uint64, err error) {
+	err = g.with(func(open *cgroup.Group) error {
+		v, err := open.OOMCount()
+		n = uint64(v)
+		return err
+	})
+	return n, err
+}
+
+// Remove implements Cgroup.
+func (g *hostGroup) Remove(ctx context.Context) error {
+	g.mu.Lock()
+	made := g.made
+	g.made = nil
+	g.mu.Unlock()
+	if made != nil {
+		return errors.Join(made.Remove(ctx), made.Close())
+	}
+	return g.with(func(open *cgroup.Group) error { return open.Remove(ctx) })
+}
+
+// Stats implements Cgroup.
+func (g *hostGroup) Stats() (out Stats, err error) {
+	err = g.with(func(open *cgroup.Group) error {
+		s, err := open.Stats()
+		if err == nil {
+			out = groupStats(s)
+		}
+		return err
+	})
+	return out, err
+}
+
+func groupStats(s *cgroup.Stats) Stats { return Stats{} }
