@@ -190,7 +190,7 @@ func runVerb(ctx context.Context, s *command.Session, c *command.Command, args [
 		return named(command.Misused(flagError(err, fs)), path)
 	}
 	if *help {
-		writeVerbHelp(s.Out, c, fs)
+		writeVerbHelp(s.Out, c, fs, path)
 		return nil
 	}
 	if err := checkArgs(c, fs.NArg(), path); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/pflag"
 
@@ -27,7 +28,7 @@ func writeRootHelp(w io.Writer, fs *pflag.FlagSet) {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "\nGlobal Options:\n%s\nRun 'strake COMMAND --help' for more information on a command.\n", fs.FlagUsages())
+	fmt.Fprintf(&b, "\nGlobal Options:\n%s\nRun 'strake COMMAND --help' for more information on a command.\n", flagUsages(fs))
 	io.WriteString(w, b.String())
 }
 
@@ -41,16 +42,47 @@ func writeGroupHelp(w io.Writer, c *command.Command) {
 	io.WriteString(w, b.String())
 }
 
-func writeVerbHelp(w io.Writer, c *command.Command, fs *pflag.FlagSet) {
+func writeVerbHelp(w io.Writer, c *command.Command, fs *pflag.FlagSet, path string) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage:  strake %s\n\n%s\n", strings.TrimSpace(c.Path+" "+c.Args), c.Short)
+	fmt.Fprintf(&b, "Usage:  strake %s\n\n%s\n", strings.TrimSpace(path+" "+c.Args), c.Short)
 	if names := aliases(c); len(names) > 1 {
 		fmt.Fprintf(&b, "\nAliases:\n  %s\n", strings.Join(names, ", "))
 	}
-	if usages := fs.FlagUsages(); usages != "" {
+	if usages := flagUsages(fs); usages != "" {
 		fmt.Fprintf(&b, "\nOptions:\n%s", usages)
 	}
 	io.WriteString(w, b.String())
+}
+
+// flagUsages describes flags, one a line, with defaults that say something.
+func flagUsages(fs *pflag.FlagSet) string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 1, 3, ' ', 0)
+	fs.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
+		short := "    "
+		if f.Shorthand != "" {
+			short = "-" + f.Shorthand + ", "
+		}
+		kind := ""
+		if k := f.Value.Type(); k != "bool" {
+			kind = " " + map[string]string{"stringArray": "list", "stringSlice": "list", "int64": "int", "uint16": "uint"}[k]
+			if kind == " " {
+				kind += k
+			}
+		}
+		about := f.Usage
+		switch f.DefValue {
+		case "", "0", "0s", "false", "[]", "-1":
+		default:
+			about += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		fmt.Fprintf(t, "  %s--%s%s\t%s\n", short, f.Name, kind, about)
+	})
+	t.Flush()
+	return b.String()
 }
 
 // aliases are all the ways to call a verb: below its noun, by that one's other names, and at the top.

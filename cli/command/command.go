@@ -10,6 +10,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -137,7 +138,11 @@ func StartStatus(message string) int {
 func Each(s *Session, names []string, do func(name string) error) error {
 	failed := false
 	for _, name := range names {
-		if err := do(name); err != nil {
+		err := do(name)
+		if errors.Is(err, ErrAbsent) {
+			continue
+		}
+		if err != nil {
 			failed = true
 			s.Tell(err)
 			continue
@@ -149,6 +154,9 @@ func Each(s *Session, names []string, do func(name string) error) error {
 	}
 	return nil
 }
+
+// ErrAbsent is what a verb returns to Each about something that shall not be there and is not: no failure, and nothing was done.
+var ErrAbsent = errors.New("is not there")
 
 // Filters reads --filter KEY=VALUE into the form of the API: a set of values for each key.
 func Filters(list []string) (string, error) {

@@ -2,6 +2,7 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -54,6 +55,9 @@ func Show[T any](s *Session, l *Listing, id, columns string, rows []T) error {
 func ShowTo[T any](w io.Writer, l *Listing, id, columns string, rows []T) error {
 	if l.Output != "" && l.Output != "json" {
 		return Misused(fmt.Errorf("--output %q: want json", l.Output))
+	}
+	if l.Output != "" && (l.Format != "" || l.Quiet) {
+		return Misused(errors.New("conflicting options: --output and --format or --quiet"))
 	}
 	return format.List(w, format.Options{Format: l.Format, JSON: l.Output == "json", Quiet: l.Quiet, ID: id, Columns: columns}, rows)
 }

@@ -136,8 +136,8 @@ func Remove() command.Command {
 		return func(ctx context.Context, s *command.Session, c string) error {
 			err := s.Delete(ctx, path(strings.Trim(c, "/")), command.Query("v", command.If(*volumes), "force", command.If(*force), "link", command.If(*link)), nil)
 			if *force && errdefs.IsNotFound(err) {
-				s.Tell(err) // what shall not be there is not there
-				return nil
+				s.Tell(err)
+				return command.ErrAbsent
 			}
 			return err
 		}

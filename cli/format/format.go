@@ -16,7 +16,6 @@ package format
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -30,7 +29,7 @@ import (
 type Options struct {
 	// Format is --format; empty is a table of the default columns.
 	Format string
-	// JSON is -o json.
+	// JSON is -o json; it comes before all others.
 	JSON bool
 	// Quiet shows the column ID names alone, unless Format asks for something else.
 	Quiet bool
@@ -43,9 +42,6 @@ type Options struct {
 // List writes rows.
 func List[T any](w io.Writer, opt Options, rows []T) error {
 	if opt.JSON {
-		if opt.Format != "" || opt.Quiet {
-			return errors.New("conflicting options: -o json and --format or --quiet")
-		}
 		if rows == nil {
 			rows = []T{}
 		}
@@ -74,7 +70,7 @@ func List[T any](w io.Writer, opt Options, rows []T) error {
 		var b bytes.Buffer
 		for _, r := range rows {
 			if err := t.Execute(&b, r); err != nil {
-				return fmt.Errorf("template: %w", err)
+				return noField(err, r)
 			}
 			b.WriteByte('\n')
 		}
@@ -170,16 +166,32 @@ func templateTable[T any](w io.Writer, text string, rows []T) error {
 			row = rows[i]
 		}
 		if err := t.Execute(out, row); err != nil {
-			return fmt.Errorf("template: %w", err)
+			return noField(err, row)
 		}
 		out.Write([]byte("\n"))
 	}
 	return out.Flush()
 }
 
+// noField says which fields there are to an error about one that there is not.
+func noField(err error, row any) error {
+	_, what, ok := strings.Cut(err.Error(), "can't evaluate field ")
+	if !ok {
+		return err
+	}
+	name, _, _ := strings.Cut(what, " ")
+	var names []string
+	for f := range reflect.TypeOf(row).Fields() {
+		if f.IsExported() {
+			names = append(names, f.Name)
+		}
+	}
+	return fmt.Errorf("--format: no field %s: want one of %s", name, strings.Join(names, ", "))
+}
+
 // Parse reads a template with Docker's functions. A field that does not exist is an error when it is executed.
 func Parse(text string) (*template.Template, error) {
-	t, err := template.New("").Option("missingkey=error").Funcs(template.FuncMap{
+	t, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
 			raw, err := marshal(v)
 			return string(bytes.TrimRight(raw, "\n")), err
@@ -192,10 +204,7 @@ func Parse(text string) (*template.Template, error) {
 		"pad":      pad,
 		"truncate": truncate,
 	}).Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("template parsing error: %w", err)
-	}
-	return t, nil
+	return t, err
 }
 
 // joinAny joins lists of strings and, because what comes from JSON has no types, of anything.

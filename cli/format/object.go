@@ -81,7 +81,7 @@ func object(b *bytes.Buffer, text string, raw json.RawMessage) error {
 		return nil
 	}
 	b.Truncate(start)
-	return fmt.Errorf("template: %w", err)
+	return err
 }
 
 // decode makes maps of JSON with whole numbers as int64, which templates can compare.

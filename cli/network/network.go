@@ -297,7 +297,7 @@ func remove() command.Command {
 				return command.Each(s, args, func(name string) error {
 					err := s.Delete(ctx, path(name), nil, nil)
 					if *force && errdefs.IsNotFound(err) {
-						return nil
+						return command.ErrAbsent
 					}
 					return err
 				})
