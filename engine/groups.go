@@ -186,4 +186,18 @@ func (g *hostGroup) Stats() (out Stats, err error) {
 	return out, err
 }
 
-func groupStats(s *cgroup.Stats) Stats { return Stats{} }
+func groupStats(s *cgroup.Stats) Stats {
+	out := Stats{
+		CPU: CPUStats{
+			TotalNanos: s.CPU.TotalNanos, UserNanos: s.CPU.UserNanos, KernelNanos: s.CPU.KernelNanos,
+			Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods, ThrottledNanos: s.CPU.ThrottledNanos,
+		},
+		Memory:  MemoryStats{Usage: s.Memory.Usage, MaxUsage: s.Memory.MaxUsage, Limit: s.Memory.Limit, Failcnt: s.Memory.Failcnt, Stat: s.Memory.Stat},
+		Pids:    s.Pids.Current,
+		PidsMax: s.Pids.Limit,
+	}
+	for _, e := range s.IO {
+		out.IO = append(out.IO, IOEntry{Major: e.Major, Minor: e.Minor, Op: e.Op, Bytes: e.Bytes, Count: e.Count})
+	}
+	return out
+}

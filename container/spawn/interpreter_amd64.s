@@ -25,10 +25,13 @@ failed:
 	MOVQ	AX, errno+40(FP)
 	RET
 
-// func interpreterAddr() uintptr
-TEXT ·interpreterAddr(SB), NOSPLIT, $0-8
-	LEAQ	·interpreter(SB), AX
-	MOVQ	AX, ret+0(FP)
+// func copyInterpreter(to *[interpreterSize]byte)
+TEXT ·copyInterpreter(SB), NOSPLIT, $0-8
+	LEAQ	·interpreter(SB), SI
+	MOVQ	to+0(FP), DI
+	MOVQ	$768, CX // interpreterSize
+	CLD
+	REP; MOVSB
 	RET
 
 // interpreter issues the clone that its caller has prepared, returns in the parent, and in the child runs the operations

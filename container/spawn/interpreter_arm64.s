@@ -25,10 +25,16 @@ failed:
 	MOVD	R0, errno+40(FP)
 	RET
 
-// func interpreterAddr() uintptr
-TEXT ·interpreterAddr(SB), NOSPLIT, $0-8
+// func copyInterpreter(to *[interpreterSize]byte)
+TEXT ·copyInterpreter(SB), NOSPLIT, $0-8
 	MOVD	$·interpreter(SB), R0
-	MOVD	R0, ret+0(FP)
+	MOVD	to+0(FP), R1
+	MOVD	$96, R2 // interpreterSize / 8
+copy:
+	MOVD.P	8(R0), R3
+	MOVD.P	R3, 8(R1)
+	SUB	$1, R2, R2
+	CBNZ	R2, copy
 	RET
 
 // interpreter issues the clone that its caller has prepared, returns in the parent, and in the child runs the operations

@@ -35,9 +35,8 @@ const addressSpace = 1<<47 - 4096
 
 func rawClone3(args unsafe.Pointer, size, code, image uintptr) (pid, errno uintptr)
 
-func interpreterAddr() uintptr
-
-// interpreter exists in assembly only; it is never called, only copied.
+// copyInterpreter fetches the machine code behind the symbol "interpreter", which exists in assembly only.
+func copyInterpreter(to *[interpreterSize]byte)
 
 // cloneArgs is struct clone_args (clone3(2)).
 type cloneArgs struct {
@@ -54,7 +53,8 @@ type Machine struct {
 
 // New makes a Machine. It costs one memory file.
 func New() (*Machine, error) {
-	src := unsafe.Slice((*byte)(unsafe.Pointer(interpreterAddr())), interpreterSize)
+	var src [interpreterSize]byte
+	copyInterpreter(&src)
 	// MFD_EXEC says that the file is meant to be mapped executable; kernels before 6.3 do not know the flag.
 	fd, err := unix.MemfdCreate("strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) {
@@ -64,7 +64,7 @@ func New() (*Machine, error) {
 		return nil, fmt.Errorf("memfd_create for the interpreter: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "strake-init")
-	if _, err := f.Write(src); err != nil {
+	if _, err := f.Write(src[:]); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("write the interpreter: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +14,9 @@ import (
 )
 
 func TestInterpreterFitsCopy(t *testing.T) {
-	code := unsafe.Slice((*byte)(unsafe.Pointer(interpreterAddr())), interpreterSize)
-	if i := bytes.Index(code, []byte("strake.\x00")); i < 0 {
+	var code [interpreterSize]byte
+	copyInterpreter(&code)
+	if i := bytes.Index(code[:], []byte("strake.\x00")); i < 0 {
 		t.Fatalf("the marker behind the interpreter is not within %d bytes", interpreterSize)
 	} else {
 		t.Logf("interpreter: %d bytes", i)
