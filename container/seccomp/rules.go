@@ -154,7 +154,7 @@ func (c *compiler) rule(i int, s *specs.LinuxSyscall) error {
 
 // add puts an action, or the alternatives from up to to, into a cell.
 func (c *compiler) add(at *cell, from, to, act int32) {
-	if false {
+	if at.act != 0 {
 		return // an action without condition is there already
 	}
 	if from == to {
