@@ -93,14 +93,11 @@ func (a *assembler) jump(code uint16, k uint32, yes, no ref) ref {
 	return ref(a.emit(unix.SockFilter{Code: code, Jt: uint8(at - t - 1), Jf: uint8(at - f - 1), K: k}))
 }
 
-// load puts a load before to, and what it needs to get there.
-func (a *assembler) load(offset uint32, to ref) ref { return a.before(opLoad, offset, to) }
+// load puts a load before next, which is the front of the program.
+func (a *assembler) load(offset uint32, next ref) ref { return a.before(opLoad, offset, next) }
 
-// before puts an instruction that does not jump before to.
-func (a *assembler) before(code uint16, k uint32, to ref) ref {
-	if at := a.near(to); at != int32(len(a.rev)-1) {
-		a.long(at)
-	}
+// before puts an instruction that does not jump before the front of the program, which the caller has just made.
+func (a *assembler) before(code uint16, k uint32, _ ref) ref {
 	return ref(a.emit(unix.SockFilter{Code: code, K: k}))
 }
 

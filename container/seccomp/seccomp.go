@@ -15,10 +15,14 @@
 //   - The 32-bit ABIs (x86, arm, and x32 as libseccomp sees it) compare the low half of an argument.
 //   - On x86, rules for socket and IPC calls hold inside socketcall(2) and ipc(2) too, by call number; the first argument cannot be looked at there.
 //
-// Where it differs from runc, on purpose: several inequalities on one argument, or MASKED_EQ beside another comparison of it, mean what they say (the
-// tree that libseccomp makes of the two halves of an argument loses some such rules, and its order is then its own); a rule counts although its number is above the highest counted one (x86 socket calls); ARM's private
-// calls do not move ARM's highest number; errnoRet with an action that has none is refused, as the specification demands; of the
-// architectures only those matter that the kernel can run.
+// Where it differs from runc, on purpose:
+//
+//   - Several inequalities on one argument, or MASKED_EQ beside another comparison of it, mean what they say. The tree that libseccomp makes of the
+//     two halves of an argument loses some such rules, and tries them in an order of its own.
+//   - A rule counts although its number is above the highest counted one (x86 socket calls), and ARM's private calls do not move ARM's bound.
+//   - errnoRet with an action that has none is refused, as the specification demands.
+//   - Architectures that the kernel cannot run are accepted and make no difference.
+//   - SCMP_ACT_NOTIFY is refused for sendmsg as it is for write: the installing process hands the listener over with either.
 //
 // Not for: installing a filter, serving its notifications, reading profile files, other processors than amd64 and arm64.
 //
