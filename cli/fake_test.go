@@ -44,7 +44,6 @@ type process struct {
 	tty        bool
 	openStdin  bool
 	autoRemove bool
-	attached   chan *bufio.ReadWriter
 	conn       net.Conn
 	stdin      io.Reader
 	state      string

@@ -370,7 +370,9 @@ func (e *Engine) execEnded(id string, exit keeper.Exit) {
 	x, err := e.findExec(id)
 	if err == nil {
 		x.mu.Lock() // a start that is under way has set proc by then
+		started := x.proc != nil
 		x.mu.Unlock()
+		e.log.Debug("an exec has ended", "exec", id, "started", started)
 		x.end(exit.Code())
 		e.publish(x.c, "exec_die", map[string]string{"execID": id, "exitCode": fmt.Sprint(exit.Code())})
 	}

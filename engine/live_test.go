@@ -248,17 +248,6 @@ func execute(t testing.TB, e *Engine, spec Spec) (id string, code int, output st
 	return
 }
 
-// eventually polls across a process boundary.
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !f(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("it never came true: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 func TestLive(t *testing.T) {
 	b := newBed(t)
 	e := b.open()

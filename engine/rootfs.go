@@ -134,19 +134,6 @@ func (e *Engine) openRoot(ctx context.Context, c *container) (*os.File, error) {
 	return mountDetached(layers, "", "")
 }
 
-// openRootWritable is openRoot with the container's own writable layer. The container must not run meanwhile: two mounts of one writable layer
-// do not see each other's changes (Documentation/filesystems/overlayfs.rst).
-func (e *Engine) openRootWritable(ctx context.Context, c *container) (*os.File, error) {
-	if c.res.ImageID == "" {
-		return e.openRoot(ctx, c)
-	}
-	fs, err := e.images.Rootfs(ctx, c.id)
-	if err != nil {
-		return nil, err
-	}
-	return mountDetached(fs.Lower, fs.Upper, fs.Work)
-}
-
 // mountDetached makes an overlay of layers, topmost first, that is attached nowhere (fsopen(2)). One layer without an upper one is no overlay.
 func mountDetached(layers []string, upper, work string) (*os.File, error) {
 	if len(layers) == 1 && upper == "" {

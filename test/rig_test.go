@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -251,13 +250,6 @@ func (r *rig) ok(args ...string) string {
 		r.t.Fatalf("docker %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out, got.err)
 	}
 	return got.out
-}
-
-// client speaks to the socket directly.
-func (r *rig) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", r.socket())
-	}}}
 }
 
 // keeper is the keeper's pid.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"strake/container/cgroup"
 	"strake/engine"
 	"strake/image"
+	"strake/image/base"
 	"strake/keeper"
 	"strake/network"
 	"strake/network/ipam"
@@ -73,6 +76,9 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 		},
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := loadBase(ctx, sys.images, log); err != nil {
 		return nil, err
 	}
 	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log}
@@ -200,3 +206,22 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 
 // shutdownPatience is how long requests under way may take when straked is told to end.
 const shutdownPatience = 3 * time.Second
+
+// loadBase puts the image that is built in into a store that lacks it. A program that was built without says so once.
+func loadBase(ctx context.Context, images *image.Store, log *slog.Logger) error {
+	if _, err := images.Resolve(ctx, base.Ref); err == nil {
+		return nil
+	}
+	raw, err := base.Archive(runtime.GOARCH)
+	if errdefs.IsNotFound(err) {
+		log.Warn("no built-in image", "reason", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := images.Load(ctx, bytes.NewReader(raw), image.LoadOptions{}); err != nil {
+		return fmt.Errorf("load the built-in image %s: %w", base.Ref, err)
+	}
+	return nil
+}

@@ -68,7 +68,6 @@ const (
 	Load16
 	Load8
 
-	kindLast = Load8
 	// The remaining kinds become immediates when an image is relocated: the address of an offset in the data, a descriptor
 	// that the spawner supplied, the first address of the mapping that holds the machine, and the first one behind it.
 	kindPtr   Kind = 100

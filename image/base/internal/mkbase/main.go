@@ -1,0 +1,56 @@
+// Command mkbase compiles cmd/strake-base and packs it as the image strake/base.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"strake/image/base"
+	"strake/image/base/userland"
+)
+
+func main() {
+	out := flag.String("o", "image/base/embed", "`directory` for the archive")
+	arch := flag.String("arch", runtime.GOARCH, "`architecture`")
+	flag.Parse()
+	if err := run(*out, *arch); err != nil {
+		fmt.Fprintln(os.Stderr, "mkbase:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out, arch string) error {
+	dir, err := os.MkdirTemp("", "mkbase")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "strake-base")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "strake/cmd/strake-base")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, msg)
+	}
+	raw, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, a := range userland.Applets() {
+		names = append(names, a.Name)
+	}
+	var b bytes.Buffer
+	if err := base.Build(&b, arch, raw, append(names, "true", "false", "echo")); err != nil {
+		return err
+	}
+	tmp := filepath.Join(out, "."+base.File(arch))
+	if err := os.WriteFile(tmp, b.Bytes(), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(out, base.File(arch)))
+}

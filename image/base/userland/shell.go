@@ -1,0 +1,568 @@
+package userland
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	shsyntax "mvdan.cc/sh/v3/syntax"
+)
+
+// sh is the shell. The language is bash's as mvdan.cc/sh understands it, without job control: commands in the background are waited for with wait, but
+// have no process number. What this package adds: commands that lead to this very executable and are Inline run as function calls; the last command
+// of -c and a top-level exec replace the process, so that the program and not the shell is the container's main process; traps for signals, umask, and
+// on a terminal a prompt with line editing, history and completion.
+func sh(ctx context.Context, c *Call) int {
+	a, err := parseShellArgs(c.Args)
+	if err != nil {
+		return c.usagef("%v", err)
+	}
+	if a.help {
+		fmt.Fprintf(c.Stdout, "usage: sh %s\n", "[-eufnxl] [-o OPTION] [-c COMMAND [NAME [ARG]...] | -s [ARG]... | FILE [ARG]...]")
+		return exitOK
+	}
+	s, err := newShell(c, a)
+	if err != nil {
+		return c.usagef("%v", err)
+	}
+	defer s.traps.stop()
+	if a.login {
+		for _, f := range []string{"/etc/profile", c.env("HOME") + "/.profile"} {
+			if status, exited := s.profile(ctx, f); exited {
+				return status
+			}
+		}
+	}
+	switch {
+	case a.hasCommand:
+		return s.source(ctx, strings.NewReader(a.command), "-c", true)
+	case a.script != "":
+		f, err := os.Open(c.path(a.script))
+		if err != nil {
+			c.fault(a.script, err)
+			if errors.Is(err, os.ErrNotExist) {
+				return exitNotFound
+			}
+			return exitNotRunnable
+		}
+		defer f.Close()
+		return s.source(ctx, f, a.script, false)
+	}
+	if in, out, ok := terminals(c); ok || a.interactive && in != nil {
+		return s.interact(ctx, in, out)
+	}
+	return s.stream(ctx)
+}
+
+// terminals are the call's streams when a person sits at both.
+func terminals(c *Call) (in, out *os.File, ok bool) {
+	in, inFile := c.Stdin.(*os.File)
+	out, outFile := c.Stderr.(*os.File)
+	ok = inFile && outFile && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
+	if !ok {
+		return nil, nil, false
+	}
+	return in, out, true
+}
+
+// shellArgs is the command line of sh.
+type shellArgs struct {
+	options            []string // for set
+	command            string
+	hasCommand         bool
+	script             string
+	zero               string
+	params             []string
+	login, interactive bool
+	help               bool
+}
+
+func parseShellArgs(args []string) (shellArgs, error) {
+	a := shellArgs{zero: "sh"}
+	stdin := false
+	for len(args) > 0 {
+		w := args[0]
+		if w == "--help" {
+			a.help = true
+			return a, nil
+		}
+		if w == "--" || w == "-" {
+			args = args[1:]
+			break
+		}
+		if len(w) < 2 || w[0] != '-' && w[0] != '+' {
+			break
+		}
+		args = args[1:]
+		for _, k := range w[1:] {
+			switch k {
+			case 'c':
+				a.hasCommand = true
+			case 's':
+				stdin = true
+			case 'l':
+				a.login = true
+			case 'i':
+				a.interactive = true
+			case 'e', 'u', 'f', 'n', 'x', 'a':
+				a.options = append(a.options, w[:1]+string(k))
+			case 'o':
+				if len(args) == 0 {
+					return a, errors.New(`option "-o" needs a value`)
+				}
+				a.options = append(a.options, w[:1]+"o", args[0])
+				args = args[1:]
+			default:
+				return a, fmt.Errorf("unknown option %q", w[:1]+string(k))
+			}
+		}
+	}
+	if a.hasCommand {
+		if len(args) == 0 {
+			return a, errors.New(`option "-c" needs a value`)
+		}
+		a.command, args = args[0], args[1:]
+		if len(args) > 0 {
+			a.zero, args = args[0], args[1:]
+		}
+	} else if !stdin && len(args) > 0 {
+		a.script, args = args[0], args[1:]
+		a.zero = a.script
+	}
+	a.params = args
+	return a, nil
+}
+
+// shell is one running shell.
+type shell struct {
+	c      *Call
+	zero   string
+	runner *interp.Runner
+	parser *shsyntax.Parser
+	traps  *traps
+	// self is this executable: what leads to it may run inline.
+	self os.FileInfo
+	// replace holds where commands stand that may take this process's place. Written before the run only.
+	replace map[shsyntax.Pos]bool
+
+	interactive bool
+	children    atomic.Int32 // running programs
+	interrupt   func()       // ends the running command line; interactive only, called by watcher and handler
+}
+
+func newShell(c *Call, a shellArgs) (*shell, error) {
+	s := &shell{c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)), traps: newTraps(), replace: map[shsyntax.Pos]bool{}}
+	s.self, _ = os.Stat("/proc/self/exe") // without /proc everything is executed, which is slower but right
+	params := append(append(append([]string{}, a.options...), "--"), a.params...)
+	opts := []interp.RunnerOption{
+		interp.Env(zeroEnv{expand.ListEnviron(c.Env...), a.zero}),
+		interp.StdIO(c.Stdin, c.Stdout, c.Stderr),
+		interp.Params(params...),
+		interp.CallHandler(s.call),
+		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return s.exec }),
+	}
+	if c.Dir != "" {
+		opts = append(opts, interp.Dir(c.Dir))
+	}
+	var err error
+	s.runner, err = interp.New(opts...)
+	return s, err
+}
+
+// zeroName is the variable that stands for $0 in statements run one by one, for which the interpreter has no name of its own.
+const zeroName = "__sh_0"
+
+// zeroEnv is an environment with $0, which Each does not show, so that no command inherits it.
+type zeroEnv struct {
+	expand.Environ
+	zero string
+}
+
+func (e zeroEnv) Get(name string) expand.Variable {
+	if name == zeroName {
+		return expand.Variable{Set: true, Kind: expand.String, Str: e.zero}
+	}
+	return e.Environ.Get(name)
+}
+
+func nameZero(n shsyntax.Node) {
+	shsyntax.Walk(n, func(n shsyntax.Node) bool {
+		if p, ok := n.(*shsyntax.ParamExp); ok && p.Param != nil && p.Param.Value == "0" {
+			p.Param.Value, p.Short = zeroName, false
+		}
+		return true
+	})
+}
+
+// status turns what the runner returns into an exit status; fatal errors are reported.
+func (s *shell) status(err error) int {
+	var es interp.ExitStatus
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &es):
+		return int(es)
+	case errors.Is(err, context.Canceled):
+		return exitSignal + int(syscall.SIGINT)
+	}
+	return s.c.errorf("%v", err)
+}
+
+// source runs a text: what stands before a syntax error is run before the error is reported, as by a shell that reads line by line.
+func (s *shell) source(ctx context.Context, r io.Reader, name string, command bool) int {
+	file := &shsyntax.File{Name: s.zero}
+	var fault error
+	for st, err := range s.parser.StmtsSeq(r) {
+		if err != nil {
+			fault = err
+			break
+		}
+		file.Stmts = append(file.Stmts, st)
+	}
+	if fault == nil {
+		s.findReplaceable(file, command)
+	}
+	status := s.status(s.runner.Run(ctx, file))
+	if s.runner.Exited() {
+		return status
+	}
+	if fault != nil {
+		s.c.errorf("%s: %v", name, fault)
+		return exitUsage
+	}
+	return s.pendingTraps(ctx, status)
+}
+
+func (s *shell) pendingTraps(ctx context.Context, status int) int {
+	for text, ok := s.traps.next(); ok; text, ok = s.traps.next() {
+		if f, err := s.parser.Parse(strings.NewReader(text), s.zero); err == nil {
+			if st := s.status(s.runner.Run(ctx, f)); s.runner.Exited() {
+				return st
+			}
+		}
+	}
+	return status
+}
+
+// findReplaceable notes the commands that may replace the shell: a top-level exec and, with -c, a last simple command. Background statements forbid
+// it: some of them live in this process.
+func (s *shell) findReplaceable(file *shsyntax.File, command bool) {
+	background := false
+	shsyntax.Walk(file, func(n shsyntax.Node) bool {
+		if st, ok := n.(*shsyntax.Stmt); ok && (st.Background || st.Coprocess) {
+			background = true
+		}
+		return !background
+	})
+	if background {
+		return
+	}
+	for i, st := range file.Stmts {
+		call, ok := st.Cmd.(*shsyntax.CallExpr)
+		if !ok || st.Negated || len(call.Args) == 0 {
+			continue
+		}
+		plain := true // a substitution runs commands of its own, at the same place
+		shsyntax.Walk(st, func(n shsyntax.Node) bool {
+			switch n.(type) {
+			case *shsyntax.CmdSubst, *shsyntax.ProcSubst:
+				plain = false
+			}
+			return plain
+		})
+		if plain && (call.Args[0].Lit() == "exec" || command && i == len(file.Stmts)-1) {
+			s.replace[call.Pos()] = true
+		}
+	}
+}
+
+// stream runs standard input as it comes. It is read byte by byte, so that commands find what follows their line.
+func (s *shell) stream(ctx context.Context) int {
+	status := exitOK
+	for st, err := range s.parser.StmtsSeq(oneByte{ctxReader{ctx, s.c.Stdin}}) {
+		if err != nil {
+			if ctx.Err() == nil {
+				s.c.errorf("%v", err)
+			}
+			status = exitUsage
+			break
+		}
+		nameZero(st)
+		status = s.status(s.runner.Run(ctx, st))
+		if s.runner.Exited() {
+			return status
+		}
+	}
+	status = s.pendingTraps(ctx, status)
+	return s.leave(ctx, status)
+}
+
+// leave runs the EXIT trap, with the status as $? and as the result.
+func (s *shell) leave(ctx context.Context, status int) int {
+	f, err := s.parser.Parse(strings.NewReader(fmt.Sprintf("exit %d", status)), s.zero)
+	if err != nil {
+		return status
+	}
+	return s.status(s.runner.Run(ctx, f))
+}
+
+type oneByte struct{ r io.Reader }
+
+func (o oneByte) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return o.r.Read(p[:1])
+}
+
+func (s *shell) profile(ctx context.Context, name string) (status int, exited bool) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	for st, err := range s.parser.StmtsSeq(f) {
+		if err != nil {
+			s.c.errorf("%s: %v", name, err)
+			break
+		}
+		nameZero(st)
+		status = s.status(s.runner.Run(ctx, st))
+		if s.runner.Exited() {
+			return status, true
+		}
+	}
+	return status, false
+}
+
+// call sees every simple command before it runs (interp.CallHandlerFunc): here pending traps are served, and the built-in commands that the
+// interpreter lacks.
+func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
+	hc := interp.HandlerCtx(ctx)
+	result := func(status int) ([]string, error) {
+		if status == exitOK {
+			return []string{"true"}, nil
+		}
+		return []string{"false"}, nil
+	}
+	switch args[0] {
+	case "umask":
+		return result(s.umask(hc, args[1:]))
+	case "trap":
+		rest, status := s.traps.set(hc, args[1:])
+		if rest == nil {
+			return result(status)
+		}
+		return append([]string{"trap"}, rest...), nil
+	case "kill":
+		// The interpreter reserves the name but has no such command; a path is no built-in.
+		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "kill"); err == nil {
+			args = append([]string{p}, args[1:]...)
+		}
+	}
+	text, ok := s.traps.next()
+	if !ok {
+		return args, nil
+	}
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = quoteWord(a)
+	}
+	return []string{"eval", text + "\n" + strings.Join(words, " ")}, nil
+}
+
+// umask shows or sets the mask of the process (umask(1p)); subshells share it.
+func (s *shell) umask(hc interp.HandlerContext, args []string) int {
+	c := &Call{Name: "umask", Args: args, Stdout: hc.Stdout, Stderr: hc.Stderr}
+	o, words, status, ok := c.options("S", "")
+	if !ok {
+		return status
+	}
+	old := currentUmask()
+	switch {
+	case len(words) > 1:
+		return c.usagef("extra operand %q", words[1])
+	case len(words) == 0 && o.has('S'):
+		m := modeString(^old & 0o777)
+		fmt.Fprintf(hc.Stdout, "u=%s,g=%s,o=%s\n", strings.ReplaceAll(m[1:4], "-", ""), strings.ReplaceAll(m[4:7], "-", ""), strings.ReplaceAll(m[7:], "-", ""))
+		return exitOK
+	case len(words) == 0:
+		fmt.Fprintf(hc.Stdout, "%04o\n", old)
+		return exitOK
+	}
+	change, err := parseMode(words[0], 0)
+	if err != nil {
+		return c.usagef("%v", err)
+	}
+	mask := change(^old&0o777, false)
+	if words[0][0] < '0' || words[0][0] > '9' {
+		mask = ^mask // symbolic modes name what is allowed
+	}
+	unix.Umask(int(mask & 0o777))
+	return exitOK
+}
+
+// exec runs a command that is neither a function nor built in (interp.ExecHandlerFunc).
+func (s *shell) exec(ctx context.Context, args []string) error {
+	hc := interp.HandlerCtx(ctx)
+	path, err := interp.LookPathDir(hc.Dir, hc.Env, args[0])
+	if err != nil {
+		return s.notFound(hc, args[0])
+	}
+	if a, ok := s.inline(path); ok {
+		c := &Call{Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr, Dir: hc.Dir, Env: exported(hc.Env)}
+		return exitError(a.Run(ctx, c))
+	}
+	if s.replace[hc.Pos] && !s.traps.any() && s.ownStreams() {
+		// Only a failure comes back; then the usual way reports it.
+		s.become(hc, path, args)
+	}
+	if s.interactive {
+		// The terminal sends its interrupt to the program itself.
+		ctx = context.WithoutCancel(ctx)
+	}
+	s.children.Add(1)
+	err = interp.DefaultExecHandler(0)(ctx, append([]string{path}, args[1:]...))
+	s.children.Add(-1)
+	var es interp.ExitStatus
+	if errors.As(err, &es) && int(es) == exitSignal+int(syscall.SIGINT) && s.interactive {
+		s.interrupt() // the rest of the line too, as the user means
+	}
+	if err != nil && !errors.As(err, &es) && ctx.Err() == nil {
+		s.c.errorf("%s: %s", args[0], reason(err))
+		return interp.ExitStatus(exitNotRunnable)
+	}
+	return err
+}
+
+func exitError(status int) error {
+	if status == exitOK {
+		return nil
+	}
+	return interp.ExitStatus(status)
+}
+
+func (s *shell) notFound(hc interp.HandlerContext, name string) error {
+	if strings.Contains(name, "/") {
+		p := name
+		if p[0] != '/' {
+			p = hc.Dir + "/" + p
+		}
+		st, err := os.Stat(p)
+		switch {
+		case err == nil && st.IsDir():
+			err = syscall.EISDIR
+		case err == nil:
+			err = syscall.EACCES
+		}
+		fmt.Fprintf(hc.Stderr, "%s: %s: %s\n", s.c.Name, name, reason(err))
+		if !errors.Is(err, os.ErrNotExist) {
+			return interp.ExitStatus(exitNotRunnable)
+		}
+		return interp.ExitStatus(exitNotFound)
+	}
+	fmt.Fprintf(hc.Stderr, "%s: %s: not found\n", s.c.Name, name)
+	return interp.ExitStatus(exitNotFound)
+}
+
+// inline finds the applet that a path leads to, when it may run as a function call.
+func (s *shell) inline(path string) (Applet, bool) {
+	a, ok := Lookup(path[strings.LastIndexByte(path, '/')+1:])
+	if !ok || !a.Inline || s.self == nil {
+		return a, false
+	}
+	st, err := os.Stat(path)
+	return a, err == nil && os.SameFile(st, s.self)
+}
+
+// exported is the environment that a command gets.
+func exported(e expand.Environ) []string {
+	var out []string
+	for name, v := range e.Each {
+		if v.Exported && v.Kind == expand.String && v.IsSet() {
+			out = append(out, name+"="+v.String())
+		}
+	}
+	return out
+}
+
+// ownStreams tells whether the shell has the process's own streams, hence is the process.
+func (s *shell) ownStreams() bool {
+	return s.c.Stdin == io.Reader(os.Stdin) && s.c.Stdout == io.Writer(os.Stdout) && s.c.Stderr == io.Writer(os.Stderr)
+}
+
+// become executes a program in this process. Streams that were redirected take their numbers first.
+func (s *shell) become(hc interp.HandlerContext, path string, args []string) {
+	var fds [3]int
+	for i, st := range []any{hc.Stdin, hc.Stdout, hc.Stderr} {
+		f, ok := st.(*os.File)
+		if !ok || f == nil {
+			return
+		}
+		// Through numbers above the three, so that none is overwritten before it is copied.
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 10)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() || unix.Access(path, unix.X_OK) != nil {
+		return // the usual way reports it on the streams as they are
+	}
+	if err := os.Chdir(hc.Dir); err != nil {
+		return
+	}
+	var own [3]int
+	for i, fd := range fds {
+		var err error
+		if own[i], err = unix.FcntlInt(uintptr(i), unix.F_DUPFD_CLOEXEC, 10); err != nil {
+			return
+		}
+		defer unix.Close(own[i])
+		if err := unix.Dup3(fd, i, 0); err != nil {
+			return
+		}
+	}
+	_ = syscall.Exec(path, args, exported(hc.Env))
+	// Not executable after all, a script without #! for instance: as it was.
+	for i, fd := range own {
+		_ = unix.Dup3(fd, i, 0)
+	}
+}
+
+// watch ends the running command line when the terminal's interrupt comes and no program runs that gets it too. The caller stops it.
+func (s *shell) watch() (stop func()) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, os.Interrupt)
+	done := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-ch:
+				if s.children.Load() == 0 {
+					s.interrupt()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(done)
+		<-ended
+	}
+}
