@@ -182,5 +182,4 @@ func mapUsers(s *specs.Spec) {
 	s.Linux.GIDMappings = s.Linux.UIDMappings
 }
 
-
 func itoa(n int) string { return fmt.Sprint(n) }

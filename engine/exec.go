@@ -242,7 +242,7 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	defer release()
 	p, err := plan.Exec(cfg, proc, plan.ExecOptions{
 		Options: plan.Options{
-			Host:  plan.Host{LastCap: e.host.fixed.LastCap, Cgroup2: dir >= 0, AppArmor: e.host.fixed.AppArmor},
+			Host:  plan.Host{LastCap: e.host.fixed.LastCap, Cgroup2: dir >= 0 && len(tasks) == 0, AppArmor: e.host.fixed.AppArmor},
 			Stdio: plan.Pipes, Tasks: len(tasks),
 		},
 		Flags: namespaceFlags(&spec),

@@ -392,7 +392,7 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	defer release()
 	opt := plan.Options{
 		Host: plan.Host{
-			LastCap: l.in.Host.LastCap, Cgroup2: dir >= 0, Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
+			LastCap: l.in.Host.LastCap, Cgroup2: dir >= 0 && len(tasks) == 0, Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
 		},
 		Stdio: plan.Pipes, Tasks: len(tasks), Reaper: c.spec.Init,
 	}
