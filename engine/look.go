@@ -56,7 +56,18 @@ func (e *Engine) Changes(ctx context.Context, name string) ([]Change, error) {
 	for i, ch := range list {
 		out[i] = Change{Path: ch.Path, Kind: int(ch.Kind)}
 	}
-	return out, nil
+	return withoutOurs(out), nil
+}
+
+// withoutOurs leaves out the empty files that the engine's own files are mounted on, and /etc if it changed for nothing else.
+func withoutOurs(list []Change) []Change {
+	out := slices.DeleteFunc(list, func(c Change) bool {
+		return c.Kind == 1 && (c.Path == "/etc/hostname" || c.Path == "/etc/hosts" || c.Path == "/etc/resolv.conf")
+	})
+	if len(out) < len(list) && !slices.ContainsFunc(out, func(c Change) bool { return strings.HasPrefix(c.Path, "/etc/") }) {
+		out = slices.DeleteFunc(out, func(c Change) bool { return c.Path == "/etc" && c.Kind == 0 })
+	}
+	return out
 }
 
 // Stats implements Containers. A container that does not run is errdefs.ErrConflict.
