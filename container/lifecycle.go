@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -107,8 +108,11 @@ func (c *Container) release(ctx context.Context) error {
 	if n == len(msg) {
 		return c.startFailure(msg)
 	}
-	if err != nil && n == 0 && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
 	}
 	return nil
 }

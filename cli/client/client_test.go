@@ -181,6 +181,8 @@ func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
 	c, _ := against(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		// Otherwise the server waits for some of the body before it answers.
+		http.NewResponseController(w).EnableFullDuplex()
 		w.WriteHeader(409)
 		io.WriteString(w, `{"message":"not now"}`)
 	}))

@@ -306,5 +306,5 @@ func noEOF(err error) error {
 
 // isStale says whether a kept connection had been closed before the request reached the engine.
 func isStale(err error) bool {
-	return err == io.EOF || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, io.ErrClosedPipe) || err == io.EOF || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -21,7 +21,7 @@ func Nearest(word string, candidates []string) string {
 		if len(word) >= 3 && strings.HasPrefix(lower, word) {
 			d = min(d, 1)
 		}
-		if d < distance && d < max(len(word), 2) {
+		if d < distance && d < len(word) {
 			best, distance = c, d
 		}
 	}

@@ -179,6 +179,8 @@ type Place struct {
 	Start, End uintptr
 	// Report is the descriptor on which the child reports a failure.
 	Report int
+	// Header is the address of the machine header that the interpreter starts with, if that is not Base.
+	Header uintptr
 	// Inputs are the descriptors, in the order of Image.Inputs.
 	Inputs []int
 }
@@ -196,6 +198,10 @@ func (img *Image) Relocate(to Place) error {
 		return bad("%d inputs supplied, want %d", len(to.Inputs), len(img.inputs))
 	}
 	gaps := img.gaps(to.Inputs)
+	header := to.Header
+	if header == 0 {
+		header = to.Base
+	}
 	le := binary.LittleEndian
 	clear(to.Mem[:HeaderSize])
 	le.PutUint64(to.Mem, uint64(to.Report))
@@ -263,7 +269,7 @@ func (img *Image) Relocate(to Place) error {
 			le.PutUint64(b[24+8*k:], dataBase+v)
 		}
 		if d := le.Uint64(b[72:]); d == reportCell+1 {
-			le.PutUint64(b[72:], uint64(to.Base))
+			le.PutUint64(b[72:], uint64(header))
 		} else if d != 0 {
 			if d-1+8 > uint64(img.data) || d-1 > uint64(img.data) {
 				return bad("operation %d: result stored outside", i)

@@ -167,10 +167,14 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 			}
 		}
 	}
-	err = req.Image.Relocate(program.Place{
+	place := program.Place{
 		Mem: mem[code:], Base: base + uintptr(code), Start: base, End: base + uintptr(size),
 		Report: syncFD, Inputs: inputs,
-	})
+	}
+	if m.detour {
+		place.Header = base + uintptr(code-page)
+	}
+	err = req.Image.Relocate(place)
 	if err != nil {
 		return err
 	}
