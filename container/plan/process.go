@@ -80,7 +80,7 @@ func (p *planner) process(proc *specs.Process) {
 func (p *planner) openSignals() {
 	p.Field("process")
 	def := p.Room(32).Ptr() // struct sigaction of SIG_DFL
-	for sig := unix.SIGHUP; sig <= unix.SIGSYS; sig++ {
+	for sig := unix.SIGHUP; sig <= 64; sig++ {
 		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
 			p.Call(unix.SYS_RT_SIGACTION, program.Num(uint64(sig)), def, program.Num(0), program.Num(8))
 		}
