@@ -1,7 +1,8 @@
 // Command bench measures strake beside crun, runc and dockerd, all in one interleaved run on one machine, with the bare system calls as the
 // floor. It prints medians and ratios; absolute times belong to the machine.
 //
-// Everything runs in a mount namespace of its own without the cgroup2 tree of a hybrid host, which old versions of crun refuse.
+// Everything runs in a network namespace of its own, so that no daemon touches the host's rules, and in a mount namespace without the
+// cgroup2 tree of a hybrid host, which old versions of crun refuse.
 package main
 
 import (
@@ -27,6 +28,7 @@ import (
 
 type bench struct {
 	bin, floor, dir string
+	only            string
 	rounds          int
 	children        []*exec.Cmd
 }
@@ -36,6 +38,7 @@ func main() {
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` of strake's binaries")
 	flag.StringVar(&b.floor, "floor", "", "the floor `program`")
 	flag.StringVar(&b.dir, "dir", os.TempDir(), "work `directory`")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: runtimes, execs, limit or engines")
 	flag.IntVar(&b.rounds, "rounds", 40, "interleaved `rounds` of each comparison")
 	inside := flag.Bool("inside", false, "used by the program itself")
 	flag.Parse()
@@ -54,7 +57,7 @@ func main() {
 func reexec() int {
 	cmd := exec.Command("/proc/self/exe", append([]string{"-inside"}, os.Args[1:]...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET}
 	if err := cmd.Run(); err != nil {
 		var ee *exec.ExitError
 		if errors.As(err, &ee) {
@@ -77,8 +80,14 @@ func (b *bench) run() error {
 		return err
 	}
 	fmt.Println("| what | median | ratio to strake |\n| --- | --- | --- |")
-	for _, f := range []func(string) error{b.runtimes, b.execs, b.limit, b.engines} {
-		if err := f(root); err != nil {
+	for _, part := range []struct {
+		name string
+		run  func(string) error
+	}{{"runtimes", b.runtimes}, {"execs", b.execs}, {"limit", b.limit}, {"engines", b.engines}} {
+		if b.only != "" && b.only != part.name {
+			continue
+		}
+		if err := part.run(root); err != nil {
 			return err
 		}
 	}

@@ -177,7 +177,9 @@ func (a *app) runContainer(ctx context.Context, fs *flag.FlagSet, args []string)
 	if detach {
 		opt.Terminal = c.passTerminal
 	} else {
-		fg.begin()
+		if err := fg.begin(); err != nil {
+			return 1, err
+		}
 		defer fg.end()
 	}
 	ct, p, err := a.rt.Create(ctx, opt)

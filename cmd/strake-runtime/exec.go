@@ -177,7 +177,9 @@ func (a *app) exec(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 		opt.Terminal = (&createFlags{consoleSocket: e.consoleSocket}).passTerminal
 	}
 	if !e.detach {
-		fg.begin()
+		if err := fg.begin(); err != nil {
+			return 1, err
+		}
 		defer fg.end()
 	}
 	p, err := c.Exec(ctx, opt)

@@ -1,29 +1,30 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"strake/cmd/strake-runtime/internal/relay"
 	"strake/container"
 )
 
 // foreground connects the caller with a process: its signals, its terminal, its end.
 type foreground struct {
-	signals chan os.Signal
+	signals *relay.Relay
 	master  *os.File
 	old     *term.State
 	copied  sync.WaitGroup
 }
 
 // begin starts to collect signals, before there is a process that could miss one.
-func (f *foreground) begin() {
-	f.signals = make(chan os.Signal, 64)
-	signal.Notify(f.signals)
+func (f *foreground) begin() (err error) {
+	f.signals, err = relay.Begin()
+	return err
 }
 
 // terminal takes the master of the process's terminal and connects it with ours.
@@ -62,21 +63,16 @@ func (f *foreground) resize() {
 
 // wait forwards signals to the process until it ends and returns the exit status by the shell's convention.
 func (f *foreground) wait(p *container.Process) (int, error) {
-	done := make(chan struct{})
-	var forwarding sync.WaitGroup
-	forwarding.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			case s := <-f.signals:
-				f.forward(p, s)
-			}
+	fds := []unix.PollFd{{Fd: int32(p.PidFD), Events: unix.POLLIN}, {Fd: int32(f.signals.FD()), Events: unix.POLLIN}}
+	for fds[0].Revents == 0 {
+		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			return 1, fmt.Errorf("poll: %w", err)
 		}
-	})
+		for _, s := range f.signals.Read() {
+			f.forward(p, s)
+		}
+	}
 	ws, err := p.Wait()
-	close(done)
-	forwarding.Wait()
 	if f.master != nil {
 		f.copied.Wait()
 	}
@@ -89,21 +85,16 @@ func (f *foreground) wait(p *container.Process) (int, error) {
 	return ws.ExitStatus(), nil
 }
 
-func (f *foreground) forward(p *container.Process, s os.Signal) {
-	switch s {
-	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE: // our own business; SIGURG is the Go runtime's
-	case unix.SIGWINCH:
-		if f.master != nil {
-			f.resize()
-		}
-	default:
-		unix.PidfdSendSignal(p.PidFD, s.(unix.Signal), nil, 0)
+func (f *foreground) forward(p *container.Process, s unix.Signal) {
+	if s != unix.SIGWINCH {
+		unix.PidfdSendSignal(p.PidFD, s, nil, 0)
+	} else if f.master != nil {
+		f.resize()
 	}
 }
 
 // end restores the terminal.
 func (f *foreground) end() {
-	signal.Stop(f.signals)
 	if f.old != nil {
 		term.Restore(0, f.old)
 		f.old = nil

@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sort"
 	"strings"
 	"time"
@@ -28,8 +27,6 @@ import (
 var version = "0.1.0-dev"
 
 func main() {
-	// One short command makes less garbage than a collection costs.
-	debug.SetGCPercent(-1)
 	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
 }
 
