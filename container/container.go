@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/cgroup"
+	"strake/container/ocijson"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -44,6 +45,7 @@ type Runtime struct {
 // Container is one container of a Runtime. Not for concurrent use.
 type Container struct {
 	rt   *Runtime
+	host *cgroup.Host // once it is known
 	dir  string
 	rec  record
 	spec *specs.Spec
@@ -105,12 +107,12 @@ func (r *Runtime) List() ([]*Container, error) {
 
 // ReadConfig reads a configuration. Errors name the file and are of class errdefs.ErrInvalidArgument if it is not one.
 func ReadConfig(file string) (*specs.Spec, []byte, error) {
-	raw, err := os.ReadFile(file)
+	raw, err := readFile(file)
 	if err != nil {
 		return nil, nil, classify(err)
 	}
 	spec := new(specs.Spec)
-	if err := json.Unmarshal(raw, spec); err != nil {
+	if err := ocijson.Decode(raw, spec); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w: %w", file, err, errdefs.ErrInvalidArgument)
 	}
 	return spec, raw, nil
@@ -243,27 +245,30 @@ func (b *birth) run(ctx context.Context) error {
 	if b.spec.Root != nil {
 		b.c.rec.Rootfs = b.spec.Root.Path
 	}
-	if err := os.MkdirAll(b.rt.Root, 0o711); err != nil {
-		return err
+	err := unix.Mkdir(b.c.dir, 0o700)
+	if err == unix.ENOENT {
+		if err := os.MkdirAll(b.rt.Root, 0o711); err != nil {
+			return err
+		}
+		err = unix.Mkdir(b.c.dir, 0o700)
 	}
-	if err := os.Mkdir(b.c.dir, 0o700); err != nil {
+	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("container %q exists already: %w", b.opt.ID, errdefs.ErrAlreadyExists)
 		}
-		return err
+		return &fs.PathError{Op: "mkdir", Path: b.c.dir, Err: err}
 	}
 	b.made = true
 	if err := writeFile(b.c.dir, configFile, raw); err != nil {
 		return err
 	}
-	var err error
 	if b.host, err = cgroup.Detect(b.rt.CgroupRoot); err != nil {
 		return err
 	}
 	if b.group, err = b.host.Create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{}); err != nil {
 		return err
 	}
-	b.c.rec.CgroupPath = b.group.Path()
+	b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
 	if b.m, err = spawn.New(); err != nil {
 		return err
 	}
@@ -312,7 +317,7 @@ func (b *birth) run(ctx context.Context) error {
 // compile plans the container.
 func (b *birth) compile(tasks int, hier []plan.Hierarchy) (err error) {
 	opt := plan.Options{
-		Host:  hostFacts(b.host, hier),
+		Host:  hostFacts(b.host, hier, b.spec.Process),
 		Tasks: tasks, Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
 	}
@@ -466,7 +471,9 @@ func (b *birth) undo() {
 		}
 	}
 	if b.made {
-		os.RemoveAll(b.c.dir)
+		if removeState(b.c.dir) != nil {
+			os.RemoveAll(b.c.dir)
+		}
 	}
 }
 
@@ -495,7 +502,7 @@ func (b *birth) saveOptions() error {
 
 func (b *birth) restoreOptions(raw []byte) error {
 	var s savedOptions
-	if err := json.Unmarshal(raw, &s); err != nil {
+	if err := ocijson.Decode(raw, &s); err != nil {
 		return err
 	}
 	b.tasks = s.Tasks

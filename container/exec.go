@@ -45,7 +45,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer unix.Close(init)
-	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	host, err := c.cgroupHost()
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	defer group.Close()
 	join := group.Join()
 
-	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil), Tasks: len(join.Tasks), PreserveFDs: opt.PreserveFDs}}
+	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil, opt.Process), Tasks: len(join.Tasks), PreserveFDs: opt.PreserveFDs}}
 	var inputs Inputs
 	defer inputs.Close()
 	if s := opt.Stdio; s != nil {

@@ -1,10 +1,7 @@
 package container
 
 import (
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -75,29 +72,31 @@ func (c *Container) cgroupsPath() string {
 	return "/strake/" + c.rec.ID
 }
 
-// lastCap is the highest capability of the running kernel.
+// lastCap is the highest capability of the running kernel: it answers EINVAL for those that it does not know (prctl(2),
+// PR_CAPBSET_READ).
 func lastCap() int {
-	raw, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
-	if err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
-			return n
-		}
+	known := func(n int) bool {
+		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
+		return err == nil
 	}
-	// Without /proc: the kernel answers EINVAL for capabilities that it does not know (prctl(2), PR_CAPBSET_READ).
-	for n := 63; n > 0; n-- {
-		if r, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err == nil && r >= 0 {
-			return n
-		}
+	n := unix.CAP_LAST_CAP
+	for n > 0 && !known(n) {
+		n--
 	}
-	return unix.CAP_LAST_CAP
+	for n < 63 && known(n+1) {
+		n++
+	}
+	return n
 }
 
-// hostFacts gathers what a plan wants to know.
-func hostFacts(h *cgroup.Host, hier []plan.Hierarchy) plan.Host {
-	_, err := os.Stat("/sys/kernel/security/apparmor/profiles")
-	apparmor := err == nil
-	_, err = os.Stat("/sys/fs/selinux/enforce")
-	return plan.Host{LastCap: lastCap(), Cgroup2: h.Version() == 2, Hierarchies: hier, AppArmor: apparmor, SELinux: err == nil}
+// hostFacts gathers what the plan of a process wants to know.
+func hostFacts(h *cgroup.Host, hier []plan.Hierarchy, p *specs.Process) plan.Host {
+	there := func(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+	return plan.Host{
+		LastCap: lastCap(), Cgroup2: h.Version() == 2, Hierarchies: hier,
+		AppArmor: p != nil && p.ApparmorProfile != "" && there("/sys/kernel/security/apparmor/profiles"),
+		SELinux:  p != nil && p.SelinuxLabel != "" && there("/sys/fs/selinux/enforce"),
+	}
 }
 
 // mountsCgroup says whether the configuration mounts cgroups, so that their hierarchies matter to the plan.

@@ -18,9 +18,16 @@ import (
 	"strake/container/spawn"
 )
 
+func (c *Container) cgroupHost() (_ *cgroup.Host, err error) {
+	if c.host == nil {
+		c.host, err = cgroup.Detect(c.rt.CgroupRoot)
+	}
+	return c.host, err
+}
+
 // group opens the container's cgroup.
 func (c *Container) group() (*cgroup.Group, error) {
-	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	host, err := c.cgroupHost()
 	if err != nil {
 		return nil, err
 	}
@@ -120,14 +127,14 @@ func (c *Container) release(ctx context.Context) error {
 // startFailure explains a failure behind the point at which the container was held: the program is compiled again to know which operation it
 // was.
 func (c *Container) startFailure(msg [8]byte) error {
-	host, err := cgroup.Detect(c.rt.CgroupRoot)
+	host, err := c.cgroupHost()
 	if err != nil {
 		return err
 	}
 	index := int(uint32(msg[0]) | uint32(msg[1])<<8 | uint32(msg[2])<<16 | uint32(msg[3])<<24)
 	errno := unix.Errno(uint32(msg[4]) | uint32(msg[5])<<8)
 	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
-	raw, err := os.ReadFile(filepath.Join(c.dir, optionsFile))
+	raw, err := readFile(filepath.Join(c.dir, optionsFile))
 	if err == nil {
 		err = b.restoreOptions(raw)
 	}
@@ -255,6 +262,9 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	var hookErr error
 	if c.spec != nil && c.spec.Hooks != nil {
 		hookErr = runHooks(ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped, 0))
+	}
+	if removeState(c.dir) == nil {
+		return hookErr
 	}
 	return errors.Join(os.RemoveAll(c.dir), hookErr)
 }

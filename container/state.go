@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"strake/container/ocijson"
 )
 
 // Names of the files in a container's state directory.
@@ -71,36 +72,23 @@ func CheckID(id string) error {
 	return nil
 }
 
-// writeFile replaces a file of the state directory in one step. The directory lies on a tmpfs: there is nothing to sync.
-func writeFile(dir, name string, data []byte) error {
-	tmp := filepath.Join(dir, "."+name)
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, name))
-}
-
 func (c *Container) save() error {
-	data, err := json.Marshal(&c.rec)
-	if err != nil {
-		return err
-	}
-	return writeFile(c.dir, stateFile, data)
+	return writeFile(c.dir, stateFile, c.rec.encode())
 }
 
 // load reads a container. One whose creation was interrupted before it had a process has no state.json; it is returned
 // without a pid, so that it can be deleted.
 func load(dir, id string) (*Container, error) {
 	c := &Container{dir: dir}
-	raw, err := os.ReadFile(filepath.Join(dir, configFile))
+	raw, err := readFile(filepath.Join(dir, configFile))
 	if err == nil {
 		c.spec = new(specs.Spec)
-		err = json.Unmarshal(raw, c.spec)
+		err = ocijson.Decode(raw, c.spec)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("container %q: %s: %w", id, configFile, err)
 	}
-	raw, err = os.ReadFile(filepath.Join(dir, stateFile))
+	raw, err = readFile(filepath.Join(dir, stateFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(dir); err != nil {
@@ -111,7 +99,7 @@ func load(dir, id string) (*Container, error) {
 	case err != nil:
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
-	if err := json.Unmarshal(raw, &c.rec); err != nil {
+	if err := ocijson.Decode(raw, &c.rec); err != nil {
 		return nil, fmt.Errorf("container %q: %s: %w", id, stateFile, err)
 	}
 	if c.rec.Version != stateVersion {
@@ -122,7 +110,7 @@ func load(dir, id string) (*Container, error) {
 
 // procStat reads the state letter and the start time of a process.
 func procStat(pid int) (state byte, start uint64, err error) {
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	raw, err := readFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, 0, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/container"
+	"strake/container/ocijson"
 )
 
 // stringList is an option that may be given several times.
@@ -64,7 +64,7 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 			return nil, fmt.Errorf("--process: %w", err)
 		}
 		p := new(specs.Process)
-		if err := json.Unmarshal(raw, p); err != nil {
+		if err := ocijson.Decode(raw, p); err != nil {
 			return nil, fmt.Errorf("--process %s: %w", e.process, err)
 		}
 		return p, nil

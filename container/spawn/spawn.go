@@ -46,7 +46,7 @@ type cloneArgs struct {
 // Machine holds what all children of a process share: the sealed file with the interpreter's code. It may be used by
 // several goroutines at once. A process that starts children concurrently does so from one Machine (see regions).
 type Machine struct {
-	code   *os.File
+	code   int // a descriptor
 	live   regions
 	detour bool // see type detour
 }
@@ -63,20 +63,19 @@ func New() (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create for the interpreter: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "strake-init")
-	if _, err := f.Write(src[:]); err != nil {
-		f.Close()
+	if _, err := unix.Write(fd, src[:]); err != nil {
+		unix.Close(fd)
 		return nil, fmt.Errorf("write the interpreter: %w", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
-		f.Close()
+		unix.Close(fd)
 		return nil, fmt.Errorf("seal the interpreter: %w", err)
 	}
-	return &Machine{code: f, detour: registeredRseq()}, nil
+	return &Machine{code: fd, detour: registeredRseq()}, nil
 }
 
 // Close releases the interpreter. Children that run already are not affected.
-func (m *Machine) Close() error { return m.code.Close() }
+func (m *Machine) Close() error { return unix.Close(m.code) }
 
 // IDMap is one line of uid_map or gid_map (user_namespaces(7)).
 type IDMap struct{ Container, Host, Size uint32 }
@@ -150,7 +149,7 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	}
 	defer m.live.munmap(mem)
 	base := uintptr(unsafe.Pointer(&mem[0]))
-	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, m.code.Fd(), 0); e != 0 {
+	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(m.code), 0); e != 0 {
 		return fmt.Errorf("mmap the interpreter: %w", e)
 	}
 	names := req.Image.Inputs()
@@ -160,7 +159,7 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 		case program.InputSync:
 			inputs[i] = syncFD
 		case program.InputExe:
-			inputs[i] = int(m.code.Fd())
+			inputs[i] = m.code
 		default:
 			if inputs[i], err = req.Input(name); err != nil {
 				return fmt.Errorf("descriptor %q: %w", name, err)

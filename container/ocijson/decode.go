@@ -1,0 +1,531 @@
+// Package ocijson reads JSON into the types of the runtime-spec, for processes that read one configuration and end.
+//
+// encoding/json prepares to encode and decode every type that it can reach from the target before it reads the first byte; the types of the
+// runtime-spec reach those of five other platforms, and this costs more than the rest of a container's plan. This decoder looks
+// at a type when the text comes to it. Besides, its errors name the field of the text: `linux.resources.memory.limit: ...`.
+//
+// It accepts and refuses what encoding/json does, with the same result; a fuzz test holds the two against each other. Not for encoding,
+// and not for long-lived processes, which are served well by encoding/json.
+package ocijson
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxDepth is how deep values may be nested, as in encoding/json.
+const maxDepth = 10000
+
+// Error is a text that is not JSON, or that does not fit the type.
+type Error struct {
+	// Field is where, in the words of the text: "mounts[3].options". Empty for the text as a whole.
+	Field string
+	// Offset counts bytes from the beginning of the text.
+	Offset int
+	// Reason says what is there and what is allowed.
+	Reason string
+}
+
+func (e *Error) Error() string {
+	if e.Field == "" {
+		return fmt.Sprintf("byte %d: %s", e.Offset, e.Reason)
+	}
+	return fmt.Sprintf("%s: %s (byte %d)", e.Field, e.Reason, e.Offset)
+}
+
+// Decode reads the text into what to points at. Errors are *Error; to is then partly filled.
+func Decode(text []byte, to any) error {
+	d := decoder{text: text}
+	if err := d.value(reflect.ValueOf(to).Elem(), 0); err != nil {
+		return err
+	}
+	if d.space(); d.at < len(d.text) {
+		return d.fail("%s after the end of the value", d.here())
+	}
+	return nil
+}
+
+type decoder struct {
+	text []byte
+	at   int
+	seen map[reflect.Type][]field
+}
+
+// field is one field of a struct, those of embedded structs included.
+type field struct {
+	name  string
+	index []int
+}
+
+func (d *decoder) fail(format string, args ...any) *Error {
+	return &Error{Offset: d.at, Reason: fmt.Sprintf(format, args...)}
+}
+
+// here names what comes next.
+func (d *decoder) here() string {
+	if d.at >= len(d.text) {
+		return "the end of the text"
+	}
+	r, _ := utf8.DecodeRune(d.text[d.at:])
+	return strconv.QuoteRune(r)
+}
+
+// within puts the name of the enclosing field in front of an error's.
+func (e *Error) within(name string) *Error {
+	switch {
+	case e == nil || e.Field == "":
+	case e.Field[0] != '[':
+		name += "."
+	}
+	if e != nil {
+		e.Field = name + e.Field
+	}
+	return e
+}
+
+func (d *decoder) space() {
+	for d.at < len(d.text) {
+		switch d.text[d.at] {
+		case ' ', '\t', '\n', '\r':
+			d.at++
+		default:
+			return
+		}
+	}
+}
+
+// next skips white space and returns the byte behind it, or 0 at the end.
+func (d *decoder) next() byte {
+	d.space()
+	if d.at < len(d.text) {
+		return d.text[d.at]
+	}
+	return 0
+}
+
+// kindOf names what begins with a byte.
+func kindOf(c byte) string {
+	switch {
+	case c == '{':
+		return "an object"
+	case c == '[':
+		return "a list"
+	case c == '"':
+		return "a string"
+	case c == 't' || c == 'f':
+		return "true or false"
+	case c == '-' || c >= '0' && c <= '9':
+		return "a number"
+	}
+	return ""
+}
+
+// mismatch checks that a value of another kind is well-formed before it complains about the kind.
+func (d *decoder) mismatch(want string, depth int) *Error {
+	at, c := d.at, d.next()
+	if kindOf(c) == "" {
+		return d.fail("%s where a value begins", d.here())
+	}
+	if err := d.skip(depth); err != nil {
+		return err
+	}
+	text := d.text[at:d.at]
+	if len(text) > 40 {
+		text = append(append([]byte(nil), text[:40]...), "..."...)
+	}
+	d.at = at
+	return d.fail("%s is %s, want %s", text, kindOf(c), want)
+}
+
+func (d *decoder) value(v reflect.Value, depth int) *Error {
+	if depth > maxDepth {
+		return d.fail("nested more than %d deep", maxDepth)
+	}
+	c := d.next()
+	if c == 'n' {
+		if err := d.word("null"); err != nil {
+			return err
+		}
+		switch v.Kind() {
+		case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Interface:
+			v.SetZero()
+		}
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		return d.value(v.Elem(), depth)
+	case reflect.String:
+		if c != '"' {
+			return d.mismatch("a string", depth)
+		}
+		s, err := d.str()
+		if err == nil {
+			v.SetString(s)
+		}
+		return err
+	case reflect.Bool:
+		if c != 't' && c != 'f' {
+			return d.mismatch("true or false", depth)
+		}
+		if err := d.word(strconv.FormatBool(c == 't')); err != nil {
+			return err
+		}
+		v.SetBool(c == 't')
+		return nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return d.number(v, c, depth)
+	case reflect.Slice:
+		if v.Type().Elem().Kind() != reflect.Uint8 {
+			return d.slice(v, c, depth)
+		}
+	case reflect.Map:
+		if v.Type().Key().Kind() == reflect.String {
+			return d.mapping(v, c, depth)
+		}
+	case reflect.Struct:
+		if _, ok := v.Addr().Interface().(json.Unmarshaler); !ok {
+			return d.object(v, c, depth)
+		}
+	}
+	return d.other(v, depth)
+}
+
+// other hands a value of a rare type to encoding/json.
+func (d *decoder) other(v reflect.Value, depth int) *Error {
+	d.space()
+	begin := d.at
+	if err := d.skip(depth); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(d.text[begin:d.at], v.Addr().Interface()); err != nil {
+		d.at = begin
+		return d.fail("%v", err)
+	}
+	return nil
+}
+
+func (d *decoder) word(w string) *Error {
+	if !strings.HasPrefix(string(d.text[d.at:min(len(d.text), d.at+len(w))]), w) {
+		return d.fail("%s where a value begins", d.here())
+	}
+	d.at += len(w)
+	return nil
+}
+
+// digits passes over digits and says whether there were any.
+func (d *decoder) digits() bool {
+	begin := d.at
+	for d.at < len(d.text) && d.text[d.at]-'0' <= 9 {
+		d.at++
+	}
+	return d.at > begin
+}
+
+// numeral passes over a number (RFC 8259, section 6).
+func (d *decoder) numeral() (text string, whole bool, err *Error) {
+	begin := d.at
+	peek := func(any string) bool { return d.at < len(d.text) && strings.IndexByte(any, d.text[d.at]) >= 0 }
+	if peek("-") {
+		d.at++
+	}
+	if peek("0") {
+		d.at++
+	} else if !d.digits() {
+		return "", false, d.fail("%s in a number", d.here())
+	}
+	whole = true
+	if peek(".") {
+		d.at++
+		if whole = false; !d.digits() {
+			return "", false, d.fail("%s in a number", d.here())
+		}
+	}
+	if peek("eE") {
+		d.at++
+		if peek("+-") {
+			d.at++
+		}
+		if whole = false; !d.digits() {
+			return "", false, d.fail("%s in a number", d.here())
+		}
+	}
+	return string(d.text[begin:d.at]), whole, nil
+}
+
+func (d *decoder) number(v reflect.Value, c byte, depth int) *Error {
+	if kindOf(c) != "a number" {
+		return d.mismatch("a number", depth)
+	}
+	begin := d.at
+	text, whole, bad := d.numeral()
+	if bad != nil {
+		return bad
+	}
+	refuse := func(want string) *Error {
+		d.at = begin
+		return d.fail("%s, want %s", text, want)
+	}
+	bits := v.Type().Bits()
+	switch v.Kind() {
+	case reflect.Float32, reflect.Float64:
+		f, err := strconv.ParseFloat(text, bits)
+		if err != nil {
+			return refuse("a number that can be represented")
+		}
+		v.SetFloat(f)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		n, err := strconv.ParseUint(text, 10, bits)
+		if err != nil || !whole {
+			return refuse(fmt.Sprintf("a whole number from 0 to %d", ^uint64(0)>>(64-bits)))
+		}
+		v.SetUint(n)
+	default:
+		n, err := strconv.ParseInt(text, 10, bits)
+		if err != nil || !whole {
+			return refuse(fmt.Sprintf("a whole number from %d to %d", int64(-1)<<(bits-1), ^uint64(0)>>(65-bits)))
+		}
+		v.SetInt(n)
+	}
+	return nil
+}
+
+// raw passes over a string and says whether it is its own value, so without escapes and plain ASCII.
+func (d *decoder) raw() (text []byte, plain bool, err *Error) {
+	begin := d.at
+	plain = true
+	for d.at++; d.at < len(d.text); d.at++ {
+		switch c := d.text[d.at]; {
+		case c == '"':
+			d.at++
+			return d.text[begin:d.at], plain, nil
+		case c < ' ':
+			return nil, false, d.fail("%s in a string, want it escaped", d.here())
+		case c == '\\':
+			plain = false
+			if err := d.escape(); err != nil {
+				return nil, false, err
+			}
+		case c >= utf8.RuneSelf:
+			plain = false
+		}
+	}
+	return nil, false, d.fail("a string without an end")
+}
+
+// escape passes over all but the last byte of an escape sequence.
+func (d *decoder) escape() *Error {
+	d.at++
+	switch {
+	case d.at >= len(d.text):
+		return d.fail("a string without an end")
+	case d.text[d.at] == 'u':
+		for range 4 {
+			d.at++
+			if d.at >= len(d.text) || strings.IndexByte("0123456789abcdefABCDEF", d.text[d.at]) < 0 {
+				return d.fail("%s in an escape sequence, want a hexadecimal digit", d.here())
+			}
+		}
+	case strings.IndexByte(`"\/bfnrt`, d.text[d.at]) < 0:
+		return d.fail("%s in an escape sequence", d.here())
+	}
+	return nil
+}
+
+func (d *decoder) str() (string, *Error) {
+	text, plain, err := d.raw()
+	if err != nil {
+		return "", err
+	}
+	if plain {
+		return string(text[1 : len(text)-1]), nil
+	}
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return "", d.fail("%v", err)
+	}
+	return s, nil
+}
+
+// each passes over a list or an object, whose elements an own function reads.
+func (d *decoder) each(end byte, what string, element func(i int) *Error) *Error {
+	d.at++
+	if d.next() == end {
+		d.at++
+		return nil
+	}
+	for i := 0; ; i++ {
+		d.space()
+		if err := element(i); err != nil {
+			return err
+		}
+		switch d.next() {
+		case ',':
+			d.at++
+		case end:
+			d.at++
+			return nil
+		default:
+			return d.fail("%s in %s, want a comma or its end", d.here(), what)
+		}
+	}
+}
+
+// key reads the name of a member and the colon behind it.
+func (d *decoder) key() (string, *Error) {
+	if d.next() != '"' {
+		return "", d.fail("%s in an object, want a name in quotes", d.here())
+	}
+	name, err := d.str()
+	if err != nil {
+		return "", err
+	}
+	if d.next() != ':' {
+		return "", d.fail("%s behind the name %q, want a colon", d.here(), name)
+	}
+	d.at++
+	return name, nil
+}
+
+func (d *decoder) slice(v reflect.Value, c byte, depth int) *Error {
+	if c != '[' {
+		return d.mismatch("a list", depth)
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, 4))
+	return d.each(']', "a list", func(i int) *Error {
+		if i >= v.Cap() {
+			v.Grow(v.Cap())
+		}
+		v.SetLen(i + 1)
+		v.Index(i).SetZero()
+		return d.value(v.Index(i), depth+1).within("[" + strconv.Itoa(i) + "]")
+	})
+}
+
+func (d *decoder) mapping(v reflect.Value, c byte, depth int) *Error {
+	if c != '{' {
+		return d.mismatch("an object", depth)
+	}
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	return d.each('}', "an object", func(int) *Error {
+		name, err := d.key()
+		if err != nil {
+			return err
+		}
+		element := reflect.New(v.Type().Elem()).Elem()
+		if err := d.value(element, depth+1); err != nil {
+			return err.within(name)
+		}
+		v.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), element)
+		return nil
+	})
+}
+
+func (d *decoder) object(v reflect.Value, c byte, depth int) *Error {
+	if c != '{' {
+		return d.mismatch("an object", depth)
+	}
+	fields := d.fields(v.Type())
+	return d.each('}', "an object", func(int) *Error {
+		name, err := d.key()
+		if err != nil {
+			return err
+		}
+		f := find(fields, name)
+		if f == nil {
+			d.space()
+			return d.skip(depth + 1).within(name)
+		}
+		return d.value(v.FieldByIndex(f.index), depth+1).within(f.name)
+	})
+}
+
+// find prefers the exact name to one that differs in case, as encoding/json does.
+func find(fields []field, name string) *field {
+	for i := range fields {
+		if fields[i].name == name {
+			return &fields[i]
+		}
+	}
+	for i := range fields {
+		if strings.EqualFold(fields[i].name, name) {
+			return &fields[i]
+		}
+	}
+	return nil
+}
+
+func (d *decoder) fields(t reflect.Type) []field {
+	if list, ok := d.seen[t]; ok {
+		return list
+	}
+	list := fieldsOf(t)
+	if d.seen == nil {
+		d.seen = make(map[reflect.Type][]field)
+	}
+	d.seen[t] = list
+	return list
+}
+
+func fieldsOf(t reflect.Type) []field {
+	list := make([]field, 0, t.NumField())
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag := f.Tag.Get("json")
+		name, _, _ := strings.Cut(tag, ",")
+		switch {
+		case tag == "-":
+		case f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct:
+			for _, inner := range fieldsOf(f.Type) {
+				list = append(list, field{inner.name, append([]int{i}, inner.index...)})
+			}
+		case f.IsExported():
+			if name == "" {
+				name = f.Name
+			}
+			list = append(list, field{name, f.Index})
+		}
+	}
+	return list
+}
+
+// skip passes over a value that nobody wants, and checks it.
+func (d *decoder) skip(depth int) *Error {
+	if depth > maxDepth {
+		return d.fail("nested more than %d deep", maxDepth)
+	}
+	switch c := d.next(); {
+	case c == '"':
+		_, _, err := d.raw()
+		return err
+	case c == '{':
+		return d.each('}', "an object", func(int) *Error {
+			if _, err := d.key(); err != nil {
+				return err
+			}
+			return d.skip(depth + 1)
+		})
+	case c == '[':
+		return d.each(']', "a list", func(int) *Error { return d.skip(depth + 1) })
+	case c == 't':
+		return d.word("true")
+	case c == 'f':
+		return d.word("false")
+	case c == 'n':
+		return d.word("null")
+	case kindOf(c) == "a number":
+		_, _, err := d.numeral()
+		return err
+	}
+	return d.fail("%s where a value begins", d.here())
+}
