@@ -101,6 +101,11 @@ func (e *Engine) release(name string) {
 func (e *Engine) resolve(spec *Spec, facts *imageFacts, c *container) error {
 	r := &c.res
 	var err error
+	if spec.Network == "host" && spec.Hostname == "" && spec.UTSMode != "host" {
+		if spec.Hostname, err = os.Hostname(); err != nil {
+			return fmt.Errorf("host name of this machine: %w", err)
+		}
+	}
 	if r.Args, r.Env, r.Cwd, err = resolveProcess(spec, facts, c.id); err != nil {
 		return err
 	}

@@ -322,7 +322,7 @@ func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, re
 		exec.Privileged = false
 		exec.CapAdd, exec.CapDrop = []string{"ALL"}, nil
 	}
-	caps, err := capabilities(&exec, e.host.fixed.LastCap)
+	caps, err := capabilities(&exec, &e.host.fixed)
 	if err != nil {
 		return nil, nil, err
 	}

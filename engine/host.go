@@ -12,6 +12,8 @@ import (
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"strake/container/capability"
 )
 
 // hostState is what the engine knows about the machine. What can change is asked anew, the rest once.
@@ -34,6 +36,10 @@ func readHost() (hostFacts, error) {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
 			f.LastCap = n
 		}
+	}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err == nil {
+		f.Caps = capability.Set(uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted))
 	}
 	_, err = os.Stat("/sys/kernel/security/apparmor/profiles")
 	f.AppArmor = err == nil
@@ -79,7 +85,8 @@ func hostDevices(root string) []specs.LinuxDevice {
 			return nil
 		}
 		var st unix.Stat_t
-		if path == "/dev/console" || unix.Lstat(path, &st) != nil {
+		// The container's own console and multiplexer of terminals have these names.
+		if path == "/dev/console" || path == "/dev/ptmx" || unix.Lstat(path, &st) != nil {
 			return nil
 		}
 		typ := ""

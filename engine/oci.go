@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/container/capability"
 	"strake/engine/message"
 	"strake/engine/userdb"
 )
@@ -23,7 +24,9 @@ type hostFacts struct {
 	// ThermalThrottle are the existing /sys/devices/system/cpu/cpuN/thermal_throttle directories.
 	ThermalThrottle []string
 	// LastCap is the highest capability that the kernel knows.
-	LastCap  int
+	LastCap int
+	// Caps are the capabilities that the engine has itself; 0 means that it is not known and not looked at.
+	Caps     capability.Set
 	AppArmor bool
 	// Devices are the host's device nodes, for privileged containers.
 	Devices []specs.LinuxDevice
@@ -147,7 +150,7 @@ func withHome(env []string, home string) []string {
 // ociSpec generates the configuration. Errors name the field and are errdefs.ErrInvalidArgument.
 func ociSpec(in *ociInput) (*specs.Spec, error) {
 	s := in.Spec
-	caps, err := capabilities(s, in.Host.LastCap)
+	caps, err := capabilities(s, in.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -255,11 +258,8 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 	bind := func(dst, src string, opts ...string) specs.Mount {
 		return specs.Mount{Destination: dst, Type: "bind", Source: src, Options: append([]string{"rbind", "rprivate"}, opts...)}
 	}
-	if s.IPCMode == "host" {
-		defaults = append(defaults, bind("/dev/mqueue", "/dev/mqueue"))
-	} else {
-		defaults = append(defaults, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
-	}
+	// Of the host's IPC namespace as well, where the host has not mounted it (mq_overview(7)).
+	defaults = append(defaults, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
 	switch {
 	case s.IPCMode == "none":
 	case s.IPCMode == "host":

@@ -15,16 +15,25 @@ import (
 	"strake/engine/message"
 )
 
-// capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all.
-func capabilities(s *Spec, last int) ([]string, error) {
-	if s.Privileged {
-		return capability.All(last).Names(), nil
+// capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all. None has what the engine itself lacks, as inside
+// of another container: to ask for one of those by its name is an error.
+func capabilities(s *Spec, host *hostFacts) ([]string, error) {
+	set := capability.All(host.LastCap)
+	if !s.Privileged {
+		var err error
+		if set, err = capability.Tweak(capability.Default(), s.CapAdd, s.CapDrop, host.LastCap); err != nil {
+			return nil, message.New(errdefs.ErrInvalidArgument, "invalid %w", err)
+		}
 	}
-	set, err := capability.Tweak(capability.Default(), s.CapAdd, s.CapDrop, last)
-	if err != nil {
-		return nil, message.New(errdefs.ErrInvalidArgument, "invalid %w", err)
+	if host.Caps == 0 {
+		return set.Names(), nil
 	}
-	return set.Names(), nil
+	for _, name := range s.CapAdd {
+		if n, ok := capability.Lookup("CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")); ok && set.Has(n) && !host.Caps.Has(n) {
+			return nil, message.New(errdefs.ErrInvalidArgument, "invalid CapAdd: capability %q: the engine does not have it itself", name)
+		}
+	}
+	return (set & host.Caps).Names(), nil
 }
 
 // processCaps gives root the capabilities and everybody else only the right to gain them, which is what execve(2) makes of

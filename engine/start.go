@@ -276,7 +276,7 @@ func isContainerMode(mode string) bool { return strings.HasPrefix(mode, "contain
 
 // recyclable says that nothing in the container can change its network namespace: network.RecycleIfClean has the conditions.
 func recyclable(s *Spec) bool {
-	caps, err := capabilities(s, unix.CAP_LAST_CAP)
+	caps, err := capabilities(s, &hostFacts{LastCap: unix.CAP_LAST_CAP})
 	return err == nil && !slices.Contains(caps, "CAP_NET_ADMIN") && !slices.Contains(caps, "CAP_SYS_ADMIN") &&
 		!s.SystemPathsOpen && s.ReadonlyPaths == nil && len(s.Sysctls) == 0
 }
