@@ -194,7 +194,8 @@ func runVerb(ctx context.Context, s *command.Session, c *command.Command, args [
 		return nil
 	}
 	if err := checkArgs(c, fs.NArg(), path); err != nil {
-		return named(command.Misused(err), path)
+		// 1 and not 125, which is for flags: as Docker's client.
+		return named(&command.StatusError{Code: 1, Usage: true, Err: err}, path)
 	}
 	return named(action(ctx, s, fs.Args()), path)
 }

@@ -458,7 +458,15 @@ func (e *Engine) startError(p *plan.Plan, command string, err error) error {
 	err = plan.Explain(p.Program, f.Index, f.Errno)
 	var se *plan.StepError
 	if !errors.As(err, &se) || !se.IsExec() {
-		return &ExecError{Code: 128, Err: message.New(errdefs.ErrInternal, "failed to create task for container: %w", err)}
+		code := 128
+		switch se := new(plan.StepError); {
+		case !errors.As(err, &se):
+		case se.Errno == unix.ENOENT:
+			code = 127
+		case se.Errno == unix.EACCES:
+			code = 126
+		}
+		return &ExecError{Code: code, Err: message.New(errdefs.ErrInternal, "failed to create task for container: %w", err)}
 	}
 	why := err.Error()
 	switch {

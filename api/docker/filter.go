@@ -2,7 +2,7 @@ package docker
 
 import (
 	"encoding/json"
-	"path"
+	"regexp"
 	"sort"
 	"strings"
 	"time"
@@ -67,18 +67,18 @@ func (f filters) exact(key string, got ...string) bool {
 	return false
 }
 
-// match lets through what contains or matches (as a pattern of shell words) one of the values.
+// match lets through what equals one of the values or matches it as a regular expression, with and without the slash that names of
+// containers begin with.
 func (f filters) match(key string, got ...string) bool {
 	want := f[key]
 	if len(want) == 0 {
 		return true
 	}
 	for _, w := range want {
+		pattern, err := regexp.Compile(w)
 		for _, g := range got {
-			if strings.Contains(g, w) {
-				return true
-			}
-			if ok, err := path.Match(strings.Trim(w, "^$"), strings.TrimPrefix(g, "/")); err == nil && ok {
+			bare := strings.TrimPrefix(g, "/")
+			if w == g || w == bare || err == nil && (pattern.MatchString(g) || pattern.MatchString(bare)) {
 				return true
 			}
 		}
