@@ -151,6 +151,9 @@ func (e *Engine) failPending(c *container, err error) {
 	}
 }
 
+// ErrNotStarted is returned by Attach for a container whose start, which it waited for, failed. Whoever asked for the start has the reason.
+var ErrNotStarted = errors.New("the container has not been started")
+
 // errDetached ends an attachment by the user's keys.
 var errDetached = errors.New("detached")
 
@@ -245,7 +248,7 @@ func (e *Engine) await(ctx context.Context, c *container, p *pendingAttach) (*ru
 	case r := <-p.begun:
 		return r, nil
 	case err := <-p.failed:
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNotStarted, err)
 	case <-ctx.Done():
 	}
 	c.mu.Lock()

@@ -201,7 +201,7 @@ func (n *managed) attachPublishing(ctx context.Context, r network.Request, wishe
 			i++
 		}
 		if i < 0 || i == len(wishes) {
-			return nil, message.New(errdefs.ErrConflict, "driver failed programming external connectivity on endpoint %s: %w", r.Name, err)
+			return nil, message.New(errdefs.ErrConflict, "driver failed programming external connectivity on endpoint %s: port is already allocated: %w", r.Name, err)
 		}
 		next[i]++
 	}

@@ -139,10 +139,9 @@ func (s *server) attachContainer(w http.ResponseWriter, r *request) error {
 		Streams: h.streams(tty, stdin && stream, r.flag("stdout"), r.flag("stderr")), Logs: r.flag("logs"), Stream: stream,
 	}
 	opt.DetachKeys = keys
-	var exec *engine.ExecError
 	err = s.Engine.Attach(r.Context(), name, opt)
 	// What kept a container from starting is the answer to the start.
-	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.As(err, &exec) {
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, engine.ErrNotStarted) {
 		s.tell(h, tty, err)
 	}
 	return errAnswered
