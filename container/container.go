@@ -224,7 +224,7 @@ func (b *birth) explain() error {
 	}
 	b.host = host
 	b.c = &Container{rt: b.rt, spec: b.spec, rec: record{ID: b.opt.ID}}
-	if err := b.compile(host.Tasks(), b.hierarchies(nil)); err != nil {
+	if err := b.compile(host.Tasks(), b.hierarchies()); err != nil {
 		return err
 	}
 	return b.plan.Print(b.opt.Explain)
@@ -265,23 +265,15 @@ func (b *birth) run(ctx context.Context) error {
 	if b.host, err = cgroup.Detect(b.rt.CgroupRoot); err != nil {
 		return err
 	}
-	if b.group, err = b.host.Create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{}); err != nil {
+	if err := b.makeGroup(); err != nil {
 		return err
 	}
-	b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
-	if b.m, err = spawn.New(); err != nil {
+	if err := b.prepare(); err != nil {
 		return err
 	}
 	join := b.group.Join()
-	b.tasks = len(join.Tasks)
-	if err := b.compile(b.tasks, b.hierarchies(b.group)); err != nil {
-		return err
-	}
 	for i, f := range join.Tasks {
 		b.inst.Add(plan.InputTasks+strconv.Itoa(i), int(f.Fd()))
-	}
-	if err := b.inst.Open(b.m, b.plan); err != nil {
-		return err
 	}
 	if b.opt.Hold {
 		if err := errors.Join(b.saveOptions(), b.fifos()); err != nil {
@@ -312,6 +304,27 @@ func (b *birth) run(ctx context.Context) error {
 		return err
 	}
 	return b.follow(ctx)
+}
+
+// makeGroup makes the container's cgroups with their limits.
+func (b *birth) makeGroup() (err error) {
+	b.group, err = b.host.Create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{})
+	if err == nil {
+		b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
+	}
+	return err
+}
+
+// prepare compiles and opens what the program needs.
+func (b *birth) prepare() (err error) {
+	if b.m, err = spawn.New(); err != nil {
+		return err
+	}
+	b.tasks = b.host.Tasks()
+	if err := b.compile(b.tasks, b.hierarchies()); err != nil {
+		return err
+	}
+	return b.inst.Open(b.m, b.plan)
 }
 
 // compile plans the container.

@@ -110,17 +110,14 @@ func mountsCgroup(spec *specs.Spec) bool {
 }
 
 // hierarchies lists the hierarchies with the container's group in each.
-func (b *birth) hierarchies(g *cgroup.Group) []plan.Hierarchy {
+func (b *birth) hierarchies() []plan.Hierarchy {
 	if !mountsCgroup(b.spec) {
 		return nil
 	}
 	var list []plan.Hierarchy
+	group := filepath.Clean("/" + b.c.cgroupsPath())
 	for _, h := range b.host.Hierarchies() {
-		p := plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options}
-		if g != nil {
-			p.Path = g.Paths()[h.Name]
-		}
-		list = append(list, p)
+		list = append(list, plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: h.Mount + group})
 	}
 	return list
 }

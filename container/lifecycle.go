@@ -141,7 +141,7 @@ func (c *Container) startFailure(msg [8]byte) error {
 	if err != nil {
 		return fmt.Errorf("process.args: %w", errno)
 	}
-	if err := b.compile(b.tasks, b.hierarchies(nil)); err != nil {
+	if err := b.compile(b.tasks, b.hierarchies()); err != nil {
 		return err
 	}
 	return plan.Explain(b.plan.Program, index, errno)

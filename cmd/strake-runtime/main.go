@@ -3,6 +3,11 @@
 //
 // Exit status: that of the container's process for run and exec in the foreground (128 and the number of the signal if one ended it), else 0 for
 // success and 1 for failure.
+//
+// A process of a few milliseconds does not follow the limits of its own cgroup:
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

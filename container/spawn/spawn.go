@@ -238,18 +238,29 @@ func (m *Machine) cloneFrom(req *Request, args *cloneArgs, d *detour, code, imag
 // cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one on. The program opens
 // the mask again right before it executes the container's process.
 func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.Errno) {
+	if d == nil {
+		pid, errno := cloneBlocked(args, code, image)
+		return int(pid), syscall.Errno(errno)
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
-	var pid, errno uintptr
-	if d != nil {
-		pid, errno = d.clone(args, code)
-	} else {
-		pid, errno = rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
-	}
+	pid, errno := d.clone(args, code)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	return int(pid), syscall.Errno(errno)
+}
+
+// cloneBlocked has no point at which the goroutine could move to another thread: all that it calls is nosplit, and a blocked signal does not
+// preempt it. So it does without runtime.LockOSThread, whose first use in a process starts a thread.
+//
+//go:nosplit
+func cloneBlocked(args *cloneArgs, code, image uintptr) (pid, errno uintptr) {
+	all, old := ^uint64(0), uint64(0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid, errno = rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	return pid, errno
 }
 
 func (c *Child) writeMaps(req *Request) error {
