@@ -213,8 +213,9 @@ type birth struct {
 	m     *spawn.Machine
 	plan  *plan.Plan
 	child *spawn.Child
-	made  bool // the state directory
-	tasks int  // cgroup v1 hierarchies to enter
+	made  bool     // the state directory
+	tasks int      // cgroup v1 hierarchies to enter
+	late  []string // or their files, if the groups are made while the child mounts
 }
 
 func (b *birth) explain() error {
@@ -224,7 +225,11 @@ func (b *birth) explain() error {
 	}
 	b.host = host
 	b.c = &Container{rt: b.rt, spec: b.spec, rec: record{ID: b.opt.ID}}
-	if err := b.compile(host.Tasks(), b.hierarchies()); err != nil {
+	tasks := host.Tasks()
+	if b.host.Version() == 1 && !b.foreign() {
+		tasks, b.late = 0, b.host.TaskPaths(b.c.cgroupsPath())
+	}
+	if err := b.compile(tasks, b.hierarchies()); err != nil {
 		return err
 	}
 	return b.plan.Print(b.opt.Explain)
@@ -265,15 +270,32 @@ func (b *birth) run(ctx context.Context) error {
 	if b.host, err = cgroup.Detect(b.rt.CgroupRoot); err != nil {
 		return err
 	}
+	if b.m, err = spawn.New(); err != nil {
+		return err
+	}
+	if b.host.Version() == 1 && !b.foreign() {
+		b.late = b.host.TaskPaths(b.c.cgroupsPath())
+	}
 	if err := b.makeGroup(); err != nil {
 		return err
 	}
-	if err := b.prepare(); err != nil {
+	join := b.group.Join()
+	b.tasks = len(join.Tasks)
+	if err := b.compile(b.tasks, b.hierarchies()); err != nil {
 		return err
 	}
-	join := b.group.Join()
 	for i, f := range join.Tasks {
 		b.inst.Add(plan.InputTasks+strconv.Itoa(i), int(f.Fd()))
+	}
+	if b.late != nil {
+		fd, err := unix.Open(b.host.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %q: %w", b.host.Root(), err)
+		}
+		b.inst.own(plan.InputCgroups, fd)
+	}
+	if err := b.inst.Open(b.m, b.plan); err != nil {
+		return err
 	}
 	if b.opt.Hold {
 		if err := errors.Join(b.saveOptions(), b.fifos()); err != nil {
@@ -303,35 +325,44 @@ func (b *birth) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.late != nil {
+		if err := b.group.Finish(); err != nil {
+			return err
+		}
+		// A child that has failed is not there to continue; follow hears why.
+		if err := b.child.Continue(); err != nil && !errors.Is(err, unix.EPIPE) {
+			return err
+		}
+	}
 	return b.follow(ctx)
 }
 
-// makeGroup makes the container's cgroups with their limits.
+// makeGroup makes the container's cgroups with their limits, or only begins to, if the child enters them late.
 func (b *birth) makeGroup() (err error) {
-	b.group, err = b.host.Create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{})
+	create := b.host.Create
+	if b.late != nil {
+		create = b.host.Begin
+	}
+	b.group, err = create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{})
 	if err == nil {
 		b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
 	}
 	return err
 }
 
-// prepare compiles and opens what the program needs.
-func (b *birth) prepare() (err error) {
-	if b.m, err = spawn.New(); err != nil {
-		return err
+// foreign says whether the child acts in another user namespace or becomes a process other than the one that is cloned.
+func (b *birth) foreign() bool {
+	if b.c.twoStages() {
+		return true
 	}
-	b.tasks = b.host.Tasks()
-	if err := b.compile(b.tasks, b.hierarchies()); err != nil {
-		return err
-	}
-	return b.inst.Open(b.m, b.plan)
+	return namespaceFlags(b.spec)&unix.CLONE_NEWUSER != 0
 }
 
 // compile plans the container.
 func (b *birth) compile(tasks int, hier []plan.Hierarchy) (err error) {
 	opt := plan.Options{
 		Host:  hostFacts(b.host, hier, b.spec.Process),
-		Tasks: tasks, Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
+		Tasks: tasks, TaskPaths: b.late, Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
 	}
 	if b.opt.Stdio != nil {
@@ -474,7 +505,7 @@ func (b *birth) undo() {
 		b.child.Kill()
 	}
 	if b.host != nil && b.c != nil && b.c.rec.CgroupPath != "" {
-		if g, err := b.host.Open(b.c.rec.CgroupPath); err == nil {
+		if g, err := b.host.At(b.c.rec.CgroupPath); err == nil {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			if err := g.Remove(ctx); err != nil {
@@ -495,6 +526,7 @@ const optionsFile = "options.json"
 
 type savedOptions struct {
 	Tasks        int  `json:"tasks"`
+	Late         bool `json:"late,omitempty"`
 	PreserveFDs  int  `json:"preserveFDs,omitempty"`
 	NoPivot      bool `json:"noPivot,omitempty"`
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
@@ -504,7 +536,7 @@ type savedOptions struct {
 
 func (b *birth) saveOptions() error {
 	raw, err := json.Marshal(savedOptions{
-		Tasks: b.tasks, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring,
+		Tasks: b.tasks, Late: b.late != nil, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring,
 		Reaper: b.opt.Reaper, Pipes: b.opt.Stdio != nil,
 	})
 	if err != nil {
@@ -519,6 +551,9 @@ func (b *birth) restoreOptions(raw []byte) error {
 		return err
 	}
 	b.tasks = s.Tasks
+	if s.Late {
+		b.late = b.host.TaskPaths(b.c.cgroupsPath())
+	}
 	b.opt.Hold, b.opt.PreserveFDs, b.opt.NoPivot, b.opt.NoNewKeyring, b.opt.Reaper = true, s.PreserveFDs, s.NoPivot, s.NoNewKeyring, s.Reaper
 	if s.Pipes {
 		b.opt.Stdio = new([3]*os.File)

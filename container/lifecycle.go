@@ -25,7 +25,7 @@ func (c *Container) cgroupHost() (_ *cgroup.Host, err error) {
 	return c.host, err
 }
 
-// group opens the container's cgroup.
+// group is the container's cgroup, which may be gone.
 func (c *Container) group() (*cgroup.Group, error) {
 	host, err := c.cgroupHost()
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *Container) group() (*cgroup.Group, error) {
 	if path == "" {
 		path = c.cgroupsPath()
 	}
-	return host.Open(path)
+	return host.At(path)
 }
 
 // need checks that the container is in one of the given states. Errors are of class errdefs.ErrFailedPrecondition.
@@ -271,16 +271,27 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 
 // endAll kills what is left of the container.
 func (c *Container) endAll(ctx context.Context, g *cgroup.Group) error {
-	pids, err := g.Pids(cgroup.Recursive)
-	if err != nil || len(pids) == 0 {
-		return err
-	}
 	fd, err := c.pidfd()
 	if err == nil {
 		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		unix.Close(fd)
+	} else if c.ownsPids() {
+		return nil // its processes ended with the first one (pid_namespaces(7))
 	}
 	return g.Kill(ctx, unix.SIGKILL)
+}
+
+// ownsPids says whether the container has a PID namespace that nobody else was in before.
+func (c *Container) ownsPids() bool {
+	if c.spec == nil || c.spec.Linux == nil {
+		return false
+	}
+	for _, ns := range c.spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace {
+			return ns.Path == ""
+		}
+	}
+	return false
 }
 
 // Poststart runs the poststart hooks of a container that was created without Hold.

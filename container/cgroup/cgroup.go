@@ -142,9 +142,11 @@ type CreateOptions struct{}
 
 // Group is one group, in all hierarchies at once.
 type Group struct {
-	host *Host
-	path string
-	join Join
+	host   *Host
+	path   string
+	join   Join
+	writes []write  // what Finish has to do
+	made   []string // directories
 }
 
 // Join is what a process enters a group by.
@@ -176,40 +178,96 @@ func checkPath(p string) (string, error) {
 }
 
 // Create makes a group with limits. On an error nothing that it made is left. Errors name the field of the configuration.
-func (h *Host) Create(p string, res *specs.LinuxResources, _ CreateOptions) (_ *Group, err error) {
-	if p, err = checkPath(p); err != nil {
-		return nil, err
-	}
-	writes, err := writesOf(res)
+func (h *Host) Create(p string, res *specs.LinuxResources, opt CreateOptions) (*Group, error) {
+	g, err := h.Begin(p, res, opt)
 	if err != nil {
 		return nil, err
 	}
-	var made []string
-	defer func() {
-		if err != nil {
-			for _, dir := range slices.Backward(made) {
-				os.Remove(dir)
-			}
-		}
-	}()
-	for i := range h.list {
-		dirs, err := makeDirs(h.list[i].Mount, p)
-		made = append(made, dirs...)
-		if err != nil {
-			return nil, fmt.Errorf("linux.cgroupsPath: %w", err)
-		}
-		if slices.Contains(h.list[i].Controllers, "cpuset") {
-			if err := inheritCpuset(h.list[i].Mount, p); err != nil {
-				return nil, err
-			}
-		}
-	}
-	g := &Group{host: h, path: p}
-	if err := g.apply(writes); err != nil {
+	if err := g.Finish(); err != nil {
+		g.abandon()
 		return nil, err
 	}
-	return h.Open(p)
+	g.Close()
+	return h.Open(g.path)
 }
+
+// Begin makes that part of a group which a process has to be born in (Join.CloneInto); Finish makes the rest, the limits too.
+// Between the two the caller may start a process that waits. On an error nothing that it made is left.
+func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Group, error) {
+	p, err := checkPath(p)
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{host: h, path: p}
+	if g.writes, err = writesOf(res); err != nil {
+		return nil, err
+	}
+	for i := range h.list {
+		if h.list[i].Name != "unified" {
+			continue
+		}
+		if err := g.makeIn(&h.list[i]); err != nil {
+			g.abandon()
+			return nil, err
+		}
+		fd, err := unix.Open(h.list[i].Mount+p, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			g.abandon()
+			return nil, &fs.PathError{Op: "open", Path: h.list[i].Mount + p, Err: err}
+		}
+		g.join.CloneInto = os.NewFile(uintptr(fd), h.list[i].Mount+p)
+	}
+	return g, nil
+}
+
+// Finish makes what Begin has left, without opening it for Join. After an error the caller ends what it has started in the group, and
+// calls Remove.
+func (g *Group) Finish() error {
+	for i := range g.host.list {
+		if g.host.list[i].Name == "unified" {
+			continue
+		}
+		if err := g.makeIn(&g.host.list[i]); err != nil {
+			return err
+		}
+	}
+	return g.apply(g.writes)
+}
+
+// makeIn makes the group's directory in one hierarchy.
+func (g *Group) makeIn(h *Hierarchy) error {
+	dirs, err := makeDirs(h.Mount, g.path)
+	g.made = append(g.made, dirs...)
+	if err != nil {
+		return fmt.Errorf("linux.cgroupsPath: %w", err)
+	}
+	if slices.Contains(h.Controllers, "cpuset") {
+		return inheritCpuset(h.Mount, g.path)
+	}
+	return nil
+}
+
+// abandon removes what was made, after an error.
+func (g *Group) abandon() {
+	for _, dir := range slices.Backward(g.made) {
+		unix.Rmdir(dir)
+	}
+	g.made = nil
+	g.Close()
+}
+
+// TaskPaths are the version 1 files that a process enters the group by, below the directory that hierarchies are mounted in.
+func (h *Host) TaskPaths(p string) (list []string) {
+	for i := range h.list {
+		if h.list[i].Name != "unified" {
+			list = append(list, path.Base(h.list[i].Mount)+path.Clean("/"+p)+"/tasks")
+		}
+	}
+	return list
+}
+
+// Root is the directory that hierarchies are mounted in.
+func (h *Host) Root() string { return path.Dir(h.list[0].Mount) }
 
 // makeDirs makes a directory and what is missing above it.
 func makeDirs(root, p string) (made []string, err error) {
@@ -288,6 +346,15 @@ func explain(w write, err error) error {
 		return fmt.Errorf("%s: %s=%s: %w%s: %w", w.field, w.file, w.value, err, reason, errdefs.ErrInvalidArgument)
 	}
 	return fmt.Errorf("%s: %s=%s: %w%s", w.field, w.file, w.value, err, reason)
+}
+
+// At names a group that may exist, for everything but Join. There is nothing to close. Errors: errdefs.ErrInvalidArgument.
+func (h *Host) At(p string) (*Group, error) {
+	p, err := checkPath(p)
+	if err != nil {
+		return nil, err
+	}
+	return &Group{host: h, path: p}, nil
 }
 
 // Open finds an existing group. Errors: errdefs.ErrNotFound. The caller closes it.

@@ -107,6 +107,8 @@ func (p *planner) mounts() {
 		case o.bind || m.Type == "bind":
 			p.bind(i, field, m, dest, o)
 		case m.Type == "cgroup" || m.Type == "cgroup2" && !p.opt.Host.Cgroup2:
+			p.lateCgroups()
+			p.Field(field)
 			p.cgroupMount(field, dest, o)
 		default:
 			p.filesystem(field, m, dest, o)

@@ -120,9 +120,8 @@ func (p *planner) enter() {
 		p.Field("linux.namespaces")
 		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP))
 	}
-	if p.flags&unix.CLONE_NEWCGROUP != 0 {
-		p.Field("linux.namespaces (cgroup)")
-		p.Call(unix.SYS_UNSHARE, program.Num(unix.CLONE_NEWCGROUP))
+	if len(p.opt.TaskPaths) == 0 {
+		p.cgroupNamespace()
 	}
 	p.Field("process")
 	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
@@ -158,6 +157,34 @@ func (p *planner) cgroups() {
 		p.Call(unix.SYS_WRITE, fd, zero, program.Num(1))
 		// Nothing of the host's cgroup tree stays open where somebody in a joined namespace could find it.
 		p.Call(unix.SYS_CLOSE, fd)
+	}
+}
+
+// lateCgroups waits until the groups exist and enters them, at the latest point at which it does not matter yet that the process was
+// not in them: before anything of the container's own choice runs, and before a mount shows the groups.
+func (p *planner) lateCgroups() {
+	if len(p.opt.TaskPaths) == 0 || p.grouped {
+		return
+	}
+	p.grouped = true
+	p.Field("linux.cgroupsPath")
+	p.Await()
+	dir := p.Input(InputCgroups)
+	zero := p.Str("0").Ptr()
+	for _, name := range p.opt.TaskPaths {
+		fd := p.Call(unix.SYS_OPENAT, dir, p.Str(name).Ptr(), program.Num(unix.O_WRONLY|unix.O_CLOEXEC)).Result()
+		p.Call(unix.SYS_WRITE, fd.Value(), zero, program.Num(1))
+		p.Call(unix.SYS_CLOSE, fd.Value())
+	}
+	p.Call(unix.SYS_CLOSE, dir)
+	p.cgroupNamespace()
+}
+
+// cgroupNamespace makes a new one, whose root is the group that the process is in now.
+func (p *planner) cgroupNamespace() {
+	if p.flags&unix.CLONE_NEWCGROUP != 0 {
+		p.Field("linux.namespaces (cgroup)")
+		p.Call(unix.SYS_UNSHARE, program.Num(unix.CLONE_NEWCGROUP))
 	}
 }
 

@@ -80,6 +80,8 @@ const (
 	InputStderr = "stderr"
 	// InputTasks, followed by a number, is a cgroup v1 tasks file.
 	InputTasks = "cgroup.tasks/"
+	// InputCgroups is the directory that Options.TaskPaths begin at.
+	InputCgroups = "cgroups"
 	// InputStart and InputStatus are the two FIFOs of a container that is created first and started later, opened for
 	// reading and writing.
 	InputStart  = "start"
@@ -94,6 +96,10 @@ type Options struct {
 	Stdio   Stdio
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
+	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups that exist when the child is continued for the first
+	// time: so the spawner makes the groups while the child mounts. Only for a container in the spawner's own user namespace, because it
+	// opens them itself.
+	TaskPaths []string
 	// Hold makes the process wait on InputStart before it executes, for create and start as separate commands.
 	Hold bool
 	// Hooks makes the process stop at program.StageHooks until it is continued.
@@ -156,13 +162,14 @@ type planner struct {
 	hows  map[how]program.Buf
 	attrs map[mountAttr]program.Buf
 
-	flags  uint64 // namespaces to create
-	joins  []join
-	userns bool                    // in a user namespace other than the spawner's
-	fresh  map[string]program.Cell // tmpfs mounts that this program makes: destination → descriptor
-	procFD *program.Cell
-	tty    program.Cell // the process's end of its terminal
-	err    error
+	flags   uint64 // namespaces to create
+	joins   []join
+	grouped bool                    // the cgroups are entered
+	userns  bool                    // in a user namespace other than the spawner's
+	fresh   map[string]program.Cell // tmpfs mounts that this program makes: destination → descriptor
+	procFD  *program.Cell
+	tty     program.Cell // the process's end of its terminal
+	err     error
 }
 
 type join struct {
@@ -192,6 +199,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.rootfs()
 	p.mounts()
 	p.devices()
+	p.lateCgroups()
 	p.terminal()
 	p.cwdDir()
 	if opt.Hooks {

@@ -310,9 +310,10 @@ func (c *Child) Next() (Message, error) {
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
-		case err == unix.EINTR:
+		case err == unix.EINTR, err == unix.ECONNRESET:
+			// A child that ends before it has read what was sent to it resets the connection, once, and what it has said itself comes after.
 			continue
-		case err == unix.ECONNRESET || err == nil && n == 0:
+		case err == nil && n == 0:
 			return Message{FD: -1}, nil
 		case err != nil:
 			return Message{FD: -1}, fmt.Errorf("read from the child: %w", err)
