@@ -26,7 +26,7 @@ func date(_ context.Context, c *Call) int {
 	case 'd':
 		var err error
 		if t, err = parseTime(o.value('d', ""), t, loc); err != nil {
-			return c.usagef("option -d: %v", err)
+			return c.errorf("option -d: %v", err)
 		}
 	case 'r':
 		st, err := os.Stat(c.path(o.value('r', "")))
@@ -236,7 +236,7 @@ func sleep(ctx context.Context, c *Call) int {
 		if n == "infinity" || n == "inf" {
 			d = 1<<62 - 1
 		} else if d, err = parseSeconds(n); err != nil {
-			return c.usagef("%v", err)
+			return c.errorf("%v", err)
 		}
 		if sum += d; sum < 0 {
 			sum = 1<<62 - 1

@@ -25,12 +25,19 @@ const (
 // commandBytes bounds the arguments of one command that xargs and find put together: well below what execve(2) allows at every stack limit.
 const commandBytes = 96 << 10
 
+// defaultPath is where commands are looked for without PATH, as execvp(3) does.
+const defaultPath = "/bin:/usr/bin"
+
 // lookPath finds a command by the call's PATH. Applets are found like every other program: by the links in the file system.
 func (c *Call) lookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return c.path(name), nil
 	}
-	for dir := range strings.SplitSeq(c.env("PATH"), ":") {
+	path := c.env("PATH")
+	if path == "" {
+		path = defaultPath
+	}
+	for dir := range strings.SplitSeq(path, ":") {
 		if dir == "" {
 			dir = "."
 		}

@@ -76,7 +76,7 @@ func cp(ctx context.Context, c *Call) int {
 	}
 	pairs, err := c.targets(names, o.value('t', ""), o.has('t'), o.has('T'))
 	if err != nil {
-		return c.usagef("%v", err)
+		return c.errorf("%v", err)
 	}
 	cc := &copier{c: c, how: h, links: map[[2]uint64]string{}}
 	for _, p := range pairs {
@@ -310,7 +310,7 @@ func mv(ctx context.Context, c *Call) int {
 	}
 	pairs, err := c.targets(names, o.value('t', ""), o.has('t'), o.has('T'))
 	if err != nil {
-		return c.usagef("%v", err)
+		return c.errorf("%v", err)
 	}
 	for _, p := range pairs {
 		if ctx.Err() != nil {

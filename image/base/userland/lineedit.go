@@ -46,7 +46,7 @@ func (s *shell) interact(ctx context.Context, in, out *os.File) int {
 			status = exitUsage
 			continue
 		}
-		nameZero(file)
+		prepare(file)
 		st, exited := s.line(ctx, file, status)
 		if exited {
 			return st

@@ -158,7 +158,7 @@ func chmod(ctx context.Context, c *Call) int {
 	}
 	change, err := parseMode(mode, currentUmask())
 	if err != nil {
-		return c.usagef("%v", err)
+		return c.errorf("%v", err)
 	}
 	one := func(name string) error {
 		var st unix.Stat_t

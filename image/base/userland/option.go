@@ -63,7 +63,8 @@ func (o options) last(names string) byte {
 // syntax describes the options that an applet knows.
 type syntax struct {
 	// short are option letters as getopt(3) writes them: a colon after a letter means that it takes a value; a leading "+" that options end at the
-	// first operand (POSIX), without which they may follow operands (GNU). Two colons: the value is optional and only given as --name=value.
+	// first operand (POSIX), without which they may follow operands (GNU). Two colons: the value is optional and only given as --name=value or
+	// right after the letter.
 	short string
 	// long maps long names to letters as "name=x other=y"; whether they take a value is the letter's business. A letter may be any byte, so that
 	// options without a short form use one that nobody types.
@@ -136,7 +137,7 @@ func parseShort(o *options, short, cluster string, args []string) ([]string, err
 			continue
 		}
 		v := cluster[i+1:]
-		if v == "" {
+		if v == "" && !strings.Contains(short, cluster[i:i+1]+"::") {
 			if len(args) == 0 {
 				return nil, fmt.Errorf("option %q needs a value", "-"+cluster[i:i+1])
 			}

@@ -18,8 +18,8 @@ import (
 	shsyntax "mvdan.cc/sh/v3/syntax"
 )
 
-// sh is the shell. The language is bash's as mvdan.cc/sh understands it, without job control: commands in the background are waited for with wait, but
-// have no process number. What this package adds: commands that lead to this very executable and are Inline run as function calls; the last command
+// sh is the shell. The language is bash's as mvdan.cc/sh understands it, without job control, noclobber and descriptors above 2. What this package
+// adds: programs in the background have a process number (job.go); commands that lead to this very executable and are Inline run as function calls; the last command
 // of -c and a top-level exec replace the process, so that the program and not the shell is the container's main process; traps for signals, umask, and
 // on a terminal a prompt with line editing, history and completion.
 func sh(ctx context.Context, c *Call) int {
@@ -150,6 +150,7 @@ type shell struct {
 	runner *interp.Runner
 	parser *shsyntax.Parser
 	traps  *traps
+	jobs   *jobs
 	// self is this executable: what leads to it may run inline.
 	self os.FileInfo
 	// replace holds where commands stand that may take this process's place. Written before the run only.
@@ -161,7 +162,7 @@ type shell struct {
 }
 
 func newShell(c *Call, a shellArgs) (*shell, error) {
-	s := &shell{c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)), traps: newTraps(), replace: map[shsyntax.Pos]bool{}}
+	s := &shell{c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)), traps: newTraps(), jobs: newJobs(), replace: map[shsyntax.Pos]bool{}}
 	s.self, _ = os.Stat("/proc/self/exe") // without /proc everything is executed, which is slower but right
 	params := append(append(append([]string{}, a.options...), "--"), a.params...)
 	opts := []interp.RunnerOption{
@@ -175,8 +176,20 @@ func newShell(c *Call, a shellArgs) (*shell, error) {
 		opts = append(opts, interp.Dir(c.Dir))
 	}
 	var err error
-	s.runner, err = interp.New(opts...)
-	return s, err
+	if s.runner, err = interp.New(opts...); err != nil {
+		return nil, err
+	}
+	if c.env("HOME") == "" {
+		// The interpreter would make one up.
+		f, err := s.parser.Parse(strings.NewReader("unset HOME"), "")
+		if err != nil {
+			return nil, err
+		}
+		if err := s.runner.Run(context.Background(), f); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // zeroName is the variable that stands for $0 in statements run one by one, for which the interpreter has no name of its own.
@@ -195,13 +208,23 @@ func (e zeroEnv) Get(name string) expand.Variable {
 	return e.Environ.Get(name)
 }
 
-func nameZero(n shsyntax.Node) {
+// prepare changes what the interpreter does not do as a shell should: $0 of statements run one by one, background programs, and >| (which is >, as
+// there is no noclobber).
+func prepare(n shsyntax.Node) {
 	shsyntax.Walk(n, func(n shsyntax.Node) bool {
-		if p, ok := n.(*shsyntax.ParamExp); ok && p.Param != nil && p.Param.Value == "0" {
-			p.Param.Value, p.Short = zeroName, false
+		switch n := n.(type) {
+		case *shsyntax.ParamExp:
+			if n.Param != nil && n.Param.Value == "0" {
+				n.Param.Value, n.Short = zeroName, false
+			}
+		case *shsyntax.Redirect:
+			if n.Op == shsyntax.RdrClob {
+				n.Op = shsyntax.RdrOut
+			}
 		}
 		return true
 	})
+	rewriteJobs(n)
 }
 
 // status turns what the runner returns into an exit status; fatal errors are reported.
@@ -231,6 +254,9 @@ func (s *shell) source(ctx context.Context, r io.Reader, name string, command bo
 	}
 	if fault == nil {
 		s.findReplaceable(file, command)
+	}
+	for _, st := range file.Stmts {
+		prepare(st)
 	}
 	status := s.status(s.runner.Run(ctx, file))
 	if s.runner.Exited() {
@@ -272,11 +298,15 @@ func (s *shell) findReplaceable(file *shsyntax.File, command bool) {
 		if !ok || st.Negated || len(call.Args) == 0 {
 			continue
 		}
-		plain := true // a substitution runs commands of its own, at the same place
+		plain := true // a substitution runs commands of its own, at the same place; a here-document is written by this process
 		shsyntax.Walk(st, func(n shsyntax.Node) bool {
-			switch n.(type) {
+			switch n := n.(type) {
 			case *shsyntax.CmdSubst, *shsyntax.ProcSubst:
 				plain = false
+			case *shsyntax.Redirect:
+				if n.Op == shsyntax.Hdoc || n.Op == shsyntax.DashHdoc || n.Op == shsyntax.WordHdoc {
+					plain = false
+				}
 			}
 			return plain
 		})
@@ -297,7 +327,7 @@ func (s *shell) stream(ctx context.Context) int {
 			status = exitUsage
 			break
 		}
-		nameZero(st)
+		prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status
@@ -336,7 +366,7 @@ func (s *shell) profile(ctx context.Context, name string) (status int, exited bo
 			s.c.errorf("%s: %v", name, err)
 			break
 		}
-		nameZero(st)
+		prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status, true
@@ -355,7 +385,21 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		}
 		return []string{"false"}, nil
 	}
+	if job := jobNumber(hc, jobOwn); job != 0 && interp.IsBuiltin(args[0]) {
+		s.jobs.settle(job, 0) // its name was not known before it was expanded
+	}
 	switch args[0] {
+	case jobFork:
+		return []string{"eval", fmt.Sprintf("%s=%d", jobNext, s.jobs.fork())}, nil
+	case jobForked:
+		return []string{"eval", s.forkedText(ctx, hc)}, nil
+	case "wait":
+		args = waitArgs(hc, args)
+	case "printf":
+		// The interpreter's knows few formats; -v, which sets a variable, is its alone.
+		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "printf"); err == nil && (len(args) < 2 || args[1] != "-v") {
+			args = append([]string{p}, args[1:]...)
+		}
 	case "umask":
 		return result(s.umask(hc, args[1:]))
 	case "trap":
@@ -417,11 +461,17 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
 	path, err := interp.LookPathDir(hc.Dir, hc.Env, args[0])
 	if err != nil {
+		s.jobs.settle(jobNumber(hc, jobOwn), 0)
 		return s.notFound(hc, args[0])
 	}
 	if a, ok := s.inline(path); ok {
+		s.jobs.settle(jobNumber(hc, jobOwn), 0)
 		c := &Call{Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr, Dir: hc.Dir, Env: exported(hc.Env)}
-		return exitError(a.Run(ctx, c))
+		status := a.Run(ctx, c)
+		if a.Name == "kill" && status == exitOK {
+			s.traps.settle(args[1:])
+		}
+		return exitError(status)
 	}
 	if s.replace[hc.Pos] && !s.traps.any() && s.ownStreams() {
 		// Only a failure comes back; then the usual way reports it.
@@ -430,6 +480,11 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	if s.interactive {
 		// The terminal sends its interrupt to the program itself.
 		ctx = context.WithoutCancel(ctx)
+	}
+	if job := jobNumber(hc, jobOwn); job != 0 {
+		if ok, err := s.background(ctx, hc, job, path, args); ok {
+			return err
+		}
 	}
 	s.children.Add(1)
 	err = interp.DefaultExecHandler(0)(ctx, append([]string{path}, args[1:]...))

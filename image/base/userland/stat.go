@@ -42,7 +42,11 @@ func stat(_ context.Context, c *Call) int {
 				e.target, _ = os.Readlink(e.path)
 			}
 			if format == "" {
-				format = "  File: %N\n  Size: %s\tBlocks: %b\tIO Block: %o\t%F\nDevice: %Hd,%Ld\tInode: %i\tLinks: %h\nAccess: (%04a/%A)  Uid: (%u/%U)  Gid: (%g/%G)\nAccess: %x\nModify: %y\nChange: %z"
+				file := "%n"
+				if e.target != "" {
+					file = strings.ReplaceAll(e.name+" -> "+e.target, "%", "%%")
+				}
+				format = "  File: " + file + "\n  Size: %s\tBlocks: %b\tIO Block: %o\t%F\nDevice: %Hd,%Ld\tInode: %i\tLinks: %h\nAccess: (%04a/%A)  Uid: (%u/%U)  Gid: (%g/%G)\nAccess: %x\nModify: %y\nChange: %z"
 			}
 			directive = func(d string, _ *unix.Statfs_t, _ string) (string, bool) { return e.directive(d, a) }
 		}
@@ -141,9 +145,9 @@ func (e *entry) directive(d string, a accounts) (string, bool) {
 		return e.name, true
 	case "N":
 		if e.target != "" {
-			return e.name + " -> " + e.target, true
+			return "'" + e.name + "' -> '" + e.target + "'", true
 		}
-		return e.name, true
+		return "'" + e.name + "'", true
 	case "o":
 		return strconv.FormatInt(int64(st.Blksize), 10), true
 	case "s":

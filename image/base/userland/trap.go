@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	gosync "sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"mvdan.cc/sh/v3/interp"
@@ -21,6 +23,48 @@ type traps struct {
 	mu   gosync.Mutex
 	text map[unix.Signal]string // "" ignores; guarded by mu
 	exit bool                   // an EXIT or ERR trap was set; guarded by mu
+	come []unix.Signal          // taken from signals, not yet served; guarded by mu
+}
+
+// trapDelivery bounds the wait for a signal that the shell has sent itself: the kernel delivers it before kill returns, the Go runtime soon after.
+const trapDelivery = 100 * time.Millisecond
+
+// settle waits, after kill with these arguments, for a trapped signal to itself, so that the trap is served before the next command.
+func (t *traps) settle(args []string) {
+	self := strconv.Itoa(os.Getpid())
+	t.mu.Lock()
+	trapped := slices.ContainsFunc(slices.Collect(maps.Values(t.text)), func(text string) bool { return text != "" })
+	t.mu.Unlock()
+	if !trapped || !slices.Contains(args, self) {
+		return
+	}
+	timer := time.NewTimer(trapDelivery)
+	defer timer.Stop()
+	select {
+	case sig := <-t.signals:
+		t.mu.Lock()
+		t.come = append(t.come, sig.(unix.Signal))
+		t.mu.Unlock()
+	case <-timer.C:
+	}
+}
+
+// take is the next signal that came.
+func (t *traps) take() (unix.Signal, bool) {
+	t.mu.Lock()
+	if len(t.come) > 0 {
+		sig := t.come[0]
+		t.come = t.come[1:]
+		t.mu.Unlock()
+		return sig, true
+	}
+	t.mu.Unlock()
+	select {
+	case sig := <-t.signals:
+		return sig.(unix.Signal), true
+	default:
+		return 0, false
+	}
 }
 
 func newTraps() *traps {
@@ -47,16 +91,15 @@ func (t *traps) any() bool {
 // next takes the text of a trap whose signal has come.
 func (t *traps) next() (string, bool) {
 	for {
-		select {
-		case sig := <-t.signals:
-			t.mu.Lock()
-			text := t.text[sig.(unix.Signal)]
-			t.mu.Unlock()
-			if text != "" {
-				return text, true
-			}
-		default:
+		sig, ok := t.take()
+		if !ok {
 			return "", false
+		}
+		t.mu.Lock()
+		text := t.text[sig]
+		t.mu.Unlock()
+		if text != "" {
+			return text, true
 		}
 	}
 }
