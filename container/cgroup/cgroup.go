@@ -59,7 +59,7 @@ func Detect(root string) (*Host, error) {
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
 		return nil, fmt.Errorf("control groups at %q: only version 2, which this build does not drive yet: %w", root, errdefs.ErrUnavailable)
 	}
-	raw, err := os.ReadFile("/proc/self/mountinfo")
+	raw, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -277,6 +277,8 @@ func makeDirs(root, p string) (made []string, err error) {
 		if made, err = makeDirs(root, path.Dir(p)); err != nil {
 			return made, err
 		}
+		// Groups below this one, which is ours, begin with its processors and memory nodes. Other controllers do not mind.
+		writeFile(root+path.Dir(p)+"/cgroup.clone_children", []byte("1"))
 		err = unix.Mkdir(dir, 0o755)
 	}
 	switch err {
@@ -288,31 +290,75 @@ func makeDirs(root, p string) (made []string, err error) {
 	return made, &fs.PathError{Op: "mkdir", Path: dir, Err: err}
 }
 
-// inheritCpuset fills in processors and memory nodes from above: a group without any cannot be entered (cpusets.rst).
+// inheritCpuset fills in processors and memory nodes from above: a group without any cannot be entered (cpusets.rst). The kernel has done
+// that itself where a group above was made by makeDirs.
 func inheritCpuset(mount, p string) error {
-	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		file := filepath.Join(mount+p, name)
-		have, err := os.ReadFile(file)
+	mems, err := readFile(mount + p + "/cpuset.mems")
+	if err != nil {
+		return err
+	}
+	if len(bytes.TrimSpace(mems)) > 0 {
+		return nil // they come last
+	}
+	above := path.Dir(p)
+	if above != "/" {
+		if err := inheritCpuset(mount, above); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"/cpuset.cpus", "/cpuset.mems"} {
+		value, err := readFile(mount + path.Join(above, name))
 		if err != nil {
 			return err
 		}
-		if strings.TrimSpace(string(have)) != "" {
-			continue
-		}
-		if path.Dir(p) != "/" {
-			if err := inheritCpuset(mount, path.Dir(p)); err != nil {
-				return err
-			}
-		}
-		above, err := os.ReadFile(filepath.Join(mount+path.Dir(p), name))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, bytes.TrimSpace(above), 0); err != nil {
+		if err := writeFile(mount+p+name, bytes.TrimSpace(value)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readFile reads a small file. These files cannot be polled, and package os costs four system calls each to find that out.
+func readFile(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return b, nil
+		}
+		if b = b[:len(b)+n]; len(b) == cap(b) {
+			b = append(make([]byte, 0, 2*cap(b)), b...)
+		}
+	}
+}
+
+// writeFile writes an existing file in one piece, as these files want it.
+func writeFile(name string, value []byte) error {
+	fd, err := unix.Open(name, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer unix.Close(fd)
+	for {
+		_, err := unix.Write(fd, value)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "write", Path: name, Err: err}
+		}
+		return nil
+	}
 }
 
 // apply carries writes out, in their order.
@@ -322,7 +368,7 @@ func (g *Group) apply(writes []write) error {
 		if !ok {
 			return fmt.Errorf("%s: this host has no %s controller: %w", w.field, w.controller, errdefs.ErrFailedPrecondition)
 		}
-		err := os.WriteFile(filepath.Join(mount+g.path, w.file), []byte(w.value), 0)
+		err := writeFile(filepath.Join(mount+g.path, w.file), []byte(w.value))
 		if err != nil && w.optional && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL)) {
 			continue
 		}
@@ -470,7 +516,7 @@ func (g *Group) Pids(scope Scope) (pids []int, err error) {
 		case scope == Direct && p != g.anchor():
 			return fs.SkipDir
 		}
-		raw, err := os.ReadFile(filepath.Join(p, "cgroup.procs"))
+		raw, err := readFile(filepath.Join(p, "cgroup.procs"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil
 		}
@@ -523,7 +569,7 @@ func signal(g *Group, pid int, sig unix.Signal) error {
 		return nil // it has ended, or is a zombie's thread
 	}
 	defer unix.Close(fd)
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	raw, err := readFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil || !strings.Contains(string(raw), ":"+g.path) {
 		return nil
 	}
@@ -599,10 +645,10 @@ func (g *Group) freezer(ctx context.Context, want string) error {
 	}
 	file := mount + g.path + "/freezer.state"
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
-		if err := os.WriteFile(file, []byte(want), 0); err != nil {
+		if err := writeFile(file, []byte(want)); err != nil {
 			return err
 		}
-		raw, err := os.ReadFile(file)
+		raw, err := readFile(file)
 		if err != nil {
 			return err
 		}
@@ -611,7 +657,7 @@ func (g *Group) freezer(ctx context.Context, want string) error {
 		}
 		// FREEZING: a process was forking. Writing again makes the kernel look again.
 		if err := pause(ctx, wait); err != nil {
-			os.WriteFile(file, []byte("THAWED"), 0)
+			writeFile(file, []byte("THAWED"))
 			return fmt.Errorf("freeze cgroup %q: %w", g.path, err)
 		}
 	}
@@ -623,7 +669,7 @@ func (g *Group) Frozen() (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	raw, err := os.ReadFile(mount + g.path + "/freezer.state")
+	raw, err := readFile(mount + g.path + "/freezer.state")
 	if err != nil {
 		return false, err
 	}

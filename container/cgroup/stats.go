@@ -59,7 +59,7 @@ func (g *Group) read(controller, file string) ([]byte, error) {
 	if !ok {
 		return nil, nil
 	}
-	raw, err := os.ReadFile(mount + g.path + "/" + file)
+	raw, err := readFile(mount + g.path + "/" + file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, derr := os.Stat(mount + g.path); derr != nil {
 			return nil, err
