@@ -86,6 +86,8 @@ func (r Registries) hostDir(host string) (string, error) {
 // registry is the connection to one repository's registry for one operation.
 type registry struct {
 	resolver remotes.Resolver
+	hosts    docker.RegistryHosts
+	domain   string
 	mu       sync.Mutex
 	clients  []*http.Client // guarded by mu
 }
@@ -104,7 +106,7 @@ const dockerHub, dockerHubHost = "docker.io", "registry-1.docker.io"
 
 func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth) *registry {
 	cfg, domain := s.cfg.Registries, reference.Domain(named)
-	r := &registry{}
+	r := &registry{domain: domain}
 	own := domain
 	if domain == dockerHub {
 		own = dockerHubHost
@@ -156,6 +158,7 @@ func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth)
 		}
 		return list, nil
 	}
+	r.hosts = hosts
 	r.resolver = docker.NewResolver(docker.ResolverOptions{Hosts: hosts, Headers: http.Header{"User-Agent": {cfg.UserAgent}}})
 	return r
 }

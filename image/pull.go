@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -420,8 +421,11 @@ func retry(ctx context.Context, report *reporter, id string, fn func() error) er
 	}
 }
 
-// refused recognises client errors of HTTP other than the two that ask to come back.
+// refused recognises client errors of HTTP other than the two that ask to come back, and credentials that are missing or wrong.
 func refused(err error) bool {
+	if errors.Is(err, docker.ErrInvalidAuthorization) {
+		return true
+	}
 	c := statusOf(err)
 	return c >= 400 && c < 500 && c != http.StatusRequestTimeout && c != http.StatusTooManyRequests
 }

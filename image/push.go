@@ -100,7 +100,7 @@ func (p *push) run(ctx context.Context, resolver remotes.Resolver, im *image, r 
 	if err := p.remember(ctx, im.id, byDigest.String(), target); err != nil {
 		return Pushed{}, err
 	}
-	p.report.send(Event{ID: p.tag.Tag(), Status: fmt.Sprintf("digest: %s size: %d", target.Digest, target.Size)})
+	p.report.send(Event{Status: fmt.Sprintf("%s: digest: %s size: %d", p.tag.Tag(), target.Digest, target.Size)})
 	return Pushed{Tag: p.tag.Tag(), Digest: target.Digest, Size: target.Size}, nil
 }
 

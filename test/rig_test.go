@@ -204,7 +204,7 @@ func (r *rig) importImage() {
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, box)
 	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"))
-	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test ls stty tty od mknod") {
+	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test stty tty od mknod") {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	w.Close()

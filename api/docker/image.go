@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	apiimage "github.com/moby/moby/api/types/image"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -325,12 +327,28 @@ func (s *server) createImage(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	p := newProgress(w)
-	img, err := s.Images.Pull(r.Context(), ref, image.PullOptions{Platform: platform, Auth: auth, Progress: p.event})
-	if err == nil {
-		s.imageEvent("pull", ref, ref)
-		_ = img
+	refs := []string{ref}
+	// A name alone means all of its tags: clients that want one say "latest".
+	if name, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(name) {
+		tags, err := s.Images.Tags(r.Context(), ref, auth)
+		if err != nil {
+			return err
+		}
+		if len(tags) == 0 {
+			return plainError{errdefs.ErrNotFound, fmt.Sprintf("no tags in repository %s", ref)}
+		}
+		refs = refs[:0]
+		for _, t := range tags {
+			refs = append(refs, ref+":"+t)
+		}
 	}
-	return p.end(err)
+	for _, ref := range refs {
+		if _, err := s.Images.Pull(r.Context(), ref, image.PullOptions{Platform: platform, Auth: auth, Progress: p.event}); err != nil {
+			return p.end(err)
+		}
+		s.imageEvent("pull", ref, ref)
+	}
+	return p.end(nil)
 }
 
 func (s *server) importImage(w http.ResponseWriter, r *request, src string, platform *ocispec.Platform) error {
@@ -368,13 +386,44 @@ func (s *server) pushImage(w http.ResponseWriter, r *request, name string) error
 	if err != nil {
 		return err
 	}
+	names := []string{name}
+	// As with pull: clients that want one tag say which.
+	if ref, err := reference.ParseNormalizedNamed(name); err == nil && reference.IsNameOnly(ref) {
+		if names, err = s.tagsHere(r, ref); err != nil {
+			return err
+		}
+	}
 	p := newProgress(w)
-	out, err := s.Images.Push(r.Context(), name, image.PushOptions{Auth: auth, Progress: p.event})
-	if err == nil {
+	for _, name := range names {
+		out, err := s.Images.Push(r.Context(), name, image.PushOptions{Auth: auth, Progress: p.event})
+		if err != nil {
+			return p.end(err)
+		}
 		p.send(map[string]any{"progressDetail": struct{}{}, "aux": map[string]any{"Tag": out.Tag, "Digest": out.Digest.String(), "Size": out.Size}})
 		s.imageEvent("push", name, name)
 	}
-	return p.end(err)
+	return p.end(nil)
+}
+
+// tagsHere lists the references that a repository has here.
+func (s *server) tagsHere(r *request, repository reference.Named) ([]string, error) {
+	list, err := s.Images.List(r.Context(), image.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	var refs []string
+	for i := range list {
+		for _, t := range list[i].RepoTags {
+			if ref, err := reference.ParseNormalizedNamed(t); err == nil && ref.Name() == repository.Name() {
+				refs = append(refs, t)
+			}
+		}
+	}
+	if len(refs) == 0 {
+		return nil, plainError{errdefs.ErrNotFound, "An image does not exist locally with the tag: " + reference.FamiliarName(repository)}
+	}
+	slices.Sort(refs)
+	return refs, nil
 }
 
 func (s *server) loadImages(w http.ResponseWriter, r *request) error {

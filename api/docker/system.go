@@ -145,7 +145,20 @@ func osName() string {
 
 // auth answers a login. Credentials are checked by the registry when they are used.
 func (s *server) auth(w http.ResponseWriter, r *request) error {
-	return notServedError(r)
+	var req struct{ Username, Password, ServerAddress, IdentityToken, RegistryToken string }
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	if req.ServerAddress == "" {
+		return invalid("serveraddress is missing: the registry to log in to")
+	}
+	err := s.Images.Login(r.Context(), req.ServerAddress, image.Auth{
+		Username: req.Username, Password: req.Password, IdentityToken: req.IdentityToken, RegistryToken: req.RegistryToken,
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"Status": "Login Succeeded", "IdentityToken": ""})
 }
 
 func notServedError(r *request) error {
