@@ -1,6 +1,7 @@
 package userland
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,20 +93,23 @@ func df(_ context.Context, c *Call) int {
 	if o.has('m') {
 		unit, unitName = 1<<20, "1M-blocks"
 	}
-	w := tabwriter.NewWriter(c.Stdout, 0, 0, 1, ' ', tabwriter.AlignRight)
-	kind := func(s string) string {
+	w := &table{left: 1}
+	if o.has('T') {
+		w.left = 2
+	}
+	row := func(device, kind string, rest ...string) {
 		if o.has('T') {
-			return s + "\t"
+			rest = append([]string{kind}, rest...)
 		}
-		return ""
+		w.rows = append(w.rows, append([]string{device}, rest...))
 	}
 	switch {
 	case o.has('i'):
-		fmt.Fprintf(w, "Filesystem\t%sInodes\tIUsed\tIFree\tIUse%%\t Mounted on\n", kind("Type"))
+		row("Filesystem", "Type", "Inodes", "IUsed", "IFree", "IUse%", "Mounted on")
 	case o.has('h'):
-		fmt.Fprintf(w, "Filesystem\t%sSize\tUsed\tAvail\tUse%%\t Mounted on\n", kind("Type"))
+		row("Filesystem", "Type", "Size", "Used", "Avail", "Use%", "Mounted on")
 	default:
-		fmt.Fprintf(w, "Filesystem\t%s%s\tUsed\tAvailable\tUse%%\t Mounted on\n", kind("Type"), unitName)
+		row("Filesystem", "Type", unitName, "Used", "Available", "Use%", "Mounted on")
 	}
 	for _, m := range list {
 		var st unix.Statfs_t
@@ -130,12 +134,42 @@ func df(_ context.Context, c *Call) int {
 			total, used, free = strconv.FormatUint(st.Files, 10), strconv.FormatUint(st.Files-st.Ffree, 10), strconv.FormatUint(st.Ffree, 10)
 			percent = share(st.Files-st.Ffree, st.Ffree)
 		}
-		fmt.Fprintf(w, "%s\t%s%s\t%s\t%s\t%s\t %s\n", m.device, kind(m.kind), total, used, free, percent, m.point)
+		row(m.device, m.kind, total, used, free, percent, m.point)
 	}
-	if err := w.Flush(); err != nil {
-		return c.fault("write", err)
+	out := c.buffered()
+	w.write(out)
+	return c.finish(out, status)
+}
+
+// table is text in columns: the first left of them and the last are words and start at the left, the others are numbers.
+type table struct {
+	left int
+	rows [][]string
+}
+
+func (t *table) write(w *bufio.Writer) {
+	var width []int
+	for _, r := range t.rows {
+		for i, cell := range r {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
 	}
-	return status
+	for _, r := range t.rows {
+		for i, cell := range r {
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell))
+			switch {
+			case i == len(r)-1:
+				w.WriteString(cell + "\n")
+			case i < t.left:
+				w.WriteString(cell + pad + " ")
+			default:
+				w.WriteString(pad + cell + " ")
+			}
+		}
+	}
 }
 
 // share is used of used+free in percent, rounded up.

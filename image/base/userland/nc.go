@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -173,7 +174,7 @@ type udpPeer struct {
 
 func (u udpPeer) Write(p []byte) (int, error) { return u.WriteToUDP(p, u.peer) }
 
-// relay ends when the peer has sent everything. The goroutine that reads standard input cannot be interrupted and ends with the process, or with the
+// relay ends when the peer has sent everything and standard input has nothing ready. The goroutine that reads standard input cannot be interrupted and ends with the process, or with the
 // pipe behind it: it holds nothing else.
 func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -182,8 +183,9 @@ func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 		timed = timedConn{conn, n.wait, func() bool { return false }}
 	}
 	sent := make(chan error, 1)
+	var given atomic.Int64 // bytes that standard input gave
 	go func() {
-		_, err := io.Copy(conn, n.c.Stdin)
+		_, err := io.Copy(conn, countingReader{n.c.Stdin, &given})
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			err = errors.Join(err, half.CloseWrite())
 		} else if n.wait == 0 {
@@ -195,15 +197,35 @@ func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	select {
-	case serr := <-sent:
-		// A peer that closed first makes writing fail; what counts is what was received.
-		if err == nil && n.network[:3] == "udp" {
-			err = serr
+	// The peer has said everything but may still listen: what standard input has is sent before this ends, but not what it may have one day.
+	for before := int64(-1); ; before = given.Load() {
+		if err != nil || ctx.Err() != nil || before == given.Load() {
+			return err
 		}
-	default:
+		select {
+		case serr := <-sent:
+			// A peer that closed first makes writing fail; what counts is what was received.
+			if n.network[:3] == "udp" {
+				err = serr
+			}
+			return err
+		case <-time.After(inputIdle):
+		}
 	}
-	return err
+}
+
+// inputIdle is how long standard input may give nothing before a connection whose peer has finished is closed.
+const inputIdle = 100 * time.Millisecond
+
+type countingReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // nslookup asks for a host's addresses, or an address's names (nslookup(1)), the configured name servers or the one given.

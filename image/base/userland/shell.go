@@ -104,6 +104,9 @@ func parseShellArgs(args []string) (shellArgs, error) {
 			break
 		}
 		args = args[1:]
+		if strings.HasPrefix(w, "--") {
+			return a, fmt.Errorf("unknown option %q", w)
+		}
 		for _, k := range w[1:] {
 			switch k {
 			case 'c':

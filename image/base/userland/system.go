@@ -264,8 +264,12 @@ func seq(ctx context.Context, c *Call) int {
 
 // clearScreen empties the terminal (the ANSI sequences for home and erase, which every terminal emulator since the VT100 knows).
 func clearScreen(_ context.Context, c *Call) int {
-	if len(c.Args) > 0 {
-		return c.usagef("extra operand %q", c.Args[0])
+	_, names, status, ok := c.options("", "")
+	if !ok {
+		return status
+	}
+	if len(names) > 0 {
+		return c.usagef("extra operand %q", names[0])
 	}
 	fmt.Fprint(c.Stdout, "\x1b[H\x1b[2J\x1b[3J")
 	return exitOK

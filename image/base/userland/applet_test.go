@@ -1,0 +1,249 @@
+package userland
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// result is what a call printed and returned.
+type result struct {
+	out, err string
+	status   int
+}
+
+// run makes a call in a directory.
+func run(t *testing.T, dir, stdin, name string, args ...string) result {
+	t.Helper()
+	return runContext(t.Context(), t, dir, stdin, name, args...)
+}
+
+func runContext(ctx context.Context, t *testing.T, dir, stdin, name string, args ...string) result {
+	t.Helper()
+	a, ok := Lookup(name)
+	if !ok {
+		t.Fatalf("no applet %q", name)
+	}
+	var stdout, stderr bytes.Buffer
+	status := a.Run(ctx, &Call{Name: name, Args: args, Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Dir: dir, Env: []string{"PATH=/bin", "TZ=UTC"}})
+	return result{stdout.String(), stderr.String(), status}
+}
+
+func TestEveryAppletRefusesWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	free := []string{"[", "test", "echo", "expr", "printf", "true", "false", "yes", "dd", "seq"} // their words are operands
+	for _, a := range Applets() {
+		if slices.Contains(free, a.Name) {
+			continue
+		}
+		t.Run(a.Name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, t.TempDir(), "", a.Name, "--no-such-option")
+			if r.status == exitOK || !strings.HasPrefix(r.err, a.Name+": ") || !strings.Contains(r.err, "no-such-option") || r.out != "" || strings.Count(r.err, "\n") != 1 {
+				t.Errorf("got %+v; want one message that names the option, and a status", r)
+			}
+		})
+	}
+}
+
+func TestEveryAppletHelps(t *testing.T) {
+	t.Parallel()
+	free := []string{"[", "test", "echo", "expr", "printf", "true", "false", "yes", "dd", "seq"}
+	for _, a := range Applets() {
+		if slices.Contains(free, a.Name) {
+			continue
+		}
+		if r := run(t, t.TempDir(), "", a.Name, "--help"); r.status != exitOK || !strings.HasPrefix(r.out, "usage: "+a.Name) || r.err != "" {
+			t.Errorf("%s --help: %+v", a.Name, r)
+		}
+	}
+}
+
+func TestAppletsAreSorted(t *testing.T) {
+	t.Parallel()
+	if !slices.IsSortedFunc(Applets(), func(a, b Applet) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Error("the list is not sorted by name")
+	}
+	if _, ok := Lookup("nosuch"); ok {
+		t.Error("Lookup finds what is not there")
+	}
+}
+
+// TestWorld covers what tells of the machine, which no file of expected output can hold.
+func TestWorld(t *testing.T) {
+	t.Parallel()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := strconv.Itoa(os.Getpid())
+	for _, tc := range []struct {
+		name string
+		args []string
+		want string // regular expression
+	}{
+		{"hostname", nil, "^" + regexp.QuoteMeta(host) + "\n$"},
+		{"uname", []string{"-a"}, `^Linux ` + regexp.QuoteMeta(host)},
+		{"id", nil, fmt.Sprintf(`^uid=%d.* gid=%d.*\n$`, os.Geteuid(), os.Getegid())},
+		{"ps", nil, `(?m)^ *PID .*COMMAND?.*\n(.*\n)*.*\b` + self + `\b`},
+		{"ps", []string{"aux"}, `^USER +PID`},
+		{"ps", []string{"-ef"}, `^USER +PID +PPID`},
+		{"ps", []string{"-o", "pid,comm", "-p", self}, `^ *PID +COMMAND\n *` + self + ` `},
+		{"free", nil, `^ +total +used +free.*\nMem: +\d+ +\d+`},
+		{"free", []string{"-h"}, `Mem: +[\d.]+[KMGT]i?`},
+		{"df", []string{"-h", "/"}, `^Filesystem +Size +Used.*\n.* /\n$`},
+		{"df", nil, `^Filesystem +1K-blocks`},
+		{"uptime", nil, `up .*load average: \d`},
+		{"nproc", nil, `^[1-9]\d*\n$`},
+		{"date", []string{"+%Y"}, `^\d{4}\n$`},
+		{"mount", nil, `(?m)^.* on /proc type proc \(`},
+		{"ip", []string{"addr"}, `(?m)^\d+: lo: <LOOPBACK.*\n(.*\n)* +inet 127\.0\.0\.1/8`},
+		{"ip", []string{"a"}, `1: lo`},
+		{"ip", []string{"-4", "addr", "show", "dev", "lo"}, `^1: lo(.*\n)+ +inet 127`},
+		{"ip", []string{"link"}, `(?m)^1: lo: `},
+		{"ip", []string{"route"}, `(?s)^.*$`},
+		{"ping", []string{"-c", "1", "127.0.0.1"}, `(?m)^1 packets transmitted, 1 (packets )?received, 0% packet loss`},
+		{"pidof", []string{"no-such-program"}, `^$`},
+		{"kill", []string{"-l"}, `(?m)^ 9\) SIGKILL$`},
+	} {
+		t.Run(tc.name+" "+strings.Join(tc.args, " "), func(t *testing.T) {
+			t.Parallel()
+			r := run(t, "", "", tc.name, tc.args...)
+			if tc.name == "ping" && strings.Contains(r.err, "not permitted") {
+				t.Skip("echo requests need CAP_NET_RAW or net.ipv4.ping_group_range")
+			}
+			if !regexp.MustCompile(tc.want).MatchString(r.out) {
+				t.Errorf("got %+v, want a match of %q", r, tc.want)
+			}
+		})
+	}
+}
+
+// freePort is a port of the loopback address that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// serve runs an applet that listens on a port until the test ends, and waits until it does.
+func serve(t *testing.T, port, dir, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan result, 1)
+	go func() { done <- runContext(ctx, t, dir, "", name, args...) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if !waitFor(t, func() bool {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}) {
+		t.Fatalf("%s does not listen", name)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	root, dir := fixture(t), t.TempDir()
+	if err := os.Symlink("/etc/passwd", filepath.Join(root, "outside")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "big"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	serve(t, port, root, "httpd", "-f", "-p", "127.0.0.1:"+port)
+	at := "http://127.0.0.1:" + port
+	for _, tc := range []struct {
+		name   string
+		args   []string
+		out    string
+		status int
+		err    string
+	}{
+		{"a file", []string{"-q", "-O", "-", at + "/fruit"}, "pear\napple\nfig\napple\n", 0, ""},
+		{"without a scheme", []string{"-qO-", "127.0.0.1:" + port + "/d/inner"}, "inside\n", 0, ""},
+		{"a name with a blank", []string{"-qO-", at + "/spaced%20out"}, "a b\n", 0, ""},
+		{"not there", []string{"-qO-", at + "/nothing"}, "", 1, "404"},
+		{"out by dots", []string{"-qO-", at + "/../../etc/passwd"}, "", 1, "404"},
+		{"out by a link", []string{"-qO-", at + "/outside"}, "", 1, "40"},
+		{"only asked for", []string{"-q", "--spider", at + "/fruit"}, "", 0, ""},
+		{"nobody listens", []string{"-qO-", "http://127.0.0.1:1/"}, "", 1, "refused"},
+		{"TLS", []string{"-qO-", "https://127.0.0.1/"}, "", 1, "https"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := run(t, dir, "", "wget", tc.args...)
+			if r.out != tc.out || (r.status == 0) != (tc.status == 0) || !strings.Contains(r.err, tc.err) {
+				t.Errorf("got %+v, want %q, status %d, message with %q", r, tc.out, tc.status, tc.err)
+			}
+		})
+	}
+	if r := run(t, dir, "", "wget", "-q", at+"/big"); r.status != 0 {
+		t.Fatal(r)
+	}
+	if st, err := os.Stat(filepath.Join(dir, "big")); err != nil || st.Size() != 1<<20 {
+		t.Errorf("the file kept: %v, %v", st, err)
+	}
+}
+
+func TestNetcat(t *testing.T) {
+	t.Parallel()
+	port := freePort(t)
+	done := make(chan result, 1)
+	go func() { done <- run(t, "", "from the server\n", "nc", "-l", "-s", "127.0.0.1", "-p", port) }()
+	var client result
+	if !waitFor(t, func() bool {
+		client = run(t, "", "from the client\n", "nc", "127.0.0.1", port)
+		return client.status == 0
+	}) {
+		t.Fatal(client)
+	}
+	server := <-done
+	if client.out != "from the server\n" || server.out != "from the client\n" || server.status != 0 {
+		t.Errorf("client %+v, server %+v", client, server)
+	}
+	if r := run(t, "", "", "nc", "-z", "127.0.0.1", port); r.status == 0 || !strings.Contains(r.err, "refused") {
+		t.Errorf("a closed port: %+v", r)
+	}
+	if r := run(t, "", "", "nc", "127.0.0.1", "99999"); r.status != exitUsage || !strings.Contains(r.err, "99999") {
+		t.Errorf("a bad port: %+v", r)
+	}
+}
+
+func TestContextEndsWhatWaits(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		args []string
+	}{
+		{"sleep", []string{"1000"}}, {"yes", nil}, {"nc", []string{"-l", "-s", "127.0.0.1", "-p", "0"}}, {"httpd", []string{"-p", "127.0.0.1:0"}},
+		{"sh", []string{"-c", "while :; do :; done"}}, {"ping", []string{"127.0.0.1"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan result, 1)
+			go func() { done <- runContext(ctx, t, t.TempDir(), "", tc.name, tc.args...) }()
+			cancel()
+			<-done // the test's own limit is the assertion
+		})
+	}
+}
