@@ -172,7 +172,7 @@ func unknownVerb(list []command.Command, name string, path []string) error {
 		}
 	}
 	err := fmt.Errorf("unknown command: strake %s%s", strings.Join(append(path, name), " "), didYouMean(name, names))
-	return named(command.Misused(err), strings.Join(path, " "))
+	return named(&command.StatusError{Code: 1, Usage: true, Err: err}, strings.Join(path, " "))
 }
 
 func runVerb(ctx context.Context, s *command.Session, c *command.Command, args []string, path string) error {
@@ -197,7 +197,21 @@ func runVerb(ctx context.Context, s *command.Session, c *command.Command, args [
 		// 1 and not 125, which is for flags: as Docker's client.
 		return named(&command.StatusError{Code: 1, Usage: true, Err: err}, path)
 	}
-	return named(action(ctx, s, fs.Args()), path)
+	return named(softened(action(ctx, s, fs.Args()), path), path)
+}
+
+// softened gives mistakes that are found after the flags have been read the status 1, as Docker's client does, but for the two verbs whose own
+// flags are a language.
+func softened(err error, path string) error {
+	var status *command.StatusError
+	switch path {
+	case "run", "create", "container run", "container create":
+		return err
+	}
+	if errors.As(err, &status) && status.Usage && status.Code == command.EngineFailed {
+		return &command.StatusError{Code: 1, Usage: true, Err: status.Err}
+	}
+	return err
 }
 
 func checkArgs(c *command.Command, n int, path string) error {
@@ -214,7 +228,7 @@ func checkArgs(c *command.Command, n int, path string) error {
 	default:
 		want = fmt.Sprintf("requires at most %s", plural(c.Max))
 	}
-	return fmt.Errorf("strake %s %s: strake %s %s", path, want, path, c.Args)
+	return fmt.Errorf("%s %s: strake %s", path, want, strings.TrimSpace(path+" "+c.Args))
 }
 
 func plural(n int) string {

@@ -3,9 +3,12 @@ package docker
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"path"
+	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -54,6 +57,9 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 	if req.HostConfig == nil {
 		req.HostConfig = &container.HostConfig{}
 	}
+	if err := checkNetworks(&req); err != nil {
+		return err
+	}
 	normalize(&req)
 	spec, err := specOf(&req)
 	if err != nil {
@@ -77,6 +83,20 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 		warnings = []string{}
 	}
 	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: warnings})
+}
+
+// checkNetworks refuses several networks where one of them is none of the container's own.
+func checkNetworks(req *container.CreateRequest) error {
+	if req.NetworkingConfig == nil || len(req.NetworkingConfig.EndpointsConfig) < 2 {
+		return nil
+	}
+	modes := append(slices.Sorted(maps.Keys(req.NetworkingConfig.EndpointsConfig)), string(req.HostConfig.NetworkMode))
+	for _, mode := range modes {
+		if mode == "none" || mode == "host" || strings.HasPrefix(mode, "container:") {
+			return invalid("container cannot be connected to multiple networks with one of the networks in %s mode", mode)
+		}
+	}
+	return nil
 }
 
 // normalize fills in what inspect must show although the request left it open.
@@ -316,8 +336,8 @@ func cpuOf(s *engine.Spec, r *container.Resources) error {
 	case r.NanoCPUs > 0:
 		period := uint64(100000)
 		quota := r.NanoCPUs * int64(period) / 1e9
-		if quota < 1000 {
-			return invalid("Range of CPUs is from 0.01 on, NanoCpus is %d", r.NanoCPUs)
+		if n := runtime.NumCPU(); quota < 1000 || r.NanoCPUs > int64(n)*1e9 {
+			return invalid("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available: NanoCpus is %d", n, n, r.NanoCPUs)
 		}
 		cpu.Period, cpu.Quota = &period, &quota
 	}

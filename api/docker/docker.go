@@ -195,7 +195,7 @@ func (s *server) fail(w http.ResponseWriter, err error) {
 	if status == http.StatusInternalServerError {
 		s.Log.Error("request failed", "error", err)
 	}
-	writeJSON(w, status, map[string]string{"message": err.Error()})
+	writeJSON(w, status, map[string]string{"message": sentence(err)})
 }
 
 // errAnswered is returned by handlers that have told the client about their error themselves.

@@ -245,7 +245,7 @@ func (p *progress) end(err error) error {
 	if !p.begun {
 		return err
 	}
-	p.send(map[string]any{"errorDetail": map[string]any{"message": err.Error()}, "error": err.Error()})
+	p.send(map[string]any{"errorDetail": map[string]any{"message": sentence(err)}, "error": sentence(err)})
 	return errAnswered
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"strake/cli/flagvalue"
 	"strake/cli/format"
 )
 
@@ -31,7 +32,7 @@ func ListingFlags(fs *pflag.FlagSet, quiet string, filters ...string) *Listing {
 	fs.BoolVarP(&l.Quiet, "quiet", "q", false, quiet)
 	fs.BoolVar(&l.NoTrunc, "no-trunc", false, "Don't truncate output")
 	if len(filters) > 0 {
-		fs.StringArrayVarP(&l.filters, "filter", "f", nil, "Filter output based on conditions provided")
+		fs.VarP(flagvalue.Checked(&l.filters, "filter", checkFilter), "filter", "f", "Filter output based on conditions provided")
 		words := make([]string, len(filters))
 		for i, f := range filters {
 			words[i] = f + "="
@@ -41,6 +42,13 @@ func ListingFlags(fs *pflag.FlagSet, quiet string, filters ...string) *Listing {
 	CompleteFlag(fs, "format", "json", "table")
 	CompleteFlag(fs, "output", "json")
 	return l
+}
+
+func checkFilter(s string) error {
+	if key, _, ok := strings.Cut(s, "="); !ok || strings.TrimSpace(key) == "" {
+		return errors.New("want NAME=VALUE")
+	}
+	return nil
 }
 
 // Filters returns --filter in the form of the API.

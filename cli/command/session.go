@@ -80,6 +80,13 @@ func (s *Session) Tell(err error) {
 	fmt.Fprintf(s.Err, "strake: %s\n", text)
 }
 
+// note tells about something that was done beside what was asked for. It is no result, hence on Err.
+func (s *Session) note(text string) {
+	s.errMu.Lock()
+	defer s.errMu.Unlock()
+	fmt.Fprintf(s.Err, "strake: %s\n", text)
+}
+
 // Warn prints something that did not stop the command.
 func (s *Session) Warn(text string) { fmt.Fprintf(s.Err, "WARNING: %s\n", text) }
 
@@ -148,9 +155,9 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 	}
 	if network == "unix" && launch.Absent(err) && !s.NoStart {
 		if s.UID != 0 {
-			return nil, fmt.Errorf("the engine is not running, and starting it takes root's privileges: run the command with sudo once, or `sudo systemctl start straked` (%w)", err)
+			return nil, fmt.Errorf("the engine is not running, and starting it takes root's privileges: run the command with sudo once (%w)", err)
 		}
-		e := launch.Engine{Env: s.Environ, Socket: address}
+		e := launch.Engine{Env: s.Environ, Socket: address, Say: s.note}
 		if e.Program, err = launch.Find("straked", s.Executable, s.Getenv("PATH")); err != nil {
 			return nil, fmt.Errorf("cannot connect to the engine at %s, and cannot start one: %w", s.Host, err)
 		}

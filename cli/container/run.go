@@ -60,7 +60,7 @@ func Create() command.Command {
 				}
 				id, err := c.create(ctx, s, req)
 				if err != nil {
-					return &command.StatusError{Code: command.EngineFailed, Err: err}
+					return err
 				}
 				fmt.Fprintln(s.Out, id)
 				return nil
@@ -176,7 +176,7 @@ func (r *runFlags) run(ctx context.Context, s *command.Session, args []string) e
 	}
 	if r.detach {
 		if err := r.spec.Detach(req); err != nil {
-			return command.Misused(err)
+			return &command.StatusError{Code: 1, Usage: true, Err: err}
 		}
 	} else if req.Tty && req.AttachStdin && !command.IsTerminal(s.In) {
 		return &command.StatusError{Code: 1, Err: errNoTerminal}
@@ -194,7 +194,7 @@ func (r *runFlags) run(ctx context.Context, s *command.Session, args []string) e
 	}
 	id, err := r.create(ctx, s, req)
 	if err != nil {
-		return sig.or(&command.StatusError{Code: command.EngineFailed, Err: err})
+		return sig.or(startFailed(err))
 	}
 	if r.detach {
 		if err := s.Post(ctx, path(id, "start"), nil, nil, nil); err != nil {
@@ -216,7 +216,7 @@ func (r *runFlags) run(ctx context.Context, s *command.Session, args []string) e
 
 var errNoTerminal = errors.New("the input device is not a TTY: leave -t out, or run the command in a terminal")
 
-// startFailed is what becomes of an error of the start request.
+// startFailed is what becomes of an error of the requests that create and start the container.
 func startFailed(err error) error {
 	return &command.StatusError{Code: command.StartStatus(err.Error()), Err: err}
 }

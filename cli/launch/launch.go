@@ -34,6 +34,8 @@ type Engine struct {
 	Env []string
 	// Socket is where it will listen. Its lock and its log are beside it.
 	Socket string
+	// Say is told what is done, once, by whoever does it; nil: nobody is.
+	Say func(text string)
 }
 
 // Absent says whether an error of connecting means that nobody listens: no socket, or one that was left behind.
@@ -112,6 +114,9 @@ func (e Engine) spawn(ctx context.Context) error {
 		return fmt.Errorf("start the engine: %w", err)
 	}
 	defer ready.Close()
+	if e.Say != nil {
+		e.Say(fmt.Sprintf("no engine listens on %s: starting %s, whose log is %s", e.Socket, e.Program, logName))
+	}
 	cmd := exec.Command(e.Program, append([]string{"--ready-fd", "3"}, e.Args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles, cmd.Env, cmd.Dir = log, log, []*os.File{tell}, e.Env, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
