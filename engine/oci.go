@@ -109,6 +109,9 @@ func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd
 			return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "environment variable %q contains a NUL byte", e)
 		}
 	}
+	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
+		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
+	}
 	cwd = s.WorkingDir
 	if cwd == "" {
 		cwd = im.WorkingDir
@@ -301,7 +304,11 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 		if err := claim("tmpfs", dst); err != nil {
 			return err
 		}
-		user = append(user, specs.Mount{Destination: path.Clean(dst), Type: "tmpfs", Source: "tmpfs", Options: tmpfsOptions(s.Tmpfs[dst])})
+		options, err := tmpfsOptions(s.Tmpfs[dst])
+		if err != nil {
+			return message.New(errdefs.ErrInvalidArgument, "tmpfs %s: %w", dst, err)
+		}
+		user = append(user, specs.Mount{Destination: path.Clean(dst), Type: "tmpfs", Source: "tmpfs", Options: options})
 	}
 	for _, f := range []struct{ dst, src string }{
 		{"/etc/resolv.conf", in.ResolvPath}, {"/etc/hostname", in.HostnamePath}, {"/etc/hosts", in.HostsPath},
@@ -376,13 +383,26 @@ func userMount(m *boundMount) (specs.Mount, error) {
 	return om, nil
 }
 
+// tmpfsKnown are the options of docker run --tmpfs: those of the file system, which have values (tmpfs(5)), and those of every mount.
+var tmpfsKnown = struct{ values, flags []string }{
+	[]string{"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"},
+	append([]string{
+		"defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand", "nomand", "atime", "noatime",
+		"diratime", "nodiratime", "bind", "rbind", "relatime", "norelatime", "strictatime", "nostrictatime", "unbindable", "runbindable",
+	}, propagations...),
+}
+
 // tmpfsOptions merges docker run --tmpfs options over its defaults.
-func tmpfsOptions(opts string) []string {
+func tmpfsOptions(opts string) ([]string, error) {
 	out := []string{"noexec", "nosuid", "nodev"}
 	opposite := map[string]string{"exec": "noexec", "suid": "nosuid", "dev": "nodev"}
 	for o := range strings.SplitSeq(opts, ",") {
 		if o == "" {
 			continue
+		}
+		key, _, valued := strings.Cut(o, "=")
+		if known := tmpfsKnown; valued && !slices.Contains(known.values, key) || !valued && !slices.Contains(known.flags, o) {
+			return nil, fmt.Errorf("option %q: want one of %q with a value, or of %q", o, known.values, known.flags)
 		}
 		if no, ok := opposite[o]; ok {
 			out = slices.DeleteFunc(out, func(x string) bool { return x == no })
@@ -391,7 +411,7 @@ func tmpfsOptions(opts string) []string {
 			out = append(out, o)
 		}
 	}
-	return out
+	return out, nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -72,101 +71,6 @@ func TestVerbs(t *testing.T) {
 	r.ok("volume", "rm", "vol")
 	eq("tmpfs and read-only", r.docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "box", "sh", "-c", "touch /tmp/a && touch /b").err, "touch: /b: Read-only file system\n")
 	eq("init", r.ok("run", "--rm", "--init", "box", "sh", "-c", "echo $$"), "2\n")
-}
-
-// TestExitCodes is the table of docker run: 125 the engine's fault, 126 and 127 the command's, else the process's own.
-func TestExitCodes(t *testing.T) {
-	r := start(t)
-	for _, c := range []struct {
-		args []string
-		code int
-		text string
-	}{
-		{[]string{"run", "--rm", "box", "sh", "-c", "exit 7"}, 7, ""},
-		{[]string{"run", "--rm", "--init", "box", "sh", "-c", "kill -9 $$"}, 137, ""},
-		{[]string{"run", "--rm", "box", "nothing"}, 127, `exec: "nothing": executable file not found in $PATH`},
-		{[]string{"run", "--rm", "box", "/etc"}, 126, "permission denied"},
-		{[]string{"run", "--rm", "box", "/etc/passwd"}, 126, "permission denied"},
-		{[]string{"run", "--rm", "-m", "1k", "box", "true"}, 125, "Minimum memory limit allowed is"},
-		{[]string{"run", "--rm", "--cap-add", "FLY", "box", "true"}, 125, "FLY"},
-		{[]string{"run", "--rm", "--network", "nowhere", "box", "true"}, 125, "network nowhere not found"},
-		{[]string{"run", "--rm", "--network", "container:nobody", "box", "true"}, 125, "No such container: nobody"},
-		{[]string{"run", "--rm", "-u", "nobody-here", "box", "true"}, 125, "nobody-here"},
-		{[]string{"run", "--rm", "-u", "4294967295", "box", "true"}, 125, ""},
-		{[]string{"run", "--rm", "--mount", "type=bind,src=/does/not/exist,dst=/d", "box", "true"}, 125, "/does/not/exist"},
-		{[]string{"run", "--rm", "-v", "/:/", "box", "true"}, 125, "'/'"},
-		{[]string{"run", "--rm", "-v", "/a:/b:nonsense", "box", "true"}, 125, "nonsense"},
-		{[]string{"run", "--rm", "--name", "-bad", "box", "true"}, 125, "-bad"},
-		{[]string{"run", "--rm", "--name", "a/b", "box", "true"}, 125, "a/b"},
-		{[]string{"run", "--rm", "--security-opt", "nonsense", "box", "true"}, 125, "nonsense"},
-		{[]string{"run", "--rm", "--cpus", "0.001", "box", "true"}, 125, ""},
-		{[]string{"run", "--rm", "--cpuset-cpus", "999", "box", "true"}, 125, "cpu"},
-		{[]string{"run", "--restart", "sometimes", "box", "true"}, 125, "sometimes"},
-		{[]string{"run", "--rm", "--log-driver", "smoke", "box", "true"}, 125, "smoke"},
-		{[]string{"run", "--rm", "--sysctl", "kernel.panic=1", "box", "true"}, 125, "kernel.panic"},
-		{[]string{"run", "--rm", "--device", "/dev/none-such", "box", "true"}, 127, "/dev/none-such"},
-		{[]string{"run", "--rm", "--runtime", "rust", "box", "true"}, 125, "rust"},
-		{[]string{"run", "--rm", "UPPER", "true"}, 125, "lowercase"},
-		{[]string{"run", "--rm", "--pull", "never", "absent", "true"}, 125, "No such image: absent"},
-		{[]string{"exec", "nobody", "true"}, 1, "No such container: nobody"},
-		{[]string{"rmi", "absent"}, 1, "No such image: absent"},
-		{[]string{"rm", "nobody"}, 1, "No such container: nobody"},
-	} {
-		got := r.docker(c.args...)
-		if got.code != c.code || !strings.Contains(got.err, c.text) {
-			t.Errorf("docker %s: status %d, %q; want status %d with %q", strings.Join(c.args, " "), got.code, got.err, c.code, c.text)
-		}
-	}
-	if left := r.ok("ps", "-aq"); left != "" {
-		t.Errorf("containers left: %q", left)
-	}
-}
-
-// TestBadArchives feeds damaged and hostile archives.
-func TestBadArchives(t *testing.T) {
-	r := start(t)
-	saved := filepath.Join(r.dir, "box.tar")
-	r.ok("save", "-o", saved, "box")
-	whole, err := os.ReadFile(saved)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.ok("rmi", "box")
-	before := r.ok("images", "-aq")
-	for name, raw := range map[string][]byte{
-		"truncated": whole[:len(whole)/2], "empty": {}, "noise": []byte(strings.Repeat("noise", 1000)),
-		"wrong digest": []byte(strings.Replace(string(whole), "busybox", "busyboy", 1)),
-	} {
-		file := filepath.Join(r.dir, "bad.tar")
-		if err := os.WriteFile(file, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := r.docker("load", "-i", file); got.code == 0 || strings.Count(strings.TrimSpace(got.err), "\n") > 2 {
-			t.Errorf("%s: status %d, %q, %q; want one clear error", name, got.code, got.out, got.err)
-		}
-		if got := r.ok("images", "-aq"); got != before {
-			t.Errorf("%s: images %q", name, got)
-		}
-	}
-}
-
-func TestConflicts(t *testing.T) {
-	r := start(t)
-	r.ok("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", "box", "sleep", "1000")
-	if got := r.docker("run", "--name", "web", "box", "true"); got.code != 125 || !strings.Contains(got.err, `The container name "/web" is already in use`) {
-		t.Errorf("name taken: %+v", got)
-	}
-	port := strings.TrimSpace(r.ok("port", "web", "80"))
-	if got := r.docker("run", "--rm", "-p", port+":81", "box", "true"); got.code != 125 || !strings.Contains(got.err, port[strings.LastIndex(port, ":")+1:]) {
-		t.Errorf("port taken: %+v", got)
-	}
-	if got := r.docker("rmi", "box"); got.code != 1 || !strings.Contains(got.err, "is using") {
-		t.Errorf("image in use: %+v", got)
-	}
-	if got := r.docker("rm", "web"); got.code != 1 || !strings.Contains(got.err, "running") {
-		t.Errorf("remove while it runs: %+v", got)
-	}
-	r.ok("rm", "-f", "web")
 }
 
 // TestNetwork sends packets: between containers by name, from this host to a published port, and from a shared namespace.
