@@ -288,11 +288,9 @@ func (b *birth) run(ctx context.Context) error {
 		b.inst.Add(plan.InputTasks+strconv.Itoa(i), int(f.Fd()))
 	}
 	if b.late != nil {
-		fd, err := unix.Open(b.host.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open %q: %w", b.host.Root(), err)
+		if err := b.inst.openCgroups(b.host); err != nil {
+			return err
 		}
-		b.inst.own(plan.InputCgroups, fd)
 	}
 	if err := b.inst.Open(b.m, b.plan); err != nil {
 		return err

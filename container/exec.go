@@ -55,14 +55,21 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 			return nil, err
 		}
 	}
-	group, err := host.Open(path)
+	group, err := host.At(path)
 	if err != nil {
 		return nil, err
 	}
-	defer group.Close()
-	join := group.Join()
+	born, err := group.Birthplace()
+	if err != nil {
+		return nil, err
+	}
+	into := -1
+	if born != nil {
+		defer born.Close()
+		into = int(born.Fd())
+	}
 
-	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil, opt.Process), Tasks: len(join.Tasks), PreserveFDs: opt.PreserveFDs}}
+	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil, opt.Process), PreserveFDs: opt.PreserveFDs}}
 	var inputs Inputs
 	defer inputs.Close()
 	if s := opt.Stdio; s != nil {
@@ -71,8 +78,11 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 			inputs.Add(name, int(s[i].Fd()))
 		}
 	}
-	for i, f := range join.Tasks {
-		inputs.Add(plan.InputTasks+strconv.Itoa(i), int(f.Fd()))
+	if host.Version() == 1 {
+		po.TaskPaths = host.TaskPaths(path)
+		if err := inputs.openCgroups(host); err != nil {
+			return nil, err
+		}
 	}
 	inputs.Add(plan.InputInit, init)
 	p, err := plan.Exec(c.spec, opt.Process, po)
@@ -87,10 +97,6 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	img, err := program.Parse(p.Encode())
 	if err != nil {
 		return nil, err
-	}
-	into := -1
-	if join.CloneInto != nil {
-		into = int(join.CloneInto.Fd())
 	}
 	child, err := m.Start(&spawn.Request{Image: img, Input: inputs.Get, CgroupFD: into})
 	if err != nil {
@@ -136,29 +142,19 @@ func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOption
 	}
 }
 
-// joinable are the namespaces of the container that are not the caller's own: joining one's own user namespace is an error
-// (setns(2)).
-func (c *Container) joinable() (flags uint64) {
-	for _, ns := range namespaceFiles {
-		if c.rec.Flags&ns.flag == 0 {
-			continue
-		}
-		theirs, err := os.Readlink("/proc/" + strconv.Itoa(c.rec.Pid) + "/ns/" + ns.file)
-		if err != nil {
-			continue
-		}
-		if ours, err := os.Readlink("/proc/self/ns/" + ns.file); err == nil && ours == theirs {
-			continue
-		}
-		flags |= ns.flag
+// joinable are the namespaces of the container that a process joins. Joining one that one is in already does no harm, but for one's own user
+// namespace, where it is an error (setns(2)).
+func (c *Container) joinable() uint64 {
+	flags := c.rec.Flags
+	if flags&unix.CLONE_NEWUSER == 0 {
+		return flags
+	}
+	theirs, err := os.Readlink("/proc/" + strconv.Itoa(c.rec.Pid) + "/ns/user")
+	if err != nil {
+		return flags
+	}
+	if ours, err := os.Readlink("/proc/self/ns/user"); err == nil && ours == theirs {
+		flags &^= unix.CLONE_NEWUSER
 	}
 	return flags
-}
-
-var namespaceFiles = []struct {
-	flag uint64
-	file string
-}{
-	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "net"}, {unix.CLONE_NEWNS, "mnt"},
-	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/cgroup"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -32,6 +33,16 @@ func (in *Inputs) Add(name string, fd int) {
 func (in *Inputs) own(name string, fd int) {
 	in.Add(name, fd)
 	in.owned = append(in.owned, fd)
+}
+
+// openCgroups supplies the directory of the hierarchies.
+func (in *Inputs) openCgroups(h *cgroup.Host) error {
+	fd, err := unix.Open(h.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %q: %w", h.Root(), err)
+	}
+	in.own(plan.InputCgroups, fd)
+	return nil
 }
 
 // Get returns the descriptor of a name; it is a spawn.Request.Input. Errors are of class errdefs.ErrNotFound.

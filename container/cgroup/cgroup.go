@@ -210,12 +210,10 @@ func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Gro
 			g.abandon()
 			return nil, err
 		}
-		fd, err := unix.Open(h.list[i].Mount+p, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
+		if g.join.CloneInto, err = g.Birthplace(); err != nil {
 			g.abandon()
-			return nil, &fs.PathError{Op: "open", Path: h.list[i].Mount + p, Err: err}
+			return nil, err
 		}
-		g.join.CloneInto = os.NewFile(uintptr(fd), h.list[i].Mount+p)
 	}
 	return g, nil
 }
@@ -401,6 +399,26 @@ func (h *Host) At(p string) (*Group, error) {
 		return nil, err
 	}
 	return &Group{host: h, path: p}, nil
+}
+
+// Birthplace opens the version 2 directory that a process is born in (CLONE_INTO_CGROUP), or returns nil where there is none. Errors:
+// errdefs.ErrNotFound. The caller closes it.
+func (g *Group) Birthplace() (*os.File, error) {
+	for i := range g.host.list {
+		if g.host.list[i].Name != "unified" {
+			continue
+		}
+		dir := g.host.list[i].Mount + g.path
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			return nil, fmt.Errorf("cgroup %q: %w", g.path, errdefs.ErrNotFound)
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+		}
+		return os.NewFile(uintptr(fd), dir), nil
+	}
+	return nil, nil
 }
 
 // Open finds an existing group. Errors: errdefs.ErrNotFound. The caller closes it.

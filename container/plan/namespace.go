@@ -169,6 +169,12 @@ func (p *planner) lateCgroups() {
 	p.grouped = true
 	p.Field("linux.cgroupsPath")
 	p.Await()
+	p.openCgroups()
+	p.cgroupNamespace()
+}
+
+// openCgroups enters the groups of TaskPaths.
+func (p *planner) openCgroups() {
 	dir := p.Input(InputCgroups)
 	zero := p.Str("0").Ptr()
 	for _, name := range p.opt.TaskPaths {
@@ -177,7 +183,6 @@ func (p *planner) lateCgroups() {
 		p.Call(unix.SYS_CLOSE, fd.Value())
 	}
 	p.Call(unix.SYS_CLOSE, dir)
-	p.cgroupNamespace()
 }
 
 // cgroupNamespace makes a new one, whose root is the group that the process is in now.

@@ -96,9 +96,9 @@ type Options struct {
 	Stdio   Stdio
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
-	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups that exist when the child is continued for the first
-	// time: so the spawner makes the groups while the child mounts. Only for a container in the spawner's own user namespace, because it
-	// opens them itself.
+	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child opens itself. Those of a new container exist
+	// when the child is continued for the first time: so the spawner makes the groups while the child mounts. Such a container is in
+	// the spawner's own user namespace.
 	TaskPaths []string
 	// Hold makes the process wait on InputStart before it executes, for create and start as separate commands.
 	Hold bool

@@ -53,6 +53,13 @@ var cases = []struct {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
 	}},
+	{name: "cgroup1-late", opt: Options{TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Host: Host{LastCap: 40, Hierarchies: []Hierarchy{
+		{Dir: "memory", Options: []string{"memory"}, Path: "/sys/fs/cgroup/memory/c"},
+	}}}, edit: func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}},
+			specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs"})
+	}},
 	{name: "cgroup2-shared-namespace", opt: Options{Host: Host{LastCap: 40, Cgroup2: true, Hierarchies: []Hierarchy{{Path: "/sys/fs/cgroup/c"}}}}, edit: func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
 	}},
