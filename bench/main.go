@@ -27,16 +27,19 @@ import (
 )
 
 type bench struct {
-	bin, floor, dir string
-	only            string
-	rounds          int
-	children        []*exec.Cmd
+	bin, dir     string
+	floor, hello string // programs
+	state        string // a tmpfs
+	only         string
+	rounds       int
+	children     []*exec.Cmd
 }
 
 func main() {
 	var b bench
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` of strake's binaries")
 	flag.StringVar(&b.floor, "floor", "", "the floor `program`")
+	flag.StringVar(&b.hello, "hello", "", "a Go `program` that says hello")
 	flag.StringVar(&b.dir, "dir", os.TempDir(), "work `directory`")
 	flag.StringVar(&b.only, "only", "", "measure one `part`: runtimes, execs, limit or engines")
 	flag.IntVar(&b.rounds, "rounds", 40, "interleaved `rounds` of each comparison")
@@ -70,7 +73,18 @@ func reexec() int {
 }
 
 func (b *bench) run() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
 	unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
+	// Runtimes keep their state in /run, which is a tmpfs where systemd runs.
+	b.state = filepath.Join(b.dir, "state")
+	if err := os.Mkdir(b.state, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", b.state, "tmpfs", 0, ""); err != nil {
+		return err
+	}
 	var err error
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
@@ -192,8 +206,7 @@ func (b *bench) runtimes(root string) error {
 	if err != nil {
 		return err
 	}
-	state := filepath.Join("/run", "strake-bench-"+strconv.Itoa(os.Getpid()))
-	defer os.RemoveAll(state)
+	state := b.state
 	floor := func() (time.Duration, error) {
 		out, err := exec.Command(b.floor, root, "3", "6e020000", "10", "9").Output()
 		if err != nil {
@@ -207,6 +220,8 @@ func (b *bench) runtimes(root string) error {
 		{name: "strake-runtime", run: command(filepath.Join(b.bin, "strake-runtime"), "--root", state, "run", "-b", dir, "bench-a")},
 		{name: "the system calls alone", run: floor},
 		{name: "strake-runtime --version", run: command(filepath.Join(b.bin, "strake-runtime"), "--version")},
+		{name: "strake --version", run: command(filepath.Join(b.bin, "strake"), "--version")},
+		{name: "a Go program that says hello", run: command(b.hello)},
 	}
 	for _, peer := range []string{"crun", "runc"} {
 		if path, err := exec.LookPath(peer); err == nil {
@@ -222,8 +237,7 @@ func (b *bench) execs(root string) error {
 	if err != nil {
 		return err
 	}
-	state := filepath.Join("/run", "strake-bench-"+strconv.Itoa(os.Getpid()))
-	defer os.RemoveAll(state)
+	state := b.state
 	var list []*timed
 	for _, rt := range []string{filepath.Join(b.bin, "strake-runtime"), "crun", "runc"} {
 		path, err := exec.LookPath(rt)
@@ -233,8 +247,9 @@ func (b *bench) execs(root string) error {
 		name := filepath.Base(path)
 		own := []string{path, "--root", state + "/" + name}
 		start := exec.Command(own[0], append(own[1:], "run", "-d", "-b", dir, "bench-"+name)...)
-		if out, err := start.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s run -d: %w: %s", name, err, out)
+		// Not into a pipe: the container keeps its end.
+		if err := start.Run(); err != nil {
+			return fmt.Errorf("%s run -d: %w", name, err)
 		}
 		defer exec.Command(own[0], append(own[1:], "delete", "-f", "bench-"+name)...).Run()
 		list = append(list, &timed{name: name, run: command(append(own, "exec", "bench-"+name, "/bin/true")...)})
@@ -248,8 +263,7 @@ func (b *bench) execs(root string) error {
 
 // limit finds the smallest memory limit under which a container starts.
 func (b *bench) limit(root string) error {
-	state := filepath.Join("/run", "strake-bench-"+strconv.Itoa(os.Getpid()))
-	defer os.RemoveAll(state)
+	state := b.state
 	for _, rt := range []string{filepath.Join(b.bin, "strake-runtime"), "crun", "runc"} {
 		path, err := exec.LookPath(rt)
 		if err != nil {
