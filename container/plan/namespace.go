@@ -178,7 +178,7 @@ func (p *planner) openCgroups() {
 	dir := p.Input(InputCgroups)
 	zero := p.Str("0").Ptr()
 	for _, name := range p.opt.TaskPaths {
-		fd := p.Call(unix.SYS_OPENAT, dir, p.Str(name).Ptr(), program.Num(unix.O_WRONLY|unix.O_CLOEXEC)).Result()
+		fd := p.open(dir, name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS).Result()
 		p.Call(unix.SYS_WRITE, fd.Value(), zero, program.Num(1))
 		p.Call(unix.SYS_CLOSE, fd.Value())
 	}
