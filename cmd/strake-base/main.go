@@ -60,5 +60,12 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 		fmt.Fprintf(stderr, "strake-base: no applet %q (strake-base --list shows all)\n", name)
 		return 127
 	}
-	return a.Run(context.Background(), &userland.Call{Name: a.Name, Args: args, Stdin: stdin, Stdout: stdout, Stderr: stderr, Env: environ})
+	c := &userland.Call{Name: a.Name, Args: args, Stdin: stdin, Stdout: stdout, Stderr: stderr, Env: environ}
+	if os.Getpid() == 1 {
+		c.Exit = os.Exit
+		if a.Name != "sh" { // it has traps, and does the same for what is not trapped
+			userland.ExitOnSignals(c, func(os.Signal) bool { return false })
+		}
+	}
+	return a.Run(context.Background(), c)
 }

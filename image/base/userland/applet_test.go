@@ -247,3 +247,22 @@ func TestContextEndsWhatWaits(t *testing.T) {
 		})
 	}
 }
+
+func TestEqualFileSystemsShownOnce(t *testing.T) {
+	t.Parallel()
+	list := parseMounts(`1 0 0:5 / / rw - overlay overlay rw
+2 1 8:1 /a /etc/hosts rw - ext4 /dev/sda rw
+3 1 8:1 /b /etc/hostname rw - ext4 /dev/sda rw
+4 1 0:7 / /proc/one rw - tmpfs tmpfs rw
+5 1 0:7 / /proc/two rw - tmpfs tmpfs rw
+`)
+	var got []string
+	for i, m := range list {
+		if !covered(list, i) {
+			got = append(got, m.point)
+		}
+	}
+	if want := []string{"/", "/etc/hosts", "/proc/one"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -17,6 +17,7 @@ import (
 // mountEntry is a line of /proc/self/mountinfo (proc(5)).
 type mountEntry struct {
 	device, kind, point, options string
+	number                       string // of the device, as MAJOR:MINOR
 }
 
 func readMounts() ([]mountEntry, error) {
@@ -44,7 +45,7 @@ func parseMounts(text string) []mountEntry {
 				}
 			}
 		}
-		out = append(out, mountEntry{unoctal(g[1]), g[0], unoctal(f[4]), opts})
+		out = append(out, mountEntry{unoctal(g[1]), g[0], unoctal(f[4]), opts, f[2]})
 	}
 	return out
 }
@@ -111,7 +112,7 @@ func df(_ context.Context, c *Call) int {
 	default:
 		row("Filesystem", "Type", unitName, "Used", "Available", "Use%", "Mounted on")
 	}
-	for _, m := range list {
+	for i, m := range list {
 		var st unix.Statfs_t
 		if err := unix.Statfs(m.point, &st); err != nil {
 			if len(names) > 0 || !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.ENOENT) {
@@ -119,7 +120,7 @@ func df(_ context.Context, c *Call) int {
 			}
 			continue
 		}
-		if st.Blocks == 0 && len(names) == 0 && !o.has('a') {
+		if len(names) == 0 && !o.has('a') && (st.Blocks == 0 || covered(list, i)) {
 			continue
 		}
 		size := func(blocks uint64) string {
@@ -170,6 +171,17 @@ func (t *table) write(w *bufio.Writer) {
 			}
 		}
 	}
+}
+
+// covered tells whether another mount of the list shows the same file system at a shorter path, or before at one as long: that one stands for all (as
+// GNU's df).
+func covered(list []mountEntry, i int) bool {
+	for j, o := range list {
+		if o.number == list[i].number && (len(o.point) < len(list[i].point) || len(o.point) == len(list[i].point) && j < i) {
+			return true
+		}
+	}
+	return false
 }
 
 // share is used of used+free in percent, rounded up.

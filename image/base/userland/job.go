@@ -184,9 +184,7 @@ func waitArgs(hc interp.HandlerContext, args []string) []string {
 
 // background runs a program of a job. handled is false when it could not be started: then the usual way finds out why and says so.
 func (s *shell) background(ctx context.Context, hc interp.HandlerContext, job int, path string, args []string) (handled bool, err error) {
-	cmd := exec.CommandContext(ctx, path)
-	cmd.Args, cmd.Dir, cmd.Env = args, hc.Dir, exported(hc.Env)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = hc.Stdin, hc.Stdout, hc.Stderr
+	cmd := program(ctx, hc, path, args)
 	if s.interactive && hc.Stdin == s.c.Stdin {
 		// It must not take what is typed at the prompt (POSIX sh, 2.9.3.1: /dev/null without job control).
 		null, err := os.Open(os.DevNull)
@@ -196,15 +194,48 @@ func (s *shell) background(ctx context.Context, hc interp.HandlerContext, job in
 		defer null.Close()
 		cmd.Stdin = null
 	}
-	if cmd.Env == nil {
-		cmd.Env = []string{}
-	}
 	if err := cmd.Start(); err != nil {
 		s.jobs.settle(job, 0)
 		return false, nil
 	}
 	s.jobs.settle(job, cmd.Process.Pid)
-	err = cmd.Wait()
-	status := (&Call{Name: s.c.Name, Stderr: hc.Stderr}).exitStatus(args[0], err)
-	return true, exitError(status)
+	return true, s.finished(hc, args[0], cmd.Wait())
+}
+
+// foreground runs a program of an interactive shell. An interrupt of the terminal that came while it was being started hit only the shell: it is passed
+// on.
+func (s *shell) foreground(ctx context.Context, hc interp.HandlerContext, path string, args []string) (handled bool, err error) {
+	cmd := program(ctx, hc, path, args)
+	s.children.Add(1)
+	defer s.children.Add(-1)
+	s.starting.Store(true)
+	err = cmd.Start()
+	s.starting.Store(false)
+	early := s.early.Swap(false)
+	if err != nil {
+		if early {
+			s.interrupt()
+		}
+		return false, nil
+	}
+	if early {
+		cmd.Process.Signal(os.Interrupt) // an error says that it has ended
+	}
+	return true, s.finished(hc, args[0], cmd.Wait())
+}
+
+// program is a command ready to be started.
+func program(ctx context.Context, hc interp.HandlerContext, path string, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args, cmd.Dir, cmd.Env = args, hc.Dir, exported(hc.Env)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = hc.Stdin, hc.Stdout, hc.Stderr
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	return cmd
+}
+
+// finished turns what os/exec says into what the interpreter wants.
+func (s *shell) finished(hc interp.HandlerContext, name string, err error) error {
+	return exitError((&Call{Name: s.c.Name, Stderr: hc.Stderr}).exitStatus(name, err))
 }

@@ -23,7 +23,6 @@ var errInterrupted = errors.New("interrupted")
 
 // interact is the shell at a terminal: it prompts, reads a whole command, runs it, until exit or the end of input.
 func (s *shell) interact(ctx context.Context, in, out *os.File) int {
-	s.interactive = true
 	// Without job control nobody could continue what ^Z stops.
 	signal.Ignore(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	ed := newEditor(in, out, s.complete)
@@ -66,6 +65,7 @@ func (s *shell) line(ctx context.Context, file *shsyntax.File, before int) (stat
 	for _, st := range file.Stmts {
 		status = s.status(s.runner.Run(run, st))
 		if run.Err() != nil {
+			fmt.Fprintln(s.c.Stderr) // the terminal has shown ^C and stands behind it
 			return exitSignal + int(syscall.SIGINT), false
 		}
 		if s.runner.Exited() {

@@ -36,6 +36,9 @@ func sh(ctx context.Context, c *Call) int {
 		return c.usagef("%v", err)
 	}
 	defer s.traps.stop()
+	in, out, atTerminal := terminals(c)
+	s.interactive = atTerminal && !a.hasCommand && a.script == ""
+	ExitOnSignals(c, func(sig os.Signal) bool { return s.traps.has(sig) || s.interactive && sig == os.Interrupt })
 	if a.login {
 		for _, f := range []string{"/etc/profile", c.env("HOME") + "/.profile"} {
 			if status, exited := s.profile(ctx, f); exited {
@@ -58,7 +61,7 @@ func sh(ctx context.Context, c *Call) int {
 		defer f.Close()
 		return s.source(ctx, f, a.script, false)
 	}
-	if in, out, ok := terminals(c); ok || a.interactive && in != nil {
+	if s.interactive {
 		return s.interact(ctx, in, out)
 	}
 	return s.stream(ctx)
@@ -77,14 +80,14 @@ func terminals(c *Call) (in, out *os.File, ok bool) {
 
 // shellArgs is the command line of sh.
 type shellArgs struct {
-	options            []string // for set
-	command            string
-	hasCommand         bool
-	script             string
-	zero               string
-	params             []string
-	login, interactive bool
-	help               bool
+	options    []string // for set
+	command    string
+	hasCommand bool
+	script     string
+	zero       string
+	params     []string
+	login      bool
+	help       bool
 }
 
 func parseShellArgs(args []string) (shellArgs, error) {
@@ -115,8 +118,7 @@ func parseShellArgs(args []string) (shellArgs, error) {
 				stdin = true
 			case 'l':
 				a.login = true
-			case 'i':
-				a.interactive = true
+			case 'i': // at a terminal it is, and elsewhere cannot be
 			case 'e', 'u', 'f', 'n', 'x', 'a':
 				a.options = append(a.options, w[:1]+string(k))
 			case 'o':
@@ -160,7 +162,9 @@ type shell struct {
 	replace map[shsyntax.Pos]bool
 
 	interactive bool
-	children    atomic.Int32 // running programs
+	children    atomic.Int32 // running programs of the foreground
+	starting    atomic.Bool  // one is being started
+	early       atomic.Bool  // an interrupt came meanwhile
 	interrupt   func()       // ends the running command line; interactive only, called by watcher and handler
 }
 
@@ -489,9 +493,13 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	s.children.Add(1)
-	err = interp.DefaultExecHandler(0)(ctx, append([]string{path}, args[1:]...))
-	s.children.Add(-1)
+	handled := false
+	if s.interactive {
+		handled, err = s.foreground(ctx, hc, path, args)
+	}
+	if !handled {
+		err = interp.DefaultExecHandler(0)(ctx, append([]string{path}, args[1:]...))
+	}
 	var es interp.ExitStatus
 	if errors.As(err, &es) && int(es) == exitSignal+int(syscall.SIGINT) && s.interactive {
 		s.interrupt() // the rest of the line too, as the user means
@@ -610,7 +618,10 @@ func (s *shell) watch() (stop func()) {
 		for {
 			select {
 			case <-ch:
-				if s.children.Load() == 0 {
+				switch {
+				case s.starting.Load():
+					s.early.Store(true)
+				case s.children.Load() == 0:
 					s.interrupt()
 				}
 			case <-done:

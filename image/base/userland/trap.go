@@ -29,6 +29,31 @@ type traps struct {
 // trapDelivery bounds the wait for a signal that the shell has sent itself: the kernel delivers it before kill returns, the Go runtime soon after.
 const trapDelivery = 100 * time.Millisecond
 
+// ExitOnSignals makes the signals that end a process end this one, with the status that a shell shows for them, unless handled says that a signal is
+// taken care of. It does nothing for a call without Exit.
+func ExitOnSignals(c *Call, handled func(os.Signal) bool) {
+	if c.Exit == nil {
+		return
+	}
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+	go func() { // as long as the process
+		for sig := range ch {
+			if s, ok := sig.(unix.Signal); ok && !handled(sig) {
+				c.Exit(exitSignal + int(s))
+			}
+		}
+	}()
+}
+
+// has tells whether a trap is set for a signal.
+func (t *traps) has(sig os.Signal) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.text[sig.(unix.Signal)]
+	return ok
+}
+
 // settle waits, after kill with these arguments, for a trapped signal to itself, so that the trap is served before the next command.
 func (t *traps) settle(args []string) {
 	self := strconv.Itoa(os.Getpid())
