@@ -181,6 +181,12 @@ func TestExchange(t *testing.T) {
 	r := start(t)
 	d := dockerd(t, r)
 	archive := filepath.Join(r.dir, "archive.tar")
+	build := d.command("build", "-q", "-t", "built", "-")
+	build.Env = append(build.Env, "DOCKER_BUILDKIT=0")
+	build.Stdin = bytes.NewReader(buildContext(t))
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("docker build: %v\n%s", err, out)
+	}
 	eachClient(t, r, func(t *testing.T, c *client) {
 		d := d.with(t)
 		c.layered("made:v1")
@@ -197,12 +203,6 @@ func TestExchange(t *testing.T) {
 			t.Errorf("history in dockerd:\n%swant\n%s", got, want)
 		}
 		// An image of dockerd's own making comes here and runs.
-		build := d.command("build", "-q", "-t", "built", "-")
-		build.Env = append(build.Env, "DOCKER_BUILDKIT=0")
-		build.Stdin = bytes.NewReader(buildContext(t))
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("docker build: %v\n%s", err, out)
-		}
 		save := d.command("save", "built", "made:v1")
 		raw, err := save.Output()
 		if err != nil {
@@ -231,7 +231,7 @@ func TestExchange(t *testing.T) {
 		if got := d.imageID("built"); got != was {
 			t.Errorf("back in dockerd it is\n%s, was\n%s", got, was)
 		}
-		d.ok("rmi", "built", "made:v1", "other/name:v2")
+		d.ok("rmi", "made:v1", "other/name:v2")
 		c.ok("rmi", "built", "made:v1")
 
 		// A tree of files: import, here and there.
