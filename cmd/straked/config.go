@@ -103,7 +103,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	f.StringArrayVar(&s.DNSOptions, "dns-opt", nil, "resolver option for containers (repeatable)")
 	f.StringVar(&configFile, "config-file", defaultConfigFile, "configuration file")
 	f.StringVarP(&s.Pidfile, "pidfile", "p", "", "file for the process ID")
-	f.BoolVar(&s.Teardown, "teardown", false, "end all containers and remove everything that was made in the kernel, then exit")
+	f.BoolVar(&s.Teardown, "teardown", false, "end the engine, if it runs, and all containers, and remove everything that was made in the kernel, then exit")
 	f.BoolVarP(&s.ShowVersion, "version", "v", false, "print the version and exit")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {

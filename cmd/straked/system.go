@@ -159,8 +159,11 @@ func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
 	return keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
 }
 
-// teardown ends all containers and takes back what the instance made in the kernel. Images, volumes and the containers' records stay.
+// teardown ends the engine if it runs and all containers, and takes back what the instance made in the kernel. Images, volumes and the containers' records stay.
 func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
+	if err := stopRunning(ctx, s.ExecRoot); err != nil {
+		return err
+	}
 	lock, err := lockInstance(s)
 	if err != nil {
 		return err
