@@ -306,6 +306,11 @@ func (p *process) ended() {
 		p.askStatus()
 		return
 	}
+	if p.child != nil && p.failure == nil && p.state == wire.Starting && readable(p.pidfd) {
+		// Another child that was cloned at the same moment may hold the end of the channel for as long as it takes to give up its
+		// inheritance. What this process did before it died can be asked while it is not reaped.
+		p.executed()
+	}
 	status, answer, err := pidfd.Exit(p.pidfd)
 	if err != nil {
 		p.s.cfg.Logf("process %q: %v", p.id, err)

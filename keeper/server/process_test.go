@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
@@ -324,6 +325,28 @@ func TestGrandchildKeepsPipes(t *testing.T) {
 	r.streamsClosed("a")
 	if got := logged(t, r.logPath("a"), "stdout"); got != "early\nlate\n" {
 		t.Errorf("log %q", got)
+	}
+}
+
+// TestChannelKeptElsewhere ends a process whose channel to the keeper is still open in another one, as a child that is cloned at the same
+// moment has it for a while.
+func TestChannelKeptElsewhere(t *testing.T) {
+	r := newRig(t)
+	img := image(t, func(b *program.Builder) {
+		raw := make([]byte, 88) // struct clone_args
+		binary.LittleEndian.PutUint64(raw[32:], uint64(unix.SIGCHLD))
+		args := b.Bytes(raw)
+		pid := b.Call(unix.SYS_CLONE3, args.Ptr(), program.Num(88)).Result()
+		parent := b.Label()
+		b.If(pid.Value(), ^uint64(0), program.NotEqual, program.Num(0), parent)
+		b.Call(unix.SYS_NANOSLEEP, b.Bytes(binary.LittleEndian.AppendUint64(make([]byte, 0, 16), 2)[:16]).Ptr(), program.Num(0))
+		b.Exit(program.Num(0))
+		b.Place(parent)
+		execute(b, "/bin/sh", "sh", "-c", "exit 7")
+	})
+	r.start(&keeper.StartRequest{ID: "a", Image: img, Stdio: keeper.Stdio{Mode: keeper.StdioPipes}})
+	if e := r.exit("a"); e.Code() != 7 {
+		t.Errorf("exit %+v, want 7", e)
 	}
 }
 
