@@ -135,8 +135,8 @@ func (c *Client) ReopenLog(ctx context.Context, id string) error {
 	return wrap("reopen the log of", id, c.do(ctx, &wire.Simple{T: wire.TypeReopenLog, ID: id}, nil))
 }
 
-// Forget acknowledges that a process has exited: its status is dropped, its streams and subscriptions end, its ID is free. Before it
-// has exited it is errdefs.ErrFailedPrecondition.
+// Forget acknowledges that a process has exited: its status is dropped, its streams end, its ID is free. Subscribers are
+// still given what waits for them, unless the keeper is upgraded before. Before it has exited it is errdefs.ErrFailedPrecondition.
 func (c *Client) Forget(ctx context.Context, id string) error {
 	return wrap("forget", id, c.do(ctx, &wire.Simple{T: wire.TypeForget, ID: id}, nil))
 }

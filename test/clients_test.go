@@ -139,6 +139,14 @@ func TestRunFlags(t *testing.T) {
 		if got := c.feed("typed\n", "run", "--rm", "-i", "box", "cat"); got.out != "typed\n" || got.code != 0 {
 			t.Errorf("run -i: %+v", got)
 		}
+		// More than any buffer on the way holds, in both directions at once.
+		big := strings.Repeat("0123456789abcdef", 1<<18)
+		if got := c.feed(big, "run", "--rm", "-i", "box", "cat"); got.out != big || got.code != 0 {
+			t.Errorf("run -i of %d bytes: %d bytes, status %d, %q", len(big), len(got.out), got.code, got.err)
+		}
+		if got := c.do("run", "--rm", "box", "sh", "-c", "head -c 4194304 /dev/zero; head -c 1000000 /dev/zero >&2"); len(got.out) != 4<<20 || len(got.err) != 1000000 {
+			t.Errorf("run: %d and %d bytes", len(got.out), len(got.err))
+		}
 		if got := c.feed("typed\n", "run", "--rm", "box", "cat"); got.out != "" || got.code != 0 {
 			t.Errorf("run without -i: %+v", got)
 		}
@@ -563,6 +571,24 @@ func TestTerminals(t *testing.T) {
 			t.Errorf("start -ai: status %d", code)
 		}
 		c.ok("rm", "one")
+		// What a process says just before it ends is not lost.
+		for i := range 5 {
+			e := onTerminal(t, c.command("run", "-it", "--rm", "box", "sh", "-c", "echo last; exit 4"), 80, 24)
+			if code := e.ends(); code != 4 {
+				t.Errorf("run %d: status %d", i, code)
+			}
+			e.expect("last")
+		}
+		// The keyboard's interrupt reaches the process, whose status is that of the signal.
+		i := onTerminal(t, c.command("run", "-it", "--init", "--rm", "box", "sh", "-c", "echo up; exec sleep 1000"), 80, 24)
+		i.expect("up")
+		c.until("an interrupt", func() bool {
+			i.write("\x03")
+			return i.exited()
+		})
+		if code := i.ends(); code != 130 {
+			t.Errorf("interrupted: status %d, want 130", code)
+		}
 		c.refused(1, "TTY", "run", "-it", "--rm", "box", "true")
 		c.do("rm", "-f", "one")
 	})

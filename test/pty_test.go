@@ -105,7 +105,7 @@ func (p *terminal) resize(columns, rows uint16) {
 
 func (p *terminal) write(keys string) {
 	p.t.Helper()
-	if _, err := p.master.WriteString(keys); err != nil {
+	if _, err := p.master.WriteString(keys); err != nil && !p.exited() {
 		p.t.Fatal(err)
 	}
 }
@@ -124,6 +124,16 @@ func (p *terminal) expectWithin(text string, limit time.Duration) {
 		if time.Now().After(end) {
 			p.t.Fatalf("%s: no %q within %s on the screen:\n%s", strings.Join(p.cmd.Args[3:], " "), text, limit, tail(rest, 3000))
 		}
+	}
+}
+
+// exited says whether nobody has the terminal open any more.
+func (p *terminal) exited() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
 	}
 }
 

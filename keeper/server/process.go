@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -50,6 +51,8 @@ type process struct {
 	// aborted: it is forgotten as soon as it ends, and aborters are told.
 	aborted  bool
 	aborters []ticket
+	// released: nothing but what waits for subscribers is left.
+	released bool
 	// patience is when the status of an adopted process that has ended is given up; zero while it runs.
 	patience time.Time
 
@@ -143,10 +146,10 @@ func (p *process) release() {
 		}
 	}
 	p.streams = [2]*stream{}
-	for _, sub := range p.subs {
-		sub.drop()
+	p.released = true
+	for _, sub := range slices.Clone(p.subs) { // one that has all removes itself
+		sub.linger()
 	}
-	p.subs = nil
 	if p.log != nil {
 		p.log.Close()
 		p.log = nil

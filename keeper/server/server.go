@@ -153,6 +153,9 @@ func (s *server) close() {
 	}
 	for _, p := range s.procs {
 		p.release()
+		for _, sub := range p.subs {
+			sub.drop()
+		}
 	}
 	if s.journal != nil {
 		s.journal.close()

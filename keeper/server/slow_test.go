@@ -49,6 +49,31 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 }
 
+// What waits for a subscriber is delivered also when its process has been forgotten meanwhile; one that is gone keeps nothing.
+func TestForgottenBeforeDelivered(t *testing.T) {
+	r := newRig(t)
+	ours, theirs := socketPair(t)
+	gone, lost := socketPair(t)
+	req := r.request("a", counting(muchLines))
+	req.Attach = []keeper.Attachment{{Stdout: theirs}, {Stdout: lost}}
+	r.start(req)
+	theirs.Close()
+	lost.Close()
+	r.exit("a")
+	r.streamsClosed("a")
+	if err := r.Forget(r.ctx(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	// The ID is free, and what another process of this name says is not mixed with it.
+	r.start(r.request("a", "echo other; exit 3"))
+	r.exit("a")
+	want := numbered(muchLines)
+	if got, err := io.ReadAll(ours); err != nil || string(got) != want {
+		t.Errorf("the slow subscriber got %d bytes, %v, want %d", len(got), err, len(want))
+	}
+}
+
 // A subscriber for whom too much waits is disconnected, and the event says how much it has missed.
 func TestTooSlowSubscriber(t *testing.T) {
 	r := newRig(t)

@@ -221,6 +221,19 @@ func (sub *subscription) drop() {
 	}
 }
 
+// linger ends a subscription's streams; what waits is still delivered. Its sinks are kept alive by the loop that watches them, and go when they have
+// given all or there is nobody any more.
+func (sub *subscription) linger() {
+	for i, k := range sub.sinks {
+		if k == nil || i == 1 && k == sub.sinks[0] || k.fd < 0 {
+			continue
+		}
+		if k.feeds = 0; k.waiting() == 0 {
+			k.finish()
+		}
+	}
+}
+
 // sinkEnded removes a subscription when all of it has ended, and tells if that was before the streams did.
 func (p *process) sinkEnded(sub *subscription) {
 	var lost uint64
@@ -240,7 +253,7 @@ func (p *process) sinkEnded(sub *subscription) {
 		return
 	}
 	p.subs = slices.Delete(p.subs, i, i+1)
-	if failed {
+	if failed && !p.released {
 		p.s.broadcast(&wire.DetachedEvent{ID: p.id, Subscription: sub.id, Lost: lost})
 	}
 }
