@@ -80,11 +80,13 @@ func (p *planner) process(proc *specs.Process) {
 func (p *planner) openSignals() {
 	p.Field("process")
 	def := p.Room(32).Ptr() // struct sigaction of SIG_DFL
-	for sig := unix.SIGHUP; sig <= 64; sig++ {
-		if sig != unix.SIGKILL && sig != unix.SIGSTOP {
-			p.Call(unix.SYS_RT_SIGACTION, program.Num(uint64(sig)), def, program.Num(0), program.Num(8))
-		}
-	}
+	sig := p.Cell()
+	p.Set(sig, program.Num(unix.SIGHUP), program.Move, program.Num(0))
+	next := p.Here()
+	// SIGKILL and SIGSTOP have no other action and are refused.
+	p.Call(unix.SYS_RT_SIGACTION, sig.Value(), def, program.Num(0), program.Num(8)).Ignore(errnos(unix.EINVAL)...)
+	p.Set(sig, sig.Value(), program.Add, program.Num(1))
+	p.If(sig.Value(), ^uint64(0), program.NotEqual, program.Num(65), next)
 	p.Call(unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), p.Room(8).Ptr(), program.Num(0), program.Num(8))
 }
 

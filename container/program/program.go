@@ -20,6 +20,7 @@ package program
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,6 +203,7 @@ type Builder struct {
 	field string
 	strs  map[string]Buf
 	names map[string]uint64
+	args  []Arg // of all operations, so that they are few allocations
 	err   error
 }
 
@@ -291,7 +293,7 @@ func (b *Builder) CellBuf(c Cell) Buf { return Buf{c.off, 8} }
 
 // Report makes fd the descriptor on which failures are reported from here on.
 func (b *Builder) Report(fd Arg) {
-	b.p.ops = append(b.p.ops, Op{Code: ALU, Cond: Move, Field: b.field, Args: []Arg{fd, Num(0)}, HasDst: true, Dst: Cell{reportCell}})
+	b.op(Op{Code: ALU, Cond: Move, HasDst: true, Dst: Cell{reportCell}}, []Arg{fd, Num(0)})
 }
 
 // Input declares (once per name) a descriptor that the spawner supplies.
@@ -342,8 +344,20 @@ func (b *Builder) Call(nr uintptr, args ...Arg) CallRef {
 		b.fail("%d arguments to a system call", len(args))
 		args = args[:6]
 	}
-	b.p.ops = append(b.p.ops, Op{Code: Syscall, Field: b.field, Nr: uint32(nr), Args: args})
+	b.op(Op{Code: Syscall, Nr: uint32(nr)}, args)
 	return CallRef{b, len(b.p.ops) - 1}
+}
+
+// op appends an operation. args stays the caller's.
+func (b *Builder) op(o Op, args []Arg) {
+	if b.p.ops == nil {
+		// What a container with the usual mounts needs.
+		b.p.ops, b.args = make([]Op, 0, 704), make([]Arg, 0, 2048)
+	}
+	from := len(b.args)
+	b.args = append(b.args, args...)
+	o.Field, o.Args = b.field, b.args[from:len(b.args):len(b.args)]
+	b.p.ops = append(b.p.ops, o)
 }
 
 // CallRef refines the system call that Call appended.
@@ -387,7 +401,7 @@ func (b *Builder) If(v Arg, mask uint64, cond Cond, want Arg, l Label) {
 	if cond > AtLeast {
 		b.fail("condition %d in a jump", cond)
 	}
-	b.p.ops = append(b.p.ops, Op{Code: Jump, Cond: cond, Field: b.field, Args: []Arg{v, Num(mask), want}, Target: l})
+	b.op(Op{Code: Jump, Cond: cond, Target: l}, []Arg{v, Num(mask), want})
 }
 
 // Goto jumps to l.
@@ -398,12 +412,12 @@ func (b *Builder) Set(dst Cell, a Arg, op Cond, v Arg) {
 	if op < Move || op > condLast {
 		b.fail("operator %d", op)
 	}
-	b.p.ops = append(b.p.ops, Op{Code: ALU, Cond: op, Field: b.field, Args: []Arg{a, v}, Dst: dst, HasDst: true})
+	b.op(Op{Code: ALU, Cond: op, Dst: dst, HasDst: true}, []Arg{a, v})
 }
 
 // Fail ends the child with errno as the reported reason. errno may be a cell that holds a negative errno.
 func (b *Builder) Fail(errno Arg) {
-	b.p.ops = append(b.p.ops, Op{Code: Fail, Field: b.field, Args: []Arg{errno}})
+	b.op(Op{Code: Fail}, []Arg{errno})
 }
 
 // Build returns the program. The Builder must not be used afterwards.
@@ -430,14 +444,14 @@ func (b *Builder) Build() (*Program, error) {
 // would not be seen.
 func (p *Program) closeGaps() {
 	n := len(p.inputs) + 1
-	ops := make([]Op, n, n+len(p.ops))
-	for i := range ops {
-		ops[i] = Op{
+	p.ops = slices.Grow(p.ops, n)[:len(p.ops)+n]
+	copy(p.ops[n:], p.ops)
+	for i := range n {
+		p.ops[i] = Op{
 			Code: Syscall, Field: "isolate", Nr: unix.SYS_CLOSE_RANGE,
 			Args: []Arg{{kindGapFirst, uint64(i)}, {kindGapLast, uint64(i)}, Num(0)},
 		}
 	}
-	p.ops = append(ops, p.ops...)
 	for i := range p.labels {
 		p.labels[i] += int32(n)
 	}
