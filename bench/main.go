@@ -40,7 +40,7 @@ func main() {
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` of strake's binaries")
 	flag.StringVar(&b.floor, "floor", "", "the floor `program`")
 	flag.StringVar(&b.hello, "hello", "", "a Go `program` that says hello")
-	flag.StringVar(&b.dir, "dir", os.TempDir(), "work `directory`")
+	flag.StringVar(&b.dir, "dir", "", "an empty work `directory`, to mount on")
 	flag.StringVar(&b.only, "only", "", "measure one `part`: runtimes, execs, limit or engines")
 	flag.IntVar(&b.rounds, "rounds", 40, "interleaved `rounds` of each comparison")
 	inside := flag.Bool("inside", false, "used by the program itself")
@@ -77,14 +77,11 @@ func (b *bench) run() error {
 		return err
 	}
 	unix.Unmount("/sys/fs/cgroup/unified", unix.MNT_DETACH)
-	// Runtimes keep their state in /run, which is a tmpfs where systemd runs.
+	// All contenders keep everything in memory, so that no disk decides.
+	if err := unix.Mount("tmpfs", b.dir, "tmpfs", 0, ""); err != nil {
+		return err
+	}
 	b.state = filepath.Join(b.dir, "state")
-	if err := os.Mkdir(b.state, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Mount("tmpfs", b.state, "tmpfs", 0, ""); err != nil {
-		return err
-	}
 	var err error
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
 		return err
@@ -360,6 +357,10 @@ func (b *bench) engines(root string) error {
 		}
 		list = append(list, &timed{name: name, run: command(client...)})
 	}
+	// First, while the engine has not worked yet.
+	if err := b.memory(strings.TrimPrefix(strake, "unix://")); err != nil {
+		return err
+	}
 	if err := b.compare("run --rm of true through the engine, with network", b.rounds/2, list...); err != nil {
 		return err
 	}
@@ -370,7 +371,7 @@ func (b *bench) engines(root string) error {
 		}
 		fmt.Printf("| create, start, wait and remove through the API, with network, 4 clients: %s | %.0f a second | |\n", filepath.Base(strings.TrimSuffix(h, ".sock")), rate)
 	}
-	return b.memory(strings.TrimPrefix(strake, "unix://"))
+	return nil
 }
 
 // memory measures what the engine and the keeper need for each idle container.
