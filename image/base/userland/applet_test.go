@@ -1,6 +1,7 @@
 package userland
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -101,6 +102,8 @@ func TestWorld(t *testing.T) {
 		{"free", []string{"-h"}, `Mem: +[\d.]+[KMGT]i?`},
 		{"df", []string{"-h", "/"}, `^Filesystem +Size +Used.*\n.* /\n$`},
 		{"df", nil, `^Filesystem +1K-blocks`},
+		{"top", nil, `^Memory: .* available\nCPU: \d+% busy, load average \d.*processes\n +PID +PPID USER +STAT +RSS %CPU COMMAND\n(.*\n)*`},
+		{"top", []string{"-b", "-n", "2", "-d", "0.01"}, `(?s)Memory: .*Memory: `},
 		{"uptime", nil, `up .*load average: \d`},
 		{"nproc", nil, `^[1-9]\d*\n$`},
 		{"date", []string{"+%Y"}, `^\d{4}\n$`},
@@ -264,5 +267,26 @@ func TestEqualFileSystemsShownOnce(t *testing.T) {
 	}
 	if want := []string{"/", "/etc/hosts", "/proc/one"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestTopTable(t *testing.T) {
+	t.Parallel()
+	made := func(pid int, cpu uint64) process {
+		return process{pid: pid, ppid: 1, state: "S", comm: "c", cmdline: fmt.Sprintf("program %d", pid), cpu: cpu, rss: 1 << 20}
+	}
+	before := topSample{processes: []process{made(1, 100), made(2, 50)}, busy: 1000, total: 2000}
+	now := topSample{processes: []process{made(1, 100), made(2, 75), made(3, 10)}, busy: 1050, total: 2100, load: "0.1 0.2 0.3", memory: map[string]uint64{"MemTotal": 1 << 30}}
+	var b strings.Builder
+	w := bufio.NewWriter(&b)
+	writeTop(w, now, before, accounts{}, 6, 60, true)
+	w.Flush()
+	want := "Memory: 1.0G, 0 free, 0 available\r\nCPU: 50% busy, load average 0.1 0.2 0.3, 3 processes\r\n  PID  PPID USER     STAT   RSS %CPU COMMAND\r\n" +
+		"    2     1 0        S     1.0M   25 program 2\r\n    3     1 0        S     1.0M   10 program 3\r\n"
+	if b.String() != want {
+		t.Errorf("got:\n%q\nwant:\n%q", b.String(), want)
+	}
+	if busy, total := processorTime("cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"); busy != 1+2+3+6+7+8 || total != busy+4+5 {
+		t.Errorf("processor time: %d of %d", busy, total)
 	}
 }

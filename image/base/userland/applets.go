@@ -71,6 +71,7 @@ func Applets() []Applet {
 		{"tee", "[-a] [FILE]...", tee, false},
 		{"test", "EXPRESSION", test, true},
 		{"timeout", "[-s SIGNAL] [-k TIME] TIME COMMAND [ARG]...", timeout, false},
+		{"top", "[-b] [-n TIMES] [-d SECONDS]", top, false},
 		{"touch", "[-acmh] [-d TIME | -t STAMP | -r FILE] FILE...", touch, true},
 		{"tr", "[-cdst] SET1 [SET2]", tr, false},
 		{"true", "", trueApplet, true},

@@ -18,7 +18,7 @@
 // errors without a status), several print in Go's forms (modes, times), and the gap had to be filled around them anyway. The shell's language is
 // mvdan.cc/sh, addresses and routes are read by vishvananda/netlink, echo requests are coded by x/net/icmp.
 //
-// Not for: job control, TLS (there are no certificates in the image), editing files, package management, being a complete coreutils.
+// Not for: job control, TLS (there are no certificates in the image), editing files (no vi), awk, package management, being a complete coreutils.
 //
 // Tested by tables of command lines with their input, output and status, by the same command lines given to the host's own commands where those
 // mean the same, by shell scripts, and by clients and servers talking over loopback.

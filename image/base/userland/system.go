@@ -104,6 +104,22 @@ func nproc(_ context.Context, c *Call) int {
 	return exitOK
 }
 
+// readMeminfo reads /proc/meminfo (proc_meminfo(5)), in bytes.
+func readMeminfo() (map[string]uint64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil, err
+	}
+	mem := map[string]uint64{}
+	for l := range strings.Lines(string(b)) {
+		if f := strings.Fields(l); len(f) >= 2 {
+			n, _ := strconv.ParseUint(f[1], 10, 64)
+			mem[strings.TrimSuffix(f[0], ":")] = n << 10
+		}
+	}
+	return mem, nil
+}
+
 // free shows memory (/proc/meminfo; proc(5)).
 func free(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("bkmgh", "bytes=b kibi=k mebi=m gibi=g human=h")
@@ -113,16 +129,9 @@ func free(_ context.Context, c *Call) int {
 	if len(names) > 0 {
 		return c.usagef("extra operand %q", names[0])
 	}
-	b, err := os.ReadFile("/proc/meminfo")
+	mem, err := readMeminfo()
 	if err != nil {
 		return c.fault("/proc/meminfo", err)
-	}
-	mem := map[string]uint64{}
-	for l := range strings.Lines(string(b)) {
-		if f := strings.Fields(l); len(f) >= 2 {
-			n, _ := strconv.ParseUint(f[1], 10, 64)
-			mem[strings.TrimSuffix(f[0], ":")] = n << 10
-		}
 	}
 	unit := o.last("bkmgh")
 	show := func(n uint64) string {

@@ -199,6 +199,22 @@ func TestTerminalEditing(t *testing.T) {
 	s.until("n1\r\nn2\r\n")
 }
 
+func TestTerminalTop(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"q", "\x03"} {
+		s := openScreen(t)
+		s.until("ready> ")
+		s.send("top -d 0.05\r")
+		s.until("COMMAND")
+		s.until("COMMAND") // it goes on
+		s.send(key)
+		s.until("ready> ")
+		if got := s.command("echo back"); got != "back\n" {
+			t.Errorf("after %q: %q", key, got)
+		}
+	}
+}
+
 // children are the processes that a process's threads started.
 func children(pid int) []string {
 	var out []string
