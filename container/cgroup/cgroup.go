@@ -1,10 +1,11 @@
-// Package cgroup makes control groups and puts limits on them: version 1 hierarchies (Documentation/admin-guide/cgroup-v1), also
-// beside a version 2 tree without controllers ("hybrid").
+// Package cgroup makes control groups and puts limits on them, whatever the host has of version 1 (Documentation/admin-guide/cgroup-v1), of
+// version 2 (cgroup-v2.rst), or of both at once ("hybrid").
 //
-// What a runtime-spec configuration wants is first turned into a list of writes by a pure function (writesOf); a thin driver makes the
-// directories and carries the writes out before any process is inside.
+// What a runtime-spec configuration wants is first turned into a list of writes by a pure function (plan, intent*.go); a thin driver makes the
+// directories and carries the writes out before any process runs inside. Nothing that was asked for is dropped silently: there is
+// one error, which names the field of the configuration, the file, the value and the reason.
 //
-// Not for: hosts whose controllers are in one version 2 tree: Detect says so. Not for: systemd's units.
+// Not for: systemd's units; choosing names; hierarchies that are not mounted.
 //
 // A Host may be used by several goroutines at once, and so may different Groups.
 package cgroup
@@ -31,7 +32,7 @@ import (
 
 // Hierarchy is one mounted tree of groups.
 type Hierarchy struct {
-	// Name is its first controller, or the name of a tree without one: "memory", "systemd", "unified" for version 2.
+	// Name is its first controller, or the name of a tree without one: "memory", "systemd", unifiedName for version 2.
 	Name string
 	// Controllers are the version 1 controllers attached to it.
 	Controllers []string
@@ -43,8 +44,12 @@ type Hierarchy struct {
 
 // Host is the layout of a machine's hierarchies.
 type Host struct {
-	list []Hierarchy
+	version int
+	list    []Hierarchy
 }
+
+// unifiedName is the Name of the version 2 tree.
+const unifiedName = "unified"
 
 // Detect reads the layout. root is where hierarchies are mounted, /sys/fs/cgroup if empty. Errors: errdefs.ErrUnavailable where
 // there is nothing that this package can use.
@@ -57,13 +62,20 @@ func Detect(root string) (*Host, error) {
 		return nil, fmt.Errorf("control groups at %q: %w: %w", root, err, errdefs.ErrUnavailable)
 	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return nil, fmt.Errorf("control groups at %q: only version 2, which this build does not drive yet: %w", root, errdefs.ErrUnavailable)
+		return &Host{version: 2, list: []Hierarchy{{Name: unifiedName, Mount: path.Clean(root)}}}, nil
+	}
+	self, err := readFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	if list, complete := locate(self, path.Clean(root), filesystem); complete {
+		return &Host{version: 1, list: list}, nil
 	}
 	raw, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{list: parseMounts(raw, root)}
+	h := &Host{version: 1, list: parseMounts(raw, root)}
 	if len(h.list) == 0 {
 		return nil, fmt.Errorf("control groups: nothing is mounted below %q: %w", root, errdefs.ErrUnavailable)
 	}
@@ -85,7 +97,7 @@ func parseMounts(raw []byte, root string) (list []Hierarchy) {
 		h := Hierarchy{Mount: f[4]}
 		switch g[0] {
 		case "cgroup2":
-			h.Name = "unified"
+			h.Name = unifiedName
 		case "cgroup":
 			for _, opt := range strings.Split(g[2], ",") {
 				name, named := strings.CutPrefix(opt, "name=")
@@ -111,13 +123,13 @@ func parseMounts(raw []byte, root string) (list []Hierarchy) {
 // controllers are those of version 1.
 var controllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"}
 
-// Version is the version that holds the controllers.
-func (h *Host) Version() int { return 1 }
+// Version is the version that holds the controllers: 1 also for a host that has both.
+func (h *Host) Version() int { return h.version }
 
 // Tasks is how many version 1 hierarchies a process has to enter: len(Join.Tasks) of every group.
 func (h *Host) Tasks() (n int) {
 	for i := range h.list {
-		if h.list[i].Name != "unified" {
+		if h.list[i].Name != unifiedName {
 			n++
 		}
 	}
@@ -145,7 +157,7 @@ type Group struct {
 	host   *Host
 	path   string
 	join   Join
-	writes []write  // what Finish has to do
+	wanted wanted   // what Finish has to do
 	made   []string // directories
 }
 
@@ -199,16 +211,27 @@ func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Gro
 		return nil, err
 	}
 	g := &Group{host: h, path: p}
-	if g.writes, err = writesOf(res); err != nil {
+	if g.wanted, err = h.want(res, current{fresh: true}); err != nil {
 		return nil, err
 	}
 	for i := range h.list {
-		if h.list[i].Name != "unified" {
+		if h.list[i].Name != unifiedName {
 			continue
 		}
 		if err := g.makeIn(&h.list[i]); err != nil {
 			g.abandon()
 			return nil, err
+		}
+		if h.version == 2 {
+			// Here a process is born into all of its limits.
+			err := g.equip(g.wanted.writes)
+			if err == nil {
+				err = g.apply(&g.wanted, false)
+			}
+			if err != nil {
+				g.abandon()
+				return nil, err
+			}
 		}
 		if g.join.CloneInto, err = g.Birthplace(); err != nil {
 			g.abandon()
@@ -221,15 +244,18 @@ func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Gro
 // Finish makes what Begin has left, without opening it for Join. After an error the caller ends what it has started in the group, and
 // calls Remove.
 func (g *Group) Finish() error {
+	if g.host.version == 2 {
+		return nil
+	}
 	for i := range g.host.list {
-		if g.host.list[i].Name == "unified" {
+		if g.host.list[i].Name == unifiedName {
 			continue
 		}
 		if err := g.makeIn(&g.host.list[i]); err != nil {
 			return err
 		}
 	}
-	return g.apply(g.writes)
+	return g.apply(&g.wanted, false)
 }
 
 // makeIn makes the group's directory in one hierarchy.
@@ -257,7 +283,7 @@ func (g *Group) abandon() {
 // TaskPaths are the version 1 files that a process enters the group by, below the directory that hierarchies are mounted in.
 func (h *Host) TaskPaths(p string) (list []string) {
 	for i := range h.list {
-		if h.list[i].Name != "unified" {
+		if h.list[i].Name != unifiedName {
 			list = append(list, path.Base(h.list[i].Mount)+path.Clean("/"+p)+"/tasks")
 		}
 	}
@@ -276,7 +302,9 @@ func makeDirs(root, p string) (made []string, err error) {
 			return made, err
 		}
 		// Groups below this one, which is ours, begin with its processors and memory nodes. Other controllers do not mind.
-		writeFile(root+path.Dir(p)+"/cgroup.clone_children", []byte("1"))
+		if _, err := os.Stat(root + path.Dir(p) + "/cgroup.controllers"); err != nil {
+			writeFile(root+path.Dir(p)+"/cgroup.clone_children", []byte("1"))
+		}
 		err = unix.Mkdir(dir, 0o755)
 	}
 	switch err {
@@ -359,39 +387,6 @@ func writeFile(name string, value []byte) error {
 	}
 }
 
-// apply carries writes out, in their order.
-func (g *Group) apply(writes []write) error {
-	for _, w := range writes {
-		mount, ok := g.host.mount(w.controller)
-		if !ok {
-			return fmt.Errorf("%s: this host has no %s controller: %w", w.field, w.controller, errdefs.ErrFailedPrecondition)
-		}
-		err := writeFile(filepath.Join(mount+g.path, w.file), []byte(w.value))
-		if err != nil && w.optional && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL)) {
-			continue
-		}
-		if err != nil {
-			return explain(w, err)
-		}
-	}
-	return nil
-}
-
-func explain(w write, err error) error {
-	reason := ""
-	switch {
-	case errors.Is(err, unix.EBUSY) && w.controller == "memory":
-		reason = ": the group uses more than that already"
-	case errors.Is(err, fs.ErrNotExist):
-		reason = ": this kernel does not have the file"
-		return fmt.Errorf("%s: %s=%s: %w%s: %w", w.field, w.file, w.value, err, reason, errdefs.ErrFailedPrecondition)
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.EACCES):
-		reason = ": the kernel does not take this value"
-		return fmt.Errorf("%s: %s=%s: %w%s: %w", w.field, w.file, w.value, err, reason, errdefs.ErrInvalidArgument)
-	}
-	return fmt.Errorf("%s: %s=%s: %w%s", w.field, w.file, w.value, err, reason)
-}
-
 // At names a group that may exist, for everything but Join. There is nothing to close. Errors: errdefs.ErrInvalidArgument.
 func (h *Host) At(p string) (*Group, error) {
 	p, err := checkPath(p)
@@ -405,7 +400,7 @@ func (h *Host) At(p string) (*Group, error) {
 // errdefs.ErrNotFound. The caller closes it.
 func (g *Group) Birthplace() (*os.File, error) {
 	for i := range g.host.list {
-		if g.host.list[i].Name != "unified" {
+		if g.host.list[i].Name != unifiedName {
 			continue
 		}
 		dir := g.host.list[i].Mount + g.path
@@ -430,7 +425,7 @@ func (h *Host) Open(p string) (_ *Group, err error) {
 	for i := range h.list {
 		hier := &h.list[i]
 		name, flags := hier.Mount+p+"/tasks", unix.O_WRONLY
-		if hier.Name == "unified" {
+		if hier.Name == unifiedName {
 			name, flags = hier.Mount+p, unix.O_RDONLY|unix.O_DIRECTORY
 		}
 		// Not os.OpenFile: these files cannot be polled, and trying costs two system calls each.
@@ -443,7 +438,7 @@ func (h *Host) Open(p string) (_ *Group, err error) {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}
 		f := os.NewFile(uintptr(fd), name)
-		if hier.Name == "unified" {
+		if hier.Name == unifiedName {
 			g.join.CloneInto = f
 		} else {
 			g.join.Tasks = append(g.join.Tasks, f)
@@ -481,24 +476,11 @@ func (g *Group) Close() error {
 
 // Update changes limits. What res leaves out stays as it is.
 func (g *Group) Update(res *specs.LinuxResources) error {
-	writes, err := writesOf(res)
+	w, err := g.host.want(res, g.now())
 	if err != nil {
 		return err
 	}
-	err = g.apply(writes)
-	if err != nil && res.Memory != nil && res.Memory.Limit != nil && res.Memory.Swap != nil {
-		// The limit of memory may not exceed that of memory and swap, so the order depends on which way it goes.
-		slices.SortStableFunc(writes, func(a, b write) int { return swapFirst(a) - swapFirst(b) })
-		return g.apply(writes)
-	}
-	return err
-}
-
-func swapFirst(w write) int {
-	if w.file == "memory.memsw.limit_in_bytes" {
-		return 0
-	}
-	return 1
+	return g.apply(&w, true)
 }
 
 // Scope says which processes Pids lists.
@@ -513,6 +495,9 @@ const (
 
 // anchor is the hierarchy in which processes are looked for.
 func (g *Group) anchor() string {
+	if g.host.version == 2 {
+		return g.host.unified() + g.path
+	}
 	for _, c := range []string{"freezer", "pids", "memory"} {
 		if m, ok := g.host.mount(c); ok {
 			return m + g.path
@@ -553,6 +538,11 @@ func (g *Group) Pids(scope Scope) (pids []int, err error) {
 
 // Kill sends a signal to all processes of the group. SIGKILL is repeated until none is left or ctx ends.
 func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
+	if sig == unix.SIGKILL && g.host.version == 2 {
+		if done, err := g.kill2(ctx); done || err != nil {
+			return err
+		}
+	}
 	for {
 		pids, err := g.Pids(Recursive)
 		if err != nil || len(pids) == 0 {
@@ -651,10 +641,20 @@ func (g *Group) removeTree(ctx context.Context, dir string) error {
 }
 
 // Freeze stops all processes of the group (freezer-subsystem.rst).
-func (g *Group) Freeze(ctx context.Context) error { return g.freezer(ctx, "FROZEN") }
+func (g *Group) Freeze(ctx context.Context) error {
+	if g.host.version == 2 {
+		return g.freeze2(ctx, "1")
+	}
+	return g.freezer(ctx, "FROZEN")
+}
 
 // Thaw lets them go on.
-func (g *Group) Thaw(ctx context.Context) error { return g.freezer(ctx, "THAWED") }
+func (g *Group) Thaw(ctx context.Context) error {
+	if g.host.version == 2 {
+		return g.freeze2(ctx, "0")
+	}
+	return g.freezer(ctx, "THAWED")
+}
 
 func (g *Group) freezer(ctx context.Context, want string) error {
 	mount, ok := g.host.mount("freezer")
@@ -683,6 +683,10 @@ func (g *Group) freezer(ctx context.Context, want string) error {
 
 // Frozen says whether the group is frozen.
 func (g *Group) Frozen() (bool, error) {
+	if g.host.version == 2 {
+		now, err := event(g.host.unified()+g.path, "frozen")
+		return now == "1", err
+	}
 	mount, ok := g.host.mount("freezer")
 	if !ok {
 		return false, nil

@@ -8,54 +8,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func ptr[T any](v T) *T { return &v }
-
-func TestWritesOf(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name string
-		res  specs.LinuxResources
-		want []string // "file=value", or one error text
-	}{
-		{"nothing", specs.LinuxResources{}, nil},
-		{"memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 20)), Swap: ptr(int64(2 << 20)), Reservation: ptr(int64(1 << 19)), Swappiness: ptr(uint64(0))}},
-			[]string{"memory.limit_in_bytes=1048576", "memory.memsw.limit_in_bytes=2097152", "memory.soft_limit_in_bytes=524288", "memory.swappiness=0"}},
-		{"unlimited memory", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}}, []string{"memory.limit_in_bytes=-1"}},
-		{"cpu", specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: ptr(uint64(512)), Period: ptr(uint64(100000)), Quota: ptr(int64(50000)), Cpus: "0"}},
-			[]string{"cpuset.cpus=0", "cpu.shares=512", "cpu.cfs_period_us=100000", "cpu.cfs_quota_us=50000"}},
-		{"pids", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(7))}}, []string{"pids.max=7"}},
-		{"unlimited pids", specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(-1))}}, []string{"pids.max=max"}},
-		{"devices keep their order", specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rw"}, {Allow: true, Type: "c", Access: "m"}}},
-			[]string{"devices.deny=a *:* rwm", "devices.allow=c 1:3 rw", "devices.allow=c *:* m"}},
-		{"throttle", specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{{Rate: 9}}}}, []string{"blkio.throttle.read_bps_device=0:0 9"}},
-		{"bad device", specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Type: "x"}}}, []string{`linux.resources.devices[0]: type "x"`}},
-		{"bad swappiness", specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: ptr(uint64(101))}}, []string{"linux.resources.memory.swappiness: 101"}},
-		{"unified", specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}, []string{"linux.resources.unified.memory.high:"}},
-	} {
-		writes, err := writesOf(&c.res)
-		if err != nil {
-			if len(c.want) != 1 || !strings.HasPrefix(err.Error(), c.want[0]) || !errors.Is(err, errdefs.ErrInvalidArgument) {
-				t.Errorf("%s: error %v, want %q", c.name, err, c.want)
-			}
-			continue
-		}
-		var got []string
-		for _, w := range writes {
-			got = append(got, w.file+"="+w.value)
-		}
-		if !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
-		}
-	}
-}
 
 func TestParseMounts(t *testing.T) {
 	t.Parallel()
@@ -73,6 +37,46 @@ func TestParseMounts(t *testing.T) {
 	}
 	if got := parseMounts([]byte(raw), "/sys/fs/cgroup"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	self := "9:name=systemd:/user\n5:cpu,cpuacct:/\n4:memory:/\n0::/\n"
+	mounted := map[string]int64{
+		"/r/systemd": unix.CGROUP_SUPER_MAGIC, "/r/cpu,cpuacct": unix.CGROUP_SUPER_MAGIC, "/r/memory": unix.CGROUP_SUPER_MAGIC, "/r/unified": unix.CGROUP2_SUPER_MAGIC,
+	}
+	want := []Hierarchy{
+		{Name: "systemd", Mount: "/r/systemd", Options: []string{"none", "name=systemd"}},
+		{Name: "cpu", Controllers: []string{"cpu", "cpuacct"}, Mount: "/r/cpu,cpuacct", Options: []string{"cpu", "cpuacct"}},
+		{Name: "memory", Controllers: []string{"memory"}, Mount: "/r/memory", Options: []string{"memory"}},
+		{Name: "unified", Mount: "/r/unified"},
+	}
+	probe := func(p string) int64 { return mounted[p] }
+	if got, complete := locate([]byte(self), "/r", probe); !complete || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, complete)
+	}
+	delete(mounted, "/r/memory")
+	if got, complete := locate([]byte(self), "/r", probe); complete {
+		t.Errorf("without memory: %+v", got)
+	}
+	h, err := Detect("")
+	if err != nil || h.Version() != 1 {
+		return
+	}
+	raw, err := readFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(list []Hierarchy) (out []string) {
+		for _, h := range list {
+			out = append(out, h.Mount)
+		}
+		slices.Sort(out)
+		return out
+	}
+	if ours, theirs := names(h.Hierarchies()), names(parseMounts(raw, "/sys/fs/cgroup")); !slices.Equal(ours, theirs) {
+		t.Errorf("located %q, mounted are %q", ours, theirs)
 	}
 }
 
@@ -96,7 +100,7 @@ func host(t testing.TB) (*Host, string) {
 	}
 	h, err := Detect("")
 	if err != nil {
-		t.Skipf("needs version 1 control groups: %v", err)
+		t.Skipf("needs control groups: %v", err)
 	}
 	name := fmt.Sprintf("/strake-test-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
 	t.Cleanup(func() {
@@ -126,7 +130,10 @@ func TestGroup(t *testing.T) {
 	for _, f := range g.Join().Tasks {
 		entries = append(entries, "echo 0 > "+f.Name())
 	}
-	cmd := exec.Command("/bin/sh", "-c", strings.Join(entries, "; ")+"; cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; echo $?; exec sleep 1000")
+	cmd := exec.Command("/bin/sh", "-c", strings.Join(append(entries, "cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; echo $?; exec sleep 1000"), "; "))
+	if f := g.Join().CloneInto; f != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -188,9 +195,9 @@ func TestGroup(t *testing.T) {
 func TestNothingHalfMade(t *testing.T) {
 	h, name := host(t)
 	for want, res := range map[string]*specs.LinuxResources{
-		"linux.resources.cpu.cpus: ":            {CPU: &specs.LinuxCPU{Cpus: "999"}},
-		"linux.resources.cpu.quota: ":           {CPU: &specs.LinuxCPU{Quota: ptr(int64(1))}},
-		"linux.resources.network.classID: this": {Network: &specs.LinuxNetwork{ClassID: ptr(uint32(1))}},
+		"linux.resources.cpu.cpus: ":               {CPU: &specs.LinuxCPU{Cpus: "999"}},
+		"linux.resources.cpu.quota: ":              {CPU: &specs.LinuxCPU{Quota: ptr(int64(1))}},
+		"linux.resources.network.classID: 1: only": {Network: &specs.LinuxNetwork{ClassID: ptr(uint32(1))}},
 	} {
 		_, err := h.Create(name, res, CreateOptions{})
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
