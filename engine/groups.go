@@ -45,8 +45,11 @@ func (h *hostGroups) Create(ctx context.Context, parent, name string, res *specs
 
 // Open implements Groups.
 func (h *hostGroups) Open(p string) (Cgroup, error) {
-	g := &hostGroup{host: h.host, path: p}
-	return g, g.with(func(*cgroup.Group) error { return nil })
+	g, err := h.host.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	return &hostGroup{host: h.host, path: p}, g.Close()
 }
 
 // Sweep implements Groups.
@@ -67,12 +70,12 @@ func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) err
 		}
 	}
 	for name := range seen {
-		g, err := h.host.Open(path.Join(h.parent, name))
+		// Not Open: a group that was being made when the engine died may not be in every hierarchy.
+		g, err := h.host.At(path.Join(h.parent, name))
 		if err == nil {
 			err = g.Remove(ctx)
-			g.Close()
 		}
-		if err != nil && !errdefs.IsNotFound(err) {
+		if err != nil {
 			return fmt.Errorf("remove control group %q: %w", name, err)
 		}
 	}
@@ -89,11 +92,11 @@ type hostGroup struct {
 }
 
 func (g *hostGroup) with(f func(*cgroup.Group) error) error {
-	open, err := g.host.Open(g.path)
+	at, err := g.host.At(g.path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(open), open.Close())
+	return f(at)
 }
 
 func (g *hostGroup) Path() string { return g.path }
