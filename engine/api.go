@@ -347,6 +347,10 @@ type Containers interface {
 	ExecStart(ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool) error
 	ExecInspect(ctx context.Context, id string) (ExecInfo, error)
 	ExecResize(ctx context.Context, id string, width, height uint16) error
+	// ConnectNetwork puts a container into one more network: at once if it runs, else at its next start. A second time is errdefs.ErrConflict.
+	ConnectNetwork(ctx context.Context, name, network string, ep EndpointSpec) error
+	// DisconnectNetwork takes a container out of a network, by name. If it is not in it, that is errdefs.ErrNotFound.
+	DisconnectNetwork(ctx context.Context, name, network string) error
 }
 
 // RemoveOptions of Containers.Remove.

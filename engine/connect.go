@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"maps"
 
 	"github.com/containerd/errdefs"
@@ -9,78 +10,144 @@ import (
 	"strake/engine/message"
 )
 
-// ConnectNetwork adds a container to a network ("docker network connect"): at once if it runs, else at its next start.
+// ConnectNetwork implements Containers.
 func (e *Engine) ConnectNetwork(ctx context.Context, name, network string, ep EndpointSpec) error {
-	return e.changeNetworks(ctx, name, func(c *container, eps map[string]EndpointSpec, sb *sandbox) error {
-		if _, ok := eps[network]; ok {
-			return message.New(errdefs.ErrConflict, "container %s is already attached to network %s", c.id, network)
-		}
-		if sb != nil {
-			info, err := e.cfg.Network.Connect(ctx, &NetworkRequest{
-				ID: c.id, Name: c.spec.Name, Hostname: c.hostname(), Endpoints: map[string]EndpointSpec{network: ep},
-			}, network)
-			if err != nil {
-				return err
-			}
-			sb.Endpoints[network] = info
-		}
-		eps[network] = ep
-		e.events.publish(Event{Type: "network", Action: "connect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
-		return nil
-	})
-}
-
-// DisconnectNetwork takes a container out of a network.
-func (e *Engine) DisconnectNetwork(ctx context.Context, name, network string) error {
-	return e.changeNetworks(ctx, name, func(c *container, eps map[string]EndpointSpec, sb *sandbox) error {
-		if _, ok := eps[network]; !ok {
-			return message.New(errdefs.ErrNotFound, "container %s is not connected to network %s", c.id, network)
-		}
-		if sb != nil {
-			if err := e.cfg.Network.Disconnect(ctx, sb.Endpoints[network].EndpointID); err != nil {
-				return err
-			}
-			delete(sb.Endpoints, network)
-		}
-		delete(eps, network)
-		e.events.publish(Event{Type: "network", Action: "disconnect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
-		return nil
-	})
-}
-
-// changeNetworks lets f change copies of a container's wishes and, if it runs, of what it has, and keeps them.
-func (e *Engine) changeNetworks(ctx context.Context, name string, f func(c *container, eps map[string]EndpointSpec, sb *sandbox) error) error {
-	c, err := e.lock(ctx, name)
+	c, err := e.lockConnectable(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer c.op.leave()
+	eps, was := maps.Clone(wantedEndpoints(&c.spec)), c.networks()
+	if _, ok := eps[network]; ok {
+		return message.New(errdefs.ErrConflict, "endpoint with name %s already exists in network %s", c.spec.Name, network)
+	}
+	eps[network] = ep
+	now := networksOf{eps, nil}
+	if was.sandbox != nil {
+		if err := e.fault("connect: attach"); err != nil {
+			return err
+		}
+		info, err := e.cfg.Network.Connect(ctx, &NetworkRequest{
+			ID: c.id, Name: c.spec.Name, Hostname: c.hostname(), Endpoints: map[string]EndpointSpec{network: ep},
+		}, network)
+		if err != nil {
+			return err
+		}
+		now.sandbox = was.sandbox.with(network, &info)
+	}
+	// What is attached and not recorded when the engine dies, the next one detaches.
+	if err := e.saveNetworks(c, now, was, "connect: record"); err != nil {
+		if now.sandbox != nil {
+			err = errors.Join(err, e.cfg.Network.Disconnect(context.WithoutCancel(ctx), now.sandbox.Endpoints[network].EndpointID))
+		}
+		return err
+	}
+	e.events.publish(Event{Type: "network", Action: "connect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
+	return nil
+}
+
+// DisconnectNetwork implements Containers.
+func (e *Engine) DisconnectNetwork(ctx context.Context, name, network string) error {
+	c, err := e.lockConnectable(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer c.op.leave()
+	eps, was := maps.Clone(wantedEndpoints(&c.spec)), c.networks()
+	if _, ok := eps[network]; !ok {
+		return message.New(errdefs.ErrNotFound, "container %s is not connected to network %s", c.id, network)
+	}
+	delete(eps, network)
+	now := networksOf{eps, nil}
+	if was.sandbox != nil {
+		now.sandbox = was.sandbox.with(network, nil)
+	}
+	// Recorded first: what is not on record any more when the engine dies, the next one detaches.
+	if err := e.saveNetworks(c, now, was, "disconnect: record"); err != nil {
+		return err
+	}
+	if was.sandbox != nil {
+		err := e.fault("disconnect: detach")
+		if err == nil {
+			err = e.cfg.Network.Disconnect(ctx, was.sandbox.Endpoints[network].EndpointID)
+		}
+		if err != nil {
+			return errors.Join(err, e.saveNetworks(c, was, now, "disconnect: undo"))
+		}
+	}
+	e.events.publish(Event{Type: "network", Action: "disconnect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
+	return nil
+}
+
+// lockConnectable enters the gate of a container that has networks of its own.
+func (e *Engine) lockConnectable(ctx context.Context, name string) (*container, error) {
+	c, err := e.lock(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	if !ownNetwork(c.spec.Network) {
-		return message.New(errdefs.ErrConflict, "container %s has the network mode %q and cannot be connected to networks", c.id, c.spec.Network)
+		c.op.leave()
+		return nil, message.New(errdefs.ErrConflict, "container %s has the network mode %q and cannot be connected to or disconnected from networks", c.id, c.spec.Network)
 	}
-	eps := maps.Clone(wantedEndpoints(&c.spec))
-	r := c.running()
-	var sb *sandbox
-	if r != nil {
-		copied := *r.sandbox
-		copied.Endpoints = maps.Clone(copied.Endpoints)
-		sb = &copied
-	}
-	if err := f(c, eps, sb); err != nil {
-		return err
-	}
+	return c, nil
+}
+
+// networksOf is what a container wishes for in the way of networks and, while it runs, what it has.
+type networksOf struct {
+	wishes  map[string]EndpointSpec
+	sandbox *sandbox // nil if it does not run
+}
+
+func (c *container) networks() networksOf {
 	c.mu.Lock()
-	s := c.spec
-	s.Endpoints = eps
-	c.spec = s
-	if r != nil {
-		r.sandbox = sb
+	defer c.mu.Unlock()
+	n := networksOf{wishes: c.spec.Endpoints}
+	if c.run != nil {
+		n.sandbox = c.run.sandbox
 	}
-	c.mu.Unlock()
-	if err := e.saveSpec(c); err != nil {
-		return err
+	return n
+}
+
+// with is a copy of the sandbox with one endpoint changed; nil takes it away.
+func (sb *sandbox) with(network string, ep *EndpointInfo) *sandbox {
+	out := *sb
+	out.Endpoints = maps.Clone(sb.Endpoints)
+	if out.Endpoints == nil {
+		out.Endpoints = map[string]EndpointInfo{}
 	}
-	return e.save(c)
+	if ep == nil {
+		delete(out.Endpoints, network)
+	} else {
+		out.Endpoints[network] = *ep
+	}
+	return &out
+}
+
+// saveNetworks records a container's networks, or, if that fails, leaves them as they were. Callers hold op.
+func (e *Engine) saveNetworks(c *container, now, was networksOf, step string) error {
+	set := func(n networksOf) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		s := c.spec
+		s.Endpoints = n.wishes
+		c.spec = s
+		if c.run != nil && n.sandbox != nil {
+			c.run.sandbox = n.sandbox
+		}
+	}
+	set(now)
+	err := e.fault(step)
+	if err == nil {
+		err = e.saveSpec(c)
+	}
+	if err == nil && now.sandbox != nil {
+		err = e.save(c)
+	}
+	if err != nil {
+		set(was)
+		return errors.Join(err, e.saveSpec(c))
+	}
+	return nil
 }
 
 // ownNetwork says whether a network mode means networks of one's own.

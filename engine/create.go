@@ -285,7 +285,20 @@ func (e *Engine) materialise(ctx context.Context, c *container, facts *imageFact
 		return fmt.Errorf("create container: %w", err)
 	}
 	back.add(func(context.Context) error { return os.RemoveAll(c.dir) })
-	return e.saveSpec(c)
+	if err := e.fault("create: write record"); err != nil {
+		return err
+	}
+	if err := e.saveSpec(c); err != nil {
+		return err
+	}
+	for i := range c.res.Mounts {
+		if v := c.res.Mounts[i].Volume; v != "" {
+			if err := e.volumes.Confirm(v, c.id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // makeVolumes makes or finds the volumes of a container and fills new ones from the image.

@@ -274,11 +274,15 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if err := e.fault("exec: process"); err != nil {
+		return err
+	}
 	kp, err := e.connection().Start(ctx, req)
 	if err != nil {
 		return e.startError(p, x.spec.Args[0], err)
 	}
 	x.proc, x.pid = kp, kp.Pid
+	e.warn("exec", e.fault("exec: started"), "exec", x.id)
 	return nil
 }
 

@@ -95,10 +95,12 @@ func (e *Engine) exited(c *container, r *run, exit keeper.Exit) {
 	c.run = nil
 	c.execs = nil
 	c.mu.Unlock()
+	e.warn("record an exit", e.fault("exit: record"), "container", c.id)
 	removing := slices.ContainsFunc(acts, func(a action) bool { return a.do == doRemove })
 	if !removing {
 		e.warn("record an exit", e.save(c), "container", c.id)
 	}
+	e.warn("forget an exit", e.fault("exit: forget"), "container", c.id)
 	e.warn("forget an exit", e.connection().Forget(ctx, c.id), "container", c.id)
 	r.markDrained()
 	r.proc.Close()
@@ -403,9 +405,14 @@ func (e *Engine) freeze(ctx context.Context, name string, what happening, action
 		return err
 	}
 	r := c.running()
+	if err := e.fault(action + ": freezer"); err != nil {
+		return err
+	}
 	if err := do(r.cgroup, ctx); err != nil {
 		return fmt.Errorf("%s container %s: %w", action, c.id, err)
 	}
+	// An engine that dies here has not said that it is done: the next one makes the group again what the record says.
+	e.warn(action, e.fault(action+": record"), "container", c.id)
 	if _, err := e.apply(c, event{what: what}); err != nil {
 		return err
 	}
@@ -465,6 +472,9 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 			err = errors.Join(fmt.Errorf("remove container %s: %w", c.id, err), e.save(c))
 		}
 	}()
+	if err := e.fault("remove: mark"); err != nil {
+		return err
+	}
 	// What removes itself is removed by the next engine without being told.
 	if !auto {
 		if err := e.save(c); err != nil {
@@ -505,6 +515,7 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	if err := os.RemoveAll(c.dir); err != nil {
 		return err
 	}
+	e.warn("remove", e.fault("remove: done"), "container", c.id)
 	e.forgetExecs(c)
 	e.mu.Lock()
 	delete(e.containers, c.id)
@@ -549,7 +560,11 @@ func (e *Engine) Rename(ctx context.Context, name, to string) error {
 		c.mu.Unlock()
 	}
 	set(to)
-	if err := e.saveSpec(c); err != nil {
+	err = e.fault("rename: record")
+	if err == nil {
+		err = e.saveSpec(c)
+	}
+	if err != nil {
 		set(old)
 		e.release(to)
 		return err
@@ -577,6 +592,9 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 	if err := checkPolicy(&next); err != nil {
 		return nil, err
 	}
+	if err := e.fault("update: limits"); err != nil {
+		return nil, err
+	}
 	if r != nil {
 		if err := r.cgroup.Update(ctx, &res); err != nil {
 			return nil, message.New(errdefs.ErrInvalidArgument, "Cannot update container %s: %w", c.id, err)
@@ -585,6 +603,7 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 	c.mu.Lock()
 	c.spec = next
 	c.mu.Unlock()
+	e.warn("update", e.fault("update: record"), "container", c.id)
 	if err := e.saveSpec(c); err != nil {
 		c.mu.Lock()
 		c.spec = old

@@ -195,10 +195,10 @@ type noNetwork struct{}
 func (noNetwork) Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error) {
 	return &NetworkPlace{Hosts: []byte("127.0.0.1 localhost\n"), ResolvConf: []byte("nameserver 192.0.2.1\n")}, nil
 }
-func (noNetwork) Detach(context.Context, string) error               { return nil }
-func (noNetwork) Reconcile(context.Context, map[string]string) error { return nil }
-func (noNetwork) Spoil(string)                                       {}
-func (noNetwork) Disconnect(context.Context, string) error           { return nil }
+func (noNetwork) Detach(context.Context, string) error                  { return nil }
+func (noNetwork) Reconcile(context.Context, map[string]LivePlace) error { return nil }
+func (noNetwork) Spoil(string)                                          {}
+func (noNetwork) Disconnect(context.Context, string) error              { return nil }
 func (noNetwork) Connect(context.Context, *NetworkRequest, string) (EndpointInfo, error) {
 	return EndpointInfo{}, nil
 }

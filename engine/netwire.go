@@ -300,10 +300,14 @@ func (n *managed) HostFiles(req *NetworkRequest, none bool) (hosts, resolvConf [
 func (n *managed) Detach(ctx context.Context, id string) error { return n.m.Release(ctx, id) }
 
 // Reconcile implements Network.
-func (n *managed) Reconcile(ctx context.Context, live map[string]string) error {
+func (n *managed) Reconcile(ctx context.Context, live map[string]LivePlace) error {
 	var list []network.Live
-	for id, path := range live {
-		list = append(list, network.Live{ContainerID: id, NetNS: path})
+	for id, place := range live {
+		l := network.Live{ContainerID: id, NetNS: place.NetnsPath, Endpoints: []string{}}
+		for _, ep := range place.Endpoints {
+			l.Endpoints = append(l.Endpoints, ep.EndpointID)
+		}
+		list = append(list, l)
 	}
 	return n.m.Reconcile(ctx, list)
 }

@@ -39,7 +39,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if e.host.fixed, err = readHost(); err != nil {
 		return nil, err
 	}
-	if e.volumes, err = volume.Open(filepath.Join(cfg.Root, "volumes")); err != nil {
+	if e.volumes, err = volume.Open(volume.Config{Root: filepath.Join(cfg.Root, "volumes"), Fault: func(step string) { _ = e.fault(step) }}); err != nil {
 		return nil, err
 	}
 	if e.keeper, err = cfg.Keeper(ctx); err != nil {
@@ -91,6 +91,9 @@ func (e *Engine) recover(ctx context.Context) error {
 			}
 		}
 	}
+	if err := e.volumes.Settle(); err != nil {
+		return err
+	}
 	processes, err := e.connection().List(ctx)
 	if err != nil {
 		return err
@@ -102,17 +105,30 @@ func (e *Engine) recover(ctx context.Context) error {
 			continue
 		}
 		// An exec whose caller is gone with the last engine, or a container that was never recorded.
+		if err := e.fault("recover: end a process"); err != nil {
+			return err
+		}
 		e.warn("end a process that nobody knows", e.connection().Abort(ctx, p.ID), "process", p.ID)
 		p.Close()
 	}
+	var ended []func()
 	for _, c := range e.all() {
-		e.adopt(ctx, c, states[c.id].Sandbox, alive[c.id])
+		if f := e.adopt(ctx, c, states[c.id].Sandbox, alive[c.id]); f != nil {
+			ended = append(ended, f)
+		}
 	}
-	return e.reconcile(ctx)
+	if err := e.reconcile(ctx); err != nil {
+		return err
+	}
+	for _, f := range ended {
+		e.spawn(f)
+	}
+	return nil
 }
 
-// adopt brings one loaded container's state in line with what the keeper says about its process.
-func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper.Process) {
+// adopt brings one loaded container's state in line with what the keeper says about its process. If that has ended it returns what deals with the
+// end, for after reconcile: what a container occupies is not given back while it is still being taken stock of.
+func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper.Process) (ended func()) {
 	c.op.enter(context.Background())
 	defer c.op.leave()
 	lived := c.state.Status == Running || c.state.Status == Paused
@@ -123,22 +139,27 @@ func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper
 		p = nil
 	}
 	if !lived {
-		return
+		return nil
 	}
 	if sb == nil {
 		sb = &sandbox{}
 	}
 	if p == nil {
 		e.lost(ctx, c, sb)
-		return
+		return nil
 	}
 	r := &run{proc: p, sandbox: sb, ended: make(chan struct{}), drained: make(chan struct{})}
 	g, err := e.cfg.Groups.Open(sb.Cgroup)
 	if err != nil {
-		e.warn("open the control group of a running container", err, "container", c.id)
+		if p.Exit == nil || !errdefs.IsNotFound(err) {
+			e.warn("open the control group of a running container", err, "container", c.id)
+		}
 		g = missingGroup{err}
 	}
 	r.cgroup = g
+	if p.Exit == nil && err == nil {
+		e.resumeFreezer(ctx, c, g)
+	}
 	if p.StreamsClosed {
 		r.markDrained()
 	}
@@ -148,14 +169,28 @@ func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper
 	c.mu.Unlock()
 	if p.Exit == nil {
 		e.scheduleProbe(c, r)
-		return
+		return nil
 	}
 	exit := *p.Exit
-	e.spawn(func() { e.exited(c, r, exit) })
+	return func() { e.exited(c, r, exit) }
+}
+
+// resumeFreezer makes the group of a running container what the record says: the last engine may have died between the two.
+func (e *Engine) resumeFreezer(ctx context.Context, c *container, g Cgroup) {
+	set := g.Thaw
+	if c.state.Status == Paused {
+		set = g.Freeze
+	}
+	err := set(ctx)
+	if errdefs.IsFailedPrecondition(err) && c.state.Status != Paused {
+		return // a host without a freezer has nothing frozen
+	}
+	e.warn("pause or unpause a container as recorded", err, "container", c.id)
 }
 
 // lost records that a container ended without anybody having seen how: the machine was restarted, or the keeper was killed with it.
 func (e *Engine) lost(ctx context.Context, c *container, sb *sandbox) {
+	e.warn("release a container that is gone", e.fault("recover: release"), "container", c.id)
 	e.warn("release a container that is gone", e.releaseSandbox(ctx, c, sb), "container", c.id)
 	acts, err := e.apply(c, event{what: hRecovered, code: 255, reason: "the container was gone when the engine started"})
 	if err == nil {
@@ -167,15 +202,21 @@ func (e *Engine) lost(ctx context.Context, c *container, sb *sandbox) {
 
 // reconcile removes what belongs to no container: leftovers of creations, starts and removals that were interrupted.
 func (e *Engine) reconcile(ctx context.Context) error {
+	if err := e.fault("recover: reconcile"); err != nil {
+		return err
+	}
 	running := func(id string) bool { c := e.containers[id]; return c != nil && c.running() != nil }
 	e.warn("remove leftover control groups", e.cfg.Groups.Sweep(ctx, running))
-	live := map[string]string{}
+	live := map[string]LivePlace{}
 	for _, c := range e.all() {
-		if r := c.running(); r != nil && r.sandbox.Attached {
-			live[c.id] = fmt.Sprintf("/proc/%d/ns/net", r.proc.Pid)
+		if r := c.running(); r != nil && r.sandbox.Attached && r.proc.Exit == nil {
+			live[c.id] = LivePlace{fmt.Sprintf("/proc/%d/ns/net", r.proc.Pid), r.sandbox.Endpoints}
 		}
 	}
 	e.warn("remove leftovers in the network", e.cfg.Network.Reconcile(ctx, live))
+	if err := e.fault("recover: layers"); err != nil {
+		return err
+	}
 	for key := range e.images.RootfsKeys() {
 		if validID(key) && e.containers[key] == nil {
 			e.warn("remove a leftover layer", e.images.Release(ctx, key), "container", key)

@@ -80,15 +80,22 @@ type NetworkPlace struct {
 	Hosts, ResolvConf []byte
 }
 
+// LivePlace is where a running container is.
+type LivePlace struct {
+	// NetnsPath is the network namespace.
+	NetnsPath string
+	Endpoints map[string]EndpointInfo
+}
+
 // Network gives containers a place in the network.
 type Network interface {
 	// Attach makes a namespace with everything that the request asks for. Nothing is left of it if there is an error.
 	Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error)
 	// Detach undoes Attach. An unknown ID is no error.
 	Detach(ctx context.Context, id string) error
-	// Reconcile detaches all containers but those named, which live in the network namespaces given by path. It is called once, before the first
-	// Attach.
-	Reconcile(ctx context.Context, live map[string]string) error
+	// Reconcile detaches all containers but those named, and those from all networks but the ones they know of. It is called once, before the
+	// first Attach.
+	Reconcile(ctx context.Context, live map[string]LivePlace) error
 	// Spoil says that NetworkRequest.Recycle is no longer true.
 	Spoil(id string)
 	// Connect puts a running container into one more network, the only one of req.Endpoints; Disconnect takes it out of one.

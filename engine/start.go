@@ -90,7 +90,9 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 		c.mu.Lock()
 		c.run = r
 		c.mu.Unlock()
-		err = e.save(c)
+		if err = e.fault("start: write record"); err == nil {
+			err = e.save(c)
+		}
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -99,6 +101,7 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 		err = errors.Join(err, e.connection().Abort(context.WithoutCancel(ctx), c.id), e.releaseSandbox(context.WithoutCancel(ctx), c, r.sandbox))
 		return err
 	}
+	e.warn("start", e.fault("start: acknowledge"), "container", c.id)
 	e.act(c, acts)
 	e.publish(c, "start", nil)
 	e.scheduleProbe(c, r)
@@ -335,6 +338,9 @@ func (l *launch) shareableShm() error {
 		size = 64 << 20
 	}
 	l.back.add(func(context.Context) error { return releaseShm(dir) })
+	if err := l.e.fault("start: shared memory"); err != nil {
+		return err
+	}
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
 		return fmt.Errorf("mount shared memory: %w", err)
 	}
@@ -485,7 +491,7 @@ func (e *Engine) releaseSandbox(ctx context.Context, c *container, sb *sandbox) 
 	if sb == nil {
 		return nil
 	}
-	var errs []error
+	errs := []error{e.fault("release: cgroup")}
 	if sb.Cgroup != "" {
 		g, err := e.cfg.Groups.Open(sb.Cgroup)
 		if err == nil {
@@ -495,9 +501,11 @@ func (e *Engine) releaseSandbox(ctx context.Context, c *container, sb *sandbox) 
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, e.fault("release: network"))
 	if sb.Attached {
 		errs = append(errs, e.cfg.Network.Detach(ctx, c.id))
 	}
+	errs = append(errs, e.fault("release: shared memory"))
 	if sb.Shm != "" {
 		errs = append(errs, releaseShm(sb.Shm))
 	}

@@ -109,6 +109,7 @@ func (s *Store) provokeSweep(ctx context.Context) error {
 // begin opens a lease that keeps everything made under the returned context. done gives it up; whatever no image holds by then is garbage.
 func (s *Store) begin(ctx context.Context) (context.Context, func(), error) {
 	ctx = s.context(ctx)
+	s.cfg.Fault("image: begin")
 	l, err := s.leases.Create(ctx, func(l *leases.Lease) error {
 		l.ID = "operation-" + rand.Text()
 		l.Labels = map[string]string{leaseLabel: "1"}
@@ -118,6 +119,7 @@ func (s *Store) begin(ctx context.Context) (context.Context, func(), error) {
 		return nil, nil, fmt.Errorf("begin image operation: %w", err)
 	}
 	return leases.WithLease(ctx, l.ID), func() {
+		s.cfg.Fault("image: end")
 		if err := s.leases.Delete(context.WithoutCancel(ctx), l); err != nil {
 			s.log.Warn("end image operation", "error", err)
 		}
@@ -159,9 +161,11 @@ func (s *Store) hold(ctx context.Context, blobs, chains []digest.Digest) error {
 func (s *Store) collect(ctx context.Context) error {
 	s.gcMu.Lock()
 	defer s.gcMu.Unlock()
+	s.cfg.Fault("collect: begin")
 	if _, err := s.meta.GarbageCollect(ctx); err != nil {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}
+	s.cfg.Fault("collect: done")
 	if err := s.meta.Update(func(tx *bolt.Tx) error { return setDirty(tx, false) }); err != nil {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}

@@ -31,6 +31,8 @@ type Config struct {
 	Registries Registries
 	// InUse names the containers that use an image; nil means none do. It is called without locks held.
 	InUse func(id digest.Digest) []Use
+	// Fault, if not nil, is called before each step that changes the disk, with the step's name: tests end the process there.
+	Fault func(step string)
 }
 
 // Registries says how registries are reached.
@@ -84,6 +86,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.InUse == nil {
 		c.InUse = func(digest.Digest) []Use { return nil }
+	}
+	if c.Fault == nil {
+		c.Fault = func(string) {}
 	}
 	if c.Registries.UserAgent == "" {
 		c.Registries.UserAgent = "strake"

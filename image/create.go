@@ -140,6 +140,7 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 		return madeLayer{}, err
 	}
 	defer s.unpacks.Release(1)
+	s.cfg.Fault("layer: begin blob")
 	ref := "made-" + rand.Text()
 	w, err := content.OpenWriter(ctx, s.content, content.WithRef(ref))
 	if err != nil {
@@ -157,6 +158,7 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 			}
 		}
 	}()
+	s.cfg.Fault("layer: make directory")
 	mounts, err := s.snaps.Prepare(ctx, key, "")
 	if err != nil {
 		return madeLayer{}, fmt.Errorf("unpack layer: %w", err)
@@ -170,6 +172,7 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 		return madeLayer{}, err
 	}
 	defer root.Close()
+	s.cfg.Fault("layer: unpack")
 	res, err := applyVerified(ctx, root, io.TeeReader(plain, w), "", layer.Options{Limits: s.cfg.LayerLimits})
 	if errors.Is(err, layer.ErrNeedsParents) {
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
@@ -183,6 +186,7 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 	}
 	m := madeLayer{diff: w.Digest()}
 	m.desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: m.diff, Size: st.Offset}
+	s.cfg.Fault("layer: commit blob")
 	labels := content.WithLabels(map[string]string{uncompressedLabel: m.diff.String()})
 	if err := w.Commit(ctx, st.Offset, m.diff, labels); err != nil && !errdefs.IsAlreadyExists(err) {
 		return madeLayer{}, fmt.Errorf("store layer: %w", err)

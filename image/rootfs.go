@@ -54,6 +54,7 @@ const (
 // rootfsTable is the set of container layers. The directories are the truth; the table is read from them at Open.
 type rootfsTable struct {
 	dir      string
+	fault    func(step string) // Config.Fault; constant
 	mu       sync.Mutex
 	keys     map[string]digest.Digest // guarded by mu
 	count    map[digest.Digest]int    // guarded by mu
@@ -125,9 +126,11 @@ func (t *rootfsTable) open(dir string) error {
 
 // drop removes the directories of a key; the link goes first.
 func (t *rootfsTable) drop(key string) error {
+	t.fault("container layer: remove link")
 	if err := os.Remove(t.path(imageName, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	t.fault("container layer: remove directories")
 	return errors.Join(os.RemoveAll(t.path(upperName, key)), os.RemoveAll(t.path(workName, key)))
 }
 
@@ -195,6 +198,7 @@ func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, 
 			err = errors.Join(fmt.Errorf("make container layer %q: %w", key, err), t.drop(key), s.dropKey(key))
 		}
 	}()
+	s.cfg.Fault("container layer: make directories")
 	if writable {
 		if r.Upper, r.Work, err = t.makeUpper(key, r.Lower[0]); err != nil {
 			return Rootfs{}, err
@@ -204,6 +208,7 @@ func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, 
 	if err != nil {
 		return Rootfs{}, err
 	}
+	s.cfg.Fault("container layer: link")
 	if err := os.Symlink(text, t.path(imageName, key)); err != nil {
 		return Rootfs{}, err
 	}

@@ -110,6 +110,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.bolt.View(s.idx.load); err != nil {
 		return nil, err
 	}
+	s.rootfs.fault = cfg.Fault
 	if err := s.rootfs.open(s.path("containers")); err != nil {
 		return nil, err
 	}
@@ -216,6 +217,7 @@ func (s *Store) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 			}
 		}
 	}
+	s.cfg.Fault("image: transaction")
 	err = s.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		for k, v := range c.layers {
@@ -268,6 +270,7 @@ func (s *Store) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 	if err != nil {
 		return nil, fmt.Errorf("record image change: %w", err)
 	}
+	s.cfg.Fault("image: recorded")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, v := range c.layers {
@@ -332,6 +335,7 @@ func (s *Store) dropRoot(ctx context.Context, name string) error {
 
 // barrier makes everything written so far durable: file data and metadata of every layer in one go (syncfs(2)).
 func (s *Store) barrier() error {
+	s.cfg.Fault("image: make durable")
 	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
 		return fmt.Errorf("make image layers durable: %w", err)
 	}
@@ -346,6 +350,7 @@ func (s *Store) writeBlob(ctx context.Context, what string, b []byte, labels map
 	if err := s.hold(ctx, []digest.Digest{desc.Digest}, nil); err != nil {
 		return desc, err
 	}
+	s.cfg.Fault("image: write " + what)
 	err := content.WriteBlob(ctx, s.content, what+"-"+desc.Digest.String(), strings.NewReader(string(b)), desc, content.WithLabels(labels))
 	if err != nil {
 		return desc, fmt.Errorf("store %s: %w", what, err)

@@ -157,6 +157,7 @@ func (u *unpacking) record(info snapshots.Info, size int64) (layerRecord, error)
 }
 
 func (u *unpacking) make(ctx context.Context, key string) (layerRecord, error) {
+	u.s.cfg.Fault("layer: make directory")
 	mounts, err := u.s.snaps.Prepare(ctx, key, "")
 	if err != nil {
 		return layerRecord{}, fmt.Errorf("prepare directory: %w", err)
@@ -170,6 +171,7 @@ func (u *unpacking) make(ctx context.Context, key string) (layerRecord, error) {
 		return layerRecord{}, err
 	}
 	defer root.Close()
+	u.s.cfg.Fault("layer: unpack")
 	res, err := u.apply(ctx, root, layer.Overlay)
 	alone := !errors.Is(err, layer.ErrNeedsParents)
 	if err != nil && alone {
@@ -212,9 +214,11 @@ func (u *unpacking) commit(ctx context.Context, key string, size int64) (layerRe
 	if u.parent != "" {
 		opts = append(opts, snapshots.WithParent(u.parent.String()))
 	}
+	u.s.cfg.Fault("layer: commit directory")
 	if err := u.s.snaps.Commit(ctx, u.chain.String(), key, opts...); err != nil {
 		return layerRecord{}, fmt.Errorf("commit layer: %w", err)
 	}
+	u.s.cfg.Fault("layer: committed")
 	info, err := u.s.snaps.Stat(ctx, u.chain.String())
 	if err != nil {
 		return layerRecord{}, fmt.Errorf("commit layer: %w", err)

@@ -175,7 +175,7 @@ func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoin
 	undo := func(err error) (*endpoint, error) {
 		return nil, errors.Join(err, m.closeHolders(ep), m.store.remove(endpointFile(ep.rec.ID)))
 	}
-	m.cfg.fault("attach: record")
+	m.cfg.Fault("attach: record")
 	if err := m.store.quick(endpointFile(ep.rec.ID), ep.rec); err != nil {
 		return undo(err)
 	}
@@ -187,7 +187,7 @@ func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoin
 	m.endpoints[ep.rec.ID] = ep
 	m.mu.Unlock()
 	if len(ep.rec.Ports) > 0 {
-		m.cfg.fault("attach: filter")
+		m.cfg.Fault("attach: filter")
 		s := firewall.State{Ports: ep.filter(ep.rec.Ports)}
 		err := m.hairpin(info.Index)
 		if err == nil {
@@ -206,7 +206,7 @@ func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoin
 	}
 	sb.endpoints = append(sb.endpoints, ep)
 	m.names.add(ep)
-	m.cfg.fault("attach: done")
+	m.cfg.Fault("attach: done")
 	return ep, nil
 }
 
@@ -356,11 +356,11 @@ func (m *Manager) strike(ep *endpoint) error {
 	var errs []error
 	if len(ep.rec.Ports) > 0 {
 		s := firewall.State{Ports: ep.filter(ep.rec.Ports)}
-		m.cfg.fault("detach: filter")
+		m.cfg.Fault("detach: filter")
 		errs = append(errs, m.filter(s, firewall.State{}, incremental), m.forgetPublished(s.Ports))
 	}
 	errs = append(errs, m.closeHolders(ep))
-	m.cfg.fault("detach: record")
+	m.cfg.Fault("detach: record")
 	errs = append(errs, m.store.remove(endpointFile(ep.rec.ID)))
 	return errors.Join(errs...)
 }

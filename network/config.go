@@ -57,8 +57,8 @@ type Config struct {
 	// Logger receives what has no caller to return to. Nil discards.
 	Logger *slog.Logger
 
-	// fault is called before each step that changes the kernel or the disk; the fault test ends the process there.
-	fault func(step string)
+	// Fault, if not nil, is called before each step that changes the kernel or the disk, with the step's name: tests end the process there.
+	Fault func(step string)
 }
 
 // DefaultPools are the private ranges that others customarily leave to containers: a /16 for the first network, then 224 times a /20, then
@@ -132,8 +132,8 @@ func (c Config) complete() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.fault == nil {
-		c.fault = func(string) {}
+	if c.Fault == nil {
+		c.Fault = func(string) {}
 	}
 	return c, nil
 }

@@ -39,7 +39,7 @@ type graveyard struct {
 
 // bury lets a namespace go, with the pairs that lead into it.
 func (m *Manager) bury(sb *sandbox, use usage, nets []*network, wires []wire) error {
-	m.cfg.fault("bury: close namespace")
+	m.cfg.Fault("bury: close namespace")
 	var err error
 	if sb.ns != nil {
 		err = sb.ns.Close()

@@ -61,7 +61,7 @@ func Open(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStore(cfg.StateDir)
+	st, err := openStore(cfg.StateDir, cfg.Fault)
 	if err != nil {
 		return nil, err
 	}

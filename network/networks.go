@@ -199,7 +199,7 @@ func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error)
 	}
 	err = m.bringUp(n)
 	if err == nil {
-		m.cfg.fault("create: confirm record")
+		m.cfg.Fault("create: confirm record")
 		m.mu.Lock()
 		n.rec.Phase = phaseReady
 		rec := n.rec
@@ -270,7 +270,7 @@ func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.cfg.fault("create: write record")
+	m.cfg.Fault("create: write record")
 	if err := m.store.durable(networkFile(rec.ID), rec); err != nil {
 		return nil, err
 	}
@@ -378,11 +378,11 @@ func (m *Manager) bringUp(n *network) error {
 	m.mu.Lock()
 	n.filtered = true
 	m.mu.Unlock()
-	m.cfg.fault("bring up: filter")
+	m.cfg.Fault("bring up: filter")
 	if err := m.filter(firewall.State{}, firewall.State{Networks: []firewall.Network{n.filter()}}, incremental); err != nil {
 		return fmt.Errorf("bring up network %q: %w", n.rec.Name, err)
 	}
-	m.cfg.fault("bring up: resolver")
+	m.cfg.Fault("bring up: resolver")
 	if err := m.names.join(m, n); err != nil {
 		return fmt.Errorf("bring up network %q: %w", n.rec.Name, err)
 	}
@@ -435,7 +435,7 @@ func (m *Manager) RemoveNetwork(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	m.cfg.fault("remove: write record")
+	m.cfg.Fault("remove: write record")
 	if err := m.store.durable(networkFile(rec.ID), rec); err != nil {
 		m.mu.Lock()
 		n.removing, n.rec.Phase = false, phaseReady
@@ -466,17 +466,17 @@ func (m *Manager) discard(n *network) error {
 	n.setup.Lock()
 	defer n.setup.Unlock()
 	n.up = false
-	m.cfg.fault("discard: filter")
+	m.cfg.Fault("discard: filter")
 	if filtered {
 		errs = append(errs, m.filter(firewall.State{Networks: []firewall.Network{was}}, firewall.State{}, incremental))
 	}
 	errs = append(errs, m.names.leave(m, n))
-	m.cfg.fault("discard: bridges")
+	m.cfg.Fault("discard: bridges")
 	errs = append(errs, m.takeDown(n))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	m.cfg.fault("discard: record")
+	m.cfg.Fault("discard: record")
 	if err := m.store.remove(networkFile(n.rec.ID)); err != nil {
 		return err
 	}

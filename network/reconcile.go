@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"strake/network/firewall"
 	"strake/network/link"
@@ -16,6 +17,8 @@ type Live struct {
 	// NetNS is a path of its network namespace, for example /proc/PID/ns/net. It is opened once, during Reconcile. Empty when it is not known: the
 	// container keeps its network, but no interface can be added.
 	NetNS string
+	// Endpoints are the IDs of its attachments; others that are recorded were never acknowledged, and are taken from it. Nil leaves all.
+	Endpoints []string
 }
 
 // Reconcile compares what is recorded with what lives. What belongs to no live container is removed: interfaces, addresses, ports, names,
@@ -53,6 +56,13 @@ func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 			}
 		}
 	}
+	for _, l := range live {
+		if l.Endpoints != nil {
+			for _, id := range m.strangers(l) {
+				errs = append(errs, m.Detach(ctx, id))
+			}
+		}
+	}
 	errs = append(errs, m.settle(), m.sweep())
 	m.mu.Lock()
 	active := false
@@ -72,6 +82,18 @@ func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 		return fmt.Errorf("reconcile networks: %w", err)
 	}
 	return nil
+}
+
+// strangers are a live container's attachments that it does not know of.
+func (m *Manager) strangers(l Live) (ids []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, ep := range m.endpoints {
+		if ep.rec.ContainerID == l.ContainerID && !slices.Contains(l.Endpoints, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // adopt opens the namespace of a live container, if it is the one that was recorded.

@@ -71,11 +71,12 @@ type sysctlValue struct{ Name, Value string }
 
 // store is the directory of records.
 type store struct {
-	dir  string
-	lock *os.File
+	dir   string
+	lock  *os.File
+	fault func(step string)
 }
 
-func openStore(dir string) (*store, error) {
+func openStore(dir string, fault func(step string)) (*store, error) {
 	for _, d := range []string{dir, filepath.Join(dir, "networks"), filepath.Join(dir, "endpoints")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("network state: %w", err)
@@ -88,7 +89,7 @@ func openStore(dir string) (*store, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("network state %q is in use by another process: %w", dir, err), f.Close())
 	}
-	return &store{dir, f}, nil
+	return &store{dir, f, fault}, nil
 }
 
 func (s *store) close() error { return s.lock.Close() }
@@ -100,6 +101,7 @@ func (s *store) durable(name string, v any) error {
 		return fmt.Errorf("encode record %q: %w", name, err)
 	}
 	path := filepath.Join(s.dir, name)
+	s.fault("record: write")
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
 	if err != nil {
 		return fmt.Errorf("write record %q: %w", name, err)
@@ -109,6 +111,7 @@ func (s *store) durable(name string, v any) error {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
+	s.fault("record: rename")
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

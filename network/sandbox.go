@@ -86,6 +86,7 @@ func (m *Manager) prepare(n *network, w wish, create maker) (*sandbox, error) {
 		return nil, err
 	}
 	sb := &sandbox{first: wr, net: n}
+	m.cfg.Fault("prepare: namespace")
 	sb.ns, err = create(func(ns *os.File) error {
 		for k, v := range m.cfg.Sysctls {
 			if err := writeSysctl(k, v); err != nil {
@@ -245,7 +246,7 @@ func (m *Manager) plug(n *network, wr *wire, ns *os.File, rt *link.Socket, gatew
 	m.mu.Lock()
 	bridge := wr.shard.index
 	m.mu.Unlock()
-	m.cfg.fault("plug: veth pair")
+	m.cfg.Fault("plug: veth pair")
 	err := m.rt.Do(link.AddVeth(link.Veth{Name: wr.host, Bridge: bridge, MTU: n.opts.mtu, PeerName: wr.name, PeerMAC: wr.mac, PeerNS: int(ns.Fd())}))
 	if err != nil {
 		return err
@@ -273,7 +274,7 @@ func (m *Manager) plug(n *network, wr *wire, ns *os.File, rt *link.Socket, gatew
 		reqs = append(reqs, link.SetUp(loopback), resolverRoute(wr.index))
 	}
 	reqs = append(reqs, defaultRoutes(wr.index, gateways)...)
-	m.cfg.fault("plug: addresses")
+	m.cfg.Fault("plug: addresses")
 	return rt.Do(reqs...)
 }
 

@@ -49,7 +49,7 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 	if i > 0 {
 		mac[0], mac[1] = 0x06, byte(i)
 	}
-	m.cfg.fault("bring up: bridge")
+	m.cfg.Fault("bring up: bridge")
 	if err := m.rt.Do(link.AddBridge(s.device, mac, n.opts.mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
@@ -60,7 +60,7 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 	if info.Kind != "bridge" {
 		return fmt.Errorf("interface %q exists and is not a bridge: %w", s.device, unix.EEXIST)
 	}
-	m.cfg.fault("bring up: bridge settings")
+	m.cfg.Fault("bring up: bridge settings")
 	v6 := n.v6.Prefix.IsValid()
 	if err := link.Enter(m.cfg.NetNS, func() error { return bridgeSysctls(s.device, v6, i == 0) }); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 	if i > 0 {
 		return m.joint(n, i, root, info.Index)
 	}
-	m.cfg.fault("bring up: addresses")
+	m.cfg.Fault("bring up: addresses")
 	for _, p := range n.bridgeAddresses() {
 		if err := m.rt.Do(link.AddAddress(info.Index, p)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
@@ -102,7 +102,7 @@ func bridgeSysctls(device string, v6, root bool) error {
 // joint connects the i-th bridge to the first.
 func (m *Manager) joint(n *network, i, root, index int) error {
 	up, down := m.shardName(n, "u", i), m.shardName(n, "w", i)
-	m.cfg.fault("bring up: joint")
+	m.cfg.Fault("bring up: joint")
 	if err := m.rt.Do(link.AddVethPorts(up, root, down)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}

@@ -65,7 +65,7 @@ func (m *Manager) changeSysctl(name, value string) error {
 		if err != nil {
 			return err
 		}
-		m.cfg.fault("sysctl " + name)
+		m.cfg.Fault("sysctl " + name)
 		return writeSysctl(name, value)
 	})
 }

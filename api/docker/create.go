@@ -607,17 +607,9 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 		if e == nil {
 			continue
 		}
-		out := engine.EndpointSpec{Aliases: e.Aliases}
-		if len(e.MacAddress) > 0 {
-			out.MAC = e.MacAddress.String()
-		}
-		if c := e.IPAMConfig; c != nil {
-			for _, a := range []netip.Addr{c.IPv4Address, c.IPv6Address} {
-				if a.IsValid() && a.IsUnspecified() {
-					return invalid("invalid endpoint settings: address %s", a)
-				}
-			}
-			out.IPv4, out.IPv6 = c.IPv4Address, c.IPv6Address
+		out, err := endpointOf(e)
+		if err != nil {
+			return err
 		}
 		if s.Endpoints == nil {
 			s.Endpoints = map[string]engine.EndpointSpec{}
@@ -625,6 +617,22 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 		s.Endpoints[name] = out
 	}
 	return nil
+}
+
+func endpointOf(e *network.EndpointSettings) (engine.EndpointSpec, error) {
+	out := engine.EndpointSpec{Aliases: e.Aliases}
+	if len(e.MacAddress) > 0 {
+		out.MAC = e.MacAddress.String()
+	}
+	if c := e.IPAMConfig; c != nil {
+		for _, a := range []netip.Addr{c.IPv4Address, c.IPv6Address} {
+			if a.IsValid() && a.IsUnspecified() {
+				return out, invalid("invalid endpoint settings: address %s", a)
+			}
+		}
+		out.IPv4, out.IPv6 = c.IPv4Address, c.IPv6Address
+	}
+	return out, nil
 }
 
 // logOf reads the log driver and its options.

@@ -252,3 +252,56 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 	}
 	return writeJSON(w, http.StatusOK, map[string][]string{"NetworksDeleted": deleted})
 }
+
+// connectable finds the network of a connect or disconnect, which has to be one that containers have a place in.
+func (s *server) connectable(r *request, name string) (*NetworkInfo, error) {
+	if name == "" {
+		return nil, invalid("Container: the name or ID of a container is missing")
+	}
+	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	if n.Name == "host" || n.Name == "none" {
+		return nil, invalid("container cannot be connected to or disconnected from %s network", n.Name)
+	}
+	return n, nil
+}
+
+func (s *server) connectNetwork(w http.ResponseWriter, r *request) error {
+	var req network.ConnectRequest
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	n, err := s.connectable(r, req.Container)
+	if err != nil {
+		return err
+	}
+	var ep engine.EndpointSpec
+	if req.EndpointConfig != nil {
+		if ep, err = endpointOf(req.EndpointConfig); err != nil {
+			return err
+		}
+	}
+	if err := s.Engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func (s *server) disconnectNetwork(w http.ResponseWriter, r *request) error {
+	var req network.DisconnectRequest
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	n, err := s.connectable(r, req.Container)
+	if err != nil {
+		return err
+	}
+	if err := s.Engine.DisconnectNetwork(r.Context(), req.Container, n.Name); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}

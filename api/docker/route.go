@@ -69,6 +69,9 @@ func (s *server) register() {
 		"POST /networks/prune":    s.pruneNetworks,
 		"DELETE /networks/{name}": s.removeNetwork,
 
+		"POST /networks/{name}/connect":    s.connectNetwork,
+		"POST /networks/{name}/disconnect": s.disconnectNetwork,
+
 		"GET /volumes":           s.listVolumes,
 		"GET /volumes/{name}":    s.inspectVolume,
 		"POST /volumes/create":   s.createVolume,

@@ -37,6 +37,9 @@ type settings struct {
 	Pidfile            string
 	Teardown           bool
 	ShowVersion        bool
+
+	// fault, if not nil, is called before each step of an operation; tests end the process there or let the step fail. No flag sets it.
+	fault func(step string) error
 }
 
 // addressPool is where networks without a subnet of their own take one from.

@@ -57,6 +57,8 @@ type record struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
 	Anonymous bool              `json:"anonymous,omitempty"`
+	// Pending is the container in whose creation the volume is being made: if that never comes into being, the volume goes again (Settle).
+	Pending string `json:"pending,omitempty"`
 }
 
 type entry struct {
@@ -69,9 +71,10 @@ type entry struct {
 
 // Store is the set of volumes below one directory. Its methods may be called concurrently.
 type Store struct {
-	root string
-	mu   sync.Mutex
-	vols map[string]*entry // guarded by mu
+	root  string
+	fault func(step string)
+	mu    sync.Mutex
+	vols  map[string]*entry // guarded by mu
 }
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
@@ -82,9 +85,21 @@ const (
 	recordName = "volume.json"
 )
 
+// Config describes a store.
+type Config struct {
+	// Root is a directory that only this store uses; it is made when missing.
+	Root string
+	// Fault, if not nil, is called before each step that changes the disk, with the step's name: tests end the process there.
+	Fault func(step string)
+}
+
 // Open opens or makes the store and removes what a crash left behind.
-func Open(root string) (*Store, error) {
-	s := &Store{root: root, vols: map[string]*entry{}}
+func Open(cfg Config) (*Store, error) {
+	root := cfg.Root
+	s := &Store{root: root, fault: cfg.Fault, vols: map[string]*entry{}}
+	if s.fault == nil {
+		s.fault = func(string) {}
+	}
 	// Set-user-ID files may lie below: nobody but root passes.
 	if err := os.MkdirAll(root, 0o701); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
@@ -141,21 +156,26 @@ func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, made, err := s.create(&o)
+	e, made, err := s.create(&o, "")
+	if err == nil && e.rec.Pending != "" {
+		// Whoever asks for it by itself has it, whatever becomes of the container that it was made for.
+		err = s.settle(e)
+	}
 	if err != nil {
 		return Volume{}, false, err
 	}
 	return s.public(e), made, nil
 }
 
-// Acquire is Create and a reference of a container in one step: nobody can remove the volume in between.
+// Acquire is Create and a reference of a container in one step: nobody can remove the volume in between. A volume that it makes is the container's
+// until Confirm: if the process dies before, the next one's Settle removes it.
 func (s *Store) Acquire(o CreateOptions, container string) (v Volume, made bool, err error) {
 	if err := check(&o); err != nil {
 		return Volume{}, false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, made, err := s.create(&o)
+	e, made, err := s.create(&o, container)
 	if err != nil {
 		return Volume{}, false, err
 	}
@@ -218,8 +238,53 @@ func check(o *CreateOptions) error {
 	return nil
 }
 
-// create is called with mu held.
-func (s *Store) create(o *CreateOptions) (*entry, bool, error) {
+// Confirm says that the container for which Acquire made the volume has come into being.
+func (s *Store) Confirm(name, container string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, err := s.find(name)
+	if err != nil || e.rec.Pending != container {
+		return err
+	}
+	return s.settle(e)
+}
+
+// settle makes a pending volume one like any other. Callers hold mu.
+func (s *Store) settle(e *entry) error {
+	s.fault("volume: confirm")
+	was := e.rec.Pending
+	e.rec.Pending = ""
+	if err := e.save(filepath.Join(s.root, e.name)); err != nil {
+		e.rec.Pending = was
+		return fmt.Errorf("confirm volume %q: %w", e.name, err)
+	}
+	return nil
+}
+
+// Settle ends what interrupted creations of containers left, after the containers that exist have adopted theirs: pending volumes that are in use
+// are confirmed, others are removed.
+func (s *Store) Settle() error {
+	s.mu.Lock()
+	var errs []error
+	var left []string
+	for name, e := range s.vols {
+		switch {
+		case e.rec.Pending == "":
+		case len(e.use) > 0:
+			errs = append(errs, s.settle(e))
+		default:
+			left = append(left, name)
+		}
+	}
+	s.mu.Unlock()
+	for _, name := range left {
+		errs = append(errs, s.Remove(name))
+	}
+	return errors.Join(errs...)
+}
+
+// create is called with mu held. What it makes is pending for a container, if one is named.
+func (s *Store) create(o *CreateOptions, pending string) (*entry, bool, error) {
 	if e, ok := s.vols[o.Name]; ok {
 		if len(o.Options) > 0 && !maps.Equal(o.Options, e.rec.Options) {
 			return nil, false, message.New(errdefs.ErrAlreadyExists, "volume %q exists with other options", o.Name)
@@ -227,18 +292,20 @@ func (s *Store) create(o *CreateOptions) (*entry, bool, error) {
 		return e, false, nil
 	}
 	e := &entry{name: o.Name, use: map[string]int{}, rec: record{
-		Version: 1, Created: time.Now().UTC(), Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options), Anonymous: o.Anonymous,
+		Version: 1, Created: time.Now().UTC(), Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options), Anonymous: o.Anonymous, Pending: pending,
 	}}
 	dir := filepath.Join(s.root, o.Name)
 	undo := func(err error) (*entry, bool, error) {
 		return nil, false, fmt.Errorf("create volume %q: %w", o.Name, errors.Join(err, os.RemoveAll(dir)))
 	}
+	s.fault("volume: make directory")
 	if err := os.Mkdir(dir, 0o701); err != nil {
 		return nil, false, fmt.Errorf("create volume %q: %w", o.Name, err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, dataName), 0o755); err != nil {
 		return undo(err)
 	}
+	s.fault("volume: record")
 	if err := e.save(dir); err != nil {
 		return undo(err)
 	}
@@ -312,17 +379,20 @@ func (s *Store) Remove(name string) error {
 		return err
 	}
 	dir := filepath.Join(s.root, name)
+	s.fault("volume: remove record")
 	err = os.Remove(filepath.Join(dir, recordName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.mu.Unlock()
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
 	// The name is free at once; what takes long happens aside.
+	s.fault("volume: put aside")
 	aside := filepath.Join(s.root, ".gone-"+rand.Text())
 	err = os.Rename(dir, aside)
 	delete(s.vols, name)
 	e.gone = true
 	s.mu.Unlock()
+	s.fault("volume: remove data")
 	if err == nil {
 		err = os.RemoveAll(aside)
 	}
@@ -369,7 +439,9 @@ func (s *Store) Fill(name, container string, src *os.File) error {
 	} else if err := os.Mkdir(target, 0o700); err != nil {
 		return fmt.Errorf("fill volume %q: %w", name, err)
 	}
+	s.fault("volume: fill")
 	err = copyInto(target, src)
+	s.fault("volume: filled")
 	if err == nil && !shared {
 		// rename(2): an empty directory may be replaced by another directory.
 		err = unix.Rename(target, data)

@@ -12,7 +12,7 @@ import (
 
 func open(t *testing.T, root string) *Store {
 	t.Helper()
-	s, err := Open(root)
+	s, err := Open(Config{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,5 +177,56 @@ func TestFill(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(v.Path, "sub/file")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPending: what was made for a container that never came into being goes with the next process, everything else stays.
+func TestPending(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := open(t, root)
+	acquire := func(name, container string) {
+		t.Helper()
+		if _, _, err := s.Acquire(CreateOptions{Name: name}, container); err != nil {
+			t.Fatal(err)
+		}
+	}
+	acquire("lost", "never")
+	acquire("kept", "done")
+	if err := s.Confirm("kept", "done"); err != nil {
+		t.Fatal(err)
+	}
+	acquire("adopted", "late") // its container was recorded, the volume not yet confirmed
+	acquire("asked", "never")
+	if _, made, err := s.Create(CreateOptions{Name: "asked"}); err != nil || made {
+		t.Fatal(made, err)
+	}
+	acquire("shared", "never")
+	acquire("shared", "other")
+	if err := s.Confirm("shared", "other"); err != nil { // not the one that it was made for
+		t.Fatal(err)
+	}
+	for range 2 {
+		s = open(t, root)
+		for volume, container := range map[string]string{"adopted": "late", "shared": "other"} {
+			if _, err := s.Adopt(volume, container); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, v := range s.List() {
+			names = append(names, v.Name)
+		}
+		if want := []string{"adopted", "asked", "kept", "shared"}; !reflect.DeepEqual(names, want) {
+			t.Errorf("volumes %q, want %q", names, want)
+		}
+	}
+	// Confirmed by now, they stay without their containers.
+	s = open(t, root)
+	if err := s.Settle(); err != nil || len(s.List()) != 4 {
+		t.Errorf("%d volumes, %v; want 4", len(s.List()), err)
 	}
 }
