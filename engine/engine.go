@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine/message"
 	"strake/engine/volume"
@@ -37,7 +38,10 @@ type Config struct {
 	Keeper func(ctx context.Context) (Keeper, error)
 	// LogDefaults fill what Spec.Log leaves open.
 	LogDefaults LogConfig
-	// HostGateway and DNS are the engine's defaults for extra hosts and resolvers of containers.
+	// Rlimits are the limits of containers that do not say otherwise. Without one of open files (RLIMIT_NOFILE) that is 1024, and 524288 or the
+	// engine's own as the hard one.
+	Rlimits []specs.POSIXRlimit
+	// DNS, DNSSearch and DNSOptions are the defaults for resolvers of containers.
 	DNS, DNSSearch, DNSOptions []string
 	// Fault, if not nil, is called before each step of an operation with its name ("start: network"): tests end the process there. An error makes
 	// the step fail.

@@ -333,7 +333,7 @@ func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, re
 	umask := uint32(0o022)
 	proc := &specs.Process{
 		Terminal: x.spec.TTY, Args: x.spec.Args, Env: withHome(mergeEnv(env, x.spec.Env), id.Home), Cwd: cwd, NoNewPrivileges: s.NoNewPrivileges,
-		Rlimits: s.Rlimits, Capabilities: processCaps(caps, id.UID),
+		Rlimits: mergeRlimits(s.Rlimits, e.host.fixed.Rlimits), Capabilities: processCaps(caps, id.UID),
 		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups, Umask: &umask},
 	}
 	if s.OOMScoreAdj != 0 {

@@ -25,9 +25,13 @@ type hostState struct {
 }
 
 // readHost looks at the machine.
-func readHost() (hostFacts, error) {
+func readHost(limits []specs.POSIXRlimit) (hostFacts, error) {
 	f := hostFacts{CPUs: runtime.NumCPU(), LastCap: unix.CAP_LAST_CAP}
-	var err error
+	files, err := openFilesLimit()
+	if err != nil {
+		return f, err
+	}
+	f.Rlimits = defaultRlimits(limits, files)
 	// Processors that are offline now may come; their directories exist all the same where the kernel knows the processor.
 	if f.ThermalThrottle, err = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"); err != nil {
 		return f, err

@@ -248,6 +248,15 @@ func execute(t testing.TB, e *Engine, spec Spec) (id string, code int, output st
 	return
 }
 
+func ownLimit(t *testing.T) uint64 {
+	t.Helper()
+	n, err := openFilesLimit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestLive(t *testing.T) {
 	b := newBed(t)
 	e := b.open()
@@ -263,6 +272,8 @@ func TestLive(t *testing.T) {
 		{"signal", Spec{Cmd: []string{"sh", "-c", "kill -9 $$"}, Init: true}, 137, ""},
 		{"user", Spec{Cmd: []string{"sh", "-c", "id -u; id -g; id -G; echo $HOME"}, User: "app"}, 0, "1234\n1235\n1235 44\n/srv/app\n"},
 		{"host name", Spec{Cmd: []string{"sh", "-c", "hostname; cat /etc/hostname"}, Hostname: "box1"}, 0, "box1\nbox1\n"},
+		{"limit of open files", Spec{Cmd: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"}}, 0, fmt.Sprintf("1024\n%d\n", min(524288, ownLimit(t)))},
+		{"limit of open files of its own", Spec{Cmd: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}}}, 0, "64\n128\n"},
 		{"environment", Spec{Cmd: []string{"sh", "-c", "echo $A$HOME"}, Env: []string{"A=1"}}, 0, "1/root\n"},
 		{"read-only root", Spec{Cmd: []string{"sh", "-c", "touch /x 2>/dev/null || echo refused"}, ReadonlyRootfs: true}, 0, "refused\n"},
 		{"working directory", Spec{Cmd: []string{"sh", "-c", "pwd"}, WorkingDir: "/made/here"}, 0, "/made/here\n"},

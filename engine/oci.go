@@ -33,6 +33,8 @@ type hostFacts struct {
 	// CPUs is the number of processors online, MemoryBytes the size of the memory.
 	CPUs        int
 	MemoryBytes int64
+	// Rlimits are for containers that say nothing.
+	Rlimits []specs.POSIXRlimit
 }
 
 // imageFacts are what an image says about its containers.
@@ -157,6 +159,9 @@ func ociSpec(in *ociInput) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkRlimits(s.Rlimits); err != nil {
+		return nil, err
+	}
 	umask := uint32(0o022)
 	cfg := &specs.Spec{
 		Version: specs.Version,
@@ -166,7 +171,7 @@ func ociSpec(in *ociInput) (*specs.Spec, error) {
 			Env:             withHome(in.Env, in.Identity.Home),
 			Cwd:             in.Cwd,
 			NoNewPrivileges: s.NoNewPrivileges,
-			Rlimits:         s.Rlimits,
+			Rlimits:         mergeRlimits(s.Rlimits, in.Host.Rlimits),
 			User: specs.User{
 				UID: in.Identity.UID, GID: in.Identity.GID, AdditionalGids: in.Identity.Groups, Umask: &umask,
 			},

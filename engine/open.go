@@ -30,13 +30,16 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Network == nil || cfg.Groups == nil || cfg.Keeper == nil || cfg.Images == nil {
 		return nil, fmt.Errorf("engine: Images, Network, Groups and Keeper are required: %w", errdefs.ErrInvalidArgument)
 	}
+	if err := checkRlimits(cfg.Rlimits); err != nil {
+		return nil, fmt.Errorf("engine: Rlimits: %w", err)
+	}
 	if err := cfg.makeDirs(); err != nil {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, log: cfg.Log, images: cfg.Images, containers: map[string]*container{}, names: map[string]*container{}}
 	e.sync = syncer{pause: time.Second, report: func(err error) { e.warn("make records durable", err) }}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	if e.host.fixed, err = readHost(); err != nil {
+	if e.host.fixed, err = readHost(cfg.Rlimits); err != nil {
 		return nil, err
 	}
 	if e.volumes, err = volume.Open(volume.Config{Root: filepath.Join(cfg.Root, "volumes"), Fault: func(step string) { _ = e.fault(step) }}); err != nil {
@@ -85,7 +88,8 @@ func (e *Engine) recover(ctx context.Context) error {
 		}
 		for i := range c.res.Mounts {
 			if v := c.res.Mounts[i].Volume; v != "" {
-				if _, err := e.volumes.Adopt(v, c.id); err != nil {
+				// Volumes of a container whose removal is not finished may be gone already.
+				if _, err := e.volumes.Adopt(v, c.id); err != nil && (c.removal == nil && !c.spec.AutoRemove || !errdefs.IsNotFound(err)) {
 					e.warn("a container's volume", err, "container", c.id)
 				}
 			}

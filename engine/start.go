@@ -69,7 +69,11 @@ func (c *container) stopTimer() {
 
 // start brings a container that does not run to life. Callers hold op.
 func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
+	var acts []action
 	r, err := e.launch(ctx, c)
+	if err == nil {
+		acts, err = e.recordStart(ctx, c, r, byUser)
+	}
 	if err != nil {
 		code := 128
 		var exe *ExecError
@@ -85,8 +89,19 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 		e.act(c, acts)
 		return err
 	}
-	acts, err := e.apply(c, event{what: hStarted, pid: r.proc.Pid, byUser: byUser})
-	if err == nil {
+	e.warn("start", e.fault("start: acknowledge"), "container", c.id)
+	e.act(c, acts)
+	e.publish(c, "start", nil)
+	e.scheduleProbe(c, r)
+	return nil
+}
+
+// recordStart makes a launched process the container's. If it cannot be recorded the process is ended, and everything is as before the launch.
+func (e *Engine) recordStart(ctx context.Context, c *container, r *run, byUser bool) (acts []action, err error) {
+	c.mu.Lock()
+	was := c.state
+	c.mu.Unlock()
+	if acts, err = e.apply(c, event{what: hStarted, pid: r.proc.Pid, byUser: byUser}); err == nil {
 		c.mu.Lock()
 		c.run = r
 		c.mu.Unlock()
@@ -94,18 +109,18 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 			err = e.save(c)
 		}
 	}
-	if err != nil {
-		c.mu.Lock()
-		c.run = nil
-		c.mu.Unlock()
-		err = errors.Join(err, e.connection().Abort(context.WithoutCancel(ctx), c.id), e.releaseSandbox(context.WithoutCancel(ctx), c, r.sandbox))
-		return err
+	if err == nil {
+		return acts, nil
 	}
-	e.warn("start", e.fault("start: acknowledge"), "container", c.id)
-	e.act(c, acts)
-	e.publish(c, "start", nil)
-	e.scheduleProbe(c, r)
-	return nil
+	c.mu.Lock()
+	c.run, c.state = nil, was
+	c.mu.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	err = errors.Join(err, e.connection().Abort(ctx, c.id), e.releaseSandbox(ctx, c, r.sandbox))
+	r.markDrained()
+	r.proc.Close()
+	close(r.ended)
+	return nil, err
 }
 
 // launch makes everything that a container needs to run and starts its process. Nothing is left of it if there is an error.
@@ -447,6 +462,7 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	}
 	r := &run{proc: proc, sandbox: l.sb, cgroup: l.group, ended: make(chan struct{}), drained: make(chan struct{})}
 	if err := e.fault("start: record"); err != nil {
+		proc.Close()
 		return nil, errors.Join(err, e.connection().Abort(context.WithoutCancel(ctx), c.id))
 	}
 	for _, p := range pending {

@@ -31,9 +31,13 @@ type Config struct {
 	// kept in StateDir.
 	PoolV6 netip.Prefix
 
-	// DefaultIPv6 gives the network "bridge" IPv6. It takes effect when that network is first needed. IPv6 makes the host a router: Linux
+	// DefaultIPv6 gives the network "bridge" IPv6, if the host has it (net.ipv6.conf.all.disable_ipv6 is 0). IPv6 makes the host a router: Linux
 	// then accepts router advertisements only on interfaces with accept_ra=2, which is set where it was 1.
 	DefaultIPv6 bool
+
+	// DefaultSubnets are what the network "bridge" has, at most one of each family; a family without one gets one from the pools. An IPv6 one needs
+	// DefaultIPv6. A change of these two takes effect in the first process that finds nobody attached to the network.
+	DefaultSubnets []Subnet
 
 	// PoolSize is how many prepared namespaces wait for containers of the network "bridge"; other networks keep a quarter of it once they are in
 	// use. Zero means 8, negative none. A waiting namespace costs the kernel about 100 KiB.
@@ -106,6 +110,11 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.PoolV6.IsValid() && (!c.PoolV6.Addr().Is6() || c.PoolV6.Bits() > 64) {
 		return c, fmt.Errorf("network: PoolV6 %q: want an IPv6 range of /64 or larger: %w", c.PoolV6, errdefs.ErrInvalidArgument)
+	}
+	for _, s := range c.DefaultSubnets {
+		if s.Prefix.IsValid() && s.Prefix.Addr().Is6() && !c.DefaultIPv6 {
+			return c, fmt.Errorf("network: DefaultSubnets: %s needs DefaultIPv6: %w", s.Prefix, errdefs.ErrInvalidArgument)
+		}
 	}
 	if c.Sysctls == nil {
 		c.Sysctls = DefaultSysctls()

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,4 +264,23 @@ func (l *lab) unreachable(what string, ns *os.File, network, address string) {
 	if got, err := call(ns, network, address, impatient); err == nil {
 		l.t.Errorf("%s: %s %s: got the answer %q; want none", what, network, address, got)
 	}
+}
+
+// addressFlags reads /proc/net/if_inet6 of the calling thread's namespace without the loopback interface.
+func addressFlags() (map[string]uint64, error) {
+	raw, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]uint64{}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) != 6 || f[5] == "lo" {
+			continue
+		}
+		if out[f[0]], err = strconv.ParseUint(f[4], 16, 32); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }

@@ -28,6 +28,7 @@ type Manager struct {
 	names *names
 	bg    *background
 	yard  graveyard
+	ipv6  bool // constant: the host has IPv6
 
 	// fwMu makes reading the wanted state and writing it to the kernel one step.
 	fwMu sync.Mutex
@@ -79,6 +80,9 @@ func Open(cfg Config) (*Manager, error) {
 		return err
 	})
 	if err == nil {
+		m.ipv6, err = hasIPv6(cfg.NetNS)
+	}
+	if err == nil {
 		err = m.loadHost()
 	}
 	if err == nil {
@@ -86,6 +90,9 @@ func Open(cfg Config) (*Manager, error) {
 	}
 	if err == nil {
 		err = m.loadEndpoints()
+	}
+	if err == nil {
+		err = m.redefine()
 	}
 	if err == nil {
 		err = m.revive()

@@ -179,7 +179,55 @@ func (m *Manager) defaultNetwork() (*network, error) {
 			return n, nil
 		}
 	}
-	return m.define(Spec{Name: DefaultName, EnableIPv6: m.cfg.DefaultIPv6}, m.cfg.Prefix+"0", phaseReady)
+	return m.define(m.defaultSpec(), m.cfg.Prefix+"0", phaseReady)
+}
+
+// defaultSpec is the default network as it is wanted on this host.
+func (m *Manager) defaultSpec() Spec {
+	s := Spec{Name: DefaultName, EnableIPv6: m.cfg.DefaultIPv6 && m.ipv6}
+	for _, sub := range m.cfg.DefaultSubnets {
+		if m.ipv6 || sub.Prefix.Addr().Is4() {
+			s.Subnets = append(s.Subnets, sub)
+		}
+	}
+	return s
+}
+
+// redefine drops the default network's record if it is not what is wanted now, so that the next use defines it anew. Containers that live keep the
+// network that they have.
+func (m *Manager) redefine() error {
+	want := m.defaultSpec()
+	for _, n := range m.networks {
+		if !n.rec.Default || n.fits(want) {
+			continue
+		}
+		if n.used {
+			m.cfg.Logger.Warn("the default network is in use and stays as it is until a start finds no container in it", "subnets", n.rec.Subnets)
+			return nil
+		}
+		if err := errors.Join(m.takeDown(n), m.store.remove(networkFile(n.rec.ID))); err != nil {
+			return fmt.Errorf("redefine the default network: %w", err)
+		}
+		delete(m.networks, n.rec.ID)
+	}
+	return nil
+}
+
+// fits says whether the network is what a wish would become.
+func (n *network) fits(want Spec) bool {
+	if n.v6.Prefix.IsValid() != want.EnableIPv6 {
+		return false
+	}
+	for _, s := range want.Subnets {
+		have := n.v4
+		if s.Prefix.Addr().Is6() {
+			have = n.v6
+		}
+		if have.Prefix != s.Prefix || s.Gateway.IsValid() && have.Gateway != s.Gateway {
+			return false
+		}
+	}
+	return true
 }
 
 // CreateNetwork makes a network and brings it up. Errors: errdefs.ErrAlreadyExists for a name that is taken,

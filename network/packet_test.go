@@ -52,6 +52,7 @@ func testPublishedPorts(t *testing.T, call string) {
 	web := l.attach(m, Request{ContainerID: "web", Name: "web", Ports: []PortBinding{everywhere("tcp"), everywhere("udp"),
 		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("127.0.0.1")},
 		{Proto: UDP, ContainerPort: 80, HostPort: 8082, HostIP: netip.MustParseAddr(hostAddr4)},
+		{Proto: TCP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()}, {Proto: UDP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
 		{Proto: TCP, ContainerPort: 80},
 	}})
 	other := l.attach(m, Request{ContainerID: "other", Name: "other"})
@@ -84,7 +85,12 @@ func testPublishedPorts(t *testing.T, call string) {
 		}
 		l.unreachable("outside to an unpublished port", l.outside, proto, hostAddr4+":81")
 	}
-	l.reaches("host to IPv6 loopback", l.host, "tcp", "[::1]:8080", "web "+gw6)
+	for _, proto := range []string{"tcp", "udp"} {
+		l.reaches("host to IPv6 loopback", l.host, proto, "[::1]:8080", "web "+gw6)
+		l.reaches("host to a port published on IPv6 loopback", l.host, proto, "[::1]:8083", "web "+gw6)
+		l.unreachable("outside to a port published on IPv6 loopback", l.outside, proto, "["+hostAddr6+"]:8083")
+		l.unreachable("IPv4 loopback to a port published on IPv6 loopback", l.host, proto, "127.0.0.1:8083")
+	}
 	l.reaches("host to a port published on loopback", l.host, "tcp", "127.0.0.1:8081", "web "+gw4)
 	l.unreachable("outside to a port published on loopback", l.outside, "tcp", hostAddr4+":8081")
 	l.reaches("outside to a port published on one address", l.outside, "udp", hostAddr4+":8082", "web "+outsideAddr4)

@@ -19,14 +19,14 @@ import (
 )
 
 // holder keeps a host port for a container by a socket bound to it, so that no other program takes the port while packets to it go elsewhere, and
-// ss(8) shows it. Packets never reach the socket: they are translated before, with one exception, connections to [::1]. A listener that
-// can be asked for those relays them.
+// ss(8) shows it. Packets never reach the socket: they are translated before, with one exception, those to [::1]. A socket that can be asked for
+// these relays them.
 //
 // The socket ends with this process; the rule in the kernel does not. The next Open binds it again.
 type holder struct {
 	fd    int    // -1 without a socket of its own: the relay has it, or the kernel has no such protocol
 	port  uint16 // the port that it is bound to
-	relay *relay
+	relay interface{ close() error }
 }
 
 // Close gives the port up.
@@ -65,7 +65,8 @@ func (m *Manager) publish(ep *endpoint, wishes []PortBinding) (bound []PortBindi
 		if !w.HostIP.IsValid() {
 			addrs = defaultHostAddrs(ep.net.opts.hostAddr, ep.rec.IPv6.IsValid())
 		}
-		if w.HostIP.Is6() && !ep.rec.IPv6.IsValid() {
+		// What is sent to [::1] is relayed, which IPv4 does as well.
+		if w.HostIP.Is6() && w.HostIP != netip.IPv6Loopback() && !ep.rec.IPv6.IsValid() {
 			return bound, holders, fmt.Errorf("port %d/%s on %s: the network has no IPv6: %w", w.ContainerPort, w.Proto, w.HostIP, errdefs.ErrInvalidArgument)
 		}
 		// Which port is free for one family is only known by binding; the other family may have it taken.
@@ -149,8 +150,8 @@ func (m *Manager) hold(p PortBinding, target func(PortBinding) netip.AddrPort) (
 	default:
 		return nil, fmt.Errorf("publish port %s: %w", p, err)
 	}
-	if p.Proto == TCP && p.HostIP.Is6() {
-		if err := m.relay(h, target(p)); err != nil {
+	if p.Proto != SCTP && p.HostIP.Is6() {
+		if err := m.relay(h, p.Proto, target(p)); err != nil {
 			return nil, fmt.Errorf("publish port %s: %w", p, err)
 		}
 	}
@@ -160,7 +161,7 @@ func (m *Manager) hold(p PortBinding, target func(PortBinding) netip.AddrPort) (
 // holdLocalhost takes hold of a port of [::1] for a container without IPv6, as far as it is free: many programs take localhost for ::1 and do
 // not try 127.0.0.1 after it. Nil when there is nothing to do.
 func (m *Manager) holdLocalhost(ep *endpoint, p PortBinding) *holder {
-	if ep.rec.IPv6.IsValid() || p.Proto != TCP || p.HostIP != netip.IPv4Unspecified() {
+	if ep.rec.IPv6.IsValid() || p.Proto == SCTP || p.HostIP != netip.IPv4Unspecified() {
 		return nil
 	}
 	p.HostIP = netip.IPv6Loopback()
@@ -169,17 +170,27 @@ func (m *Manager) holdLocalhost(ep *endpoint, p PortBinding) *holder {
 		h, err = bind(p)
 		return err
 	})
-	if err != nil || m.relay(h, ep.target(p)) != nil {
+	if err != nil || m.relay(h, p.Proto, ep.target(p)) != nil {
 		return nil
 	}
 	return h
 }
 
 // relay starts the relay of a holder; on failure the holder is closed.
-func (m *Manager) relay(h *holder, to netip.AddrPort) (err error) {
+func (m *Manager) relay(h *holder, proto firewall.Proto, to netip.AddrPort) error {
 	fd := h.fd
 	h.fd = -1
-	h.relay, err = startRelay(fd, func() (net.Conn, error) { return m.names.dial("tcp", to.String()) })
+	if proto == UDP {
+		r, err := startDatagramRelay(fd, func() (net.Conn, error) { return m.names.dial("udp", to.String()) })
+		if err == nil {
+			h.relay = r
+		}
+		return err
+	}
+	r, err := startRelay(fd, func() (net.Conn, error) { return m.names.dial("tcp", to.String()) })
+	if err == nil {
+		h.relay = r
+	}
 	return err
 }
 

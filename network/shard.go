@@ -91,7 +91,8 @@ func bridgeSysctls(device string, v6, root bool) error {
 		}
 	}
 	if v6 && root {
-		return errors.Join(set("ipv6", "accept_dad", "0"), set("ipv6", "accept_ra", "0"))
+		// Where interfaces are born without IPv6, ours gets it all the same: the network was defined with it.
+		return errors.Join(set("ipv6", "accept_dad", "0"), set("ipv6", "accept_ra", "0"), set("ipv6", "disable_ipv6", "0"))
 	}
 	if err := set("ipv6", "disable_ipv6", "1"); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err

@@ -70,6 +70,19 @@ func (m *Manager) changeSysctl(name, value string) error {
 	})
 }
 
+// hasIPv6 says whether the kernel of a network namespace has IPv6 and it is not switched off as a whole (ip-sysctl.rst, disable_ipv6).
+func hasIPv6(ns *os.File) (has bool, err error) {
+	err = link.Enter(ns, func() error {
+		v, err := readSysctl("net.ipv6.conf.all.disable_ipv6")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		has = v == "0"
+		return err
+	})
+	return has, err
+}
+
 // forward makes the host forward packets.
 func (m *Manager) forward(v6 bool) error {
 	if err := m.changeSysctl("net.ipv4.ip_forward", "1"); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
 
 	"strake/engine"
@@ -31,9 +33,12 @@ type settings struct {
 	InsecureRegistries []string
 	RegistryMirrors    []string
 	BIP                string
+	IPv6               bool
+	FixedCIDRv6        string
 	AddressPools       []addressPool
 	DNS, DNSSearch     []string
 	DNSOptions         []string
+	Rlimits            []specs.POSIXRlimit
 	Pidfile            string
 	Teardown           bool
 	ShowVersion        bool
@@ -66,6 +71,8 @@ type fileConfig struct {
 	InsecureRegistries []string          `json:"insecure-registries"`
 	RegistryMirrors    []string          `json:"registry-mirrors"`
 	BIP                *string           `json:"bip"`
+	IPv6               *bool             `json:"ipv6"`
+	FixedCIDRv6        *string           `json:"fixed-cidr-v6"`
 	AddressPools       []struct {
 		Base string `json:"base"`
 		Size int    `json:"size"`
@@ -74,6 +81,10 @@ type fileConfig struct {
 	DNSSearch  []string `json:"dns-search"`
 	DNSOptions []string `json:"dns-opts"`
 	Pidfile    *string  `json:"pidfile"`
+	Ulimits    map[string]struct {
+		Name       string
+		Soft, Hard int64
+	} `json:"default-ulimits"`
 }
 
 // usageError is a mistake in the command line or the configuration file.
@@ -87,7 +98,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	f := pflag.NewFlagSet("straked", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.SortFlags = true
-	var pools, logOpts []string
+	var pools, logOpts, ulimits []string
 	var configFile string
 	f.StringVar(&s.DataRoot, "data-root", defaultDataRoot, "directory for what survives a reboot: images, containers, volumes")
 	f.StringVar(&s.ExecRoot, "exec-root", defaultExecRoot, "directory for what does not: sockets and state of running containers")
@@ -100,10 +111,13 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	f.StringArrayVar(&s.InsecureRegistries, "insecure-registry", nil, "registry (host[:port] or CIDR) spoken to without verified TLS (repeatable)")
 	f.StringArrayVar(&s.RegistryMirrors, "registry-mirror", nil, "URL that is asked before the default registry (repeatable)")
 	f.StringVar(&s.BIP, "bip", "", "address and prefix of the default bridge, as 172.17.0.1/16")
+	f.BoolVar(&s.IPv6, "ipv6", true, "IPv6 on the default bridge, if the host has it")
+	f.StringVar(&s.FixedCIDRv6, "fixed-cidr-v6", "", "IPv6 subnet of the default bridge (default a unique local one, drawn once)")
 	f.StringArrayVar(&pools, "default-address-pool", nil, "pool for networks, as base=172.30.0.0/16,size=24 (repeatable)")
 	f.StringArrayVar(&s.DNS, "dns", nil, "name server for containers (repeatable)")
 	f.StringArrayVar(&s.DNSSearch, "dns-search", nil, "search domain for containers (repeatable)")
 	f.StringArrayVar(&s.DNSOptions, "dns-opt", nil, "resolver option for containers (repeatable)")
+	f.StringArrayVar(&ulimits, "default-ulimit", nil, "limit of containers that set none, as nofile=1024:524288 (repeatable)")
 	f.StringVar(&configFile, "config-file", defaultConfigFile, "configuration file")
 	f.StringVarP(&s.Pidfile, "pidfile", "p", "", "file for the process ID")
 	f.BoolVar(&s.Teardown, "teardown", false, "end the engine, if it runs, and all containers, and remove everything that was made in the kernel, then exit")
@@ -132,6 +146,13 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 		}
 		s.LogOpts[k] = v
 	}
+	for _, u := range ulimits {
+		l, err := parseUlimit(u)
+		if err != nil {
+			return nil, usage("--default-ulimit %w", err)
+		}
+		s.Rlimits = append(s.Rlimits, l)
+	}
 	if err := s.merge(configFile, f.Changed("config-file"), f.Changed); err != nil {
 		return nil, err
 	}
@@ -154,11 +175,11 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	// The key of the file is the flag's name but for these.
 	flags := map[string]string{
 		"hosts": "host", "log-opts": "log-opt", "insecure-registries": "insecure-registry", "registry-mirrors": "registry-mirror",
-		"default-address-pools": "default-address-pool", "dns-opts": "dns-opt",
+		"default-address-pools": "default-address-pool", "dns-opts": "dns-opt", "default-ulimits": "default-ulimit",
 	}
 	known := []string{
-		"data-root", "exec-root", "hosts", "debug", "group", "log-driver", "log-opts", "insecure-registries", "registry-mirrors", "bip",
-		"default-address-pools", "dns", "dns-search", "dns-opts", "pidfile",
+		"data-root", "exec-root", "hosts", "debug", "group", "log-driver", "log-opts", "insecure-registries", "registry-mirrors", "bip", "ipv6", "fixed-cidr-v6",
+		"default-address-pools", "default-ulimits", "dns", "dns-search", "dns-opts", "pidfile",
 	}
 	for k := range keys {
 		if !slices.Contains(known, k) {
@@ -179,7 +200,7 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	for _, p := range []struct {
 		dst *string
 		src *string
-	}{{&s.DataRoot, c.DataRoot}, {&s.ExecRoot, c.ExecRoot}, {&s.Group, c.Group}, {&s.LogDriver, c.LogDriver}, {&s.BIP, c.BIP}, {&s.Pidfile, c.Pidfile}} {
+	}{{&s.DataRoot, c.DataRoot}, {&s.ExecRoot, c.ExecRoot}, {&s.Group, c.Group}, {&s.LogDriver, c.LogDriver}, {&s.BIP, c.BIP}, {&s.FixedCIDRv6, c.FixedCIDRv6}, {&s.Pidfile, c.Pidfile}} {
 		if p.src != nil {
 			*p.dst = *p.src
 		}
@@ -192,11 +213,20 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 			*p.dst = p.src
 		}
 	}
-	if c.Debug != nil {
-		s.Debug = *c.Debug
+	for _, p := range []struct{ dst, src *bool }{{&s.Debug, c.Debug}, {&s.IPv6, c.IPv6}} {
+		if p.src != nil {
+			*p.dst = *p.src
+		}
 	}
 	if c.LogOpts != nil {
 		s.LogOpts = c.LogOpts
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Ulimits)) {
+		l, err := parseUlimit(fmt.Sprintf("%s=%d:%d", name, c.Ulimits[name].Soft, c.Ulimits[name].Hard))
+		if err != nil {
+			return usage("default-ulimits: %w", err)
+		}
+		s.Rlimits = append(s.Rlimits, l)
 	}
 	for i, p := range c.AddressPools {
 		pool, err := parsePool(fmt.Sprintf("base=%s,size=%d", p.Base, p.Size))
@@ -220,6 +250,38 @@ func lineOf(raw []byte, err error) int {
 		at = typ.Offset
 	}
 	return 1 + bytes.Count(raw[:min(at, int64(len(raw)))], []byte("\n"))
+}
+
+// ulimits are the names of docker run --ulimit.
+var ulimits = []string{
+	"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+}
+
+// parseUlimit reads NAME=SOFT[:HARD]; -1 is without limit.
+func parseUlimit(text string) (specs.POSIXRlimit, error) {
+	name, values, _ := strings.Cut(text, "=")
+	if !slices.Contains(ulimits, name) {
+		return specs.POSIXRlimit{}, fmt.Errorf("%q: %q is no limit%s: want one of %q", text, name, didYouMean(name, ulimits, ""), ulimits)
+	}
+	soft, hard, two := strings.Cut(values, ":")
+	if !two {
+		hard = soft
+	}
+	l := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(name)}
+	for _, v := range []struct {
+		text string
+		to   *uint64
+	}{{soft, &l.Soft}, {hard, &l.Hard}} {
+		n, err := strconv.ParseInt(v.text, 10, 64)
+		if err != nil || n < -1 {
+			return l, fmt.Errorf("%q: want NAME=SOFT[:HARD] with numbers from -1, which is without limit", text)
+		}
+		*v.to = uint64(n)
+	}
+	if l.Soft > l.Hard {
+		return l, fmt.Errorf("%q: the soft limit is above the hard one", text)
+	}
+	return l, nil
 }
 
 func parsePool(text string) (addressPool, error) {
@@ -274,6 +336,15 @@ func (s *settings) validate() error {
 	if s.BIP != "" {
 		if p, err := netip.ParsePrefix(s.BIP); err != nil || !p.Addr().Is4() || p.Masked().Addr() == p.Addr() {
 			return usage("--bip %q: want the address of the bridge with its prefix, as 172.17.0.1/16", s.BIP)
+		}
+	}
+	if s.FixedCIDRv6 != "" {
+		p, err := netip.ParsePrefix(s.FixedCIDRv6)
+		switch {
+		case err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p != p.Masked() || p.Bits() < 1 || p.Bits() > 120:
+			return usage("--fixed-cidr-v6 %q: want an IPv6 subnet, as fd00:1234::/64", s.FixedCIDRv6)
+		case !s.IPv6:
+			return usage("--fixed-cidr-v6 %q: IPv6 is switched off (--ipv6=false)", s.FixedCIDRv6)
 		}
 	}
 	for _, d := range s.DNS {

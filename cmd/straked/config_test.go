@@ -3,13 +3,18 @@ package main
 import (
 	"errors"
 	"io"
+	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
+
+	"strake/network"
 )
 
 func TestParse(t *testing.T) {
@@ -51,11 +56,28 @@ func TestParse(t *testing.T) {
 		{name: "root that overlayfs cannot take", args: []string{"--data-root", "/a:b"}, fails: "overlayfs"},
 		{name: "tcp", args: []string{"-H", "tcp://0.0.0.0:2375"}, fails: "want unix:///path or fd://"},
 		{name: "long socket", args: []string{"-H", "unix:///" + strings.Repeat("x", 107)}, fails: "107"},
+		{name: "subnets of the default bridge", args: []string{"--bip", "10.9.0.1/24", "--fixed-cidr-v6", "fd00:9::/64"}, check: func(s *settings) bool {
+			return s.IPv6 && reflect.DeepEqual(s.defaultSubnets(), []network.Subnet{
+				{Prefix: netip.MustParsePrefix("10.9.0.0/24"), Gateway: netip.MustParseAddr("10.9.0.1")}, {Prefix: netip.MustParsePrefix("fd00:9::/64")},
+			})
+		}},
+		{name: "without IPv6", args: []string{"--config-file", file("v4.json", `{"ipv6": false}`)}, check: func(s *settings) bool { return !s.IPv6 && s.defaultSubnets() == nil }},
+		{name: "IPv6 subnet of IPv4", args: []string{"--fixed-cidr-v6", "10.0.0.0/8"}, fails: "--fixed-cidr-v6"},
+		{name: "IPv6 subnet without IPv6", args: []string{"--ipv6=false", "--fixed-cidr-v6", "fd00:9::/64"}, fails: "--ipv6=false"},
 		{name: "bip of a network", args: []string{"--bip", "172.17.0.0/16"}, fails: "--bip"},
 		{name: "dns name", args: []string{"--dns", "localhost"}, fails: "--dns"},
 		{name: "pool", args: []string{"--default-address-pool", "base=10.0.0.0/16,size=8"}, fails: "default address pool"},
 		{name: "log option", args: []string{"--log-opt", "max-sise=1"}, fails: "did you mean max-size?"},
 		{name: "log size", args: []string{"--log-opt", "max-size=1q"}, fails: "max-size=1q"},
+		{name: "limits", args: []string{"--default-ulimit", "nofile=10:20", "--default-ulimit", "core=-1"}, check: func(s *settings) bool {
+			return reflect.DeepEqual(s.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20}, {Type: "RLIMIT_CORE", Soft: math.MaxUint64, Hard: math.MaxUint64}})
+		}},
+		{name: "limits in the file", args: []string{"--config-file", file("u.json", `{"default-ulimits": {"nproc": {"Name": "nproc", "Soft": 5, "Hard": 6}}}`)}, check: func(s *settings) bool {
+			return reflect.DeepEqual(s.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 5, Hard: 6}})
+		}},
+		{name: "unknown limit", args: []string{"--default-ulimit", "nofiles=1"}, fails: "did you mean nofile?"},
+		{name: "limit without a number", args: []string{"--default-ulimit", "nofile"}, fails: "NAME=SOFT[:HARD]"},
+		{name: "soft limit above the hard one", args: []string{"--default-ulimit", "nofile=-1:5"}, fails: "above"},
 		{name: "log driver", args: []string{"--log-driver", "syslog"}, fails: "syslog"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

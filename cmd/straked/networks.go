@@ -8,6 +8,17 @@ import (
 	"strake/network"
 )
 
+// defaultSubnets are what flags say about the default bridge; validate has seen them.
+func (s *settings) defaultSubnets() (out []network.Subnet) {
+	if p, err := netip.ParsePrefix(s.BIP); err == nil {
+		out = append(out, network.Subnet{Prefix: p.Masked(), Gateway: p.Addr()})
+	}
+	if p, err := netip.ParsePrefix(s.FixedCIDRv6); err == nil {
+		out = append(out, network.Subnet{Prefix: p})
+	}
+	return out
+}
+
 // networks is a network.Manager as the Docker API wants it.
 type networks struct{ m *network.Manager }
 

@@ -64,12 +64,15 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err != nil {
 		return nil, err
 	}
-	var step func(string) // of what cannot be told to fail
-	if s.fault != nil {
-		step = func(name string) { _ = s.fault(name) }
+	// Steps of these cannot be told to fail, which their names say.
+	steps := func(of string) func(string) {
+		if s.fault == nil {
+			return nil
+		}
+		return func(name string) { _ = s.fault(of + "/" + name) }
 	}
 	sys.images, err = image.Open(image.Config{
-		Root: filepath.Join(s.DataRoot, "image"), Logger: log, Fault: step,
+		Root: filepath.Join(s.DataRoot, "image"), Logger: log, Fault: steps("image"),
 		Registries: image.Registries{Insecure: s.InsecureRegistries, Mirrors: s.RegistryMirrors, HostsDirs: []string{"/etc/strake/certs.d", "/etc/docker/certs.d"}, UserAgent: "strake/" + version},
 		// The store is opened before the engine and used after it: by the first call the engine is there.
 		InUse: func(id digest.Digest) []image.Use {
@@ -85,7 +88,7 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err := loadBase(ctx, sys.images, log); err != nil {
 		return nil, err
 	}
-	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log, Fault: step}
+	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log, DefaultIPv6: s.IPv6, DefaultSubnets: s.defaultSubnets(), Fault: steps("network")}
 	for _, p := range s.AddressPools {
 		cfg.Pools = append(cfg.Pools, ipam.Block{Base: p.Base, Bits: p.Size})
 	}
@@ -102,7 +105,7 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	}
 	sys.engine, err = engine.Open(ctx, engine.Config{
 		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images, Network: engine.NewNetwork(sys.network, "/etc/hosts", "/etc/resolv.conf"),
-		Groups: sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions,
+		Groups: sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions, Rlimits: s.Rlimits,
 		Fault: s.fault,
 	})
 	if err != nil {
