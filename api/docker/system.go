@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/system"
 	"golang.org/x/sys/unix"
 
@@ -159,10 +158,6 @@ func (s *server) auth(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"Status": "Login Succeeded", "IdentityToken": ""})
-}
-
-func notServedError(r *request) error {
-	return plainError{errdefs.ErrNotImplemented, "strake does not serve " + r.Method + " " + r.URL.Path}
 }
 
 // diskUsage adds up what the engine keeps on disk.

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -125,6 +126,9 @@ func newMachine(t *testing.T) *machine {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs a virtual machine")
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("needs amd64, the architecture of the guests")
 	}
 	for _, p := range []string{"qemu-system-x86_64", "apt-get", "dpkg-deb", "go"} {
 		if _, err := exec.LookPath(p); err != nil {
