@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -131,56 +130,10 @@ func (e *Engine) openRoot(ctx context.Context, c *container) (*os.File, error) {
 	if fs.Upper != "" {
 		layers = append([]string{fs.Upper}, layers...)
 	}
-	return mountDetached(layers, "", "")
-}
-
-// mountDetached makes an overlay of layers, topmost first, that is attached nowhere (fsopen(2)). One layer without an upper one is no overlay.
-func mountDetached(layers []string, upper, work string) (*os.File, error) {
-	if len(layers) == 1 && upper == "" {
+	if len(layers) == 1 {
 		return os.OpenFile(layers[0], unix.O_DIRECTORY|unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
-	ctx, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("fsopen overlay: %w", err)
-	}
-	defer unix.Close(ctx)
-	set := func(key, value string) {
-		if err == nil {
-			if serr := unix.FsconfigSetString(ctx, key, value); serr != nil {
-				err = fmt.Errorf("overlay option %s=%s: %w", key, value, serr)
-			}
-		}
-	}
-	for _, l := range layers {
-		set("lowerdir+", l) // Linux 6.5
-	}
-	if errors.Is(err, unix.EINVAL) {
-		err = nil
-		all := strings.Join(layers, ":")
-		if len(all) > 255 { // what fsconfig(2) takes
-			return nil, message.New(errdefs.ErrFailedPrecondition, "an image of %d layers cannot be opened outside of a container before Linux 6.5", len(layers))
-		}
-		set("lowerdir", all)
-	}
-	if upper != "" {
-		set("upperdir", upper)
-		set("workdir", work)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return nil, fmt.Errorf("create overlay: %w", err)
-	}
-	attrs := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-	if upper == "" {
-		attrs |= unix.MOUNT_ATTR_RDONLY
-	}
-	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, attrs)
-	if err != nil {
-		return nil, fmt.Errorf("fsmount overlay: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "root"), nil
+	return image.MountOverlay(layers, "", "", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
 
 // openIn opens a path below a root as a process in it would find it, and never outside of it (openat2(2), RESOLVE_IN_ROOT).

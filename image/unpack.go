@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -18,6 +19,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"strake/image/layer"
 )
@@ -310,7 +312,17 @@ func (u *unpacking) applyMerged(ctx context.Context, root *os.File, lower []*os.
 		return layer.Result{}, err
 	}
 	work := strings.TrimSuffix(root.Name(), "/fs") + "/work"
-	merged, err := mountDetached(root, work, lower)
+	var parents []string
+	for _, l := range lower {
+		parents = append(parents, l.Name())
+	}
+	mount, err := MountOverlay(parents, root.Name(), work, 0)
+	if err != nil {
+		return layer.Result{}, fmt.Errorf("mount layer on its parents: %w", err)
+	}
+	// Directories are read through a descriptor that is open for reading.
+	merged, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(mount.Fd())), unix.O_DIRECTORY, 0)
+	mount.Close()
 	if err != nil {
 		return layer.Result{}, fmt.Errorf("mount layer on its parents: %w", err)
 	}

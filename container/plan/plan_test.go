@@ -97,8 +97,10 @@ var cases = []struct {
 	}},
 	{name: "overlay", opt: Options{Overlay: &Overlay{Lower: []string{"/l/2", "/l/1"}, Upper: "/c/diff", Work: "/c/work", Target: "/c/root"}, Host: Host{LastCap: 40}},
 		edit: func(s *specs.Spec) { s.Root = nil }},
-	{name: "overlay-of-many-layers", opt: Options{Overlay: &Overlay{Lower: strings.Fields(strings.Repeat("/a/long/name/of/a/layer ", 200)), Target: "/c/root"}, Host: Host{LastCap: 40}},
+	{name: "overlay-of-many-layers", opt: Options{Overlay: &Overlay{Lower: strings.Fields(strings.Repeat("/a/long/name/of/a/layer /b/long/name/of/a/layer ", 100)), Target: "/c/root"}, Host: Host{LastCap: 40}},
 		edit: func(s *specs.Spec) { s.Root = nil }},
+	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100)),
+		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) { s.Root = nil }},
 	{name: "devices", edit: func(s *specs.Spec) {
 		s.Linux.Devices = []specs.LinuxDevice{
 			{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229, FileMode: number(os.FileMode(0o600)), UID: number(uint32(5)), GID: number(uint32(6))},

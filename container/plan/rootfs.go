@@ -19,8 +19,12 @@ var propagations = map[string]struct {
 	"unbindable": {unix.MS_UNBINDABLE, false}, "runbindable": {unix.MS_UNBINDABLE, true},
 }
 
-// overlayPage is how much mount(2) takes as options; a longer list of layers goes through fsconfig, which wants Linux 6.8.
+// overlayPage is how much mount(2) takes as options.
 const overlayPage = 4096
+
+// overlayFixed keeps a layer readable without the kernel's help, whatever the defaults of this host: what a container changes is in its upper
+// directory in whole files under their own names, and the directory can be mounted again.
+const overlayFixed = ",index=off,redirect_dir=off,metacopy=off"
 
 // rootfs makes the container's root appear in its own view of the host, without yet changing to it.
 func (p *planner) rootfs() {
@@ -47,23 +51,26 @@ func (p *planner) rootfs() {
 }
 
 func (p *planner) overlay(o *Overlay) {
-	options := "lowerdir=" + strings.Join(o.Lower, ":")
-	if o.Upper != "" {
-		options += ",upperdir=" + o.Upper + ",workdir=" + o.Work
-	}
-	if p.userns {
-		options += ",userxattr"
+	options, short := p.overlayOptions(o.Lower, o.Upper, o.Work), true
+	if len(options) >= overlayPage || strings.ContainsAny(strings.Join(o.Lower, "")+o.Upper+o.Work, `,:\`) {
+		// Layers that lie beside each other have short names from there, and the separators of options are in what they share.
+		dir, names := shared(append([]string{o.Upper, o.Work}, o.Lower...))
+		options = p.overlayOptions(names[2:], names[0], names[1])
+		if short = len(options) < overlayPage; short {
+			p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr())
+		}
 	}
 	flags := uint64(0)
 	if o.Upper == "" {
 		flags = unix.MS_RDONLY
 	}
 	target := p.Str(o.Target).Ptr()
-	if len(options) < overlayPage {
+	if short {
 		p.Call(unix.SYS_MOUNT, p.Str("overlay").Ptr(), target, p.Str("overlay").Ptr(), program.Num(flags), p.Str(options).Ptr())
 		p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), target, program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
 		return
 	}
+	// One by one there is no limit, but that wants Linux 6.7.
 	fs := p.Call(unix.SYS_FSOPEN, p.Str("overlay").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
 	set := func(key, value string) {
 		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(), p.Str(value).Ptr(), program.Num(0))
@@ -77,6 +84,11 @@ func (p *planner) overlay(o *Overlay) {
 	}
 	if p.userns {
 		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str("userxattr").Ptr(), program.Num(0), program.Num(0))
+	} else {
+		for option := range strings.SplitSeq(overlayFixed[1:], ",") {
+			key, value, _ := strings.Cut(option, "=")
+			set(key, value)
+		}
 	}
 	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
 	attrs := uint64(0)
@@ -85,6 +97,37 @@ func (p *planner) overlay(o *Overlay) {
 	}
 	p.root = p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attrs)).Result()
 	p.Call(unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD), target, program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+func (p *planner) overlayOptions(lower []string, upper, work string) string {
+	options := "lowerdir=" + strings.Join(lower, ":")
+	if upper != "" {
+		options += ",upperdir=" + upper + ",workdir=" + work
+	}
+	if p.userns {
+		return options + ",userxattr" // which implies overlayFixed
+	}
+	return options + overlayFixed
+}
+
+// shared splits absolute paths into the directory that all of them are below, and their names from there. Empty ones stay empty.
+func shared(paths []string) (dir string, names []string) {
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		parent := path[:strings.LastIndexByte(path, '/')+1]
+		if dir == "" {
+			dir = parent
+		}
+		for !strings.HasPrefix(parent, dir) {
+			dir = dir[:strings.LastIndexByte(dir[:len(dir)-1], '/')+1]
+		}
+	}
+	for _, path := range paths {
+		names = append(names, strings.TrimPrefix(path, dir))
+	}
+	return dir, names
 }
 
 // cwdDir makes the working directory if the image lacks it, as docker and runc do.

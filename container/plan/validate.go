@@ -80,8 +80,8 @@ func (p *planner) validateRoot() error {
 	} else {
 		o := p.opt.Overlay
 		for _, dir := range append([]string{o.Upper, o.Work, o.Target}, o.Lower...) {
-			if strings.ContainsAny(dir, ",:\\\x00") {
-				return invalid("root", "layer directory %q has a character that overlayfs options cannot carry", dir)
+			if strings.ContainsRune(dir, 0) {
+				return invalid("root", "layer directory %q has a zero byte", dir)
 			}
 		}
 		if len(o.Lower) == 0 || o.Target == "" || (o.Upper == "") != (o.Work == "") {

@@ -90,18 +90,18 @@ s() { strake -H unix:///run/s.sock "$@"; }
 say() { echo "$1: $(shift; "$@" 2>&1 | tr '\n' ' ')"; }
 say limits s run --rm -m 64m --cpus 0.5 --pids-limit 20 strake/base sh -c 'cd /sys/fs/cgroup; cat memory.max cpu.max pids.max'
 say own-root s run --rm strake/base cat /proc/self/cgroup
-say device s run --rm strake/base sh -c 'mknod /tmp/vda b 252 0 && cat /tmp/vda >/dev/null 2>&1; echo $?; head -c 1 /dev/zero | wc -c'
+say device s run --rm -v /bin/busybox:/bin/busybox strake/base sh -c 'busybox mknod /tmp/vda b 252 0 && cat /tmp/vda >/dev/null 2>&1; echo $?; head -c 1 /dev/zero | wc -c'
 s run -d --name oom -m 16m strake/base sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=40' >/dev/null
 s wait oom >/tmp/oom.status
 say oom-status cat /tmp/oom.status
 say oom s inspect --format '{{.State.OOMKilled}}' oom
-s run -d --name a -p 127.0.0.1:8080:80 strake/base httpd -f -p 80 -h /etc >/dev/null
+s run -d --name web -p 127.0.0.1:8080:80 strake/base httpd -f -p 80 -h /etc >/dev/null
 say published sh -c 'for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://127.0.0.1:8080/hostname >/tmp/w 2>/dev/null && break; sleep 1; done; wc -c </tmp/w'
-say address s exec a sh -c 'ip -4 addr show eth0 | grep -c inet'
-say paused sh -c 'strake -H unix:///run/s.sock pause a >/dev/null; strake -H unix:///run/s.sock inspect --format "{{.State.Status}}" a; cat /sys/fs/cgroup/*/$(strake -H unix:///run/s.sock inspect --format "{{.Id}}" a)/cgroup.freeze; strake -H unix:///run/s.sock unpause a >/dev/null'
-say stats sh -c 'strake -H unix:///run/s.sock stats --no-stream --format "{{.Name}} {{.PIDs}}" a | cut -d" " -f1'
-s stop -t 1 a >/dev/null 2>&1
-s rm -f a oom >/dev/null
+say address s exec web sh -c 'ip -4 addr show eth0 | grep -c inet'
+say paused sh -c 'strake -H unix:///run/s.sock pause web >/dev/null; strake -H unix:///run/s.sock inspect --format "{{.State.Status}}" web; cat /sys/fs/cgroup/*/$(strake -H unix:///run/s.sock inspect --format "{{.Id}}" web)/cgroup.freeze; strake -H unix:///run/s.sock unpause web >/dev/null'
+say stats sh -c 'strake -H unix:///run/s.sock stats --no-stream --format "{{.Name}} {{.PIDs}}" web | cut -d" " -f1'
+s stop -t 1 web >/dev/null 2>&1
+s rm -f web oom >/dev/null
 say groups sh -c 'find /sys/fs/cgroup -mindepth 2 -type d | grep -c strake'
 kill %1; wait %1
 straked $R --teardown
@@ -111,7 +111,7 @@ tail -5 /tmp/straked.log
 	r := m.run()["engine"]
 	check(t, r, map[string]string{
 		"limits": "67108864 50000 100000 20", "own-root": "0::/", "device": "1 1", "oom-status": "137", "oom": "true", "address": "1",
-		"paused": "paused 1", "stats": "a", "left": "0 0",
+		"paused": "paused 1", "stats": "web", "left": "0 0", "published": "13", "groups": "0",
 	})
 }
 
