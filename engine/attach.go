@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -217,25 +218,27 @@ func (e *Engine) subscribe(ctx context.Context, c *container, out *outlet, opt *
 			c.mu.Unlock()
 			return nil, notFound(c.id)
 		}
-		if c.state.Status != Created && opt.Logs {
-			c.mu.Unlock()
-			if err := e.replay(ctx, c, opt, nil); err != nil {
-				return nil, err
-			}
-			c.mu.Lock()
-			if r = c.run; r != nil {
-				c.mu.Unlock()
-				return e.subscribeRunning(ctx, c, r, out, opt)
-			}
-		}
 		p := &pendingAttach{out: out, begun: make(chan *run, 1), failed: make(chan error, 1)}
 		if out != nil {
 			p.attachment = out.attachment
 		}
 		c.pending = append(c.pending, p)
+		// What a start adds to the log is delivered; what is there now is replayed.
+		var written *logfile.End
+		if opt.Logs && c.state.Status != Created {
+			if st, err := os.Stat(c.logPath()); err == nil {
+				written = &logfile.End{File: st, Offset: st.Size()}
+			}
+		}
 		c.mu.Unlock()
 		if opt.Attached != nil {
 			opt.Attached()
+		}
+		if written != nil {
+			if err := e.replay(ctx, c, opt, written); err != nil {
+				e.withdraw(c, p)
+				return nil, err
+			}
 		}
 		return e.await(ctx, c, p)
 	}
@@ -251,21 +254,25 @@ func (e *Engine) await(ctx context.Context, c *container, p *pendingAttach) (*ru
 		return nil, fmt.Errorf("%w: %w", ErrNotStarted, err)
 	case <-ctx.Done():
 	}
+	e.withdraw(c, p)
+	return nil, ctx.Err()
+}
+
+// withdraw ends the wait for a start. If a start has taken it already that ends one way or the other before the pipe may be closed.
+func (e *Engine) withdraw(c *container, p *pendingAttach) {
 	c.mu.Lock()
-	for i, q := range c.pending {
-		if q == p {
-			c.pending = append(c.pending[:i:i], c.pending[i+1:]...)
-			c.mu.Unlock()
-			return nil, ctx.Err()
-		}
+	i := slices.Index(c.pending, p)
+	if i >= 0 {
+		c.pending = slices.Delete(slices.Clone(c.pending), i, i+1)
 	}
 	c.mu.Unlock()
-	// A start has taken it: that ends one way or the other before the pipe may be closed.
+	if i >= 0 {
+		return
+	}
 	select {
 	case <-p.begun:
 	case <-p.failed:
 	}
-	return nil, ctx.Err()
 }
 
 func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out *outlet, opt *AttachOptions) (*run, error) {

@@ -48,6 +48,7 @@ func (e *Engine) Create(ctx context.Context, spec Spec) (id string, warnings []s
 		return "", nil, message.New(errdefs.ErrInvalidArgument, "neither an image nor an absolute path of a root file system is given (rootfs %q)", spec.RootFS)
 	}
 	e.logDefaults(&spec)
+	warnings = e.cfg.Groups.Enforced(&spec.Resources)
 	if err := e.resolve(&spec, facts, c); err != nil {
 		return "", nil, err
 	}

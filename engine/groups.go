@@ -28,6 +28,24 @@ type hostGroups struct {
 	parent string
 }
 
+// Enforced implements Groups.
+func (h *hostGroups) Enforced(res *specs.LinuxResources) (warnings []string) {
+	if h.host.Version() != 2 || res.Memory == nil {
+		return nil
+	}
+	m := *res.Memory
+	if m.Swappiness != nil {
+		m.Swappiness = nil
+		warnings = append(warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+	}
+	if m.DisableOOMKiller != nil {
+		m.DisableOOMKiller = nil
+		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+	}
+	res.Memory = &m
+	return warnings
+}
+
 // Create implements Groups.
 func (h *hostGroups) Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error) {
 	if parent == "" {

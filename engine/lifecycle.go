@@ -528,6 +528,7 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	c.removed = true
 	c.wake(false, true)
 	c.mu.Unlock()
+	e.failPending(c, notFound(c.id))
 	return nil
 }
 
@@ -584,6 +585,7 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 	c.mu.Lock()
 	old, r := c.spec, c.run
 	c.mu.Unlock()
+	warnings = e.cfg.Groups.Enforced(&res)
 	next := old
 	next.Resources = mergeResources(old.Resources, res)
 	if restart != nil {
@@ -611,7 +613,7 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 		return nil, err
 	}
 	e.publish(c, "update", nil)
-	return nil, nil
+	return warnings, nil
 }
 
 // mergeResources puts the limits that are set in b over those of a.

@@ -180,6 +180,8 @@ func (b *bed) close() {
 // noGroups and noNetwork stand for neighbours whose own tests are elsewhere.
 type noGroups struct{}
 
+func (noGroups) Enforced(*specs.LinuxResources) []string { return nil }
+
 func (noGroups) Create(context.Context, string, string, *specs.LinuxResources) (Cgroup, error) {
 	return noGroup{}, nil
 }

@@ -27,6 +27,8 @@ type images interface {
 type Groups interface {
 	// Create makes the group name below parent ("" for the engine's own) with limits. It is gone again if there is an error.
 	Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error)
+	// Enforced takes out of the limits what this host can never enforce, and dockerd drops with a warning: what only version 1 has.
+	Enforced(res *specs.LinuxResources) (warnings []string)
 	// Open finds a group by what Cgroup.Path returned.
 	Open(path string) (Cgroup, error)
 	// Sweep removes the engine's groups for which keep says false, with the processes in them.

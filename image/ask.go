@@ -27,8 +27,8 @@ func (s *Store) Login(ctx context.Context, server string, auth Auth) error {
 		host = rest
 	}
 	host, _, _ = strings.Cut(host, "/")
-	if host == "index."+dockerHub {
-		host = dockerHub
+	if host == "index."+DefaultRegistry {
+		host = DefaultRegistry
 	}
 	// The repository's name plays no part.
 	named, err := reference.ParseNormalizedNamed(host + "/login")

@@ -101,15 +101,21 @@ func (r *registry) close() {
 	}
 }
 
-// dockerHubHost is the name docker.io answers under.
-const dockerHub, dockerHubHost = "docker.io", "registry-1.docker.io"
+// DefaultRegistry is where names without a host belong, as docker's clients have it.
+var DefaultRegistry = func() string {
+	named, err := reference.ParseNormalizedNamed("a")
+	if err != nil {
+		panic(err) // a constant of the library
+	}
+	return reference.Domain(named)
+}()
 
 func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth) *registry {
 	cfg, domain := s.cfg.Registries, reference.Domain(named)
 	r := &registry{domain: domain}
-	own := domain
-	if domain == dockerHub {
-		own = dockerHubHost
+	own, err := docker.DefaultHost(domain) // the name that it answers under
+	if err != nil {
+		own = domain
 	}
 	o := config.HostOptions{
 		HostDir: cfg.hostDir,
@@ -153,7 +159,7 @@ func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth)
 				}
 			}
 		}
-		if host == dockerHub {
+		if host == DefaultRegistry {
 			list = append(cfg.mirrors(), list...)
 		}
 		return list, nil

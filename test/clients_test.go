@@ -80,7 +80,7 @@ func TestRunFlags(t *testing.T) {
 			{"--network none", "--network|none", "ls /sys/class/net", `lo\n`, 0},
 			{"--net bridge", "--net|bridge", "ls /sys/class/net; grep -c default /etc/hosts; ip -4 route | grep -c ^default", `eth0\nlo\n0\n1\n`, 0},
 			{"--network host", "--network|host", "hostname", regexp.QuoteMeta(hostName) + `\n`, 0},
-			{"--hostname", "--hostname|h.example", "hostname; grep -c 'h\\.example' /etc/hosts; cat /etc/hostname", `h\.example\n1\nh\.example\n`, 0},
+			{"--hostname", "--hostname|h.example", "hostname; grep -c '^[0-9.]*\\sh\\.example' /etc/hosts; cat /etc/hostname", `h\.example\n1\nh\.example\n`, 0},
 			{"-h with --domainname", "-h|h|--domainname|d", "hostname; cat /proc/sys/kernel/domainname", `h\nd\n`, 0},
 			{"--add-host", "--add-host|far:10.9.8.7", "grep far /etc/hosts", `10\.9\.8\.7\s+far\n`, 0},
 			{"--dns", "--dns|192.0.2.9|--network|none", "cat /etc/resolv.conf", `(?s).*192\.0\.2\.9.*`, 0},

@@ -49,7 +49,16 @@ func contentType(tty bool, v version) string {
 // hijacked is a connection that has been taken over from HTTP.
 type hijacked struct {
 	net.Conn
-	in io.Reader
+	in     io.Reader
+	header []byte // of the answer, until it has been sent
+}
+
+// answer tells the client that the connection is a stream from here on. Clients start a container when an attach has been answered.
+func (h *hijacked) answer() {
+	if h.header != nil {
+		h.Conn.Write(h.header) // a client that is gone shows in the stream
+		h.header = nil
+	}
 }
 
 // Read reads what the client sends, beginning with what HTTP had read already.
@@ -63,24 +72,22 @@ func (h *hijacked) CloseWrite() error {
 	return nil
 }
 
-// hijack answers the request and takes the connection over. After it errors can only be told within the stream.
+// hijack takes the connection of a request over. Until it is answered errors can still be told by closing it; after, only within the stream.
 func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
+	var header bytes.Buffer
 	if strings.EqualFold(r.Header.Get("Upgrade"), "tcp") {
-		fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n", contentType(tty, r.version))
+		fmt.Fprintf(&header, "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n", contentType(tty, r.version))
 	} else {
-		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n")
+		header.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n")
 	}
 	for _, name := range []string{"Api-Version", "Server", "Ostype", "Docker-Experimental"} {
-		fmt.Fprintf(conn, "%s: %s\r\n", name, w.Header().Get(name))
+		fmt.Fprintf(&header, "%s: %s\r\n", name, w.Header().Get(name))
 	}
-	if _, err := io.WriteString(conn, "\r\n"); err != nil {
-		conn.Close()
-		return nil, errAnswered
-	}
+	header.WriteString("\r\n")
 	// The server's own reader would cancel the request's context at the end of the input, which is no more than the client's
 	// saying that it has nothing to add.
 	early, err := rw.Reader.Peek(rw.Reader.Buffered())
@@ -88,7 +95,7 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 		conn.Close()
 		return nil, errAnswered
 	}
-	return &hijacked{Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn)}, nil
+	return &hijacked{Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn), header: header.Bytes()}, nil
 }
 
 // streams connects a client with a process.
@@ -137,6 +144,7 @@ func (s *server) attachContainer(w http.ResponseWriter, r *request) error {
 	defer h.Close()
 	opt := engine.AttachOptions{
 		Streams: h.streams(tty, stdin && stream, r.flag("stdout"), r.flag("stderr")), Logs: r.flag("logs"), Stream: stream,
+		Attached: h.answer,
 	}
 	opt.DetachKeys = keys
 	err = s.Engine.Attach(r.Context(), name, opt)
@@ -149,6 +157,7 @@ func (s *server) attachContainer(w http.ResponseWriter, r *request) error {
 
 // tell puts an error into a stream, where clients show it.
 func (s *server) tell(h *hijacked, tty bool, err error) {
+	h.answer()
 	var w io.Writer = h.Conn
 	if !tty {
 		w = frames{new(sync.Mutex), h.Conn, 2}
@@ -248,6 +257,7 @@ func (s *server) startExec(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	defer h.Close()
+	h.answer()
 	streams := h.streams(info.Spec.TTY, info.Spec.Stdin, true, true)
 	streams.DetachKeys = keys
 	if err := s.Engine.ExecStart(r.Context(), id, streams, size, false); err != nil && !errors.Is(err, net.ErrClosed) {

@@ -68,7 +68,7 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 	i := system.Info{
 		ID: s.Name, Name: s.Name, Containers: len(list), Images: len(images), Driver: "overlayfs",
 		DriverStatus: [][2]string{{"driver-type", "strake"}},
-		MemoryLimit:  true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, OomKillDisable: true,
+		MemoryLimit:  true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, OomKillDisable: cgroupVersion() == "1",
 		IPv4Forwarding: true, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.LogDriver,
 		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(), KernelVersion: kernel(), OperatingSystem: osName(), OSType: runtime.GOOS,
 		Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memTotal(), DockerRootDir: s.Root, ServerVersion: s.Version,
@@ -76,7 +76,7 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 		DefaultRuntime:     "strake",
 		LiveRestoreEnabled: true, InitBinary: "strake (built in)", SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		Warnings:        []string{}, Labels: []string{}, IndexServerAddress: "https://index.docker.io/v1/",
+		Warnings:        []string{}, Labels: []string{}, IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
 		Plugins: system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"}},
 	}
 	i.Swarm.LocalNodeState = "inactive"
