@@ -73,7 +73,7 @@ func TestRunFlags(t *testing.T) {
 			{"--security-opt seccomp=FILE", "--security-opt|seccomp=" + deny, "mkdir /d 2>&1", `mkdir: can't create directory '/d': No space left on device\n`, 1},
 			{"--security-opt apparmor=unconfined", "--security-opt|apparmor=unconfined", "echo ran", `ran\n`, 0},
 			{"--privileged", "--privileged", status("Seccomp") + "; touch /sys/fs/cgroup/x 2>/dev/null; ls /dev | grep -c kmsg", `Seccomp:\s+0\n1\n`, 0},
-			{"--init", "--init", "echo $$; (sleep 0 &) ; cat /proc/1/comm", `[2-9]\d*\nstrake-runtime\n`, 0},
+			{"--init", "--init", "echo $$; (sleep 0 &) ; cat /proc/1/comm", `[2-9]\d*\nstrake-init\n`, 0},
 			{"--entrypoint", "--entrypoint|echo|box|-n|hi", "", `hi`, 0},
 			{"--entrypoint emptied", "--entrypoint||box|echo|hi", "", `hi\n`, 0},
 			{"the image's command", "box", "", ``, 0},

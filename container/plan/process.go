@@ -54,7 +54,11 @@ func (p *planner) process(proc *specs.Process) {
 		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_NO_NEW_PRIVS), program.Num(1), program.Num(0), program.Num(0), program.Num(0))
 	}
 	p.hold(exe)
-	if !p.opt.Reaper {
+	if p.opt.Reaper {
+		// What ps shows; without it that is the name of whichever thread cloned. A filter may refuse it later.
+		p.Field("init")
+		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_NAME), p.Str("strake-init").Ptr(), program.Num(0), program.Num(0), program.Num(0))
+	} else {
 		p.openSignals()
 	}
 	if filter != nil {
