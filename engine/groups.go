@@ -82,7 +82,7 @@ func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) err
 			return fmt.Errorf("list control groups: %w", err)
 		}
 		for _, d := range list {
-			if d.IsDir() && validID(d.Name()) && !keep(d.Name()) {
+			if d.IsDir() && validID(d.Name()) && (keep == nil || !keep(d.Name())) {
 				seen[d.Name()] = true
 			}
 		}
@@ -96,6 +96,16 @@ func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) err
 		if err != nil {
 			return fmt.Errorf("remove control group %q: %w", name, err)
 		}
+	}
+	if keep != nil {
+		return nil
+	}
+	own, err := h.host.At(h.parent)
+	if err == nil {
+		err = own.Remove(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("remove control group %q: %w", h.parent, err)
 	}
 	return nil
 }

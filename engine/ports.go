@@ -31,7 +31,7 @@ type Groups interface {
 	Enforced(res *specs.LinuxResources) (warnings []string)
 	// Open finds a group by what Cgroup.Path returned.
 	Open(path string) (Cgroup, error)
-	// Sweep removes the engine's groups for which keep says false, with the processes in them.
+	// Sweep removes the engine's groups for which keep says false, with the processes in them; without keep all of them and the one above.
 	Sweep(ctx context.Context, keep func(name string) bool) error
 }
 

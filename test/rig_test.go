@@ -6,6 +6,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"os"
@@ -49,7 +51,7 @@ func start(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: dir, bin: bin, before: host(t)}
+	r := &rig{t: t, dir: dir, bin: bin, before: host(t, dir)}
 	t.Cleanup(r.end)
 	r.launch()
 	r.importImage()
@@ -123,7 +125,7 @@ func (r *rig) end() {
 	deadline := time.Now().Add(10 * time.Second)
 	var left []string
 	for {
-		left = slices.DeleteFunc(host(r.t), func(s string) bool { return slices.Contains(r.before, s) })
+		left = slices.DeleteFunc(host(r.t, r.dir), func(s string) bool { return slices.Contains(r.before, s) })
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
 		}
@@ -146,31 +148,39 @@ func tail(s string, n int) string {
 }
 
 // host lists what a container engine can leave on a machine.
-func host(t testing.TB) (list []string) {
+func host(t testing.TB, dir string) (list []string) {
 	t.Helper()
+	// The names of what the engine in dir makes in the kernel, beside those of engines that others run on this machine.
+	sum := sha256.Sum256([]byte(filepath.Join(dir, "run")))
+	tag := "s" + hex.EncodeToString(sum[:])[:5]
+	ours := func(name string) bool { return name == "strake" || strings.Contains(name, tag) }
 	raw, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 {
+		if f := strings.Fields(line); len(f) > 4 && (strings.Contains(line, dir) || !strings.Contains(line, "/strake-")) {
 			list = append(list, "mount "+f[4])
 		}
 	}
 	filepath.WalkDir("/sys/fs/cgroup", func(p string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(p, "strake") {
+		if err == nil && d.IsDir() && ours(d.Name()) {
 			list = append(list, "cgroup "+p)
 		}
 		return nil
 	})
 	if ifs, err := net.Interfaces(); err == nil {
 		for _, i := range ifs {
-			list = append(list, "interface "+i.Name)
+			if ours(i.Name) {
+				list = append(list, "interface "+i.Name)
+			}
 		}
 	}
 	if out, err := exec.Command("nft", "list", "tables").Output(); err == nil {
 		for line := range strings.Lines(string(out)) {
-			list = append(list, "nftables "+strings.TrimSpace(line))
+			if f := strings.Fields(line); len(f) == 3 && ours(f[2]) {
+				list = append(list, "nftables "+f[2])
+			}
 		}
 	}
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")

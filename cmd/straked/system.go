@@ -197,10 +197,7 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 		errs = append(errs, c.Shutdown(ctx, keeper.KillAll), c.Close())
 	}
 	errs = append(errs, sys.network.Teardown(ctx))
-	errs = append(errs, sys.groups.Sweep(ctx, func(string) bool { return false }))
-	if r, ok := sys.groups.(interface{ RemoveParent() error }); ok {
-		errs = append(errs, r.RemoveParent())
-	}
+	errs = append(errs, sys.groups.Sweep(ctx, nil))
 	errs = append(errs, sys.close())
 	for _, name := range []string{"keeper", "rootfs", "shm"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(s.ExecRoot, name)))
