@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -143,5 +144,43 @@ func TestEngineKilled(t *testing.T) {
 	r.ok("kill", "-s", "TERM", "survivor")
 	if got := strings.TrimSpace(r.ok("wait", "survivor")); got != "9" {
 		t.Errorf("survivor: exit status %s, want 9", got)
+	}
+}
+
+// TestUpgrade replaces the installed program under a running container: the next engine makes the keeper become the new one in place.
+func TestUpgrade(t *testing.T) {
+	r := start(t)
+	r.ok("run", "-d", "--name", "steady", "box", "sh", "-c", "trap 'echo bye; exit 9' TERM; i=0; while true; do i=$((i+1)); echo line $i; sleep 0.05; done")
+	pid, keeper := r.ok("inspect", "-f", "{{.State.Pid}}", "steady"), r.keeper()
+	bin := filepath.Join(r.dir, "bin")
+	if err := os.CopyFS(bin, os.DirFS(r.bin)); err != nil {
+		t.Fatal(err)
+	}
+	r.kill()
+	r.bin = bin
+	r.launch()
+	if r.keeper() != keeper {
+		t.Errorf("keeper %d, was %d", r.keeper(), keeper)
+	}
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", keeper))
+	if err != nil || exe != filepath.Join(bin, "strake-runtime") {
+		t.Errorf("the keeper runs %s: %v", exe, err)
+	}
+	if now := r.ok("inspect", "-f", "{{.State.Pid}}", "steady"); now != pid {
+		t.Errorf("the container changed from pid %s to %s", pid, now)
+	}
+	r.ok("exec", "steady", "true")
+	r.ok("stop", "steady")
+	if got := strings.TrimSpace(r.ok("wait", "steady")); got != "9" {
+		t.Errorf("exit status %s, want 9", got)
+	}
+	logged := strings.Split(strings.TrimSpace(r.ok("logs", "steady")), "\n")
+	for i, line := range logged[:len(logged)-1] {
+		if want := fmt.Sprintf("line %d", i+1); line != want {
+			t.Fatalf("line %d of the log is %q", i+1, line)
+		}
+	}
+	if last := logged[len(logged)-1]; last != "bye" {
+		t.Errorf("the log ends with %q", last)
 	}
 }

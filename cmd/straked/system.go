@@ -100,7 +100,7 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 		return nil, err
 	}
 	sys.groups = engine.NewGroups(host, "/"+tag(s.ExecRoot))
-	if sys.keeper, err = newKeepers(s); err != nil {
+	if sys.keeper, err = newKeepers(s, log); err != nil {
 		return nil, err
 	}
 	sys.engine, err = engine.Open(ctx, engine.Config{
@@ -129,9 +129,12 @@ func (sys *system) close() error {
 }
 
 // keepers connects to the instance's keeper and starts one where none is.
-type keepers struct{ launch keeper.Launch }
+type keepers struct {
+	launch keeper.Launch
+	log    *slog.Logger
+}
 
-func newKeepers(s *settings) (*keepers, error) {
+func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find strake-runtime: %w", err)
@@ -142,7 +145,7 @@ func newKeepers(s *settings) (*keepers, error) {
 	}
 	// Of the environment only what a Go program and its time zone need: the keeper outlives whoever started it.
 	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	return &keepers{launch: keeper.Launch{
+	return &keepers{log: log, launch: keeper.Launch{
 		Command: []string{runtime, "keeper"}, Environ: environ, Socket: filepath.Join(s.ExecRoot, "keeper", "keeper.sock"),
 		StateDir: filepath.Join(s.ExecRoot, "keeper", "state"), LogFile: filepath.Join(s.ExecRoot, "keeper", "keeper.log"),
 	}}, nil
@@ -151,6 +154,10 @@ func newKeepers(s *settings) (*keepers, error) {
 func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
 	c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
 	if err == nil {
+		// The old program does all that it did; only what is new is missing.
+		if err := k.renew(ctx, c); err != nil {
+			k.log.Warn("the keeper goes on with its old program", "error", err)
+		}
 		return c, nil
 	}
 	if !errdefs.IsUnavailable(err) {
@@ -165,6 +172,28 @@ func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
 		go p.Wait()
 	}
 	return keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
+}
+
+// renew makes a keeper whose program is not the installed one become that in place: the engine has been upgraded.
+func (k *keepers) renew(ctx context.Context, c *keeper.Client) error {
+	program, err := os.Open(k.launch.Command[0])
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	installed, err := program.Stat()
+	if err != nil {
+		return err
+	}
+	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", c.Pid()))
+	if err != nil || os.SameFile(installed, running) {
+		return err
+	}
+	if err := c.Upgrade(ctx, program); err != nil {
+		return err
+	}
+	k.log.Info("the keeper has been upgraded", "pid", c.Pid(), "program", program.Name())
+	return nil
 }
 
 // teardown ends the engine if it runs and all containers, and takes back what the instance made in the kernel. Images, volumes and the containers' records stay.
