@@ -85,7 +85,7 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err != nil {
 		return nil, err
 	}
-	if err := loadBase(ctx, sys.images, log); err != nil {
+	if err := loadBase(ctx, s.DataRoot, sys.images, log); err != nil {
 		return nil, err
 	}
 	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log, DefaultIPv6: s.IPv6, DefaultSubnets: s.defaultSubnets(), Fault: steps("network")}
@@ -244,12 +244,10 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 // shutdownPatience is how long requests under way may take when straked is told to end.
 const shutdownPatience = 3 * time.Second
 
-// loadBase puts the image that is built in into a store that lacks it. A program that was built without says so once.
-func loadBase(ctx context.Context, images *image.Store, log *slog.Logger) error {
-	if _, err := images.Resolve(ctx, base.Ref); err == nil {
-		return nil
-	}
-	raw, err := base.Archive(runtime.GOARCH)
+// loadBase puts the image that is built in into a store that lacks it, or has the one of an earlier version of this program. An image
+// that somebody else gave the name stays. A program that was built without says so once.
+func loadBase(ctx context.Context, dataRoot string, images *image.Store, log *slog.Logger) error {
+	mark, err := base.Mark(runtime.GOARCH)
 	if errdefs.IsNotFound(err) {
 		log.Warn("no built-in image", "reason", err)
 		return nil
@@ -257,8 +255,35 @@ func loadBase(ctx context.Context, images *image.Store, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	if _, err := images.Load(ctx, bytes.NewReader(raw), image.LoadOptions{}); err != nil {
+	// Which archive was loaded, and what image came of it.
+	record := filepath.Join(dataRoot, "base")
+	have, err := images.Resolve(ctx, base.Ref)
+	switch {
+	case errdefs.IsNotFound(err):
+	case err != nil:
+		return err
+	default:
+		was, err := os.ReadFile(record)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if loaded, id, _ := strings.Cut(string(was), " "); loaded == mark || id != have.ID.String() {
+			return nil
+		}
+	}
+	raw, err := base.Archive(runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	made, err := images.Load(ctx, bytes.NewReader(raw), image.LoadOptions{})
+	if err != nil {
 		return fmt.Errorf("load the built-in image %s: %w", base.Ref, err)
 	}
-	return nil
+	if len(made) != 1 {
+		return fmt.Errorf("the built-in archive has %d images: %w", len(made), errdefs.ErrInternal)
+	}
+	if err := os.WriteFile(record+".new", []byte(mark+" "+made[0].ID.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(record+".new", record)
 }

@@ -8,8 +8,10 @@ package base
 
 import (
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/containerd/errdefs"
@@ -25,9 +27,35 @@ var files embed.FS
 func Archive(arch string) ([]byte, error) {
 	raw, err := files.ReadFile("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("image %s for %s is not built in; build with \"make build\": %w", Ref, arch, errdefs.ErrNotFound)
+		return nil, missing(arch)
 	}
 	return raw, err
+}
+
+// Mark tells the archive for an architecture from those of other versions: the checksum and the length that it ends with (RFC 1952). Errors as
+// for Archive.
+func Mark(arch string) (string, error) {
+	f, err := files.Open("embed/" + File(arch))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", missing(arch)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	// What package embed opens can be read anywhere; reading the whole would copy megabytes.
+	end := make([]byte, 8)
+	if _, err := f.(io.Seeker).Seek(-int64(len(end)), io.SeekEnd); err != nil {
+		return "", err
+	}
+	if _, err := io.ReadFull(f, end); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(end), nil
+}
+
+func missing(arch string) error {
+	return fmt.Errorf("image %s for %s is not built in; build with \"make build\": %w", Ref, arch, errdefs.ErrNotFound)
 }
 
 // File is the name of an architecture's archive.
