@@ -25,6 +25,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/cmd/internal/sysmon"
 	"strake/container"
 )
 
@@ -76,6 +77,7 @@ func run(ctx context.Context, args []string, out, errw io.Writer) int {
 	if len(args) > 1 && args[1] == "keeper" {
 		return keeperMain(args[2:])
 	}
+	sysmon.Relax()
 	a := &app{out: out, err: errw}
 	code, err := a.dispatch(ctx, args)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"strake/cli"
 	"strake/cli/command"
+	"strake/cmd/internal/sysmon"
 )
 
 // version and commit are set by the build.
@@ -22,6 +23,7 @@ var (
 )
 
 func main() {
+	sysmon.Relax()
 	dir, _ := os.Getwd() // only relative names need it, and they will say that they were not found
 	own, _ := os.Executable()
 	os.Exit(cli.Main(context.Background(), os.Args, command.Env{
