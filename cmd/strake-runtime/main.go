@@ -74,10 +74,10 @@ func commands() map[string]command {
 }
 
 func run(ctx context.Context, args []string, out, errw io.Writer) int {
+	sysmon.Relax()
 	if len(args) > 1 && args[1] == "keeper" {
 		return keeperMain(args[2:])
 	}
-	sysmon.Relax()
 	a := &app{out: out, err: errw}
 	code, err := a.dispatch(ctx, args)
 	if err != nil {

@@ -21,12 +21,15 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
+
+	"strake/cmd/internal/sysmon"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
+	sysmon.Relax()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

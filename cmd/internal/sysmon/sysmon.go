@@ -1,10 +1,11 @@
-// Package sysmon keeps the Go runtime's monitor out of the way of programs that live a few milliseconds.
+// Package sysmon keeps the Go runtime's monitor out of the way of programs that work in spells of a few milliseconds.
 //
 // The monitor is a thread that looks after the scheduler every 20 µs as long as it finds something to do, and for its first 50 rounds in any case
 // (runtime/proc.go, sysmon). It is woken beside the thread that works, on the same processor: of a `run` of 10 ms that takes a hundred context
-// switches. With more timer slack (prctl(2), PR_SET_TIMERSLACK) the kernel lets it sleep until a timer fires anyway.
+// switches. With more timer slack (prctl(2), PR_SET_TIMERSLACK) the kernel lets it sleep until a timer fires anyway. What the monitor does
+// then comes later: handing on the turn of a goroutine that a system call blocks, and ending that of one that computes.
 //
-// Not for: long-lived programs with many goroutines; there the monitor's haste pays.
+// Not for: programs with long computations beside others that wait.
 package sysmon
 
 import "golang.org/x/sys/unix"
