@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -235,15 +234,15 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	if err != nil {
 		return err
 	}
-	dir, tasks, release, err := r.cgroup.Entry()
+	entry, release, err := r.cgroup.Entry()
 	if err != nil {
 		return err
 	}
 	defer release()
 	p, err := plan.Exec(cfg, proc, plan.ExecOptions{
 		Options: plan.Options{
-			Host:  plan.Host{LastCap: e.host.fixed.LastCap, Cgroup2: dir >= 0 && len(tasks) == 0, AppArmor: e.host.fixed.AppArmor},
-			Stdio: plan.Pipes, Tasks: len(tasks),
+			Host:  plan.Host{LastCap: e.host.fixed.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0, AppArmor: e.host.fixed.AppArmor},
+			Stdio: plan.Pipes, TaskPaths: entry.Tasks,
 		},
 		Flags: namespaceFlags(&spec),
 	})
@@ -256,11 +255,11 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 		return err
 	}
 	inputs.Add(plan.InputInit, r.proc.PidFD)
-	for i, fd := range tasks {
-		inputs.Add(plan.InputTasks+strconv.Itoa(i), fd)
+	if len(entry.Tasks) > 0 {
+		inputs.Add(plan.InputCgroups, entry.Root)
 	}
 	req := &keeper.StartRequest{
-		ID: x.id, Kind: keeper.KindExec, Note: c.id, Image: p.Encode(), Inputs: inputs.Names(), CgroupFD: dir,
+		ID: x.id, Kind: keeper.KindExec, Note: c.id, Image: p.Encode(), Inputs: inputs.Names(), CgroupFD: entry.Born,
 		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.spec.Stdin},
 	}
 	if x.spec.TTY {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"strake/container/cgroup"
 	"strake/container/plan"
@@ -20,12 +21,20 @@ import (
 // NewGroups makes the host's control groups the engine's Groups. parent is the group of this instance, below which containers have theirs:
 // "/strake", or another name for each engine on a machine.
 func NewGroups(h *cgroup.Host, parent string) Groups {
-	return &hostGroups{host: h, parent: parent}
+	return &hostGroups{host: h, parent: parent, root: sync.OnceValues(func() (int, error) {
+		fd, err := unix.Open(h.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("open %q: %w", h.Root(), err)
+		}
+		return fd, nil
+	})}
 }
 
 type hostGroups struct {
 	host   *cgroup.Host
 	parent string
+	// root is the directory that hierarchies are mounted in. It stays open: every start passes it on.
+	root func() (int, error)
 }
 
 // Enforced implements Groups.
@@ -54,20 +63,24 @@ func (h *hostGroups) Create(ctx context.Context, parent, name string, res *specs
 	if !path.IsAbs(parent) || path.Clean(parent) != parent {
 		return nil, message.New(errdefs.ErrInvalidArgument, "cgroup-parent %q: want an absolute, clean path as /group", parent)
 	}
-	g, err := h.host.Create(path.Join(parent, name), res, cgroup.CreateOptions{})
+	// Not Create, which opens every directory of the group for the caller.
+	g, err := h.host.Begin(path.Join(parent, name), res, cgroup.CreateOptions{})
 	if err != nil {
 		return nil, err
 	}
-	return &hostGroup{host: h.host, path: g.Path(), made: g}, nil
+	defer g.Close()
+	if err := g.Finish(); err != nil {
+		return nil, errors.Join(err, g.Remove(context.WithoutCancel(ctx)))
+	}
+	return h.At(g.Path())
 }
 
-// Open implements Groups.
-func (h *hostGroups) Open(p string) (Cgroup, error) {
-	g, err := h.host.Open(p)
-	if err != nil {
+// At implements Groups.
+func (h *hostGroups) At(p string) (Cgroup, error) {
+	if _, err := h.host.At(p); err != nil {
 		return nil, err
 	}
-	return &hostGroup{host: h.host, path: p}, g.Close()
+	return &hostGroup{of: h, path: p}, nil
 }
 
 // Sweep implements Groups.
@@ -112,15 +125,12 @@ func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) err
 
 // hostGroup names a group and opens it for each operation, so that an idle container holds nothing open.
 type hostGroup struct {
-	host *cgroup.Host
+	of   *hostGroups
 	path string
-
-	mu   sync.Mutex
-	made *cgroup.Group // guarded by mu; what Create returned, until the first Entry has been released
 }
 
 func (g *hostGroup) with(f func(*cgroup.Group) error) error {
-	at, err := g.host.At(g.path)
+	at, err := g.of.host.At(g.path)
 	if err != nil {
 		return err
 	}
@@ -130,25 +140,25 @@ func (g *hostGroup) with(f func(*cgroup.Group) error) error {
 func (g *hostGroup) Path() string { return g.path }
 
 // Entry implements Cgroup.
-func (g *hostGroup) Entry() (dirFD int, tasks []int, release func(), err error) {
-	g.mu.Lock()
-	open := g.made
-	g.made = nil
-	g.mu.Unlock()
-	if open == nil {
-		if open, err = g.host.Open(g.path); err != nil {
-			return -1, nil, nil, err
+func (g *hostGroup) Entry() (entry CgroupEntry, release func(), err error) {
+	entry.Born, release = -1, func() {}
+	if entry.Tasks = g.of.host.TaskPaths(g.path); len(entry.Tasks) > 0 {
+		if entry.Root, err = g.of.root(); err != nil {
+			return entry, nil, err
 		}
 	}
-	join := open.Join()
-	dirFD = -1
-	if join.CloneInto != nil {
-		dirFD = int(join.CloneInto.Fd())
+	at, err := g.of.host.At(g.path)
+	if err != nil {
+		return entry, nil, err
 	}
-	for _, f := range join.Tasks {
-		tasks = append(tasks, int(f.Fd()))
+	dir, err := at.Birthplace()
+	if err != nil {
+		return entry, nil, err
 	}
-	return dirFD, tasks, func() { open.Close() }, nil
+	if dir != nil {
+		entry.Born, release = int(dir.Fd()), func() { dir.Close() }
+	}
+	return entry, release, nil
 }
 
 // Hierarchies implements Cgroup.
@@ -156,7 +166,7 @@ func (g *hostGroup) Hierarchies() []plan.Hierarchy {
 	var out []plan.Hierarchy
 	g.with(func(open *cgroup.Group) error {
 		paths := open.Paths()
-		for _, h := range g.host.Hierarchies() {
+		for _, h := range g.of.host.Hierarchies() {
 			out = append(out, plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: paths[h.Name]})
 		}
 		return nil
@@ -195,13 +205,6 @@ func (g *hostGroup) OOMKills() (n uint64, err error) {
 
 // Remove implements Cgroup.
 func (g *hostGroup) Remove(ctx context.Context) error {
-	g.mu.Lock()
-	made := g.made
-	g.made = nil
-	g.mu.Unlock()
-	if made != nil {
-		return errors.Join(made.Remove(ctx), made.Close())
-	}
 	return g.with(func(open *cgroup.Group) error { return open.Remove(ctx) })
 }
 

@@ -185,12 +185,12 @@ func (noGroups) Enforced(*specs.LinuxResources) []string { return nil }
 func (noGroups) Create(context.Context, string, string, *specs.LinuxResources) (Cgroup, error) {
 	return noGroup{}, nil
 }
-func (noGroups) Open(string) (Cgroup, error)                         { return noGroup{}, nil }
+func (noGroups) At(string) (Cgroup, error)                           { return noGroup{}, nil }
 func (noGroups) Sweep(context.Context, func(name string) bool) error { return nil }
 
 type noGroup struct{ missingGroup }
 
-func (noGroup) Entry() (int, []int, func(), error) { return -1, nil, func() {}, nil }
+func (noGroup) Entry() (CgroupEntry, func(), error) { return CgroupEntry{Born: -1}, func() {}, nil }
 
 type noNetwork struct{}
 

@@ -257,7 +257,7 @@ func (g missingGroup) Pids() ([]int, error)          { return nil, g.err }
 func (g missingGroup) Stats() (Stats, error)         { return Stats{}, g.err }
 func (g missingGroup) OOMKills() (uint64, error)     { return 0, g.err }
 func (g missingGroup) Remove(context.Context) error  { return nil }
-func (g missingGroup) Entry() (int, []int, func(), error) {
-	return -1, nil, nil, g.err
+func (g missingGroup) Entry() (CgroupEntry, func(), error) {
+	return CgroupEntry{}, nil, g.err
 }
 func (g missingGroup) Update(context.Context, *specs.LinuxResources) error { return g.err }

@@ -153,7 +153,7 @@ func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper
 		return nil
 	}
 	r := &run{proc: p, sandbox: sb, ended: make(chan struct{}), drained: make(chan struct{})}
-	g, err := e.cfg.Groups.Open(sb.Cgroup)
+	g, err := e.cfg.Groups.At(sb.Cgroup)
 	if err != nil {
 		if p.Exit == nil || !errdefs.IsNotFound(err) {
 			e.warn("open the control group of a running container", err, "container", c.id)

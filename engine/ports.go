@@ -29,19 +29,27 @@ type Groups interface {
 	Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error)
 	// Enforced takes out of the limits what this host can never enforce, and dockerd drops with a warning: what only version 1 has.
 	Enforced(res *specs.LinuxResources) (warnings []string)
-	// Open finds a group by what Cgroup.Path returned.
-	Open(path string) (Cgroup, error)
+	// At names a group by what Cgroup.Path returned, whether it exists or not.
+	At(path string) (Cgroup, error)
 	// Sweep removes the engine's groups for which keep says false, with the processes in them; without keep all of them and the one above.
 	Sweep(ctx context.Context, keep func(name string) bool) error
 }
 
+// CgroupEntry is how a process gets into a group.
+type CgroupEntry struct {
+	// Born is a cgroup2 directory to be born in, or -1.
+	Born int
+	// Tasks are version 1 files that the process writes itself to, below the directory Root (plan.Options.TaskPaths).
+	Tasks []string
+	Root  int
+}
+
 // Cgroup is the control group of one container. Its methods may be called concurrently.
 type Cgroup interface {
-	// Path names the group for Open and for specs.Linux.CgroupsPath.
+	// Path names the group for At and for specs.Linux.CgroupsPath.
 	Path() string
-	// Entry returns the descriptors that a process enters the group by: a cgroup2 directory to be born in, or -1, and the version 1 files to
-	// write itself to. release closes them.
-	Entry() (dirFD int, tasks []int, release func(), err error)
+	// Entry opens what a process enters the group by; release closes it.
+	Entry() (entry CgroupEntry, release func(), err error)
 	// Hierarchies describes the group for the container's own /sys/fs/cgroup.
 	Hierarchies() []plan.Hierarchy
 	Update(ctx context.Context, res *specs.LinuxResources) error

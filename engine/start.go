@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -406,16 +405,16 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	if l.cfg, err = e.host.ociSpec(&l.in); err != nil {
 		return nil, err
 	}
-	dir, tasks, release, err := l.group.Entry()
+	entry, release, err := l.group.Entry()
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	opt := plan.Options{
 		Host: plan.Host{
-			LastCap: l.in.Host.LastCap, Cgroup2: dir >= 0 && len(tasks) == 0, Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
+			LastCap: l.in.Host.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0, Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
 		},
-		Stdio: plan.Pipes, Tasks: len(tasks), Reaper: c.spec.Init,
+		Stdio: plan.Pipes, TaskPaths: entry.Tasks, Grouped: true, Reaper: c.spec.Init,
 	}
 	if l.fs != nil {
 		opt.Overlay = &plan.Overlay{Lower: l.fs.Lower, Upper: l.fs.Upper, Work: l.fs.Work, Target: filepath.Join(e.cfg.Run, "rootfs")}
@@ -428,11 +427,11 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	if err := l.inputs.Open(nil, l.plan); err != nil {
 		return nil, err
 	}
-	for i, fd := range tasks {
-		l.inputs.Add(plan.InputTasks+strconv.Itoa(i), fd)
+	if len(entry.Tasks) > 0 {
+		l.inputs.Add(plan.InputCgroups, entry.Root)
 	}
 	req := &keeper.StartRequest{
-		ID: c.id, Kind: keeper.KindInit, Image: l.plan.Encode(), Inputs: l.inputs.Names(), CgroupFD: dir, TimeOffsets: l.plan.TimeOffsets,
+		ID: c.id, Kind: keeper.KindInit, Image: l.plan.Encode(), Inputs: l.inputs.Names(), CgroupFD: entry.Born, TimeOffsets: l.plan.TimeOffsets,
 		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: c.spec.OpenStdin},
 		Log:   keeper.LogConfig{Driver: keeper.LogJSONFile, Path: c.logPath(), MaxBytes: c.spec.Log.MaxBytes, MaxFiles: c.spec.Log.MaxFiles},
 	}
@@ -509,7 +508,7 @@ func (e *Engine) releaseSandbox(ctx context.Context, c *container, sb *sandbox) 
 	}
 	errs := []error{e.fault("release: cgroup")}
 	if sb.Cgroup != "" {
-		g, err := e.cfg.Groups.Open(sb.Cgroup)
+		g, err := e.cfg.Groups.At(sb.Cgroup)
 		if err == nil {
 			err = g.Remove(ctx)
 		}

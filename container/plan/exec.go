@@ -38,11 +38,8 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	// the program and no descriptor but its own streams (CVE-2016-9962).
 	p.Field("isolate")
 	p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0), program.Num(0), program.Num(0))
+	p.opt.Grouped = true
 	p.cgroups()
-	if len(opt.TaskPaths) > 0 {
-		p.Field("linux.cgroupsPath")
-		p.openCgroups() // they exist
-	}
 	p.oomScore()
 	p.enterInit(opt.Flags)
 	p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(), program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()

@@ -120,7 +120,7 @@ func (p *planner) enter() {
 		p.Field("linux.namespaces")
 		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP))
 	}
-	if len(p.opt.TaskPaths) == 0 {
+	if len(p.opt.TaskPaths) == 0 || p.grouped {
 		p.cgroupNamespace()
 	}
 	p.Field("process")
@@ -147,6 +147,11 @@ func (p *planner) becomeRoot() {
 // cgroups enters the version 1 groups. A process that moves itself through "tasks" does not wait for the lock
 // that moving another one takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start); version 2 needs nothing: the child is born there.
 func (p *planner) cgroups() {
+	if p.opt.Grouped && len(p.opt.TaskPaths) > 0 {
+		p.grouped = true
+		p.Field("linux.cgroupsPath")
+		p.openCgroups()
+	}
 	if p.opt.Tasks == 0 {
 		return
 	}

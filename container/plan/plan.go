@@ -100,6 +100,8 @@ type Options struct {
 	// when the child is continued for the first time: so the spawner makes the groups while the child mounts. Such a container is in
 	// the spawner's own user namespace.
 	TaskPaths []string
+	// Grouped says that the files of TaskPaths exist from the start: the child enters them before anything else, and is not continued.
+	Grouped bool
 	// Hold makes the process wait on InputStart before it executes, for create and start as separate commands.
 	Hold bool
 	// Hooks makes the process stop at program.StageHooks until it is continued.

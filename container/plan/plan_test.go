@@ -53,6 +53,9 @@ var cases = []struct {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
 	}},
+	{name: "cgroup1-grouped", opt: Options{TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Grouped: true, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}},
 	{name: "cgroup1-late", opt: Options{TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Host: Host{LastCap: 40, Hierarchies: []Hierarchy{
 		{Dir: "memory", Options: []string{"memory"}, Path: "/sys/fs/cgroup/memory/c"},
 	}}}, edit: func(s *specs.Spec) {
