@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -226,7 +227,7 @@ func (b *birth) explain() error {
 	b.host = host
 	b.c = &Container{rt: b.rt, spec: b.spec, rec: record{ID: b.opt.ID}}
 	tasks := host.Tasks()
-	if b.host.Version() == 1 && !b.foreign() {
+	if b.host.Version() == 1 && !b.foreign() && !b.showsGroups() {
 		tasks, b.late = 0, b.host.TaskPaths(b.c.cgroupsPath())
 	}
 	if err := b.compile(tasks, b.hierarchies()); err != nil {
@@ -273,7 +274,7 @@ func (b *birth) run(ctx context.Context) error {
 	if b.m, err = spawn.New(); err != nil {
 		return err
 	}
-	if b.host.Version() == 1 && !b.foreign() {
+	if b.host.Version() == 1 && !b.foreign() && !b.showsGroups() {
 		b.late = b.host.TaskPaths(b.c.cgroupsPath())
 	}
 	if err := b.makeGroup(); err != nil {
@@ -346,6 +347,19 @@ func (b *birth) makeGroup() (err error) {
 		b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
 	}
 	return err
+}
+
+// showsGroups says whether a mount is of the groups themselves, as without a cgroup namespace it is: they have to exist before it is opened.
+func (b *birth) showsGroups() bool {
+	if b.spec.Linux == nil {
+		return false
+	}
+	for _, ns := range b.spec.Linux.Namespaces {
+		if ns.Type == specs.CgroupNamespace && ns.Path == "" {
+			return false
+		}
+	}
+	return slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
 }
 
 // foreign says whether the child acts in another user namespace or becomes a process other than the one that is cloned.

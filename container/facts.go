@@ -2,6 +2,7 @@ package container
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -60,7 +61,15 @@ func resources(spec *specs.Spec) *specs.LinuxResources {
 	if spec.Linux == nil {
 		return nil
 	}
-	return spec.Linux.Resources
+	res := spec.Linux.Resources
+	if res == nil || len(res.Devices) == 0 {
+		return res
+	}
+	// Rules commonly begin with a denial of everything; the devices that every container has (runtime-spec config-linux.md, "Default Devices")
+	// are allowed after all.
+	out := *res
+	out.Devices = append(slices.Clone(res.Devices), cgroup.DefaultDevices()...)
+	return &out
 }
 
 // cgroupsPath is the container's group: what the configuration says, or a group with the container's name, below the

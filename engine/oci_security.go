@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/container/capability"
+	"strake/container/cgroup"
 	"strake/engine/message"
 )
 
@@ -120,14 +121,7 @@ func device(allow bool, typ string, major, minor int64, access string) specs.Lin
 
 // defaultDevices may be used by every container (runc's list).
 func defaultDevices() []specs.LinuxDeviceCgroup {
-	return []specs.LinuxDeviceCgroup{
-		device(false, "a", -1, -1, "rwm"),
-		device(true, "c", -1, -1, "m"), device(true, "b", -1, -1, "m"),
-		device(true, "c", 1, 3, "rwm"), device(true, "c", 1, 5, "rwm"), device(true, "c", 1, 7, "rwm"), // null, zero, full
-		device(true, "c", 1, 8, "rwm"), device(true, "c", 1, 9, "rwm"), // random, urandom
-		device(true, "c", 5, 0, "rwm"), device(true, "c", 5, 1, "rwm"), device(true, "c", 5, 2, "rwm"), // tty, console, ptmx
-		device(true, "c", 136, -1, "rwm"), // pts
-	}
+	return append([]specs.LinuxDeviceCgroup{device(false, "a", -1, -1, "rwm")}, cgroup.DefaultDevices()...)
 }
 
 // devices fills in device nodes and the rules about them. The host's nodes were looked at before: in.Host.Devices holds

@@ -56,7 +56,7 @@ func (a *app) events(ctx context.Context, fs *flag.FlagSet, args []string) (int,
 			}
 		}
 		ooms = n
-		if err := enc.Encode(event{Type: "stats", ID: id, Data: s}); err != nil || *once {
+		if err := enc.Encode(event{Type: "stats", ID: id, Data: statsOf(s)}); err != nil || *once {
 			return 0, err
 		}
 		select {

@@ -10,6 +10,31 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// DefaultDevices are rules for the devices that every container has (runtime-spec config-linux.md, "Default Devices"), and for making nodes,
+// which gives no access.
+func DefaultDevices() (rules []specs.LinuxDeviceCgroup) {
+	allow := func(kind string, major, minor int64, access string) {
+		rule := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+		if major != anyNumber {
+			rule.Major = &major
+		}
+		if minor != anyNumber {
+			rule.Minor = &minor
+		}
+		rules = append(rules, rule)
+	}
+	allow("c", anyNumber, anyNumber, "m")
+	allow("b", anyNumber, anyNumber, "m")
+	for _, minor := range []int64{3, 5, 7, 8, 9} { // null, zero, full, random, urandom
+		allow("c", 1, minor, "rwm")
+	}
+	for _, minor := range []int64{0, 1, 2} { // tty, console, ptmx
+		allow("c", 5, minor, "rwm")
+	}
+	allow("c", 136, anyNumber, "rwm") // pts
+	return rules
+}
+
 // Accesses to a device, as struct bpf_cgroup_dev_ctx has them (linux/bpf.h).
 const (
 	accessMknod = 1 << iota

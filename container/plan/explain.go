@@ -91,8 +91,9 @@ func hint(e *StepError) string {
 		return "the target must be an ordinary directory, but a symbolic link is in its place"
 	case e.Errno == unix.EXDEV:
 		return "the path leaves the filesystem that it has to be on"
-	case e.Errno == unix.ENODEV && (e.Call == "fsopen" || e.Call == "mount"):
-		return "the kernel does not know this filesystem type"
+	case e.Errno == unix.ENODEV && e.Call == "fsopen":
+		parts := strings.SplitN(e.Op, `"`, 3) // $1 = fsopen("tmpfs", 1)
+		return fmt.Sprintf("the kernel does not know the filesystem type %q", parts[min(1, len(parts)-1)])
 	case e.Errno == unix.ENOENT && strings.HasPrefix(e.Field, "linux.sysctl"):
 		return "the kernel does not know this parameter"
 	case e.Errno == unix.ENOMEM && e.Call == "execve":

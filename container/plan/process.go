@@ -75,7 +75,7 @@ func (p *planner) process(proc *specs.Process) {
 		p.reaper()
 		p.openSignals()
 	}
-	p.Field("process.args")
+	p.Fieldf("process.args (%s)", proc.Args[0])
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
@@ -352,6 +352,12 @@ func (p *planner) lookup(proc *specs.Process) program.Cell {
 		p.Set(exe, p.Str(name).Ptr(), program.Move, program.Num(0))
 		if p.opt.Hold {
 			p.Call(unix.SYS_FACCESSAT, program.Num(atFDCWD), exe.Value(), program.Num(unix.X_OK))
+			// Directories may be searched, but not executed.
+			p.Call(unix.SYS_STATX, program.Num(atFDCWD), exe.Value(), program.Num(0), program.Num(unix.STATX_TYPE), p.statx.Ptr())
+			file := p.Label()
+			p.ifType(program.NotEqual, unix.S_IFDIR, file)
+			p.Fail(program.Num(uint64(unix.EACCES)))
+			p.Place(file)
 		}
 		return exe
 	}

@@ -1,0 +1,8 @@
+package test
+
+import "golang.org/x/sys/unix"
+
+// pathArguments are those of a system call that may be paths: the first two.
+func pathArguments(regs *unix.PtraceRegs) []uintptr {
+	return []uintptr{uintptr(regs.Regs[0]), uintptr(regs.Regs[1])}
+}
