@@ -60,6 +60,9 @@ type Spec struct {
 	ReadonlyPaths   *[]string `json:"readonlyPaths,omitempty"` // nil: default
 	SystemPathsOpen bool      `json:"systemPathsOpen,omitempty"`
 
+	// Umask is that of the container's processes; nil is 022.
+	Umask *uint32 `json:"umask,omitempty"`
+
 	// Namespaces: "" is the default (private), else "host", "none" (ipc), "private", "shareable" (ipc), or "container:NAME".
 	PIDMode    string `json:"pidMode,omitempty"`
 	IPCMode    string `json:"ipcMode,omitempty"`

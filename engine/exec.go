@@ -329,7 +329,7 @@ func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, re
 	if err != nil {
 		return nil, nil, err
 	}
-	umask := uint32(0o022)
+	umask := umaskOf(s)
 	proc := &specs.Process{
 		Terminal: x.spec.TTY, Args: x.spec.Args, Env: withHome(mergeEnv(env, x.spec.Env), id.Home), Cwd: cwd, NoNewPrivileges: s.NoNewPrivileges,
 		Rlimits: mergeRlimits(s.Rlimits, e.host.fixed.Rlimits), Capabilities: processCaps(caps, id.UID),

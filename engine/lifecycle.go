@@ -598,7 +598,9 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 		return nil, err
 	}
 	if r != nil {
-		if err := r.cgroup.Update(ctx, &res); err != nil {
+		applied := res
+		applied.BlockIO = lift(old.Resources.BlockIO, res.BlockIO)
+		if err := r.cgroup.Update(ctx, &applied); err != nil {
 			return nil, message.New(errdefs.ErrInvalidArgument, "Cannot update container %s: %w", c.id, err)
 		}
 	}
@@ -655,7 +657,7 @@ func mergeResources(a, b specs.LinuxResources) specs.LinuxResources {
 		out.Pids = b.Pids
 	}
 	if b.BlockIO != nil {
-		out.BlockIO = b.BlockIO
+		out.BlockIO = mergeBlockIO(a.BlockIO, b.BlockIO)
 	}
 	if len(b.Unified) > 0 {
 		out.Unified = map[string]string{}

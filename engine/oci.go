@@ -162,7 +162,7 @@ func ociSpec(in *ociInput) (*specs.Spec, error) {
 	if err := checkRlimits(s.Rlimits); err != nil {
 		return nil, err
 	}
-	umask := uint32(0o022)
+	umask := umaskOf(s)
 	cfg := &specs.Spec{
 		Version: specs.Version,
 		Process: &specs.Process{
@@ -426,4 +426,12 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// umaskOf is the file mode creation mask of a container's processes.
+func umaskOf(s *Spec) uint32 {
+	if s.Umask != nil {
+		return *s.Umask
+	}
+	return 0o022
 }

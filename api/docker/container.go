@@ -124,6 +124,9 @@ func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 	if err := decode(r, &req); err != nil {
 		return err
 	}
+	if r.version < 55 { // which never read them
+		req.BlkioWeightDevice, req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps, req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
+	}
 	var spec engine.Spec
 	if err := resourcesOf(&spec, &req.Resources); err != nil {
 		return err

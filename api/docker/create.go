@@ -47,10 +47,14 @@ func frontOf(info *engine.Info) (front, error) {
 }
 
 func (s *server) createContainer(w http.ResponseWriter, r *request) error {
-	var req container.CreateRequest
-	if err := decode(r, &req); err != nil {
+	var full struct {
+		container.CreateRequest
+		MacAddress network.HardwareAddr // until 1.51, for the network that the container is in first
+	}
+	if err := decode(r, &full); err != nil {
 		return err
 	}
+	req := full.CreateRequest
 	if req.Config == nil {
 		return invalid("config cannot be empty in order to create a container")
 	}
@@ -61,6 +65,22 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	normalize(&req)
+	if mode := string(req.HostConfig.NetworkMode); len(full.MacAddress) > 0 && r.version < 52 && mode != "none" && mode != "host" && !strings.HasPrefix(mode, "container:") {
+		if req.NetworkingConfig == nil {
+			req.NetworkingConfig = &network.NetworkingConfig{}
+		}
+		if req.NetworkingConfig.EndpointsConfig == nil {
+			req.NetworkingConfig.EndpointsConfig = map[string]*network.EndpointSettings{}
+		}
+		at := req.NetworkingConfig.EndpointsConfig[mode]
+		if at == nil {
+			at = &network.EndpointSettings{}
+			req.NetworkingConfig.EndpointsConfig[mode] = at
+		}
+		if len(at.MacAddress) == 0 {
+			at.MacAddress = full.MacAddress
+		}
+	}
 	spec, err := specOf(&req)
 	if err != nil {
 		return err
@@ -78,6 +98,17 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.version >= 52 {
+		var bare []string
+		for p, bindings := range req.HostConfig.PortBindings {
+			if len(bindings) == 0 {
+				bare = append(bare, p.String())
+			}
+		}
+		if slices.Sort(bare); len(bare) > 0 {
+			warnings = append(warnings, "Following container port(s) have an empty list of port-bindings: "+strings.Join(bare, ", ")+". A future API version will drop them.")
+		}
 	}
 	if warnings == nil {
 		warnings = []string{}
@@ -151,8 +182,8 @@ func specOf(req *container.CreateRequest) (engine.Spec, error) {
 		PIDMode: string(h.PidMode), IPCMode: string(h.IpcMode), UTSMode: string(h.UTSMode), CgroupMode: string(h.CgroupnsMode), UsernsMode: string(h.UsernsMode),
 		CgroupParent: h.CgroupParent, DeviceRules: h.DeviceCgroupRules, Sysctls: h.Sysctls, ShmSizeBytes: h.ShmSize, Tmpfs: h.Tmpfs,
 		Network: string(h.NetworkMode), PublishAll: h.PublishAllPorts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
-		AutoRemove: h.AutoRemove,
-		Restart:    engine.RestartPolicy{Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount},
+		AutoRemove: h.AutoRemove, Umask: h.Umask,
+		Restart: engine.RestartPolicy{Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount},
 	}
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return s, invalid("%v", err)
@@ -218,8 +249,8 @@ func unsupported(h *container.HostConfig) error {
 		return invalid("invalid isolation %q on linux", h.Isolation)
 	case h.Cgroup != "":
 		return notImplemented("HostConfig.Cgroup")
-	case h.Umask != nil:
-		return notImplemented("HostConfig.Umask")
+	case h.Umask != nil && *h.Umask > 0o777:
+		return invalid("HostConfig.Umask %#o: want 0 to 0777", *h.Umask)
 	}
 	return nil
 }
@@ -375,6 +406,9 @@ func blockIOOf(s *engine.Spec, r *container.Resources) error {
 		}
 		io.Weight, used = &r.BlkioWeight, true
 	}
+	if r.BlkioWeightDevice != nil { // an empty list is not the same as none: an update clears with it
+		io.WeightDevice, used = []specs.LinuxWeightDevice{}, true
+	}
 	for _, d := range r.BlkioWeightDevice {
 		major, minor, err := deviceNumber(d.Path)
 		if err != nil {
@@ -391,6 +425,9 @@ func blockIOOf(s *engine.Spec, r *container.Resources) error {
 		{r.BlkioDeviceReadBps, &io.ThrottleReadBpsDevice}, {r.BlkioDeviceWriteBps, &io.ThrottleWriteBpsDevice},
 		{r.BlkioDeviceReadIOps, &io.ThrottleReadIOPSDevice}, {r.BlkioDeviceWriteIOps, &io.ThrottleWriteIOPSDevice},
 	} {
+		if t.from != nil {
+			*t.to, used = []specs.LinuxThrottleDevice{}, true
+		}
 		for _, d := range t.from {
 			major, minor, err := deviceNumber(d.Path)
 			if err != nil {

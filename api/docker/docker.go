@@ -31,7 +31,7 @@ import (
 // pays no attention to negotiation.
 const (
 	MinVersion = "1.21"
-	MaxVersion = "1.51"
+	MaxVersion = "1.56"
 )
 
 // Backend is what the API is served from. Engine and Images are required.

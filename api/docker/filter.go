@@ -87,18 +87,21 @@ func (f filters) match(key string, got ...string) bool {
 }
 
 // labels applies label and label!, "key" or "key=value": all of them must hold.
-func (f filters) labels(have map[string]string) bool {
+func (f filters) labels(have map[string]string) bool { return f.pairs("label", have) }
+
+// pairs lets through what has all of the pairs, given as "key" or "key=value", and none of those under key with an exclamation mark.
+func (f filters) pairs(key string, have map[string]string) bool {
 	holds := func(l string) bool {
 		key, value, ok := strings.Cut(l, "=")
 		got, there := have[key]
 		return there && (!ok || got == value)
 	}
-	for _, l := range f["label"] {
+	for _, l := range f[key] {
 		if !holds(l) {
 			return false
 		}
 	}
-	for _, l := range f["label!"] {
+	for _, l := range f[key+"!"] {
 		if holds(l) {
 			return false
 		}

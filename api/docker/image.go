@@ -94,7 +94,7 @@ func (s *server) inspectImage(w http.ResponseWriter, r *request, name string) er
 		"WorkingDir": d.Config.WorkingDir, "Healthcheck": d.Config.Healthcheck,
 	}
 	for key, value := range config {
-		if raw, err := json.Marshal(value); err == nil && (string(raw) == "null" || string(raw) == `""`) && r.version >= 50 {
+		if raw, err := json.Marshal(value); err == nil && r.version >= 50 && isEmpty(raw, r.version >= 52) {
 			delete(config, key)
 		}
 	}
@@ -118,7 +118,23 @@ func (s *server) inspectImage(w http.ResponseWriter, r *request, name string) er
 	if r.version >= 48 && d.Target.Digest != "" {
 		out["Descriptor"] = d.Target
 	}
+	for _, key := range []string{"Comment", "Author"} {
+		if r.version >= 52 && out[key] == "" {
+			delete(out, key)
+		}
+	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// isEmpty says whether a JSON value is left out: null, an empty string and, with lists, empty lists and objects.
+func isEmpty(raw []byte, lists bool) bool {
+	switch string(raw) {
+	case "null", `""`:
+		return true
+	case "[]", "{}":
+		return lists
+	}
+	return false
 }
 
 func (s *server) history(w http.ResponseWriter, r *request, name string) error {
@@ -271,6 +287,20 @@ func authOf(r *request) (*image.Auth, error) {
 		return nil, nil
 	}
 	return &image.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}, nil
+}
+
+// platformsOf reads the parameter platform, which may be there several times.
+func platformsOf(r *request) (list []*ocispec.Platform, err error) {
+	for _, text := range r.URL.Query()["platform"] {
+		p, err := platformOf(text)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			list = append(list, p)
+		}
+	}
+	return list, nil
 }
 
 // platformOf reads os[/arch[/variant]].
@@ -427,11 +457,18 @@ func (s *server) tagsHere(r *request, repository reference.Named) ([]string, err
 }
 
 func (s *server) loadImages(w http.ResponseWriter, r *request) error {
-	platform, err := platformOf(r.form("platform"))
+	platforms, err := platformsOf(r)
 	if err != nil {
 		return err
 	}
-	opt := image.LoadOptions{Platform: platform}
+	var opt image.LoadOptions
+	switch len(platforms) {
+	case 0:
+	case 1:
+		opt.Platform = platforms[0]
+	default:
+		return plainError{errdefs.ErrNotImplemented, "strake loads one platform of an image, not several"}
+	}
 	p := newProgress(w)
 	if !r.flag("quiet") {
 		opt.Progress = p.event
@@ -462,9 +499,21 @@ func (s *server) saveImages(w http.ResponseWriter, r *request) error {
 }
 
 func (s *server) save(w http.ResponseWriter, r *request, names []string) error {
+	platforms, err := platformsOf(r)
+	if err != nil {
+		return err
+	}
 	for _, n := range names {
-		if _, err := s.Images.Resolve(r.Context(), n); err != nil {
+		d, err := s.Images.Inspect(r.Context(), n)
+		if err != nil {
 			return err
+		}
+		// An image here is of one platform.
+		for _, p := range platforms {
+			if p.OS != d.Platform.OS || p.Architecture != "" && p.Architecture != d.Platform.Architecture {
+				return plainError{errdefs.ErrNotFound, fmt.Sprintf("image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s/%s)",
+					n, d.Platform.OS, d.Platform.Architecture, p.OS, p.Architecture)}
+			}
 		}
 	}
 	w.Header().Set("Content-Type", "application/x-tar")

@@ -2,6 +2,8 @@ package docker
 
 import (
 	"context"
+	"encoding/binary"
+	"math"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -122,6 +124,46 @@ func (s *server) inspectOfNetwork(n *NetworkInfo, containers []engine.Info) netw
 	return out
 }
 
+// subnetStatus counts addresses. Those of the subnet itself, of its gateway and, with version 4, for broadcasts cannot be given away.
+func subnetStatus(n *NetworkInfo, endpoints map[string]network.EndpointResource) network.SubnetStatuses {
+	out := network.SubnetStatuses{}
+	for i, subnet := range n.Subnets {
+		var used, usedInRange uint64
+		from := subnet
+		if i < len(n.IPRanges) && n.IPRanges[i].IsValid() {
+			from = n.IPRanges[i]
+		}
+		take := func(a netip.Addr) {
+			if subnet.Contains(a) {
+				used++
+			}
+			if from.Contains(a) {
+				usedInRange++
+			}
+		}
+		take(subnet.Masked().Addr())
+		if i < len(n.Gateways) {
+			take(n.Gateways[i])
+		}
+		if b := subnet.Masked().Addr(); b.Is4() && subnet.Bits() < 31 {
+			raw := b.As4()
+			last := binary.BigEndian.Uint32(raw[:]) | (1<<(32-subnet.Bits()) - 1)
+			binary.BigEndian.PutUint32(raw[:], last)
+			take(netip.AddrFrom4(raw))
+		}
+		for _, e := range endpoints {
+			take(e.IPv4Address.Addr())
+			take(e.IPv6Address.Addr())
+		}
+		size := uint64(math.MaxUint64)
+		if host := from.Addr().BitLen() - from.Bits(); host < 64 {
+			size = 1 << host
+		}
+		out[subnet] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: size - min(usedInRange, size)}
+	}
+	return out
+}
+
 func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "dangling", "driver", "id", "label", "name", "scope", "type")
 	if err != nil {
@@ -155,7 +197,11 @@ func (s *server) inspectNetwork(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, s.inspectOfNetwork(n, containers))
+	out := s.inspectOfNetwork(n, containers)
+	if r.version >= 52 && len(n.Subnets) > 0 {
+		out.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: subnetStatus(n, out.Containers)}}
+	}
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func (s *server) createNetwork(w http.ResponseWriter, r *request) error {

@@ -103,6 +103,9 @@ func (s *server) imageRoute(method, path string) (handler, bool) {
 		if h, ok := named("/history", s.history); ok {
 			return h, true
 		}
+		if strings.HasSuffix(rest, "/attestations") {
+			return nil, false // of the API, but not served; no name of an image to save
+		}
 		return named("/get", s.saveImage)
 	case http.MethodPost:
 		if h, ok := named("/push", s.pushImage); ok {

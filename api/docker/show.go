@@ -236,7 +236,7 @@ func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointS
 }
 
 func (s *server) listContainers(w http.ResponseWriter, r *request) error {
-	f, err := filtersOf(r, "ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network", "publish", "since", "status", "volume")
+	f, err := filtersOf(r, "ancestor", "annotation", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network", "publish", "since", "status", "volume")
 	if err != nil {
 		return err
 	}
@@ -338,8 +338,14 @@ func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engi
 			health = "none"
 		}
 		return f.exact("status", string(st)) && f.exact("health", health) && prefixed(f["id"], c.ID) && f.match("name", "/"+c.Spec.Name) &&
-			f.labels(c.Spec.Labels) && networkMatches(f, c) && volumeMatches(f, c) && portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
+			f.labels(c.Spec.Labels) && (!f.has("annotation") || annotated(f, c)) && networkMatches(f, c) && volumeMatches(f, c) && portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
 	}, nil
+}
+
+// annotated asks for what the container was created with.
+func annotated(f filters, c *engine.Info) bool {
+	front, err := frontOf(c)
+	return err == nil && f.pairs("annotation", front.HostConfig.Annotations)
 }
 
 func prefixed(want []string, id string) bool {
