@@ -124,9 +124,9 @@ func TestFailures(t *testing.T) {
 		want string
 		code int
 	}{
-		{"missing program", func(s *specs.Spec) { s.Process.Args = []string{"/bin/nothing"} }, "process.args: execve: ENOENT", 127},
+		{"missing program", func(s *specs.Spec) { s.Process.Args = []string{"/bin/nothing"} }, "process.args (/bin/nothing): execve: ENOENT", 127},
 		{"missing program in PATH", func(s *specs.Spec) { s.Process.Args = []string{"nothing"} }, `process.args (nothing): check: ENOENT: executable file "nothing" not found`, 127},
-		{"not executable", func(s *specs.Spec) { s.Process.Args = []string{"/etc/text"} }, "process.args: execve: EACCES", 126},
+		{"not executable", func(s *specs.Spec) { s.Process.Args = []string{"/etc/text"} }, "process.args (/etc/text): execve: EACCES", 126},
 		{"missing source", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: "/does/not/exist", Options: []string{"bind"}})
 		}, `mounts[4] (/data): open_tree "/does/not/exist"`, 0},
@@ -281,7 +281,7 @@ func TestStartFails(t *testing.T) {
 	_, c, p := create(t, s, nil)
 	err := c.Start(context.Background())
 	var step *plan.StepError
-	if !errors.As(err, &step) || step.ExitCode() != 127 || !strings.Contains(err.Error(), "process.args: execve: ENOENT") {
+	if !errors.As(err, &step) || step.ExitCode() != 127 || !strings.Contains(err.Error(), "process.args (/bin/later): execve: ENOENT") {
 		t.Errorf("start: %v, want ENOENT of execve", err)
 	}
 	if ws, err := p.Wait(); err != nil || ws.ExitStatus() != 127 {

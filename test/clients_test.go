@@ -79,6 +79,7 @@ func TestRunFlags(t *testing.T) {
 			{"the image's command", "box", "", ``, 0},
 			{"--network none", "--network|none", "ls /sys/class/net", `lo\n`, 0},
 			{"--net bridge", "--net|bridge", "ls /sys/class/net; grep -c default /etc/hosts; ip -4 route | grep -c ^default", `eth0\nlo\n0\n1\n`, 0},
+			{"--mac-address", "--mac-address|02:42:0a:00:00:09", "cat /sys/class/net/eth0/address", `02:42:0a:00:00:09\n`, 0},
 			{"--network host", "--network|host", "hostname", regexp.QuoteMeta(hostName) + `\n`, 0},
 			{"--hostname", "--hostname|h.example", "hostname; grep -c '^[0-9.]*\\sh\\.example' /etc/hosts; cat /etc/hostname", `h\.example\n1\nh\.example\n`, 0},
 			{"-h with --domainname", "-h|h|--domainname|d", "hostname; cat /proc/sys/kernel/domainname", `h\nd\n`, 0},

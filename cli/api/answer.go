@@ -222,18 +222,45 @@ type Version struct {
 	}
 }
 
-// DiskUsage answers GET /system/df.
+// DiskUsage answers GET /system/df?verbose=1. The first five are for engines before 1.52; Lists gives one form for both.
 type DiskUsage struct {
 	LayersSize int64
 	Images     []Image
 	Containers []Container
 	Volumes    []Volume
-	BuildCache []struct {
-		ID, Type, Description string
-		Size                  int64
-		InUse, Shared         bool
-		CreatedAt, LastUsedAt string
-		UsageCount            int
+	BuildCache []BuildRecord
+
+	ImageUsage *struct {
+		TotalSize int64
+		Items     []Image
+	}
+	ContainerUsage  *struct{ Items []Container }
+	VolumeUsage     *struct{ Items []Volume }
+	BuildCacheUsage *struct{ Items []BuildRecord }
+}
+
+// BuildRecord is an entry of a build cache. Size is in bytes.
+type BuildRecord struct {
+	ID, Type, Description string
+	Size                  int64
+	InUse, Shared         bool
+	CreatedAt, LastUsedAt string
+	UsageCount            int
+}
+
+// Lists puts what new engines answer where old ones have it.
+func (u *DiskUsage) Lists() {
+	if n := u.ImageUsage; n != nil {
+		u.LayersSize, u.Images = n.TotalSize, n.Items
+	}
+	if n := u.ContainerUsage; n != nil {
+		u.Containers = n.Items
+	}
+	if n := u.VolumeUsage; n != nil {
+		u.Volumes = n.Items
+	}
+	if n := u.BuildCacheUsage; n != nil {
+		u.BuildCache = n.Items
 	}
 }
 

@@ -34,9 +34,10 @@ func DiskUsage() command.Command {
 			verbose := fs.BoolP("verbose", "v", false, "Show detailed information on space usage")
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				var u api.DiskUsage
-				if err := s.Get(ctx, "/system/df", nil, &u); err != nil {
+				if err := s.Get(ctx, "/system/df", command.Query("verbose", "1"), &u); err != nil {
 					return err
 				}
+				u.Lists()
 				if *verbose {
 					if l.Format != "" || l.Output != "" {
 						return command.Misused(errors.New("conflicting options: --verbose and --format or -o"))

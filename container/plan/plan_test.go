@@ -381,8 +381,8 @@ func TestExplain(t *testing.T) {
 		code        int
 	}{
 		{"mounts[1] (/data)", "move_mount", unix.EINVAL, "mounts[1] (/data): move_mount: EINVAL: invalid argument", 128},
-		{"process.args", "execve", unix.ENOENT, "process.args: execve: ENOENT: no such file, or its interpreter is missing", 127},
-		{"process.args", "execve", unix.EACCES, "process.args: execve: EACCES: permission denied: not an executable file", 126},
+		{"process.args (/bin/true)", "execve", unix.ENOENT, "process.args (/bin/true): execve: ENOENT: no such file, or its interpreter is missing", 127},
+		{"process.args (/bin/true)", "execve", unix.EACCES, "process.args (/bin/true): execve: EACCES: permission denied: not an executable file", 126},
 		{"mounts[0] (/proc)", "openat2", unix.ELOOP, "mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, but a symbolic link is in its place", 128},
 	} {
 		err := Explain(p.Program, find(c.field, c.call), c.errno)
