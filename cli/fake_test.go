@@ -254,14 +254,14 @@ func hijack(w http.ResponseWriter, tty bool) (net.Conn, *bufio.ReadWriter) {
 }
 
 func (e *engine) attach(w http.ResponseWriter, r *http.Request, p *process) {
-	stdin := r.FormValue("stdin") == "1"
-	conn, rw := hijack(w, p.tty)
+	// The client starts the container when this is answered: nothing is written before the connection is known.
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	conn, rw := hijack(w, p.tty)
 	p.conn = conn
-	if stdin {
+	if r.FormValue("stdin") == "1" {
 		p.stdin = rw
 	}
-	e.mu.Unlock()
 }
 
 func (e *engine) wait(w http.ResponseWriter, r *http.Request, p *process) {
