@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -167,10 +168,12 @@ func command(argv ...string) func() (time.Duration, error) {
 	}
 }
 
-// compare runs the commands in turn, round after round, and prints medians and ratios to the first one.
+// compare runs the commands round after round and prints medians and ratios to the first one. Each round has an order of its own: the kernel
+// takes down in the background what a command has left (network namespaces above all), which whoever comes next pays for.
 func (b *bench) compare(title string, rounds int, list ...*timed) error {
 	for round := range rounds + 2 {
-		for _, t := range list {
+		for _, at := range rand.Perm(len(list)) {
+			t := list[at]
 			d, err := t.run()
 			if err != nil {
 				return err
@@ -182,11 +185,6 @@ func (b *bench) compare(title string, rounds int, list ...*timed) error {
 	}
 	for i, t := range list {
 		slices.Sort(t.got)
-		ratio := make([]float64, 0, len(t.got))
-		for k := range t.got {
-			ratio = append(ratio, float64(t.got[k])/float64(list[0].got[k]))
-		}
-		slices.Sort(ratio)
 		median := t.got[len(t.got)/2]
 		text := ""
 		if i > 0 {
