@@ -316,7 +316,10 @@ func TestGrandchildKeepsPipes(t *testing.T) {
 	if got := logged(t, r.logPath("a"), "stdout"); got != "early\n" {
 		t.Errorf("log at the exit %q", got)
 	}
-	if r.closed["a"] {
+	r.mu.Lock()
+	closed := r.closed["a"]
+	r.mu.Unlock()
+	if closed {
 		t.Error("the streams are said to be closed")
 	}
 	if _, err := write.WriteString("\n"); err != nil {
