@@ -103,7 +103,9 @@ func TestTooSlowSubscriber(t *testing.T) {
 	if string(got) != want[:len(got)] {
 		t.Error("what was delivered is not a beginning of the output")
 	}
+	r.mu.Lock()
 	lost := r.detached[at.Subscription]
+	r.mu.Unlock()
 	if lost < 300<<10 || int(lost)+len(got) > len(want) {
 		t.Errorf("%d bytes delivered, %d said to be lost of %d", len(got), lost, len(want))
 	}
