@@ -167,8 +167,6 @@ func (r *rig) exit(id string) keeper.Exit {
 	r.until("exit of "+id, func() bool { _, ok := r.exits[id]; return ok })
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	return r.exits[id]
 }
 
