@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -111,6 +112,10 @@ func TestAddressesAtOnce(t *testing.T) {
 	a := l.attach(m, Request{ContainerID: "a"})
 	err := link.Enter(a.NetNS, func() error {
 		flags, err := addressFlags()
+		// The kernel gives the link-local one when it has seen the other end come up, in the background.
+		for deadline := time.Now().Add(10 * time.Second); err == nil && len(flags) < 2 && time.Now().Before(deadline); {
+			flags, err = addressFlags()
+		}
 		for address, f := range flags {
 			const tentative = 0x40 // IFA_F_TENTATIVE
 			// Link-local ones included: they are what neighbours are asked from.
