@@ -381,32 +381,18 @@ func feed(to io.Writer, from io.Reader, keys []byte) error {
 	matched := 0
 	for {
 		n, err := from.Read(buf)
-		out := buf[:0:0]
-		for _, b := range buf[:n] {
-			if len(keys) == 0 {
-				out = buf[:n]
-				break
-			}
-			if b == keys[matched] {
-				if matched++; matched == len(keys) {
-					return errDetached
-				}
-				continue
-			}
-			out = append(out, keys[:matched]...)
-			if matched = 0; b == keys[0] {
-				matched = 1
-				if len(keys) == 1 {
-					return errDetached
-				}
-				continue
-			}
-			out = append(out, b)
+		out, detached := buf[:n], false
+		if len(keys) > 0 {
+			out, matched = withoutKeys(out, keys, matched)
+			detached = matched == len(keys)
 		}
 		if len(out) > 0 {
-			if _, werr := to.Write(out); werr != nil {
+			if _, werr := to.Write(out); werr != nil && !detached {
 				return fmt.Errorf("write to the process: %w", werr)
 			}
+		}
+		if detached {
+			return errDetached
 		}
 		if err != nil {
 			if matched > 0 {
@@ -415,6 +401,24 @@ func feed(to io.Writer, from io.Reader, keys []byte) error {
 			return nil // the end of the input, whatever its reason
 		}
 	}
+}
+
+// withoutKeys returns what of in is to be delivered when the first keys[:matched] came before it, and how many keys have come at its end.
+// All of them end it: what follows in is dropped.
+func withoutKeys(in, keys []byte, matched int) (out []byte, now int) {
+	for _, b := range in {
+		if b != keys[matched] {
+			out = append(out, keys[:matched]...)
+			if matched = 0; b != keys[0] {
+				out = append(out, b)
+				continue
+			}
+		}
+		if matched++; matched == len(keys) {
+			break
+		}
+	}
+	return out, matched
 }
 
 // Resize implements Containers.
