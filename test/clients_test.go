@@ -520,7 +520,7 @@ func TestTerminals(t *testing.T) {
 		p.write("sleep 1000\n")
 		c.until("sleep", func() bool { return strings.Contains(c.do("exec", "one", "ps").out, "sleep 1000") })
 		p.write("\x03")
-		p.expect("\ncaught")
+		p.expect("^Ccaught") // and not the line typed above
 		p.write("kept=yes\n")
 		p.write(detach)
 		if code := p.ends(); code != 0 {
