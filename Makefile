@@ -8,6 +8,8 @@ PREFIX ?= /usr/local
 BIN := bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# What runs for milliseconds is entered before the Go runtime (internal/early).
+EARLY := $(LDFLAGS) -E strake/internal/early.entry
 BASE := image/base/embed
 ARCH := $(shell go env GOARCH 2>/dev/null)
 
@@ -18,7 +20,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: $(BASE)/base-$(ARCH).tar.gz ## build static binaries into ./bin
-	@scripts/step "build strake, straked, strake-runtime" go build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN)/ ./cmd/strake ./cmd/straked ./cmd/strake-runtime
+	@scripts/step "build strake, straked, strake-runtime" go build -trimpath -ldflags "$(EARLY)" -ldflags "strake/cmd/straked=$(LDFLAGS)" -o $(BIN)/ ./cmd/strake ./cmd/straked ./cmd/strake-runtime
 
 BASE_SOURCES := $(shell find cmd/strake-base image/base -name '*.go' 2>/dev/null) go.mod
 $(BASE)/base-$(ARCH).tar.gz: $(BASE_SOURCES)

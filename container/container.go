@@ -33,6 +33,7 @@ import (
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
+	"strake/internal/early"
 )
 
 // Runtime is a directory of containers. It may be used by several goroutines at once.
@@ -439,7 +440,8 @@ func (b *birth) follow(ctx context.Context) error {
 		b.c.rec.Flags = namespaceFlags(b.spec)
 		return b.c.save()
 	}
-	// While the child mounts, there is time to write down that it exists.
+	// While the child mounts, there is time to write down that it exists, and to be a process like others again.
+	early.Undo()
 	if !b.c.twoStages() {
 		if err := record(); err != nil {
 			return err

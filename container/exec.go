@@ -15,6 +15,7 @@ import (
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
+	"strake/internal/early"
 )
 
 // ExecOptions say how a process is added to a container.
@@ -113,6 +114,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 
 // followExec accompanies the child until its process executes.
 func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOptions) error {
+	early.Undo()
 	for {
 		m, err := child.Next()
 		var f *spawn.Failure

@@ -18,6 +18,7 @@ import (
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
+	"strake/internal/early"
 )
 
 func hasCreateHooks(spec *specs.Spec) bool {
@@ -52,6 +53,7 @@ func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
 
 // runHooks executes hooks as plain processes of the host, one after the other.
 func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte) error {
+	defer early.Lock()()
 	for i, h := range hooks {
 		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"strake/internal/early"
 	"strake/keeper/pidfd"
 	"strake/keeper/wire"
 )
@@ -62,6 +63,7 @@ func StartProcess(l *Launch) (*os.Process, error) {
 	}
 	listener := os.NewFile(uintptr(fd), l.Socket)
 	defer listener.Close()
+	defer early.Lock()()
 	p, err := os.StartProcess(l.Command[0], args, &os.ProcAttr{
 		Dir: "/", Env: l.Environ, Files: []*os.File{null, out, out, listener}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"strake/internal/early"
 )
 
 // Engine says how to start one. All fields but Args and Env are required.
@@ -120,7 +122,9 @@ func (e Engine) spawn(ctx context.Context) error {
 	cmd := exec.Command(e.Program, append([]string{"--ready-fd", "3"}, e.Args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles, cmd.Env, cmd.Dir = log, log, []*os.File{tell}, e.Env, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	unlock := early.Lock()
 	err = cmd.Start()
+	unlock()
 	tell.Close()
 	if err != nil {
 		return fmt.Errorf("start the engine: %w", err)

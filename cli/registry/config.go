@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"strake/cli/api"
+	"strake/internal/early"
 )
 
 // Config is config.json. Not safe for concurrent use.
@@ -230,6 +231,7 @@ func (c *Config) run(ctx context.Context, helper, verb, input string) ([]byte, e
 	if strings.ContainsAny(helper, "/\x00") {
 		return nil, fmt.Errorf("%s: credential helper %q: want a name without slashes", c.path, helper)
 	}
+	defer early.Lock()()
 	cmd := exec.CommandContext(ctx, "docker-credential-"+helper, verb)
 	cmd.Env = c.Env
 	cmd.Stdin = strings.NewReader(input)

@@ -16,6 +16,7 @@ import (
 
 	"strake/cli/command"
 	"strake/cli/launch"
+	"strake/internal/early"
 )
 
 // Manifest is where `make install` lists what it installed, below its PREFIX: absolute paths of files and of directories that belong to strake
@@ -102,6 +103,7 @@ func (u *uninstall) teardown(ctx context.Context, s *command.Session) error {
 	if err != nil {
 		return fmt.Errorf("end the engine: %w", err)
 	}
+	defer early.Lock()()
 	cmd := exec.CommandContext(ctx, engine, "--teardown", "--data-root", u.dataRoot, "--exec-root", u.execRoot)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.Environ, s.Err, s.Err
 	if err := cmd.Run(); err != nil {

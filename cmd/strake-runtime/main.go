@@ -25,8 +25,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/cmd/internal/sysmon"
 	"strake/container"
+	"strake/internal/early"
 )
 
 // version is set by the build.
@@ -74,7 +74,7 @@ func commands() map[string]command {
 }
 
 func run(ctx context.Context, args []string, out, errw io.Writer) int {
-	sysmon.Relax()
+	early.Relax()
 	if len(args) > 1 && args[1] == "keeper" {
 		return keeperMain(args[2:])
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"strake/internal/early"
 )
 
 // runPS prints the processes. Options of ps(1) can only be understood by ps itself: with them its output is filtered by
@@ -65,6 +67,7 @@ func readProcess(pid int) (uid, ppid int, cmd string, err error) {
 }
 
 func filterPS(w io.Writer, pids []int, args []string) error {
+	defer early.Lock()()
 	out, err := exec.Command("ps", args...).Output()
 	if err != nil {
 		return fmt.Errorf("ps %s: %w", strings.Join(args, " "), err)

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,7 +14,7 @@ import (
 
 	"strake/cli"
 	"strake/cli/command"
-	"strake/cmd/internal/sysmon"
+	"strake/internal/early"
 )
 
 // version and commit are set by the build.
@@ -22,14 +23,24 @@ var (
 	commit  = "unknown"
 )
 
+// lasting is how long a command runs that goes on: it streams, or waits for somebody.
+const lasting = 100 * time.Millisecond
+
 func main() {
-	sysmon.Relax()
+	early.Relax()
+	time.AfterFunc(lasting, func() { early.Settle(math.MaxInt) })
 	dir, _ := os.Getwd() // only relative names need it, and they will say that they were not found
 	own, _ := os.Executable()
 	os.Exit(cli.Main(context.Background(), os.Args, command.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		LookupEnv: os.LookupEnv, Environ: os.Environ(), Dir: dir, Executable: own, UID: os.Geteuid(),
 		Version: version, Commit: commit,
-		Notify: signal.Notify, StopNotify: signal.Stop, Now: time.Now, Exec: syscall.Exec,
+		Notify: signal.Notify, StopNotify: signal.Stop, Now: time.Now, Exec: replace,
 	}))
+}
+
+// replace executes another program in place of this one.
+func replace(program string, args, environ []string) error {
+	defer early.Lock()()
+	return syscall.Exec(program, args, environ)
 }

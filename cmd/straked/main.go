@@ -22,14 +22,14 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"strake/cmd/internal/sysmon"
+	"strake/internal/early"
 )
 
 // version is set by the linker.
 var version = "dev"
 
 func main() {
-	sysmon.Relax()
+	early.Relax()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

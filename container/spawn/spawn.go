@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
+	"strake/internal/early"
 )
 
 // interpreterSize is how much machine code is copied. A test checks that the marker behind the code lies within.
@@ -242,8 +243,7 @@ func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.
 		pid, errno := cloneBlocked(args, code, image)
 		return int(pid), syscall.Errno(errno)
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	defer early.Lock()()
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	pid, errno := d.clone(args, code)
@@ -258,6 +258,7 @@ func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.
 func cloneBlocked(args *cloneArgs, code, image uintptr) (pid, errno uintptr) {
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	early.Thread()
 	pid, errno = rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	return pid, errno

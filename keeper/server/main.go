@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"strake/internal/early"
 	"strake/keeper/wire"
 )
 
@@ -134,7 +134,7 @@ func serve(o *options, command, environ []string) error {
 
 // settle makes the process what a keeper should be: small, hard to kill for want of memory, and without anything of its starter.
 func settle(o *options) error {
-	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	early.Settle(2)
 	debug.SetGCPercent(25) // a heap of 1 MiB before the first collection
 	debug.SetMemoryLimit(64 << 20)
 	if o.resume < 0 {

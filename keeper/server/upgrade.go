@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
+	"strake/internal/early"
 	"strake/keeper/jsonlog"
 	"strake/keeper/wire"
 )
@@ -130,7 +131,9 @@ func (s *server) replace(u *upgrade) error {
 	}
 	if err = keep(0); err == nil {
 		args := append(slices.Clone(s.cfg.Successor), "--resume", strconv.Itoa(state))
+		unlock := early.Lock()
 		err = syscall.Exec(fmt.Sprintf("/proc/self/fd/%d", u.exe), args, s.cfg.Environ)
+		unlock()
 		err = fmt.Errorf("upgrade: execve: %w", err)
 	}
 	if rerr := keep(unix.FD_CLOEXEC); rerr != nil {

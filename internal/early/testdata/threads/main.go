@@ -1,0 +1,67 @@
+// Command threads prints the processors and the timer slack of its threads and children.
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"strake/internal/early"
+)
+
+type thread struct{ Allowed, Slack string }
+
+func main() {
+	early.Relax()
+	// Threads beside the first and the monitor.
+	for range 3 {
+		go func() {
+			runtime.LockOSThread()
+			time.Sleep(time.Minute)
+		}()
+	}
+	for len(threads()) < 4 {
+		time.Sleep(time.Millisecond)
+	}
+	bound := threads()
+	runtime.LockOSThread()
+	early.Thread()
+	first := child()
+	early.Settle(64)
+	free := threads()
+	json.NewEncoder(os.Stdout).Encode(map[string]any{"Bound": bound, "Free": free, "First": first, "Child": child(), "Procs": runtime.GOMAXPROCS(0)})
+}
+
+func threads() (list []thread) {
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, d := range tasks {
+		status, _ := os.ReadFile(filepath.Join("/proc/self/task", d.Name(), "status"))
+		slack, _ := os.ReadFile("/proc/" + d.Name() + "/timerslack_ns")
+		list = append(list, parse(string(status)+"timerslack_ns "+string(slack)))
+	}
+	return list
+}
+
+func child() thread {
+	out, _ := exec.Command("grep", "", "/proc/self/status", "/proc/self/timerslack_ns").Output()
+	return parse(strings.ReplaceAll(string(out), "timerslack_ns:", "timerslack_ns "))
+}
+
+// parse reads the two files behind one another.
+func parse(text string) thread {
+	var th thread
+	f := strings.Fields(text)
+	for i, word := range f {
+		switch {
+		case strings.HasSuffix(word, "Cpus_allowed_list:"):
+			th.Allowed = f[i+1]
+		case strings.HasSuffix(word, "timerslack_ns"):
+			th.Slack = f[i+1]
+		}
+	}
+	return th
+}
