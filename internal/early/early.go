@@ -35,8 +35,10 @@ var (
 	// program was left where it is.
 	before cpuMask
 	size   uint64
-	// one is the mask of the one that it took.
-	one       cpuMask
+	// one is the mask of the one that it took, whose number is processor.
+	//lint:ignore U1000 used by the entry alone
+	one cpuMask
+	//lint:ignore U1000 used by the entry alone
 	processor uint32
 	// slackBefore is the timer slack that the program was started with, in ns; 0 if it was left at that.
 	slackBefore uint64
