@@ -116,13 +116,15 @@ type Mount struct {
 	// CreateSource makes a missing bind source a directory, as -v does; otherwise it is an error.
 	CreateSource bool `json:"createSource,omitempty"`
 	// NoCopy leaves a new volume empty instead of filling it from the image.
-	NoCopy       bool              `json:"noCopy,omitempty"`
-	SizeBytes    int64             `json:"sizeBytes,omitempty"` // tmpfs
-	Mode         uint32            `json:"mode,omitempty"`      // tmpfs
-	NonRecursive bool              `json:"nonRecursive,omitempty"`
-	Driver       string            `json:"driver,omitempty"`
-	Options      map[string]string `json:"options,omitempty"`
-	Labels       map[string]string `json:"labels,omitempty"`
+	NoCopy       bool   `json:"noCopy,omitempty"`
+	SizeBytes    int64  `json:"sizeBytes,omitempty"` // tmpfs
+	Mode         uint32 `json:"mode,omitempty"`      // tmpfs
+	NonRecursive bool   `json:"nonRecursive,omitempty"`
+	// ReadOnlyNonRecursive leaves what is mounted below a read-only bind writable.
+	ReadOnlyNonRecursive bool              `json:"readOnlyNonRecursive,omitempty"`
+	Driver               string            `json:"driver,omitempty"`
+	Options              map[string]string `json:"options,omitempty"`
+	Labels               map[string]string `json:"labels,omitempty"`
 }
 
 // EndpointSpec is the user's wish for one network.
@@ -333,7 +335,9 @@ type Containers interface {
 	Unpause(ctx context.Context, name string) error
 	Remove(ctx context.Context, name string, opt RemoveOptions) error
 	Rename(ctx context.Context, name, to string) error
-	Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy) (warnings []string, err error)
+	// Update puts what is set in res and restart over the container's. front, if it is not nil, gives what the front door keeps with the
+	// container from then on, or an error that leaves everything as it is.
+	Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy, front func(json.RawMessage) (json.RawMessage, error)) (warnings []string, err error)
 	Wait(ctx context.Context, name string, cond WaitCondition, registered func()) (ExitStatus, error)
 	Inspect(ctx context.Context, name string) (Info, error)
 	// List returns all containers, newest first. It reads memory only.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -576,7 +577,7 @@ func (e *Engine) Rename(ctx context.Context, name, to string) error {
 }
 
 // Update implements Containers: limits are merged over the container's and, where it runs, applied at once.
-func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy) (warnings []string, err error) {
+func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy, front func(json.RawMessage) (json.RawMessage, error)) (warnings []string, err error) {
 	c, err := e.lock(ctx, name)
 	if err != nil {
 		return nil, err
@@ -590,6 +591,11 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 	next.Resources = mergeResources(old.Resources, res)
 	if restart != nil {
 		next.Restart = *restart
+	}
+	if front != nil {
+		if next.Front, err = front(old.Front); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkPolicy(&next); err != nil {
 		return nil, err

@@ -364,7 +364,7 @@ func userMount(m *boundMount) (specs.Mount, error) {
 		}
 		om.Options = append(om.Options, prop)
 		switch {
-		case m.ReadOnly && m.NonRecursive:
+		case m.ReadOnly && (m.NonRecursive || m.ReadOnlyNonRecursive):
 			om.Options = append(om.Options, "ro")
 		case m.ReadOnly:
 			// Mounts below are read-only too, as since dockerd 25 on kernels with mount_setattr(2).
@@ -373,6 +373,9 @@ func userMount(m *boundMount) (specs.Mount, error) {
 	case "tmpfs":
 		om.Type, om.Source = "tmpfs", "tmpfs"
 		om.Options = []string{"noexec", "nosuid", "nodev", "rprivate"}
+		if _, ok := m.Options["exec"]; ok {
+			om.Options = om.Options[1:]
+		}
 		if m.SizeBytes > 0 {
 			om.Options = append(om.Options, fmt.Sprintf("size=%d", m.SizeBytes))
 		}

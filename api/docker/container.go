@@ -119,36 +119,6 @@ func (s *server) removeContainer(w http.ResponseWriter, r *request) error {
 	return s.done(w, s.Engine.Remove(r.Context(), r.PathValue("name"), opt))
 }
 
-func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
-	var req container.UpdateConfig
-	if err := decode(r, &req); err != nil {
-		return err
-	}
-	if r.version < 55 { // which never read them
-		req.BlkioWeightDevice, req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps, req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
-	}
-	var spec engine.Spec
-	if err := resourcesOf(&spec, &req.Resources); err != nil {
-		return err
-	}
-	if p := req.PidsLimit; p != nil && *p <= 0 {
-		unlimited := int64(-1)
-		spec.Resources.Pids = pids(unlimited)
-	}
-	var restart *engine.RestartPolicy
-	if req.RestartPolicy.Name != "" {
-		if err := container.ValidateRestartPolicy(req.RestartPolicy); err != nil {
-			return invalid("%v", err)
-		}
-		restart = &engine.RestartPolicy{Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount}
-	}
-	warnings, err := s.Engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, map[string][]string{"Warnings": orEmpty(warnings)})
-}
-
 // waitContainer sends its header at once: clients wait for it before they start the container.
 func (s *server) waitContainer(w http.ResponseWriter, r *request) error {
 	cond := engine.WaitCondition(r.form("condition"))

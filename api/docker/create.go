@@ -47,14 +47,17 @@ func frontOf(info *engine.Info) (front, error) {
 }
 
 func (s *server) createContainer(w http.ResponseWriter, r *request) error {
-	var full struct {
-		container.CreateRequest
-		MacAddress network.HardwareAddr // until 1.51, for the network that the container is in first
-	}
-	if err := decode(r, &full); err != nil {
+	var raw json.RawMessage
+	if err := decode(r, &raw); err != nil {
 		return err
 	}
-	req := full.CreateRequest
+	var req container.CreateRequest
+	var old dropped
+	for _, v := range []any{&req, &old} {
+		if err := json.Unmarshal(raw, v); len(raw) > 0 && err != nil {
+			return invalid("invalid JSON: %v", err)
+		}
+	}
 	if req.Config == nil {
 		return invalid("config cannot be empty in order to create a container")
 	}
@@ -64,26 +67,25 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 	if err := checkNetworks(&req); err != nil {
 		return err
 	}
-	normalize(&req)
-	if mode := string(req.HostConfig.NetworkMode); len(full.MacAddress) > 0 && r.version < 52 && mode != "none" && mode != "host" && !strings.HasPrefix(mode, "container:") {
-		if req.NetworkingConfig == nil {
-			req.NetworkingConfig = &network.NetworkingConfig{}
-		}
-		if req.NetworkingConfig.EndpointsConfig == nil {
-			req.NetworkingConfig.EndpointsConfig = map[string]*network.EndpointSettings{}
-		}
-		at := req.NetworkingConfig.EndpointsConfig[mode]
-		if at == nil {
-			at = &network.EndpointSettings{}
-			req.NetworkingConfig.EndpointsConfig[mode] = at
-		}
-		if len(at.MacAddress) == 0 {
-			at.MacAddress = full.MacAddress
-		}
+	normalize(&req, r.version, cgroupVersion())
+	notes, err := adapt(&req, &old, r.version)
+	if err != nil {
+		return err
 	}
 	spec, err := specOf(&req)
 	if err != nil {
 		return err
+	}
+	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; r.version < 44 && m.Type == "bind" {
+			m.ReadOnlyNonRecursive = true // what is mounted below was writable then
+		}
+	}
+	if r.version >= 41 {
+		// Clients take 404 for an image of that platform that is missing, and pull it.
+		if err := s.ofPlatform(r, spec.Image, "platform"); err != nil {
+			return err
+		}
 	}
 	spec.Name = strings.TrimPrefix(r.form("name"), "/")
 	if spec.Front, err = json.Marshal(front{req.Config, req.HostConfig, req.NetworkingConfig}); err != nil {
@@ -99,21 +101,7 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if r.version >= 52 {
-		var bare []string
-		for p, bindings := range req.HostConfig.PortBindings {
-			if len(bindings) == 0 {
-				bare = append(bare, p.String())
-			}
-		}
-		if slices.Sort(bare); len(bare) > 0 {
-			warnings = append(warnings, "Following container port(s) have an empty list of port-bindings: "+strings.Join(bare, ", ")+". A future API version will drop them.")
-		}
-	}
-	if warnings == nil {
-		warnings = []string{}
-	}
-	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: warnings})
+	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: append(orEmpty(warnings), notes...)})
 }
 
 // checkNetworks refuses several networks where one of them is none of the container's own.
@@ -130,8 +118,9 @@ func checkNetworks(req *container.CreateRequest) error {
 	return nil
 }
 
-// normalize fills in what inspect must show although the request left it open.
-func normalize(req *container.CreateRequest) {
+// normalize fills in what inspect must show although the request left it open. What old clients expect there depends on their version and, until
+// 1.40, on the host's version of control groups.
+func normalize(req *container.CreateRequest, v version, cgroups string) {
 	h := req.HostConfig
 	switch h.NetworkMode {
 	case "", "default":
@@ -153,12 +142,16 @@ func normalize(req *container.CreateRequest) {
 	if h.ShmSize == 0 {
 		h.ShmSize = 64 << 20
 	}
+	h.MemorySwap = swapOf(&h.Resources)
 	if h.IpcMode == "" {
 		h.IpcMode = "private"
+		if v < 40 {
+			h.IpcMode = "shareable"
+		}
 	}
 	if h.CgroupnsMode == "" {
 		h.CgroupnsMode = "private"
-		if h.Privileged {
+		if h.Privileged || v < 41 && cgroups == "1" {
 			h.CgroupnsMode = "host"
 		}
 	}
@@ -322,11 +315,9 @@ func resourcesOf(s *engine.Spec, r *container.Resources) error {
 		return invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
 	case r.MemorySwap < -1:
 		return invalid("MemorySwap %d: want -1, 0 or a size", r.MemorySwap)
-	case r.MemorySwap != 0:
-		mem.Swap = &r.MemorySwap
-	case r.Memory > 0:
-		double := 2 * r.Memory // dockerd's default: as much swap as memory
-		mem.Swap = &double
+	}
+	if swap := swapOf(r); swap != 0 {
+		mem.Swap = &swap
 	}
 	if v := r.MemorySwappiness; v != nil && *v != -1 {
 		if *v < 0 || *v > 100 {
@@ -349,6 +340,14 @@ func resourcesOf(s *engine.Spec, r *container.Resources) error {
 		s.Resources.Pids = &specs.LinuxPids{Limit: p}
 	}
 	return blockIOOf(s, r)
+}
+
+// swapOf is the limit of memory and swap together, in bytes: dockerd's default is as much swap as memory.
+func swapOf(r *container.Resources) int64 {
+	if r.MemorySwap == 0 && r.Memory > 0 {
+		return 2 * r.Memory
+	}
+	return r.MemorySwap
 }
 
 func cpuOf(s *engine.Spec, r *container.Resources) error {
@@ -562,9 +561,12 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 			return bad("invalid mount path: %q mount path must be absolute", in.Source)
 		}
 		if b := in.BindOptions; b != nil {
-			m.Propagation, m.NonRecursive, m.CreateSource = string(b.Propagation), b.NonRecursive, b.CreateMountpoint
-			if b.ReadOnlyForceRecursive && !in.ReadOnly {
+			m.Propagation, m.NonRecursive, m.CreateSource, m.ReadOnlyNonRecursive = string(b.Propagation), b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+			switch { // what is forced is what happens anyway, on every kernel that strake runs on
+			case b.ReadOnlyForceRecursive && !in.ReadOnly:
 				return bad("ReadOnlyForceRecursive needs ReadOnly")
+			case b.ReadOnlyForceRecursive && (b.NonRecursive || b.ReadOnlyNonRecursive):
+				return bad("ReadOnlyForceRecursive conflicts with NonRecursive and ReadOnlyNonRecursive")
 			}
 		}
 	case mount.TypeVolume:
@@ -583,8 +585,11 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 		}
 		if t := in.TmpfsOptions; t != nil {
 			m.SizeBytes, m.Mode = t.SizeBytes, uint32(t.Mode)
-			if len(t.Options) > 0 {
-				return bad("field TmpfsOptions.Options is not supported")
+			for _, o := range t.Options {
+				if len(o) != 1 || o[0] != "exec" && o[0] != "noexec" {
+					return bad("invalid option %q: want exec or noexec", strings.Join(o, "="))
+				}
+				m.Options = map[string]string{o[0]: ""}
 			}
 		}
 	default:
@@ -640,6 +645,9 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	if n == nil {
 		return nil
 	}
+	if err := gatewayOf(s.Network, n.EndpointsConfig); err != nil {
+		return err
+	}
 	for name, e := range n.EndpointsConfig {
 		if e == nil {
 			continue
@@ -656,8 +664,25 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	return nil
 }
 
+// gatewayOf refuses priorities that would make another network than the first one the way out.
+func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
+	highest := 0
+	if e := ends[first]; e != nil {
+		highest = e.GwPriority
+	}
+	for _, name := range sortedKeys(ends) {
+		if e := ends[name]; e != nil && e.GwPriority > highest {
+			return notImplemented(fmt.Sprintf("EndpointsConfig[%s].GwPriority %d: the gateway of %s, the network that the container is in first,", name, e.GwPriority, first))
+		}
+	}
+	return nil
+}
+
 func endpointOf(e *network.EndpointSettings) (engine.EndpointSpec, error) {
 	out := engine.EndpointSpec{Aliases: e.Aliases}
+	if len(e.DriverOpts) > 0 {
+		return out, notImplemented("EndpointsConfig.DriverOpts (" + strings.Join(sortedKeys(e.DriverOpts), ", ") + ")")
+	}
 	if len(e.MacAddress) > 0 {
 		out.MAC = e.MacAddress.String()
 	}

@@ -31,9 +31,12 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	q := image.Filter{All: r.flag("all"), Labels: f["label"], NotLabels: f["label!"], References: f["reference"], SharedSize: r.flag("shared-size")}
-	if v := r.form("filter"); v != "" {
-		q.References = append(q.References, v) // before 1.41
+	q := image.Filter{All: r.flag("all"), Labels: f["label"], NotLabels: f["label!"], References: f["reference"], SharedSize: r.version >= 42 && r.flag("shared-size")}
+	if v := r.form("filter"); v != "" && r.version < 41 {
+		q.References = append(q.References, v)
+	}
+	if r.version >= 54 && r.flag("identity") && !r.flag("manifests") {
+		return invalid("conflicting options: identity requires manifests=1")
 	}
 	if value, set, err := f.boolean("dangling"); err != nil {
 		return err
@@ -53,6 +56,14 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	uses := map[string]int{}
+	if r.version >= 51 {
+		containers, err := s.Engine.List(r.Context())
+		if err != nil {
+			return err
+		}
+		uses = usesOf(containers)
+	}
 	out := make([]map[string]any, 0, len(list))
 	for i := range list {
 		m := &list[i]
@@ -64,80 +75,35 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags), "RepoDigests": orEmpty(m.RepoDigests),
 			"Created": m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize, "Labels": labels, "Containers": -1,
 		}
+		if r.version >= 51 {
+			item["Containers"] = uses[m.ID.String()]
+		}
 		if r.version < 44 {
 			item["VirtualSize"] = m.Size
 		}
-		if r.version < 43 && len(m.RepoTags) == 0 {
-			item["RepoTags"] = []string{"<none>:<none>"}
-		}
-		if r.version < 43 && len(m.RepoDigests) == 0 {
-			item["RepoDigests"] = []string{"<none>@<none>"}
+		if r.version < 43 && len(m.RepoTags) == 0 && len(m.RepoDigests) == 0 {
+			item["RepoTags"], item["RepoDigests"] = []string{"<none>:<none>"}, []string{"<none>@<none>"}
 		}
 		out = append(out, item)
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func (s *server) inspectImage(w http.ResponseWriter, r *request, name string) error {
-	d, err := s.Images.Inspect(r.Context(), name)
-	if err != nil {
-		return err
+// usesOf counts the containers of each image.
+func usesOf(containers []engine.Info) map[string]int {
+	uses := map[string]int{}
+	for i := range containers {
+		uses[containers[i].ImageID]++
 	}
-	layers := make([]string, len(d.DiffIDs))
-	for i, id := range d.DiffIDs {
-		layers[i] = id.String()
-	}
-	labels := d.Config.Labels
-	config := map[string]any{
-		"Cmd": d.Config.Cmd, "Entrypoint": d.Config.Entrypoint, "Env": d.Config.Env, "ExposedPorts": d.Config.ExposedPorts, "Labels": labels,
-		"OnBuild": d.Config.OnBuild, "Shell": d.Config.Shell, "StopSignal": d.Config.StopSignal, "User": d.Config.User, "Volumes": d.Config.Volumes,
-		"WorkingDir": d.Config.WorkingDir, "Healthcheck": d.Config.Healthcheck,
-	}
-	for key, value := range config {
-		if raw, err := json.Marshal(value); err == nil && r.version >= 50 && isEmpty(raw, r.version >= 52) {
-			delete(config, key)
-		}
-	}
-	out := map[string]any{
-		"Id": d.ID.String(), "RepoTags": orEmpty(d.RepoTags), "RepoDigests": orEmpty(d.RepoDigests), "Comment": d.Comment, "Author": d.Author,
-		"Created": timeText(d.Created), "Config": config, "Architecture": d.Platform.Architecture, "Variant": d.Platform.Variant,
-		"Os": d.Platform.OS, "OsVersion": d.Platform.OSVersion, "Size": d.Size,
-		"RootFS":   map[string]any{"Type": "layers", "Layers": layers},
-		"Metadata": map[string]any{"LastTagTime": timeText(d.LastTagged)},
-	}
-	if len(d.Dirs) > 0 {
-		data := map[string]string{"UpperDir": d.Dirs[0]}
-		if len(d.Dirs) > 1 {
-			data["LowerDir"] = strings.Join(d.Dirs[1:], ":")
-		}
-		out["GraphDriver"] = map[string]any{"Name": "overlayfs", "Data": data}
-	}
-	if r.version < 44 {
-		out["VirtualSize"], out["Parent"], out["Container"], out["DockerVersion"] = d.Size, d.Parent.String(), "", d.DockerVersion
-	}
-	if r.version >= 48 && d.Target.Digest != "" {
-		out["Descriptor"] = d.Target
-	}
-	for _, key := range []string{"Comment", "Author"} {
-		if r.version >= 52 && out[key] == "" {
-			delete(out, key)
-		}
-	}
-	return writeJSON(w, http.StatusOK, out)
-}
-
-// isEmpty says whether a JSON value is left out: null, an empty string and, with lists, empty lists and objects.
-func isEmpty(raw []byte, lists bool) bool {
-	switch string(raw) {
-	case "null", `""`:
-		return true
-	case "[]", "{}":
-		return lists
-	}
-	return false
+	return uses
 }
 
 func (s *server) history(w http.ResponseWriter, r *request, name string) error {
+	if r.version >= 48 {
+		if err := s.ofPlatform(r, name, "platform"); err != nil {
+			return err
+		}
+	}
 	list, err := s.Images.History(r.Context(), name)
 	if err != nil {
 		return err
@@ -169,6 +135,11 @@ func (s *server) tagImage(w http.ResponseWriter, r *request, name string) error 
 }
 
 func (s *server) removeImage(w http.ResponseWriter, r *request, name string) error {
+	if r.version >= 50 { // an image here is of one platform: it goes, or it is not meant
+		if err := s.ofPlatform(r, name, "platforms"); err != nil {
+			return err
+		}
+	}
 	list, err := s.Images.Remove(r.Context(), name, image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")})
 	if err != nil {
 		return err
@@ -289,49 +260,6 @@ func authOf(r *request) (*image.Auth, error) {
 	return &image.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}, nil
 }
 
-// platformsOf reads the parameter platform, which may be there several times.
-func platformsOf(r *request) (list []*ocispec.Platform, err error) {
-	for _, text := range r.URL.Query()["platform"] {
-		p, err := platformOf(text)
-		if err != nil {
-			return nil, err
-		}
-		if p != nil {
-			list = append(list, p)
-		}
-	}
-	return list, nil
-}
-
-// platformOf reads os[/arch[/variant]].
-func platformOf(text string) (*ocispec.Platform, error) {
-	if text == "" {
-		return nil, nil
-	}
-	if strings.HasPrefix(text, "{") {
-		var p ocispec.Platform
-		if err := json.Unmarshal([]byte(text), &p); err != nil {
-			return nil, invalid("platform: %v", err)
-		}
-		return &p, nil
-	}
-	parts := strings.Split(text, "/")
-	if len(parts) > 3 || parts[0] == "" {
-		return nil, invalid("platform %q: want os/architecture, as linux/arm64", text)
-	}
-	p := &ocispec.Platform{OS: strings.ToLower(parts[0])}
-	if len(parts) > 1 {
-		p.Architecture = parts[1]
-	}
-	if len(parts) > 2 {
-		p.Variant = parts[2]
-	}
-	if len(parts) == 1 && p.OS != "linux" {
-		p.OS, p.Architecture = "linux", parts[0]
-	}
-	return p, nil
-}
-
 // createImage pulls (fromImage) or imports (fromSrc).
 func (s *server) createImage(w http.ResponseWriter, r *request) error {
 	platform, err := platformOf(r.form("platform"))
@@ -423,6 +351,13 @@ func (s *server) pushImage(w http.ResponseWriter, r *request, name string) error
 			return err
 		}
 	}
+	if r.version >= 46 {
+		for _, name := range names {
+			if err := s.ofPlatform(r, name, "platform"); err != nil {
+				return err
+			}
+		}
+	}
 	p := newProgress(w)
 	for _, name := range names {
 		out, err := s.Images.Push(r.Context(), name, image.PushOptions{Auth: auth, Progress: p.event})
@@ -457,7 +392,7 @@ func (s *server) tagsHere(r *request, repository reference.Named) ([]string, err
 }
 
 func (s *server) loadImages(w http.ResponseWriter, r *request) error {
-	platforms, err := platformsOf(r)
+	platforms, err := archivePlatforms(r)
 	if err != nil {
 		return err
 	}
@@ -465,7 +400,7 @@ func (s *server) loadImages(w http.ResponseWriter, r *request) error {
 	switch len(platforms) {
 	case 0:
 	case 1:
-		opt.Platform = platforms[0]
+		opt.Platform = &platforms[0]
 	default:
 		return plainError{errdefs.ErrNotImplemented, "strake loads one platform of an image, not several"}
 	}
@@ -499,20 +434,16 @@ func (s *server) saveImages(w http.ResponseWriter, r *request) error {
 }
 
 func (s *server) save(w http.ResponseWriter, r *request, names []string) error {
-	platforms, err := platformsOf(r)
-	if err != nil {
+	if _, err := archivePlatforms(r); err != nil {
 		return err
 	}
 	for _, n := range names {
-		d, err := s.Images.Inspect(r.Context(), n)
-		if err != nil {
+		if _, err := s.Images.Resolve(r.Context(), n); err != nil {
 			return err
 		}
-		// An image here is of one platform.
-		for _, p := range platforms {
-			if p.OS != d.Platform.OS || p.Architecture != "" && p.Architecture != d.Platform.Architecture {
-				return plainError{errdefs.ErrNotFound, fmt.Sprintf("image with reference %s was found but its platform (%s/%s) does not match the specified platform (%s/%s)",
-					n, d.Platform.OS, d.Platform.Architecture, p.OS, p.Architecture)}
+		if r.version >= 48 {
+			if err := s.ofPlatform(r, n, "platform"); err != nil {
+				return err
 			}
 		}
 	}
@@ -616,5 +547,9 @@ func (s *server) commit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.Engine.PublishEvent(engine.Event{Type: "container", Action: "commit", ID: info.ID, Attributes: map[string]string{
+		"comment": opt.Comment, "image": info.Spec.Image, "imageID": id.String(), "imageRef": opt.Ref, "name": info.Spec.Name,
+	}})
+	s.imageEvent("create", id.String(), id.String())
 	return writeJSON(w, http.StatusCreated, map[string]digest.Digest{"Id": id})
 }

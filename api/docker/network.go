@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net/http"
 	"net/netip"
@@ -155,11 +156,15 @@ func subnetStatus(n *NetworkInfo, endpoints map[string]network.EndpointResource)
 			take(e.IPv4Address.Addr())
 			take(e.IPv6Address.Addr())
 		}
-		size := uint64(math.MaxUint64)
-		if host := from.Addr().BitLen() - from.Bits(); host < 64 {
-			size = 1 << host
+		available := uint64(math.MaxUint64) // also for what is more
+		switch host := from.Addr().BitLen() - from.Bits(); {
+		case host < 64:
+			size := uint64(1) << host
+			available = size - min(usedInRange, size)
+		case host == 64 && usedInRange > 0:
+			available = -usedInRange // of 2^64
 		}
-		out[subnet] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: size - min(usedInRange, size)}
+		out[subnet] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: available}
 	}
 	return out
 }
@@ -173,7 +178,13 @@ func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out := []network.Inspect{}
+	var containers []engine.Info
+	if r.version < 28 {
+		if containers, err = s.Engine.List(r.Context()); err != nil {
+			return err
+		}
+	}
+	out := []any{}
 	for i := range list {
 		n := &list[i]
 		kind := "custom"
@@ -183,7 +194,12 @@ func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 		if !f.exact("driver", n.Driver) || !prefixed(f["id"], n.ID) || !f.labels(n.Labels) || !f.match("name", n.Name) || !f.exact("scope", "local") || !f.exact("type", kind) {
 			continue
 		}
-		out = append(out, s.inspectOfNetwork(n, nil))
+		one := s.inspectOfNetwork(n, containers)
+		if r.version >= 52 {
+			out = append(out, network.Summary{Network: one.Network})
+		} else {
+			out = append(out, one) // without containers, except before 1.28
+		}
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
@@ -219,7 +235,7 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 		return notImplemented("ConfigOnly, ConfigFrom and Ingress")
 	case req.Scope != "" && req.Scope != "local":
 		return invalid("scope %q: the one scope is local", req.Scope)
-	case req.EnableIPv4 != nil && !*req.EnableIPv4:
+	case r.version >= 48 && req.EnableIPv4 != nil && !*req.EnableIPv4:
 		return notImplemented("EnableIPv4=false")
 	}
 	spec := NetworkSpec{Name: req.Name, Driver: req.Driver, Internal: req.Internal, Options: req.Options, Labels: req.Labels}
@@ -324,7 +340,13 @@ func (s *server) connectNetwork(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	var ep engine.EndpointSpec
-	if req.EndpointConfig != nil {
+	if e := req.EndpointConfig; e != nil {
+		if r.version < 54 {
+			e.MacAddress = nil // was not in force
+		}
+		if r.version >= 48 && e.GwPriority > 0 {
+			return notImplemented(fmt.Sprintf("EndpointConfig.GwPriority %d: another gateway for a container that has one", e.GwPriority))
+		}
 		if ep, err = endpointOf(req.EndpointConfig); err != nil {
 			return err
 		}

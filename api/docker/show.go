@@ -6,7 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/api/types/storage"
 
 	"strake/engine"
 )
@@ -21,7 +22,15 @@ import (
 // inspected is InspectResponse with the fields of older versions.
 type inspected struct {
 	*container.InspectResponse
+	Config          any
 	NetworkSettings any
+}
+
+// oldConfig adds what versions below 1.52 have.
+type oldConfig struct {
+	*container.Config
+	OnBuild    []string
+	MacAddress string `json:",omitempty"`
 }
 
 // oldNetworkSettings adds what versions below 1.52 have: the default bridge's figures at the top.
@@ -66,8 +75,30 @@ func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
 	}
 	ports := portMap(&info)
 	nets := endpointSettings(&info, &f)
+	if r.version < 45 {
+		for name, e := range nets {
+			if container.NetworkMode(name).IsUserDefined() {
+				e.Aliases = oldAliases(e.Aliases, info.ID, out.InspectResponse.Config.Hostname)
+			}
+		}
+	}
+	if r.version < 43 {
+		out.HostConfig.Annotations = nil
+	}
+	if r.version < 56 {
+		out.HostConfig.Umask = nil
+	}
 	id := info.ID
+	out.Config = out.InspectResponse.Config
 	if r.version < 52 {
+		out.GraphDriver = &storage.DriverData{Name: out.Driver}
+		config := oldConfig{Config: out.InspectResponse.Config, OnBuild: out.InspectResponse.Config.OnBuild}
+		if n := f.Networking; n != nil {
+			if e := n.EndpointsConfig[string(f.HostConfig.NetworkMode)]; e != nil && len(e.MacAddress) > 0 {
+				config.MacAddress = e.MacAddress.String()
+			}
+		}
+		out.Config = config
 		old := oldNetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
 		if e, ok := info.Networks["bridge"]; ok {
 			old.EndpointID, old.MacAddress = e.EndpointID, e.MAC
@@ -81,9 +112,21 @@ func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
 		}
 		out.NetworkSettings = old
 	} else {
+		out.Storage = &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: out.Driver}}}
 		out.NetworkSettings = &container.NetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// oldAliases adds the names that versions below 1.45 show among the aliases and newer ones among DNSNames alone.
+func oldAliases(list []string, id, hostname string) []string {
+	list = slices.Clone(list)
+	for _, name := range []string{id[:min(12, len(id))], hostname} {
+		if name != "" && !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // inherit fills in what the container has from its image, as dockerd does at creation. An image that is gone has nothing to
@@ -232,208 +275,6 @@ func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointS
 			out[string(mode)] = settings
 		}
 	}
-	return out
-}
-
-func (s *server) listContainers(w http.ResponseWriter, r *request) error {
-	f, err := filtersOf(r, "ancestor", "annotation", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network", "publish", "since", "status", "volume")
-	if err != nil {
-		return err
-	}
-	all, err := s.Engine.List(r.Context())
-	if err != nil {
-		return err
-	}
-	sel, err := s.selection(r, f, all)
-	if err != nil {
-		return err
-	}
-	limit := 0
-	if text := r.form("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil {
-			return invalid("limit %q: want a number", text)
-		}
-	}
-	out := make([]*container.Summary, 0, len(all))
-	for i := range all {
-		info := &all[i]
-		if !sel(info) {
-			continue
-		}
-		sum := s.summary(info)
-		if r.flag("size") {
-			rw, root, err := s.Engine.Usage(r.Context(), info.ID)
-			if err == nil {
-				sum.SizeRw, sum.SizeRootFs = rw, root
-			}
-		}
-		out = append(out, sum)
-		if limit > 0 && len(out) == limit {
-			break
-		}
-	}
-	return writeJSON(w, http.StatusOK, out)
-}
-
-// selection builds the filter of a list from its parameters.
-func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engine.Info) bool, error) {
-	everything := r.flag("all") || r.form("limit") != "" && r.form("limit") != "0" && r.form("limit") != "-1"
-	statusGiven := f.has("status") || f.has("exited")
-	for _, st := range f["status"] {
-		if err := container.ValidateContainerState(container.ContainerState(st)); err != nil {
-			return nil, invalid("%v", err)
-		}
-	}
-	var codes []int
-	for _, text := range f["exited"] {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			return nil, invalid("invalid filter 'exited=%s'", text)
-		}
-		codes = append(codes, n)
-	}
-	bound := func(key string) (time.Time, error) {
-		if !f.has(key) {
-			return time.Time{}, nil
-		}
-		info, err := s.Engine.Inspect(r.Context(), f[key][0])
-		return info.Created, err
-	}
-	before, err := bound("before")
-	if err != nil {
-		return nil, err
-	}
-	since, err := bound("since")
-	if err != nil {
-		return nil, err
-	}
-	ancestors := map[string]bool{}
-	for _, ref := range f["ancestor"] {
-		if img, err := s.Images.Resolve(r.Context(), ref); err == nil {
-			ancestors[img.ID.String()] = true
-		}
-	}
-	return func(c *engine.Info) bool {
-		st := c.State.Status
-		if !everything && !statusGiven && st != engine.Running && st != engine.Paused && st != engine.Restarting {
-			return false
-		}
-		if len(codes) > 0 {
-			ok := false
-			for _, n := range codes {
-				ok = ok || st == engine.Exited && c.State.ExitCode == n
-			}
-			if !ok {
-				return false
-			}
-		}
-		if !before.IsZero() && !c.Created.Before(before) || !since.IsZero() && !c.Created.After(since) {
-			return false
-		}
-		if f.has("ancestor") && !ancestors[c.ImageID] {
-			return false
-		}
-		health := c.State.Health
-		if health == "" {
-			health = "none"
-		}
-		return f.exact("status", string(st)) && f.exact("health", health) && prefixed(f["id"], c.ID) && f.match("name", "/"+c.Spec.Name) &&
-			f.labels(c.Spec.Labels) && (!f.has("annotation") || annotated(f, c)) && networkMatches(f, c) && volumeMatches(f, c) && portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
-	}, nil
-}
-
-// annotated asks for what the container was created with.
-func annotated(f filters, c *engine.Info) bool {
-	front, err := frontOf(c)
-	return err == nil && f.pairs("annotation", front.HostConfig.Annotations)
-}
-
-func prefixed(want []string, id string) bool {
-	if len(want) == 0 {
-		return true
-	}
-	for _, w := range want {
-		if strings.HasPrefix(id, w) {
-			return true
-		}
-	}
-	return false
-}
-
-func networkMatches(f filters, c *engine.Info) bool {
-	if !f.has("network") {
-		return true
-	}
-	names := []string{c.Spec.Network}
-	for name, e := range c.Networks {
-		names = append(names, name, e.NetworkID)
-	}
-	return f.exact("network", names...)
-}
-
-func volumeMatches(f filters, c *engine.Info) bool {
-	if !f.has("volume") {
-		return true
-	}
-	var names []string
-	for _, m := range c.Mounts {
-		names = append(names, m.Name, m.Destination)
-	}
-	return f.exact("volume", names...)
-}
-
-func portMatches(f filters, key string, c *engine.Info, published bool) bool {
-	if !f.has(key) {
-		return true
-	}
-	var have []string
-	for _, b := range c.Ports {
-		text := strconv.Itoa(int(b.ContainerPort))
-		have = append(have, text, text+"/"+b.Proto)
-	}
-	if !published {
-		for _, e := range c.Spec.Exposed {
-			port, _, _ := strings.Cut(e, "/")
-			have = append(have, e, port)
-		}
-	}
-	return f.exact(key, have...)
-}
-
-func (s *server) summary(c *engine.Info) *container.Summary {
-	command := strings.Join(append([]string{c.Path}, c.Args...), " ")
-	out := &container.Summary{
-		ID: c.ID, Names: []string{"/" + c.Spec.Name}, Image: c.Spec.Image, ImageID: c.ImageID, Command: command, Created: c.Created.Unix(),
-		Ports: portSummary(c), Labels: c.Spec.Labels, State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
-		Mounts: mountPoints(c), NetworkSettings: &container.NetworkSettingsSummary{},
-	}
-	if out.Labels == nil {
-		out.Labels = map[string]string{}
-	}
-	mode := c.Spec.Network
-	if mode == "" {
-		mode = "bridge"
-	}
-	out.HostConfig.NetworkMode = mode
-	f := front{HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(mode)}}
-	out.NetworkSettings.Networks = endpointSettings(c, &f)
-	return out
-}
-
-// portSummary lists ports in the order of their numbers.
-func portSummary(c *engine.Info) []container.PortSummary {
-	out := []container.PortSummary{}
-	bound := map[string]bool{}
-	for _, b := range c.Ports {
-		bound[fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto)] = true
-		out = append(out, container.PortSummary{IP: b.HostIP, PrivatePort: b.ContainerPort, PublicPort: b.HostPort, Type: b.Proto})
-	}
-	for _, text := range c.Spec.Exposed {
-		if p, err := network.ParsePort(text); err == nil && !bound[p.String()] {
-			out = append(out, container.PortSummary{PrivatePort: p.Num(), Type: string(p.Proto())})
-		}
-	}
-	sort.SliceStable(out, func(i, k int) bool { return out[i].PrivatePort < out[k].PrivatePort })
 	return out
 }
 

@@ -2,11 +2,9 @@ package docker
 
 import (
 	"bufio"
-	"encoding/json"
 	"net/http"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,8 +74,8 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 		Runtimes:           map[string]system.RuntimeWithStatus{"strake": {Runtime: system.Runtime{Path: "strake-runtime"}}},
 		DefaultRuntime:     "strake",
 		LiveRestoreEnabled: true, InitBinary: "strake (built in)", SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
-		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		Warnings:        []string{}, Labels: []string{}, IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
+		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, RegistryConfig: registriesOf(s.Insecure), CDISpecDirs: []string{},
+		Warnings: []string{}, Labels: []string{}, IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
 		Plugins: system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"}},
 	}
 	i.Swarm.LocalNodeState = "inactive"
@@ -97,7 +95,7 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 	if d, err := os.ReadDir("/proc/self/fd"); err == nil {
 		i.NFd = len(d)
 	}
-	return writeJSON(w, http.StatusOK, i)
+	return writeJSON(w, http.StatusOK, infoOf(&i, r.version))
 }
 
 func cgroupVersion() string {
@@ -159,200 +157,4 @@ func (s *server) auth(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"Status": "Login Succeeded", "IdentityToken": ""})
-}
-
-// usage is what one kind of object takes on disk (moby/moby/api, types/*/disk_usage.go), in bytes.
-type usage struct {
-	ActiveCount int   `json:",omitempty"`
-	Items       []any `json:",omitempty"`
-	Reclaimable int64 `json:",omitempty"`
-	TotalCount  int   `json:",omitempty"`
-	TotalSize   int64 `json:",omitempty"`
-}
-
-// diskUsage adds up what the engine keeps on disk.
-func (s *server) diskUsage(w http.ResponseWriter, r *request) error {
-	du, err := s.Images.DiskUsage(r.Context())
-	if err != nil {
-		return err
-	}
-	list, err := s.Engine.List(r.Context())
-	if err != nil {
-		return err
-	}
-	images, err := s.Images.List(r.Context(), image.Filter{SharedSize: true})
-	if err != nil {
-		return err
-	}
-	uses := map[string]int{}
-	containers := make([]any, 0, len(list))
-	inContainers := usage{TotalCount: len(list)}
-	for i := range list {
-		uses[list[i].ImageID]++
-		sum := s.summary(&list[i])
-		if rw, root, err := s.Engine.Usage(r.Context(), list[i].ID); err == nil {
-			sum.SizeRw, sum.SizeRootFs = rw, root
-		}
-		inContainers.TotalSize += sum.SizeRw
-		switch list[i].State.Status {
-		case engine.Running, engine.Paused, engine.Restarting:
-			inContainers.ActiveCount++
-		default:
-			inContainers.Reclaimable += sum.SizeRw
-		}
-		containers = append(containers, sum)
-	}
-	imgs := make([]any, 0, len(images))
-	inImages := usage{TotalCount: len(images), TotalSize: du.LayerBytes + du.BlobBytes + du.PartialBytes}
-	for i := range images {
-		m := &images[i]
-		if uses[m.ID.String()] > 0 {
-			inImages.ActiveCount++
-		} else {
-			inImages.Reclaimable += m.Size - max(m.SharedSize, 0)
-		}
-		imgs = append(imgs, map[string]any{
-			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags), "RepoDigests": orEmpty(m.RepoDigests),
-			"Created": m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize, "Labels": m.Labels, "Containers": uses[m.ID.String()],
-		})
-	}
-	vols := []any{}
-	inVolumes := usage{}
-	for _, v := range s.Volumes.List() {
-		inVolumes.TotalCount++
-		if len(v.Users) > 0 {
-			inVolumes.ActiveCount++
-		}
-		one := volumeOf(&v)
-		raw, err := json.Marshal(one)
-		if err != nil {
-			return err
-		}
-		var m map[string]any
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return err
-		}
-		m["UsageData"] = map[string]int{"RefCount": len(v.Users), "Size": -1}
-		vols = append(vols, m)
-	}
-	out := map[string]any{}
-	verbose := r.version >= 52 && r.flag("verbose")
-	if r.version < 53 && !verbose {
-		out["LayersSize"], out["Images"], out["Containers"], out["Volumes"], out["BuildCache"] = inImages.TotalSize, imgs, containers, vols, []any{}
-	}
-	if r.version >= 52 {
-		if verbose {
-			inImages.Items, inContainers.Items, inVolumes.Items = imgs, containers, vols
-		}
-		out["ImageUsage"], out["ContainerUsage"], out["VolumeUsage"], out["BuildCacheUsage"] = inImages, inContainers, inVolumes, usage{}
-	}
-	return writeJSON(w, http.StatusOK, out)
-}
-
-// events streams what happens, beginning with what is remembered since a time.
-func (s *server) events(w http.ResponseWriter, r *request) error {
-	f, err := filtersOf(r, "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type", "volume")
-	if err != nil {
-		return err
-	}
-	var q engine.EventQuery
-	if q.Since, err = timestamp(r.form("since")); err != nil {
-		return invalid("since: %v", err)
-	}
-	if q.Until, err = timestamp(r.form("until")); err != nil {
-		return invalid("until: %v", err)
-	}
-	q.Match = func(e engine.Event) bool { return eventMatches(f, &e) }
-	past, live, cancel := s.Engine.Events(q)
-	defer cancel()
-	kind := eventStream(r)
-	w.Header().Set("Content-Type", kind)
-	w.WriteHeader(http.StatusOK)
-	out := newFlusher(w)
-	out.flush()
-	send := func(e *engine.Event) error {
-		raw, err := json.Marshal(messageOf(e, r.version))
-		if err != nil {
-			return err
-		}
-		if kind == jsonSequence {
-			raw = append([]byte{0x1e}, raw...)
-		}
-		_, err = out.Write(append(raw, '\n'))
-		return err
-	}
-	for i := range past {
-		if send(&past[i]) != nil {
-			return nil
-		}
-	}
-	var end <-chan time.Time
-	if !q.Until.IsZero() {
-		t := time.NewTimer(time.Until(q.Until))
-		defer t.Stop()
-		end = t.C
-	}
-	for {
-		select {
-		case <-r.Context().Done():
-			return nil
-		case <-end:
-			return nil
-		case e, ok := <-live:
-			if !ok || send(&e) != nil {
-				return nil
-			}
-		}
-	}
-}
-
-func eventMatches(f filters, e *engine.Event) bool {
-	action, _, _ := strings.Cut(e.Action, ":")
-	object := func(key string) bool {
-		return !f.has(key) || e.Type == key && (f.exact(key, e.ID, e.Attributes["name"]) || prefixed(f[key], e.ID))
-	}
-	return f.exact("type", e.Type) && f.exact("event", e.Action, action) && f.labels(e.Attributes) && f.exact("scope", "local") &&
-		(object("container") || e.Type != "container" && f.exact("container", e.Attributes["container"])) &&
-		(!f.has("image") || f.exact("image", e.Attributes["image"], e.ID, e.Attributes["name"])) && object("volume") && object("network") && object("daemon") &&
-		!f.has("plugin") && !f.has("service") && !f.has("node") && !f.has("secret") && !f.has("config")
-}
-
-// jsonSequence has a record separator in front of each object (RFC 7464); in the other forms of a stream of events each object is a line.
-const jsonSequence = "application/json-seq"
-
-// eventStream is the first form that the client accepts, of those that its version has.
-func eventStream(r *request) string {
-	offers := []string{"application/json"}
-	if r.version >= 52 {
-		offers = append(offers, "application/x-ndjson", jsonSequence)
-	}
-	if r.version >= 53 {
-		offers = append(offers, "application/jsonl")
-	}
-	for _, accepted := range strings.Split(r.Header.Get("Accept"), ",") {
-		name, _, _ := strings.Cut(accepted, ";")
-		if name = strings.ToLower(strings.TrimSpace(name)); slices.Contains(offers, name) {
-			return name
-		}
-	}
-	return offers[0]
-}
-
-// messageOf is an event: new clients read Type, Action and Actor; status, id and from are for those before 1.52.
-func messageOf(e *engine.Event, v version) map[string]any {
-	attributes := e.Attributes
-	if attributes == nil {
-		attributes = map[string]string{}
-	}
-	m := map[string]any{
-		"Type": e.Type, "Action": e.Action, "Actor": map[string]any{"ID": e.ID, "Attributes": attributes}, "scope": "local",
-		"time": e.Time.Unix(), "timeNano": e.Time.UnixNano(),
-	}
-	if v < 52 && (e.Type == "container" || e.Type == "image") {
-		m["status"], m["id"] = e.Action, e.ID
-		if from := attributes["image"]; from != "" {
-			m["from"] = from
-		}
-	}
-	return m
 }

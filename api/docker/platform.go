@@ -1,0 +1,113 @@
+package docker
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// platformsOf reads a parameter that may be there several times.
+func platformsOf(r *request, parameter string) (list []ocispec.Platform, err error) {
+	for _, text := range r.URL.Query()[parameter] {
+		p, err := platformOf(text)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			list = append(list, *p)
+		}
+	}
+	return list, nil
+}
+
+// archivePlatforms are those that are to be saved or loaded: none before 1.48, one at most before 1.52.
+func archivePlatforms(r *request) ([]ocispec.Platform, error) {
+	if r.version < 48 {
+		return nil, nil
+	}
+	list, err := platformsOf(r, "platform")
+	if err == nil && len(list) > 1 && r.version < 52 {
+		err = invalid("multiple platform parameters are not supported in this API version; use API version 1.52 or later")
+	}
+	return list, err
+}
+
+// ofPlatform finds out whether an image is of all platforms that a parameter names. An image here is of one.
+func (s *server) ofPlatform(r *request, name, parameter string) error {
+	list, err := platformsOf(r, parameter)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	m, err := s.Images.Resolve(r.Context(), name)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if !isPlatform(&m.Platform, &p) {
+			return plainError{errdefs.ErrNotFound, fmt.Sprintf("image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
+				name, platformText(&m.Platform), platformText(&p))}
+		}
+	}
+	return nil
+}
+
+// isPlatform says whether an image of platform have is what a client means by want, which may leave parts out.
+func isPlatform(have, want *ocispec.Platform) bool {
+	same := func(have, want string) bool { return want == "" || have == want }
+	variant := func(p *ocispec.Platform) string {
+		if p.Architecture == "arm64" && p.Variant == "" {
+			return "v8" // the only one there is, so it is often not named
+		}
+		return p.Variant
+	}
+	return same(have.OS, want.OS) && same(have.Architecture, want.Architecture) && same(have.OSVersion, want.OSVersion) &&
+		(want.Variant == "" || variant(have) == want.Variant)
+}
+
+func platformText(p *ocispec.Platform) string {
+	text := p.OS
+	for _, part := range []string{p.Architecture, p.Variant} {
+		if part != "" {
+			text += "/" + part
+		}
+	}
+	return text
+}
+
+// platformOf reads os[/arch[/variant]].
+func platformOf(text string) (*ocispec.Platform, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(text, "{") {
+		var p ocispec.Platform
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			return nil, invalid("platform: %v", err)
+		}
+		return &p, nil
+	}
+	parts := strings.Split(text, "/")
+	if len(parts) > 3 || parts[0] == "" {
+		return nil, invalid("platform %q: want os/architecture, as linux/arm64", text)
+	}
+	p := &ocispec.Platform{OS: strings.ToLower(parts[0])}
+	if len(parts) > 1 {
+		p.Architecture = parts[1]
+	}
+	if len(parts) > 2 {
+		p.Variant = parts[2]
+	}
+	if len(parts) == 1 && p.OS != "linux" {
+		p.OS, p.Architecture = "linux", parts[0]
+	}
+	switch p.Architecture { // as uname(1) has it
+	case "x86_64":
+		p.Architecture = "amd64"
+	case "aarch64":
+		p.Architecture = "arm64"
+	}
+	return p, nil
+}

@@ -1,0 +1,110 @@
+package docker
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/moby/moby/api/types/blkiodev"
+	"github.com/moby/moby/api/types/container"
+
+	"strake/engine"
+)
+
+// updateContainer answers POST /containers/{id}/update. Inspect shows the new limits, as it shows those of the creation.
+func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
+	var req container.UpdateConfig
+	if err := decode(r, &req); err != nil {
+		return err
+	}
+	if r.version < 40 {
+		req.PidsLimit = nil
+	}
+	if r.version < 55 { // which never read them
+		req.BlkioWeightDevice, req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps, req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
+	}
+	var spec engine.Spec
+	if err := resourcesOf(&spec, &req.Resources); err != nil {
+		return err
+	}
+	if p := req.PidsLimit; p != nil && *p <= 0 {
+		spec.Resources.Pids = pids(-1)
+	}
+	var restart *engine.RestartPolicy
+	if req.RestartPolicy.Name != "" {
+		if err := container.ValidateRestartPolicy(req.RestartPolicy); err != nil {
+			return invalid("%v", err)
+		}
+		restart = &engine.RestartPolicy{Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount}
+	}
+	warnings, err := s.Engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart, func(old json.RawMessage) (json.RawMessage, error) {
+		return updateFront(old, &req)
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string][]string{"Warnings": orEmpty(warnings)})
+}
+
+// updateFront puts an update over what the API keeps with a container. A container that the API did not create has nothing there.
+func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMessage, error) {
+	if len(old) == 0 {
+		return old, nil
+	}
+	var f front
+	if err := json.Unmarshal(old, &f); err != nil {
+		return nil, err
+	}
+	if f.HostConfig == nil {
+		f.HostConfig = &container.HostConfig{}
+	}
+	h := f.HostConfig
+	to, from := &h.Resources, &req.Resources
+	quota := from.CPUPeriod > 0 || from.CPUQuota > 0
+	switch {
+	case from.NanoCPUs > 0 && (to.CPUPeriod > 0 || to.CPUQuota > 0):
+		return nil, conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set")
+	case quota && to.NanoCPUs > 0:
+		return nil, conflict("Conflicting options: CPU Period and CPU Quota cannot be updated as NanoCPUs has already been set")
+	case h.AutoRemove && req.RestartPolicy.Name != "" && !req.RestartPolicy.IsNone():
+		return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+	}
+	put(&to.Memory, from.Memory)
+	put(&to.MemorySwap, swapOf(from))
+	put(&to.MemoryReservation, from.MemoryReservation)
+	put(&to.CPUShares, from.CPUShares)
+	put(&to.NanoCPUs, from.NanoCPUs)
+	put(&to.CPUPeriod, from.CPUPeriod)
+	put(&to.CPUQuota, from.CPUQuota)
+	put(&to.CPURealtimePeriod, from.CPURealtimePeriod)
+	put(&to.CPURealtimeRuntime, from.CPURealtimeRuntime)
+	put(&to.CpusetCpus, from.CpusetCpus)
+	put(&to.CpusetMems, from.CpusetMems)
+	put(&to.BlkioWeight, from.BlkioWeight)
+	put(&to.PidsLimit, from.PidsLimit)
+	put(&to.MemorySwappiness, from.MemorySwappiness)
+	put(&to.OomKillDisable, from.OomKillDisable)
+	// An empty list is not the same as none: it clears.
+	if from.BlkioWeightDevice != nil {
+		to.BlkioWeightDevice = from.BlkioWeightDevice
+	}
+	for _, list := range []struct{ to, from *[]*blkiodev.ThrottleDevice }{
+		{&to.BlkioDeviceReadBps, &from.BlkioDeviceReadBps}, {&to.BlkioDeviceWriteBps, &from.BlkioDeviceWriteBps},
+		{&to.BlkioDeviceReadIOps, &from.BlkioDeviceReadIOps}, {&to.BlkioDeviceWriteIOps, &from.BlkioDeviceWriteIOps},
+	} {
+		if *list.from != nil {
+			*list.to = *list.from
+		}
+	}
+	if req.RestartPolicy.Name != "" {
+		h.RestartPolicy = req.RestartPolicy
+	}
+	return json.Marshal(f)
+}
+
+// put takes what is set.
+func put[T comparable](to *T, from T) {
+	var unset T
+	if from != unset {
+		*to = from
+	}
+}
