@@ -168,12 +168,17 @@ func command(argv ...string) func() (time.Duration, error) {
 	}
 }
 
-// compare runs the commands round after round and prints medians and ratios to the first one. Each round has an order of its own: the kernel
-// takes down in the background what a command has left (network namespaces above all), which whoever comes next pays for.
+// quiet is how long nothing runs before each command. The kernel takes down in the background what a command has left (network namespaces above
+// all), which whoever comes next would pay for; and who moves processes between groups soon after another has done so does not wait
+// for the grace period of its own that it would wait for alone.
+const quiet = 50 * time.Millisecond
+
+// compare runs the commands round after round, each round in an order of its own, and prints medians and ratios to the first one.
 func (b *bench) compare(title string, rounds int, list ...*timed) error {
 	for round := range rounds + 2 {
 		for _, at := range rand.Perm(len(list)) {
 			t := list[at]
+			time.Sleep(quiet)
 			d, err := t.run()
 			if err != nil {
 				return err
