@@ -5,8 +5,8 @@ import "sort"
 // Namespaces lists the types of namespaces that a configuration may name.
 func Namespaces() []string {
 	list := make([]string, 0, len(namespaceFlags))
-	for t := range namespaceFlags {
-		list = append(list, string(t))
+	for _, ns := range namespaceFlags {
+		list = append(list, string(ns.key))
 	}
 	sort.Strings(list)
 	return list
@@ -15,14 +15,12 @@ func Namespaces() []string {
 // MountOptions lists the mount options that mean the same for every filesystem.
 func MountOptions() []string {
 	list := []string{"bind", "rbind", "remount", "defaults", "idmap", "ridmap"}
-	for name := range attrOptions {
-		list = append(list, name, "r"+name)
+	for _, attr := range attrOptions {
+		list = append(list, attr.key, "r"+attr.key)
 	}
-	for name := range superOptions {
-		list = append(list, name)
-	}
-	for name := range propagations {
-		list = append(list, name)
+	list = append(list, superOptions...)
+	for _, p := range propagations {
+		list = append(list, p.key)
 	}
 	sort.Strings(list)
 	return list

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -12,26 +13,25 @@ import (
 )
 
 // attrOptions are the mount options that are attributes of one mount (mount_setattr(2)).
-var attrOptions = map[string]mountAttr{
-	"ro": {set: unix.MOUNT_ATTR_RDONLY}, "rw": {clear: unix.MOUNT_ATTR_RDONLY},
-	"nosuid": {set: unix.MOUNT_ATTR_NOSUID}, "suid": {clear: unix.MOUNT_ATTR_NOSUID},
-	"nodev": {set: unix.MOUNT_ATTR_NODEV}, "dev": {clear: unix.MOUNT_ATTR_NODEV},
-	"noexec": {set: unix.MOUNT_ATTR_NOEXEC}, "exec": {clear: unix.MOUNT_ATTR_NOEXEC},
-	"nodiratime": {set: unix.MOUNT_ATTR_NODIRATIME}, "diratime": {clear: unix.MOUNT_ATTR_NODIRATIME},
-	"nosymfollow": {set: unix.MOUNT_ATTR_NOSYMFOLLOW}, "symfollow": {clear: unix.MOUNT_ATTR_NOSYMFOLLOW},
-	"noatime":     {set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"relatime":    {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"strictatime": {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"atime":       {set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"norelatime":  {set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME},
-	"nostrictatime": {
-		set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME},
+var attrOptions = table[string, mountAttr]{
+	{"ro", mountAttr{set: unix.MOUNT_ATTR_RDONLY}}, {"rw", mountAttr{clear: unix.MOUNT_ATTR_RDONLY}},
+	{"nosuid", mountAttr{set: unix.MOUNT_ATTR_NOSUID}}, {"suid", mountAttr{clear: unix.MOUNT_ATTR_NOSUID}},
+	{"nodev", mountAttr{set: unix.MOUNT_ATTR_NODEV}}, {"dev", mountAttr{clear: unix.MOUNT_ATTR_NODEV}},
+	{"noexec", mountAttr{set: unix.MOUNT_ATTR_NOEXEC}}, {"exec", mountAttr{clear: unix.MOUNT_ATTR_NOEXEC}},
+	{"nodiratime", mountAttr{set: unix.MOUNT_ATTR_NODIRATIME}}, {"diratime", mountAttr{clear: unix.MOUNT_ATTR_NODIRATIME}},
+	{"nosymfollow", mountAttr{set: unix.MOUNT_ATTR_NOSYMFOLLOW}}, {"symfollow", mountAttr{clear: unix.MOUNT_ATTR_NOSYMFOLLOW}},
+	{"noatime", mountAttr{set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME}},
+	{"relatime", mountAttr{set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME}},
+	{"strictatime", mountAttr{set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME}},
+	{"atime", mountAttr{set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME}},
+	{"norelatime", mountAttr{set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME}},
+	{"nostrictatime", mountAttr{set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME}},
 }
 
 // superOptions are flags of the filesystem rather than of the mount (fsconfig(2), FSCONFIG_SET_FLAG).
-var superOptions = map[string]string{
-	"sync": "sync", "async": "async", "dirsync": "dirsync", "mand": "mand", "nomand": "nomand",
-	"lazytime": "lazytime", "nolazytime": "nolazytime", "iversion": "iversion", "silent": "silent", "loud": "loud",
+var superOptions = []string{
+	"sync", "async", "dirsync", "mand", "nomand",
+	"lazytime", "nolazytime", "iversion", "silent", "loud",
 }
 
 // options are the mount options of one entry, sorted by what is done with them.
@@ -55,15 +55,15 @@ func parseOptions(list []string) options {
 		into.clear = into.clear&^a.set | a.clear
 	}
 	for _, opt := range list {
-		if a, ok := attrOptions[opt]; ok {
+		if a, ok := attrOptions.get(opt); ok {
 			merge(&o.attr, a)
 			continue
 		}
-		if a, ok := attrOptions[strings.TrimPrefix(opt, "r")]; ok && strings.HasPrefix(opt, "r") {
+		if a, ok := attrOptions.get(strings.TrimPrefix(opt, "r")); ok && strings.HasPrefix(opt, "r") {
 			merge(&o.recAttr, a)
 			continue
 		}
-		if _, ok := propagations[opt]; ok {
+		if _, ok := propagations.get(opt); ok {
 			o.propagation = append(o.propagation, opt)
 			continue
 		}
@@ -89,10 +89,10 @@ func parseOptions(list []string) options {
 }
 
 // procTargets are the files below /proc that may be replaced by a bind mount: they only inform (lxcfs makes such files).
-var procTargets = map[string]bool{
-	"/proc/cpuinfo": true, "/proc/diskstats": true, "/proc/meminfo": true, "/proc/stat": true, "/proc/swaps": true,
-	"/proc/uptime": true, "/proc/loadavg": true, "/proc/slabinfo": true, "/proc/sys/kernel/ns_last_pid": true,
-	"/proc/sys/crypto/fips_enabled": true,
+var procTargets = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
+	"/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
+	"/proc/sys/crypto/fips_enabled",
 }
 
 // mounts compiles spec.mounts in their order.
@@ -155,8 +155,8 @@ func (p *planner) newMount(fstype, source string, data []string, attr uint64) pr
 	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
 	p.fsconfig(fs, "source", source)
 	for _, opt := range data {
-		if flag, ok := superOptions[opt]; ok {
-			p.fsconfigFlag(fs, flag)
+		if slices.Contains(superOptions, opt) {
+			p.fsconfigFlag(fs, opt)
 			continue
 		}
 		key, value, ok := strings.Cut(opt, "=")
@@ -215,7 +215,7 @@ func (p *planner) finishMount(mnt program.Arg, o options) {
 		p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
 	}
 	for _, name := range o.propagation {
-		prop := propagations[name]
+		prop, _ := propagations.get(name)
 		if o.bind && prop.flag != unix.MS_SHARED && !prop.recursive && o.recursive {
 			// Mounts below that are not named must not stay peers of the host either.
 			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
@@ -236,7 +236,7 @@ func (p *planner) remount(dest string, o options) {
 // refuseProc keeps a mount from landing in /proc through links of the image: there it could stand for a file that the
 // container's own set-up writes to or that others trust. Known harmless files are let through by name.
 func (p *planner) refuseProc(target program.Arg, dest string) {
-	if procTargets[dest] {
+	if slices.Contains(procTargets, dest) {
 		return
 	}
 	const procMagic = 0x9fa0

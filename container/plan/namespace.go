@@ -13,22 +13,22 @@ import (
 )
 
 // namespaceFlags maps the names of runtime-spec config-linux.md, Namespaces, to clone flags.
-var namespaceFlags = map[specs.LinuxNamespaceType]uint64{
-	specs.PIDNamespace:     unix.CLONE_NEWPID,
-	specs.NetworkNamespace: unix.CLONE_NEWNET,
-	specs.MountNamespace:   unix.CLONE_NEWNS,
-	specs.IPCNamespace:     unix.CLONE_NEWIPC,
-	specs.UTSNamespace:     unix.CLONE_NEWUTS,
-	specs.UserNamespace:    unix.CLONE_NEWUSER,
-	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
-	specs.TimeNamespace:    unix.CLONE_NEWTIME,
+var namespaceFlags = table[specs.LinuxNamespaceType, uint64]{
+	{specs.PIDNamespace, unix.CLONE_NEWPID},
+	{specs.NetworkNamespace, unix.CLONE_NEWNET},
+	{specs.MountNamespace, unix.CLONE_NEWNS},
+	{specs.IPCNamespace, unix.CLONE_NEWIPC},
+	{specs.UTSNamespace, unix.CLONE_NEWUTS},
+	{specs.UserNamespace, unix.CLONE_NEWUSER},
+	{specs.CgroupNamespace, unix.CLONE_NEWCGROUP},
+	{specs.TimeNamespace, unix.CLONE_NEWTIME},
 }
 
 // namespaces decides which namespaces are made and which are joined, and how the child is cloned: directly into the new
 // ones, or, when a user or PID namespace is joined, plainly, to fork once more when it has joined.
 func (p *planner) namespaces() {
 	for i, ns := range p.spec.Linux.Namespaces {
-		flag := namespaceFlags[ns.Type]
+		flag, _ := namespaceFlags.get(ns.Type)
 		if ns.Path == "" {
 			p.flags |= flag
 			continue

@@ -9,14 +9,16 @@ import (
 )
 
 // propagations maps mount options and linux.rootfsPropagation to propagation types (mount_namespaces(7)).
-var propagations = map[string]struct {
+var propagations = table[string, propagation]{
+	{"private", propagation{unix.MS_PRIVATE, false}}, {"rprivate", propagation{unix.MS_PRIVATE, true}},
+	{"slave", propagation{unix.MS_SLAVE, false}}, {"rslave", propagation{unix.MS_SLAVE, true}},
+	{"shared", propagation{unix.MS_SHARED, false}}, {"rshared", propagation{unix.MS_SHARED, true}},
+	{"unbindable", propagation{unix.MS_UNBINDABLE, false}}, {"runbindable", propagation{unix.MS_UNBINDABLE, true}},
+}
+
+type propagation struct {
 	flag      uint64
 	recursive bool
-}{
-	"private": {unix.MS_PRIVATE, false}, "rprivate": {unix.MS_PRIVATE, true},
-	"slave": {unix.MS_SLAVE, false}, "rslave": {unix.MS_SLAVE, true},
-	"shared": {unix.MS_SHARED, false}, "rshared": {unix.MS_SHARED, true},
-	"unbindable": {unix.MS_UNBINDABLE, false}, "runbindable": {unix.MS_UNBINDABLE, true},
 }
 
 // overlayPage is how much mount(2) takes as options.
@@ -31,7 +33,7 @@ func (p *planner) rootfs() {
 	p.Field("linux.rootfsPropagation")
 	// Nothing that is mounted from here on reaches the host; what the host mounts reaches containers that ask for it.
 	host := uint64(unix.MS_SLAVE)
-	if prop, ok := propagations[p.spec.Linux.RootfsPropagation]; ok && prop.flag == unix.MS_PRIVATE {
+	if prop, ok := propagations.get(p.spec.Linux.RootfsPropagation); ok && prop.flag == unix.MS_PRIVATE {
 		host = unix.MS_PRIVATE
 	}
 	p.Call(unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_REC|host), program.Num(0))
@@ -169,7 +171,7 @@ func (p *planner) pivot() {
 // rootAttributes are set last, when nothing needs to be created in the root any more.
 func (p *planner) rootAttributes() {
 	if name := p.spec.Linux.RootfsPropagation; name != "" {
-		prop := propagations[name]
+		prop, _ := propagations.get(name)
 		p.Field("linux.rootfsPropagation")
 		p.setattr(p.root.Value(), mountAttr{propagation: prop.flag}, prop.recursive)
 	}

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,7 +33,7 @@ func (p *planner) validateNamespaces() error {
 	seen := map[specs.LinuxNamespaceType]bool{}
 	for i, ns := range p.spec.Linux.Namespaces {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
-		if namespaceFlags[ns.Type] == 0 {
+		if _, ok := namespaceFlags.get(ns.Type); !ok {
 			return invalid(field+".type", "%q, want one of pid, network, mount, ipc, uts, user, cgroup, time", ns.Type)
 		}
 		if seen[ns.Type] {
@@ -116,7 +117,7 @@ func (p *planner) validateMounts() error {
 		if !isBind && m.Type == "" {
 			return invalid(field, `type is missing; want a filesystem type, or option "bind" or "rbind"`)
 		}
-		if isBind && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) && !procTargets[dest] && dest != "/proc" {
+		if isBind && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) && !slices.Contains(procTargets, dest) && dest != "/proc" {
 			return invalid(field, "nothing may be mounted inside of /proc but files that only inform, such as /proc/meminfo")
 		}
 		if !isBind && m.Type != "proc" && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) {
@@ -166,7 +167,7 @@ func (p *planner) hasType(t specs.LinuxNamespaceType) bool {
 func (p *planner) validateLinux() error {
 	l := p.spec.Linux
 	if prop := l.RootfsPropagation; prop != "" {
-		if _, ok := propagations[prop]; !ok {
+		if _, ok := propagations.get(prop); !ok {
 			return invalid("linux.rootfsPropagation", "%q, want private, slave, shared or unbindable, or one of them with a leading r", prop)
 		}
 	}
@@ -256,7 +257,7 @@ func validateProcess(field string, proc *specs.Process) error {
 	seen := map[string]bool{}
 	for i, r := range proc.Rlimits {
 		f := fmt.Sprintf("%s.rlimits[%d]", field, i)
-		if _, ok := rlimits[r.Type]; !ok {
+		if _, ok := rlimits.get(r.Type); !ok {
 			return invalid(f+".type", "%q is not a resource limit of getrlimit(2)", r.Type)
 		}
 		if seen[r.Type] {
