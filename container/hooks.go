@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -201,12 +200,7 @@ func sendListener(c *Container, fd int) error {
 	if err != nil {
 		return err
 	}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: s.ListenerPath, Net: "unix"})
-	if err != nil {
-		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
-	}
-	defer conn.Close()
-	if _, _, err := conn.WriteMsgUnix(msg, unix.UnixRights(fd), nil); err != nil {
+	if err := SendFD(s.ListenerPath, fd, msg); err != nil {
 		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
 	}
 	return nil

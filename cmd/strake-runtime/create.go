@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -82,22 +81,11 @@ func started(pidFile, pidfdSocket string, p *container.Process) error {
 		}
 	}
 	if pidfdSocket != "" {
-		if err := sendFD(pidfdSocket, p.PidFD, "pidfd"); err != nil {
+		if err := container.SendFD(pidfdSocket, p.PidFD, []byte("pidfd")); err != nil {
 			return fmt.Errorf("--pidfd-socket: %w", err)
 		}
 	}
 	return nil
-}
-
-// sendFD passes a descriptor over a unix socket, with a name as the message, as console sockets have it.
-func sendFD(socket string, fd int, name string) error {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, _, err = conn.WriteMsgUnix([]byte(name), unix.UnixRights(fd), nil)
-	return err
 }
 
 func (a *app) create(ctx context.Context, fs *flag.FlagSet, args []string) (int, error) {
@@ -146,7 +134,7 @@ func (c *createFlags) checkTerminal(opt container.CreateOptions, detached bool) 
 
 func (c *createFlags) passTerminal(master *os.File) error {
 	defer master.Close()
-	if err := sendFD(c.consoleSocket, int(master.Fd()), master.Name()); err != nil {
+	if err := container.SendFD(c.consoleSocket, int(master.Fd()), []byte(master.Name())); err != nil {
 		return fmt.Errorf("--console-socket: %w", err)
 	}
 	return nil
