@@ -307,10 +307,7 @@ func (b *birth) run(ctx context.Context) error {
 		b.inst.Add(plan.InputStdout, int(s[1].Fd()))
 		b.inst.Add(plan.InputStderr, int(s[2].Fd()))
 	}
-	img, err := program.Parse(b.plan.Encode())
-	if err != nil {
-		return err
-	}
+	img := b.plan.Image()
 	if b.opt.breakImage != nil {
 		img = b.opt.breakImage(img)
 	}

@@ -95,11 +95,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer m.Close()
-	img, err := program.Parse(p.Encode())
-	if err != nil {
-		return nil, err
-	}
-	child, err := m.Start(&spawn.Request{Image: img, Input: inputs.Get, CgroupFD: into})
+	child, err := m.Start(&spawn.Request{Image: p.Image(), Input: inputs.Get, CgroupFD: into})
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/plan"
-	"strake/container/program"
 	"strake/container/spawn"
 	"strake/internal/early"
 )
@@ -122,10 +121,6 @@ func runInside(ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64
 	if err != nil {
 		return err
 	}
-	img, err := program.Parse(p.Encode())
-	if err != nil {
-		return err
-	}
 	in, err := memoryFile("hook-state", state)
 	if err != nil {
 		return err
@@ -141,7 +136,7 @@ func runInside(ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64
 	inputs.Add(plan.InputStdout, int(out.Fd()))
 	inputs.Add(plan.InputStderr, int(out.Fd()))
 	inputs.Add(plan.InputInit, pidfd)
-	child, err := m.Start(&spawn.Request{Image: img, Input: inputs.Get, CgroupFD: -1})
+	child, err := m.Start(&spawn.Request{Image: p.Image(), Input: inputs.Get, CgroupFD: -1})
 	if err != nil {
 		return err
 	}

@@ -143,11 +143,7 @@ func userNamespace(m *spawn.Machine, uids, gids []specs.LinuxIDMapping) (int, er
 	if err != nil {
 		return -1, err
 	}
-	img, err := program.Parse(p.Encode())
-	if err != nil {
-		return -1, err
-	}
-	child, err := m.Start(&spawn.Request{Image: img, CgroupFD: -1, UIDMap: idMap(uids), GIDMap: idMap(gids)})
+	child, err := m.Start(&spawn.Request{Image: p.Image(), CgroupFD: -1, UIDMap: idMap(uids), GIDMap: idMap(gids)})
 	if err != nil {
 		return -1, err
 	}

@@ -75,7 +75,7 @@ func MountAttrText(set, clear, propagation uint64) string {
 var fsconfigCommands = []string{"SET_FLAG", "SET_STRING", "SET_BINARY", "SET_PATH", "SET_PATH_EMPTY", "SET_FD", "CREATE", "RECONFIGURE", "CREATE_EXCL"}
 
 // argument prints argument k of a call, with the symbols that belong there.
-func (p *Program) argument(call string, k int, a Arg) string {
+func (p *printer) argument(call string, k int, a Arg) string {
 	if a.Kind != Imm {
 		return p.value(a)
 	}

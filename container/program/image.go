@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -27,15 +28,7 @@ const (
 	// HeaderSize is the machine header in front of the operations: the report descriptor (uint64), then the eight bytes
 	// of a report: operation index and errno (uint32 each), then room for the six arguments of the running operation.
 	HeaderSize = 64
-	// OpSize is the size of one operation in memory. The interpreter in package spawn is written for this layout:
-	//
-	//	 0 code, 1 condition, 2..7 kinds of the six arguments
-	//	 8 system call number (uint32), 12 index of the operation (uint32)
-	//	16 ignored errnos (4 × uint16, unused ones 0)
-	//	24 six arguments, or the addresses they are loaded from (uint64 each)
-	//	72 address that receives the result, or 0
-	//	80 address of the operation that follows an ignored error
-	//	88 address of the operation that a jump goes to
+	// OpSize is the size of one operation, in an image as in memory.
 	OpSize = 96
 
 	// reportCell as the offset of a result stands for the report descriptor in the machine header.
@@ -46,117 +39,141 @@ const (
 	maxInputs = 250     // SCM_MAX_FD is 253
 )
 
+// instr is one operation as it lies in an image, and, relocated, before the interpreter in package spawn, which is written for this layout (here
+// with the offsets). Both machines that strake runs on are little-endian.
+type instr struct {
+	code   Code      // 0
+	cond   Cond      // 1
+	kinds  [6]Kind   // 2: of the arguments
+	nr     uint32    // 8: system call
+	index  uint32    // 12: of the operation
+	ignore [4]uint16 // 16: errnos, unused ones 0
+	args   [6]uint64 // 24: arguments, or where they are loaded from: an offset in the data, then its address
+	dst    uint64    // 72: where the result goes: an offset in the data plus one, then its address; or 0
+	next   uint64    // 80: the operation after an ignored error: its index, then its address
+	target uint64    // 88: the operation that a jump goes to, likewise
+}
+
+var _ [OpSize]byte = [unsafe.Sizeof(instr{})]byte{}
+
+// opBytes is the memory of operations.
+func opBytes(ops []instr) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(ops))), len(ops)*OpSize)
+}
+
+// opsIn is memory as operations. Preconditions: it has room for n of them, and is aligned to 8.
+func opsIn(mem []byte, n int) []instr {
+	return unsafe.Slice((*instr)(unsafe.Pointer(unsafe.SliceData(mem))), n)
+}
+
+func aligned(mem []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%8 == 0 }
+
 // Encode returns the image of the program.
 func (p *Program) Encode() []byte {
-	dataSize := (len(p.data) + 7) &^ 7
-	size := headerSize + (len(p.ops)+1)*OpSize + dataSize + 8*len(p.ptrs)
-	for _, in := range p.inputs {
-		size += 2 + len(in.Name)
+	img := &p.img
+	size := headerSize + len(img.ops)*OpSize + len(img.data) + 8*len(img.ptrs)
+	for _, name := range img.inputs {
+		size += 2 + len(name)
 	}
-	img := make([]byte, size)
+	raw := make([]byte, 0, size)
 	le := binary.LittleEndian
-	for i, v := range []uint32{imageMagic, imageVersion, uint32(len(p.ops) + 1), uint32(dataSize), uint32(len(p.ptrs)), uint32(len(p.inputs))} {
-		le.PutUint32(img[4*i:], v)
+	for _, n := range []int{imageMagic, imageVersion, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs)} {
+		raw = le.AppendUint32(raw, uint32(n))
 	}
 	// Namespace flags fit in 32 bits; the upper half says how many descriptors are kept.
-	le.PutUint64(img[24:], p.clone&0xffffffff|uint64(p.keep)<<32)
-	at := headerSize
-	for i := range p.ops {
-		p.encodeOp(img[at:at+OpSize], i)
-		at += OpSize
+	raw = le.AppendUint64(raw, img.clone&0xffffffff|uint64(img.keep)<<32)
+	raw = append(raw, opBytes(img.ops)...)
+	raw = append(raw, img.data...)
+	for _, ptr := range img.ptrs {
+		raw = le.AppendUint32(raw, ptr.at)
+		raw = le.AppendUint32(raw, ptr.to)
 	}
-	// Whatever runs past the end, or jumps there, fails instead of interpreting data.
-	end := img[at : at+OpSize]
-	end[0] = byte(Fail)
-	le.PutUint32(end[12:], uint32(len(p.ops)))
-	le.PutUint64(end[24:], 38) // ENOSYS
-	at += OpSize
-	copy(img[at:], p.data)
-	at += dataSize
-	for _, ptr := range p.ptrs {
-		le.PutUint32(img[at:], ptr.at)
-		le.PutUint32(img[at+4:], ptr.to)
-		at += 8
+	for _, name := range img.inputs {
+		raw = le.AppendUint16(raw, uint16(len(name)))
+		raw = append(raw, name...)
 	}
-	for _, in := range p.inputs {
-		le.PutUint16(img[at:], uint16(len(in.Name)))
-		copy(img[at+2:], in.Name)
-		at += 2 + len(in.Name)
-	}
-	return img
+	return raw
 }
 
-func (p *Program) encodeOp(b []byte, i int) {
-	le := binary.LittleEndian
-	op := &p.ops[i]
-	b[0], b[1] = byte(op.Code), byte(op.Cond)
-	le.PutUint32(b[8:], op.Nr)
-	le.PutUint32(b[12:], uint32(i))
-	for k, e := range op.Ignore {
-		le.PutUint16(b[16+2*k:], e)
-	}
-	for k, a := range op.Args {
-		b[2+k] = byte(a.Kind)
-		le.PutUint64(b[24+8*k:], a.Value)
-	}
-	// Offsets are stored plus one, so that zero means none.
-	if op.HasDst {
-		le.PutUint64(b[72:], uint64(op.Dst.off)+1)
-	}
-	next := uint64(i + 1)
-	if op.OnError.n > 0 {
-		next = uint64(p.labels[op.OnError.n-1])
-	}
-	le.PutUint64(b[80:], next)
-	target := uint64(i + 1)
-	if op.Code == Jump {
-		target = uint64(p.labels[op.Target.n-1])
-	}
-	le.PutUint64(b[88:], target)
-}
-
-// Image is an encoded program whose structure has been checked.
+// Image is a program as it is executed.
 type Image struct {
-	raw           []byte
-	ops, data     int // counts: operations, bytes of data
-	clone         uint64
-	keep          int
-	ptrs          int
-	inputs        []string
-	ptrAt, dataAt int // offsets in raw
+	ops    []instr // with the guard at the end
+	data   []byte
+	ptrs   []dataPtr
+	inputs []string
+	clone  uint64
+	keep   int
+}
+
+// dataPtr is a word in the data that becomes the address of another place there.
+type dataPtr struct{ at, to uint32 }
+
+func invalidImage(format string, args ...any) error {
+	return fmt.Errorf("program image: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+// fits checks how much there is of everything against the limits of the format.
+func fits(ops, data, inputs int) error {
+	switch {
+	case ops == 0 || ops > maxOps:
+		return invalidImage("%d operations, 1 to %d are possible", ops, maxOps)
+	case data > maxData || data%8 != 0:
+		return invalidImage("%d bytes of data, at most %d and a multiple of 8 are possible", data, maxData)
+	case inputs > maxInputs:
+		return invalidImage("%d inputs, at most %d are possible", inputs, maxInputs)
+	}
+	return nil
 }
 
 // Parse checks the outer structure of an image. The Image refers to raw, which must not change afterwards. Errors are of
 // class errdefs.ErrInvalidArgument.
 func Parse(raw []byte) (*Image, error) {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("program image: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
-	}
 	if len(raw) < headerSize {
-		return nil, bad("%d bytes, want at least %d", len(raw), headerSize)
+		return nil, invalidImage("%d bytes, want at least %d", len(raw), headerSize)
+	}
+	if !aligned(raw) {
+		raw = append(make([]byte, 0, len(raw)), raw...)
 	}
 	le := binary.LittleEndian
 	if m, v := le.Uint32(raw), le.Uint32(raw[4:]); m != imageMagic || v != imageVersion {
-		return nil, bad("magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion)
+		return nil, invalidImage("magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion)
 	}
 	ops, data, ptrs, inputs := le.Uint32(raw[8:]), le.Uint32(raw[12:]), le.Uint32(raw[16:]), le.Uint32(raw[20:])
-	if ops == 0 || ops > maxOps || data > maxData || data%8 != 0 || ptrs > maxData/8 || inputs > maxInputs {
-		return nil, bad("%d operations, %d bytes, %d pointers, %d inputs exceed the format", ops, data, ptrs, inputs)
+	if err := fits(int(ops), int(data), int(inputs)); err != nil {
+		return nil, err
 	}
-	img := &Image{raw: raw, ops: int(ops), data: int(data), ptrs: int(ptrs), clone: uint64(le.Uint32(raw[24:])), keep: int(le.Uint32(raw[28:]))}
-	img.dataAt = headerSize + img.ops*OpSize
-	img.ptrAt = img.dataAt + img.data
-	at := img.ptrAt + 8*img.ptrs
-	if at > len(raw) {
-		return nil, bad("truncated: %d bytes, want at least %d", len(raw), at)
+	img := &Image{clone: uint64(le.Uint32(raw[24:])), keep: int(le.Uint32(raw[28:]))}
+	// No number of these overflows when it is multiplied: they have 32 bits.
+	rest := raw[headerSize:]
+	take := func(n uint64) []byte {
+		if n > uint64(len(rest)) {
+			return nil
+		}
+		var part []byte
+		part, rest = rest[:n:n], rest[n:]
+		return part
+	}
+	code := take(uint64(ops) * OpSize)
+	img.data = take(uint64(data))
+	words := take(uint64(ptrs) * 8)
+	if code == nil || img.data == nil || words == nil {
+		return nil, invalidImage("truncated: %d bytes for %d operations, %d bytes of data, %d pointers", len(raw), ops, data, ptrs)
+	}
+	img.ops = opsIn(code, int(ops))
+	img.ptrs = make([]dataPtr, ptrs)
+	for i := range img.ptrs {
+		img.ptrs[i] = dataPtr{le.Uint32(words[8*i:]), le.Uint32(words[8*i+4:])}
 	}
 	for range inputs {
-		if at+2 > len(raw) || at+2+int(le.Uint16(raw[at:])) > len(raw) {
-			return nil, bad("truncated in the names of inputs")
+		length := take(2)
+		if length == nil {
+			return nil, invalidImage("truncated in the names of inputs")
 		}
-		n := int(le.Uint16(raw[at:]))
-		img.inputs = append(img.inputs, string(raw[at+2:at+2+n]))
-		at += 2 + n
+		name := take(uint64(le.Uint16(length)))
+		if name == nil {
+			return nil, invalidImage("truncated in the names of inputs")
+		}
+		img.inputs = append(img.inputs, string(name))
 	}
 	return img, nil
 }
@@ -168,11 +185,11 @@ func (img *Image) Inputs() []string { return img.inputs }
 func (img *Image) CloneFlags() uint64 { return img.clone }
 
 // Size is the memory that the relocated image needs, in bytes.
-func (img *Image) Size() int { return HeaderSize + img.ops*OpSize + img.data }
+func (img *Image) Size() int { return HeaderSize + len(img.ops)*OpSize + len(img.data) }
 
 // Place is where an image will run.
 type Place struct {
-	// Mem receives the image; it must hold at least Image.Size bytes and start at the address Base, aligned to 8.
+	// Mem receives the image; it must hold at least Image.Size bytes and be aligned to 8. Where the image runs, it starts at the address Base.
 	Mem  []byte
 	Base uintptr
 	// Start and End bound the whole mapping that Mem and the interpreter's code lie in.
@@ -188,117 +205,128 @@ type Place struct {
 // Relocate writes the image into its place with every address and descriptor filled in. Errors are of class
 // errdefs.ErrInvalidArgument; Mem then holds nothing that may be run.
 func (img *Image) Relocate(to Place) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("program image: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
-	}
-	if len(to.Mem) < img.Size() || to.Base%8 != 0 {
-		return bad("place of %d bytes at %#x, want %d aligned to 8", len(to.Mem), to.Base, img.Size())
+	if len(to.Mem) < img.Size() || to.Base%8 != 0 || !aligned(to.Mem) {
+		return invalidImage("place of %d bytes at %#x, want %d aligned to 8", len(to.Mem), to.Base, img.Size())
 	}
 	if len(to.Inputs) != len(img.inputs) {
-		return bad("%d inputs supplied, want %d", len(to.Inputs), len(img.inputs))
+		return invalidImage("%d inputs supplied, want %d", len(to.Inputs), len(img.inputs))
 	}
-	gaps := img.gaps(to.Inputs)
-	header := to.Header
-	if header == 0 {
-		header = to.Base
+	if to.Header == 0 {
+		to.Header = to.Base
 	}
-	le := binary.LittleEndian
 	clear(to.Mem[:HeaderSize])
-	le.PutUint64(to.Mem, uint64(to.Report))
-	opsBase := uint64(to.Base) + HeaderSize
-	dataBase := opsBase + uint64(img.ops*OpSize)
-	ops := to.Mem[HeaderSize : HeaderSize+img.ops*OpSize]
-	copy(ops, img.raw[headerSize:img.dataAt])
-	for i := range img.ops {
-		b := ops[i*OpSize : (i+1)*OpSize]
-		if Code(b[0]) > Fail || Cond(b[1]) > condLast || le.Uint32(b[12:]) != uint32(i) {
-			return bad("operation %d: code %d, condition %d, index %d", i, b[0], b[1], le.Uint32(b[12:]))
-		}
-		for k := range 6 {
-			v := le.Uint64(b[24+8*k:])
-			width := uint64(1)
-			switch Kind(b[2+k]) {
-			case Imm:
-				continue
-			case Load64:
-				width = 8
-			case Load32:
-				width = 4
-			case Load16:
-				width = 2
-			case Load8:
-			case kindPtr:
-				if v > uint64(img.data) {
-					return bad("operation %d: argument %d points outside", i, k)
-				}
-				b[2+k] = byte(Imm)
-				le.PutUint64(b[24+8*k:], dataBase+v)
-				continue
-			case kindInput:
-				if v >= uint64(len(to.Inputs)) {
-					return bad("operation %d: argument %d: input %d of %d", i, k, v, len(to.Inputs))
-				}
-				b[2+k] = byte(Imm)
-				le.PutUint64(b[24+8*k:], uint64(to.Inputs[v]))
-				continue
-			case kindStart:
-				b[2+k] = byte(Imm)
-				le.PutUint64(b[24+8*k:], uint64(to.Start))
-				continue
-			case kindEnd:
-				b[2+k] = byte(Imm)
-				le.PutUint64(b[24+8*k:], uint64(to.End))
-				continue
-			case kindGapFirst, kindGapLast:
-				if v >= uint64(len(gaps)) {
-					return bad("operation %d: argument %d: gap %d of %d", i, k, v, len(gaps))
-				}
-				end := gaps[v].first
-				if Kind(b[2+k]) == kindGapLast {
-					end = gaps[v].last
-				}
-				b[2+k] = byte(Imm)
-				le.PutUint64(b[24+8*k:], uint64(end))
-				continue
-			default:
-				return bad("operation %d: argument %d of kind %d", i, k, b[2+k])
-			}
-			if v > uint64(img.data) || v+width > uint64(img.data) {
-				return bad("operation %d: argument %d is loaded from outside", i, k)
-			}
-			le.PutUint64(b[24+8*k:], dataBase+v)
-		}
-		if d := le.Uint64(b[72:]); d == reportCell+1 {
-			le.PutUint64(b[72:], uint64(header))
-		} else if d != 0 {
-			if d-1+8 > uint64(img.data) || d-1 > uint64(img.data) {
-				return bad("operation %d: result stored outside", i)
-			}
-			le.PutUint64(b[72:], dataBase+d-1)
-		}
-		for _, at := range []int{80, 88} {
-			j := le.Uint64(b[at:])
-			if i == img.ops-1 {
-				j = uint64(i) // the guard at the end has no successor
-			}
-			if j >= uint64(img.ops) {
-				return bad("operation %d: jump to %d of %d", i, j, img.ops)
-			}
-			le.PutUint64(b[at:], opsBase+j*OpSize)
-		}
-		if i == img.ops-1 && Code(b[0]) != Fail {
-			return bad("no guard at the end")
+	binary.LittleEndian.PutUint64(to.Mem, uint64(to.Report))
+	r := relocation{img: img, to: &to, gaps: img.gaps(to.Inputs), ops: uint64(to.Base) + HeaderSize, size: uint64(len(img.data))}
+	r.data = r.ops + uint64(len(img.ops)*OpSize)
+	ops := opsIn(to.Mem[HeaderSize:], len(img.ops))
+	copy(ops, img.ops) // and only the copy is looked at
+	for i := range ops {
+		if err := r.op(&ops[i], i); err != nil {
+			return err
 		}
 	}
-	data := to.Mem[HeaderSize+img.ops*OpSize:][:img.data]
-	copy(data, img.raw[img.dataAt:img.ptrAt])
-	for i := range img.ptrs {
-		at, target := le.Uint32(img.raw[img.ptrAt+8*i:]), le.Uint32(img.raw[img.ptrAt+8*i+4:])
-		if at%8 != 0 || uint64(at)+8 > uint64(img.data) || uint64(target) > uint64(img.data) {
-			return bad("pointer %d at %d to %d is outside", i, at, target)
+	data := to.Mem[HeaderSize+len(ops)*OpSize:][:len(img.data)]
+	copy(data, img.data)
+	for i, ptr := range img.ptrs {
+		if ptr.at%8 != 0 || uint64(ptr.at)+8 > r.size || uint64(ptr.to) > r.size {
+			return invalidImage("pointer %d at %d to %d is outside", i, ptr.at, ptr.to)
 		}
-		le.PutUint64(data[at:], dataBase+uint64(target))
+		binary.LittleEndian.PutUint64(data[ptr.at:], r.data+uint64(ptr.to))
 	}
+	return nil
+}
+
+// relocation is one Relocate at work.
+type relocation struct {
+	img       *Image
+	to        *Place
+	gaps      []gap
+	ops, data uint64 // addresses
+	size      uint64 // of the data
+}
+
+// op fills one operation in and checks it.
+func (r *relocation) op(in *instr, i int) error {
+	if in.code > Fail || in.cond > condLast || in.index != uint32(i) {
+		return invalidImage("operation %d: code %d, condition %d, index %d", i, in.code, in.cond, in.index)
+	}
+	for k := range in.args {
+		if in.kinds[k] == Imm {
+			continue
+		}
+		if err := r.arg(&in.kinds[k], &in.args[k]); err != nil {
+			return fmt.Errorf("operation %d: argument %d: %w", i, k, err)
+		}
+	}
+	switch {
+	case in.dst == 0:
+	case in.dst == reportCell+1:
+		in.dst = uint64(r.to.Header)
+	case in.dst > r.size || in.dst-1+8 > r.size:
+		return invalidImage("operation %d: result stored outside", i)
+	default:
+		in.dst += r.data - 1
+	}
+	last := len(r.img.ops) - 1
+	if i == last {
+		if in.code != Fail {
+			return invalidImage("no guard at the end")
+		}
+		in.next, in.target = uint64(i), uint64(i) // it has no successor
+	}
+	if in.next > uint64(last) || in.target > uint64(last) {
+		return invalidImage("operation %d: goes on at %d or %d of %d", i, in.next, in.target, last+1)
+	}
+	in.next, in.target = r.ops+in.next*OpSize, r.ops+in.target*OpSize
+	return nil
+}
+
+// arg fills one argument in and checks it.
+func (r *relocation) arg(kind *Kind, value *uint64) error {
+	v := *value
+	width := uint64(0)
+	switch *kind {
+	case Load64:
+		width = 8
+	case Load32:
+		width = 4
+	case Load16:
+		width = 2
+	case Load8:
+		width = 1
+	case kindPtr:
+		if v > r.size {
+			return invalidImage("points outside")
+		}
+		v += r.data
+	case kindInput:
+		if v >= uint64(len(r.to.Inputs)) {
+			return invalidImage("input %d of %d", v, len(r.to.Inputs))
+		}
+		v = uint64(r.to.Inputs[v])
+	case kindStart:
+		v = uint64(r.to.Start)
+	case kindEnd:
+		v = uint64(r.to.End)
+	case kindGapFirst, kindGapLast:
+		if v >= uint64(len(r.gaps)) {
+			return invalidImage("gap %d of %d", v, len(r.gaps))
+		}
+		g := r.gaps[v]
+		if v = uint64(g.first); *kind == kindGapLast {
+			v = uint64(g.last)
+		}
+	default:
+		return invalidImage("kind %d", *kind)
+	}
+	if width == 0 {
+		*kind, *value = Imm, v
+		return nil
+	}
+	if v > r.size || v+width > r.size {
+		return invalidImage("loaded from outside")
+	}
+	*value = r.data + v
 	return nil
 }
 
@@ -328,23 +356,16 @@ func (img *Image) gaps(inputs []int) []gap {
 // a SIGKILL at this point would. For tests of what is left behind. Precondition: 0 <= i < the number of operations.
 func (img *Image) Broken(i int, errno uint16) *Image {
 	out := *img
-	out.raw = slices.Clone(img.raw)
-	op := out.raw[headerSize+i*OpSize:][:OpSize]
-	index := binary.LittleEndian.Uint32(op[12:])
-	next := binary.LittleEndian.Uint64(op[80:])
-	clear(op)
-	binary.LittleEndian.PutUint32(op[12:], index)
-	binary.LittleEndian.PutUint64(op[80:], next)
-	binary.LittleEndian.PutUint64(op[88:], next)
+	out.ops = slices.Clone(img.ops)
+	in := instr{index: uint32(i), next: img.ops[i].next, target: img.ops[i].next}
 	if errno != 0 {
-		op[0] = byte(Fail)
-		binary.LittleEndian.PutUint64(op[24:], uint64(errno))
-		return &out
+		in.code, in.args[0] = Fail, uint64(errno)
+	} else {
+		in.nr, in.args[0] = unix.SYS_EXIT_GROUP, 137
 	}
-	binary.LittleEndian.PutUint32(op[8:], uint32(unix.SYS_EXIT_GROUP))
-	binary.LittleEndian.PutUint64(op[24:], 137)
+	out.ops[i] = in
 	return &out
 }
 
 // Ops is the number of operations, with the guard at the end.
-func (img *Image) Ops() int { return img.ops }
+func (img *Image) Ops() int { return len(img.ops) }

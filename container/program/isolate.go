@@ -35,7 +35,7 @@ const (
 // stageMessage is the eight bytes of a stage with the value 0.
 func (b *Builder) stageMessage(stage uint32) Buf {
 	m := b.Room(8)
-	binary.LittleEndian.PutUint32(b.p.data[m.off:], StageBit|stage)
+	binary.LittleEndian.PutUint32(b.p.img.data[m.off:], StageBit|stage)
 	b.Note(m, stageNames[stage])
 	return m
 }
@@ -62,17 +62,17 @@ func (b *Builder) Await() {
 func (b *Builder) SendFD(stage uint32, fd Arg) {
 	iov := b.Room(16)
 	b.Point(iov, 0, b.stageMessage(stage))
-	binary.LittleEndian.PutUint64(b.p.data[iov.off+8:], 8)
+	binary.LittleEndian.PutUint64(b.p.img.data[iov.off+8:], 8)
 	cmsg := b.Room(24) // struct cmsghdr and one descriptor, padded
-	binary.LittleEndian.PutUint64(b.p.data[cmsg.off:], 20)
-	binary.LittleEndian.PutUint32(b.p.data[cmsg.off+8:], unix.SOL_SOCKET)
-	binary.LittleEndian.PutUint32(b.p.data[cmsg.off+12:], unix.SCM_RIGHTS)
+	binary.LittleEndian.PutUint64(b.p.img.data[cmsg.off:], 20)
+	binary.LittleEndian.PutUint32(b.p.img.data[cmsg.off+8:], unix.SOL_SOCKET)
+	binary.LittleEndian.PutUint32(b.p.img.data[cmsg.off+12:], unix.SCM_RIGHTS)
 	b.Set(Cell{cmsg.off + 16}, fd, Move, Num(0))
 	msg := b.Room(56) // struct msghdr
 	b.Point(msg, 16, iov)
-	binary.LittleEndian.PutUint64(b.p.data[msg.off+24:], 1)
+	binary.LittleEndian.PutUint64(b.p.img.data[msg.off+24:], 1)
 	b.Point(msg, 32, cmsg)
-	binary.LittleEndian.PutUint64(b.p.data[msg.off+40:], 24)
+	binary.LittleEndian.PutUint64(b.p.img.data[msg.off+40:], 24)
 	b.Call(unix.SYS_SENDMSG, b.Input(InputSync), msg.Ptr(), Num(0))
 }
 
@@ -80,7 +80,7 @@ func (b *Builder) SendFD(stage uint32, fd Arg) {
 // it and ends. Needed after a PID namespace was joined, and to create namespaces inside of a joined user namespace.
 func (b *Builder) Fork(flags uint64) {
 	args := b.Room(88) // struct clone_args; CLONE_PARENT takes the exit signal from this process
-	binary.LittleEndian.PutUint64(b.p.data[args.off:], flags|unix.CLONE_PARENT)
+	binary.LittleEndian.PutUint64(b.p.img.data[args.off:], flags|unix.CLONE_PARENT)
 	pid := b.Call(unix.SYS_CLONE3, args.Ptr(), Num(88)).Result()
 	child := b.Label()
 	b.If(pid.Value(), ^uint64(0), Equal, Num(0), child)

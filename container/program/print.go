@@ -12,23 +12,23 @@ import (
 // for it.
 func (p *Program) Print(w io.Writer) error {
 	var b bytes.Buffer
+	pr := p.printer()
 	labelled := p.jumpTargets()
-	if p.clone != 0 {
-		fmt.Fprintf(&b, "clone3 %s\n", flagText(nsFlags, p.clone))
+	if p.img.clone != 0 {
+		fmt.Fprintf(&b, "clone3 %s\n", flagText(nsFlags, p.img.clone))
 	} else {
 		b.WriteString("clone3\n")
 	}
 	field := ""
-	for i := range p.ops {
-		op := &p.ops[i]
-		if op.Field != field {
-			field = op.Field
+	for i := range p.Len() {
+		if f := p.fields[p.about[i].field]; f != field {
+			field = f
 			fmt.Fprintf(&b, "\n# %s\n", field)
 		}
 		if labelled[i] {
 			fmt.Fprintf(&b, "L%d:\n", i)
 		}
-		fmt.Fprintf(&b, "%5d  %s\n", i, p.Text(i))
+		fmt.Fprintf(&b, "%5d  %s\n", i, pr.text(i))
 	}
 	_, err := w.Write(b.Bytes())
 	return err
@@ -36,31 +36,51 @@ func (p *Program) Print(w io.Writer) error {
 
 func (p *Program) jumpTargets() map[int]bool {
 	t := make(map[int]bool)
-	for i := range p.ops {
-		op := &p.ops[i]
-		if op.OnError.n > 0 {
-			t[int(p.labels[op.OnError.n-1])] = true
-		}
+	for i := range p.Len() {
+		op := p.Op(i)
 		if op.Code == Jump {
-			t[int(p.labels[op.Target.n-1])] = true
+			t[op.Target] = true
+		}
+		if op.OnError != i+1 {
+			t[op.OnError] = true
 		}
 	}
 	return t
 }
 
 // Text is operation i on one line. Precondition: 0 <= i < Len().
-func (p *Program) Text(i int) string {
-	op := &p.ops[i]
+func (p *Program) Text(i int) string { return p.printer().text(i) }
+
+// printer is a program with what is in its data.
+type printer struct {
+	*Program
+	strings map[uint32]string // by offset
+	words   map[uint32]uint32 // pointers, by offset
+}
+
+func (p *Program) printer() *printer {
+	pr := &printer{p, make(map[uint32]string, len(p.strs)), make(map[uint32]uint32, len(p.img.ptrs))}
+	for s, at := range p.strs {
+		pr.strings[at.off] = s
+	}
+	for _, ptr := range p.img.ptrs {
+		pr.words[ptr.at] = ptr.to
+	}
+	return pr
+}
+
+func (p *printer) text(i int) string {
+	op := p.Op(i)
 	switch op.Code {
 	case Jump:
 		if op.Cond == Equal && op.Args[0] == Num(0) && op.Args[1] == Num(0) && op.Args[2] == Num(0) {
-			return "goto " + p.place(op.Target)
+			return "goto " + place(op.Target)
 		}
 		v := p.value(op.Args[0])
 		if mask := op.Args[1].Value; mask != ^uint64(0) {
 			v = fmt.Sprintf("%s & %#x", v, mask)
 		}
-		return fmt.Sprintf("if %s %s %s goto %s", v, [...]string{"==", "!=", "<", ">="}[op.Cond], p.value(op.Args[2]), p.place(op.Target))
+		return fmt.Sprintf("if %s %s %s goto %s", v, [...]string{"==", "!=", "<", ">="}[op.Cond], p.value(op.Args[2]), place(op.Target))
 	case ALU:
 		dst := "report"
 		if op.Dst.off != reportCell {
@@ -89,14 +109,14 @@ func (p *Program) Text(i int) string {
 			names[k] = ErrnoName(e)
 		}
 		s += "  unless " + strings.Join(names, ", ")
-		if op.OnError.n > 0 {
-			s += " goto " + p.place(op.OnError)
+		if op.OnError != i+1 {
+			s += " goto " + place(op.OnError)
 		}
 	}
 	return s
 }
 
-func (p *Program) place(l Label) string { return "L" + strconv.Itoa(int(p.labels[l.n-1])) }
+func place(i int) string { return "L" + strconv.Itoa(i) }
 
 func cellText(off uint64) string { return "$" + strconv.FormatUint(off/8, 10) }
 
@@ -108,7 +128,7 @@ func errnoText(a Arg) string {
 }
 
 // value prints an argument without knowing what it is for.
-func (p *Program) value(a Arg) string {
+func (p *printer) value(a Arg) string {
 	switch a.Kind {
 	case Imm:
 		if int64(a.Value) < 0 && int64(a.Value) > -4096 {
@@ -132,7 +152,7 @@ func (p *Program) value(a Arg) string {
 	case kindPtr:
 		return p.pointer(uint32(a.Value))
 	case kindInput:
-		return "<" + p.inputs[a.Value].Name + ">"
+		return "<" + p.img.inputs[a.Value] + ">"
 	case kindStart:
 		return "<image start>"
 	case kindEnd:
@@ -146,34 +166,30 @@ func (p *Program) value(a Arg) string {
 }
 
 // pointer prints what is at an offset of the data: a string, an array of strings, a described structure, or the place.
-func (p *Program) pointer(off uint32) string {
-	if n, ok := p.notes[off]; ok {
-		if text, ok := strings.CutPrefix(n.text, "\x00"); ok {
-			return text
-		}
-		return strconv.Quote(n.text)
+func (p *printer) pointer(off uint32) string {
+	if note, ok := p.notes[off]; ok {
+		return note
 	}
-	if list, ok := p.stringArray(off); ok {
+	if text, ok := p.strings[off]; ok {
+		return strconv.Quote(text)
+	}
+	if list := p.stringArray(off); len(list) > 0 {
 		return "[" + strings.Join(list, " ") + "]"
 	}
 	return fmt.Sprintf("&$%d", off/8)
 }
 
-func (p *Program) stringArray(off uint32) ([]string, bool) {
-	to := make(map[uint32]uint32, len(p.ptrs))
-	for _, ptr := range p.ptrs {
-		to[ptr.at] = ptr.to
-	}
-	var list []string
+// stringArray lists the strings that a NULL-terminated array at an offset points to; nil if that is no such array.
+func (p *printer) stringArray(off uint32) (list []string) {
 	for ; ; off += 8 {
-		target, ok := to[off]
+		target, ok := p.words[off]
 		if !ok {
-			return list, len(list) > 0
+			return list
 		}
-		n, ok := p.notes[target]
-		if !ok || strings.HasPrefix(n.text, "\x00") {
-			return nil, false
+		text, ok := p.strings[target]
+		if !ok {
+			return nil
 		}
-		list = append(list, strconv.Quote(n.text))
+		list = append(list, strconv.Quote(text))
 	}
 }

@@ -136,7 +136,7 @@ func (b Buf) Load(off uint32, bytes int) Arg {
 // Label is a place in the program that jumps go to. The zero Label is no place.
 type Label struct{ n int32 }
 
-// Op is one operation.
+// Op is one operation of a finished program, for those who look at it.
 type Op struct {
 	Code Code
 	Cond Cond
@@ -149,50 +149,56 @@ type Op struct {
 	// Dst receives the result, if HasDst; also when an ignored error is the result (as the negative errno).
 	Dst    Cell
 	HasDst bool
-	// Ignore lists up to four errno values that are not failures. After one of them the program goes on at OnError,
-	// if that is set, else with the next operation.
-	Ignore  []uint16
-	OnError Label
-	// Target is where a Jump goes.
-	Target Label
-}
-
-// Input is a descriptor that the spawning process must supply. The program refers to it by its place in Program.Inputs.
-type Input struct {
-	// Name is how the plan and the spawner agree on it: "sync", "cgroup.tasks/memory", "stdin".
-	Name string
+	// Ignore lists up to four errno values that are not failures.
+	Ignore []uint16
+	// OnError is the operation that follows after one of them, Target the one that a Jump goes to; else both are the next one.
+	OnError, Target int
 }
 
 // Program is a finished, immutable program. It may be used by several goroutines at once.
 type Program struct {
-	ops    []Op
+	img    Image
 	labels []int32 // label number → op index
-	data   []byte
-	ptrs   []dataPtr
-	inputs []Input
-	clone  uint64
-	keep   int
-	notes  map[uint32]note // data offset → what it is, for printing
+	about  []about // of each operation
+	fields []string
+	strs   map[string]Buf    // where in the data they are
+	notes  map[uint32]string // data offset → what it is, for printing
 }
 
-type dataPtr struct{ at, to uint32 }
-
-type note struct {
-	text string
-	size uint32
+// about is what is known of an operation beyond what is executed.
+type about struct {
+	field uint16 // index in fields
+	args  uint8  // how many there are
 }
 
 // CloneFlags are the namespaces (CLONE_NEW*) that the child is born in.
-func (p *Program) CloneFlags() uint64 { return p.clone }
+func (p *Program) CloneFlags() uint64 { return p.img.clone }
+
+// Image is the program as it is executed by this process. It is immutable like the program.
+func (p *Program) Image() *Image { return &p.img }
 
 // Len is the number of operations.
-func (p *Program) Len() int { return len(p.ops) }
+func (p *Program) Len() int { return len(p.about) }
 
-// Op returns operation i. Precondition: 0 <= i < Len(). The caller must not modify what it refers to.
-func (p *Program) Op(i int) Op { return p.ops[i] }
-
-// Inputs returns the descriptors to supply, in the order in which Image.Relocate wants them. Not to be modified.
-func (p *Program) Inputs() []Input { return p.inputs }
+// Op returns operation i. Precondition: 0 <= i < Len().
+func (p *Program) Op(i int) Op {
+	in, about := &p.img.ops[i], p.about[i]
+	op := Op{
+		Code: in.code, Cond: in.cond, Field: p.fields[about.field], Nr: in.nr, OnError: int(in.next), Target: int(in.target),
+	}
+	if in.dst != 0 {
+		op.HasDst, op.Dst = true, Cell{uint32(in.dst - 1)}
+	}
+	for k := range about.args {
+		op.Args = append(op.Args, Arg{in.kinds[k], in.args[k]})
+	}
+	for _, errno := range in.ignore {
+		if errno != 0 {
+			op.Ignore = append(op.Ignore, errno)
+		}
+	}
+	return op
+}
 
 // Builder assembles a Program. The zero value is ready. Not for concurrent use.
 //
@@ -201,17 +207,20 @@ func (p *Program) Inputs() []Input { return p.inputs }
 type Builder struct {
 	p     Program
 	field string
-	strs  map[string]Buf
-	names map[string]uint64
-	args  []Arg // of all operations, so that they are few allocations
 	err   error
 }
 
+// What a container with the usual mounts needs, with room.
+const (
+	usualOps  = 448
+	usualData = 12 << 10
+)
+
 // Clone sets the namespaces (CLONE_NEW*) that the child is born in.
-func (b *Builder) Clone(flags uint64) { b.p.clone = flags }
+func (b *Builder) Clone(flags uint64) { b.p.img.clone = flags }
 
 // Keep lets the child inherit the descriptors below n beside its inputs. Without it these are 0, 1 and 2.
-func (b *Builder) Keep(n int) { b.p.keep = n }
+func (b *Builder) Keep(n int) { b.p.img.keep = n }
 
 // Field sets the configuration field that the following operations are made for.
 func (b *Builder) Field(name string) { b.field = name }
@@ -220,14 +229,15 @@ func (b *Builder) Field(name string) { b.field = name }
 func (b *Builder) Fieldf(format string, args ...any) { b.field = fmt.Sprintf(format, args...) }
 
 func (b *Builder) alloc(size, align uint32) uint32 {
-	off := (uint32(len(b.p.data)) + align - 1) &^ (align - 1)
+	img := &b.p.img
+	off := (uint32(len(img.data)) + align - 1) &^ (align - 1)
 	need := int(off) + int(size)
-	if cap(b.p.data) < need {
-		grown := make([]byte, len(b.p.data), 2*need+4096)
-		copy(grown, b.p.data)
-		b.p.data = grown
+	if cap(img.data) < need {
+		grown := make([]byte, len(img.data), 2*need+usualData)
+		copy(grown, img.data)
+		img.data = grown
 	}
-	b.p.data = b.p.data[:need]
+	img.data = img.data[:need]
 	return off
 }
 
@@ -240,33 +250,31 @@ func (b *Builder) Room(size int) Buf { return Buf{b.alloc(uint32(size), 8), uint
 // Bytes copies v into the image, aligned to 8.
 func (b *Builder) Bytes(v []byte) Buf {
 	r := b.Room(len(v))
-	copy(b.p.data[r.off:], v)
+	copy(b.p.img.data[r.off:], v)
 	return r
 }
 
 // Str copies s and a terminating NUL into the image; equal strings share one copy. Its Size includes the NUL.
 func (b *Builder) Str(s string) Buf {
-	if r, ok := b.strs[s]; ok {
+	if r, ok := b.p.strs[s]; ok {
 		return r
 	}
 	off := b.alloc(uint32(len(s)+1), 1)
-	copy(b.p.data[off:], s)
+	copy(b.p.img.data[off:], s)
 	r := Buf{off, uint32(len(s) + 1)}
-	if b.strs == nil {
-		b.strs = make(map[string]Buf, 64)
-		b.p.notes = make(map[uint32]note, 64)
+	if b.p.strs == nil {
+		b.p.strs = make(map[string]Buf, 64)
 	}
-	b.strs[s] = r
-	b.p.notes[off] = note{text: s, size: uint32(len(s))}
+	b.p.strs[s] = r
 	return r
 }
 
 // Note attaches a description to a buffer for the printed form, where it stands in place of the address.
 func (b *Builder) Note(r Buf, text string) {
 	if b.p.notes == nil {
-		b.p.notes = make(map[uint32]note, 64)
+		b.p.notes = make(map[uint32]string)
 	}
-	b.p.notes[r.off] = note{text: "\x00" + text}
+	b.p.notes[r.off] = text
 }
 
 // Strs builds a NULL-terminated array of strings, as execve(2) takes them.
@@ -280,12 +288,12 @@ func (b *Builder) Strs(list []string) Buf {
 
 // Point makes the eight bytes at off in r the address of to.
 func (b *Builder) Point(r Buf, off uint32, to Buf) {
-	b.p.ptrs = append(b.p.ptrs, dataPtr{r.off + off, to.off})
+	b.p.img.ptrs = append(b.p.img.ptrs, dataPtr{r.off + off, to.off})
 }
 
 // Poke16 stores a little-endian value of two bytes at off in r.
 func (b *Builder) Poke16(r Buf, off uint32, v uint16) {
-	binary.LittleEndian.PutUint16(b.p.data[r.off+off:], v)
+	binary.LittleEndian.PutUint16(b.p.img.data[r.off+off:], v)
 }
 
 // CellBuf is the cell as a buffer, for calls that take the address of a number.
@@ -293,21 +301,17 @@ func (b *Builder) CellBuf(c Cell) Buf { return Buf{c.off, 8} }
 
 // Report makes fd the descriptor on which failures are reported from here on.
 func (b *Builder) Report(fd Arg) {
-	b.op(Op{Code: ALU, Cond: Move, HasDst: true, Dst: Cell{reportCell}}, []Arg{fd, Num(0)})
+	b.op(instr{code: ALU, cond: Move, dst: reportCell + 1}, fd, Num(0))
 }
 
 // Input declares (once per name) a descriptor that the spawner supplies.
 func (b *Builder) Input(name string) Arg {
-	if i, ok := b.names[name]; ok {
-		return Arg{Kind: kindInput, Value: i}
+	i := slices.Index(b.p.img.inputs, name)
+	if i < 0 {
+		i = len(b.p.img.inputs)
+		b.p.img.inputs = append(b.p.img.inputs, name)
 	}
-	if b.names == nil {
-		b.names = make(map[string]uint64)
-	}
-	i := uint64(len(b.p.inputs))
-	b.names[name] = i
-	b.p.inputs = append(b.p.inputs, Input{Name: name})
-	return Arg{Kind: kindInput, Value: i}
+	return Arg{Kind: kindInput, Value: uint64(i)}
 }
 
 // Label makes a label that is not placed yet.
@@ -322,7 +326,7 @@ func (b *Builder) Place(l Label) {
 		b.fail("label %d placed twice or unknown", l.n)
 		return
 	}
-	b.p.labels[l.n-1] = int32(len(b.p.ops))
+	b.p.labels[l.n-1] = int32(len(b.p.img.ops))
 }
 
 // Here makes a label in front of the next operation.
@@ -334,7 +338,7 @@ func (b *Builder) Here() Label {
 
 func (b *Builder) fail(format string, args ...any) {
 	if b.err == nil {
-		b.err = fmt.Errorf("program: op %d (%s): %w", len(b.p.ops), b.field, fmt.Errorf(format, args...))
+		b.err = fmt.Errorf("program: op %d (%s): %w", len(b.p.img.ops), b.field, fmt.Errorf(format, args...))
 	}
 }
 
@@ -344,20 +348,26 @@ func (b *Builder) Call(nr uintptr, args ...Arg) CallRef {
 		b.fail("%d arguments to a system call", len(args))
 		args = args[:6]
 	}
-	b.op(Op{Code: Syscall, Nr: uint32(nr)}, args)
-	return CallRef{b, len(b.p.ops) - 1}
+	b.op(instr{code: Syscall, nr: uint32(nr)}, args...)
+	return CallRef{b, len(b.p.img.ops) - 1}
 }
 
-// op appends an operation. args stays the caller's.
-func (b *Builder) op(o Op, args []Arg) {
-	if b.p.ops == nil {
-		// What a container with the usual mounts needs.
-		b.p.ops, b.args = make([]Op, 0, 704), make([]Arg, 0, 2048)
+// op appends an operation.
+func (b *Builder) op(in instr, args ...Arg) {
+	p := &b.p
+	if p.img.ops == nil {
+		p.img.ops, p.about = make([]instr, 0, usualOps), make([]about, 0, usualOps)
 	}
-	from := len(b.args)
-	b.args = append(b.args, args...)
-	o.Field, o.Args = b.field, b.args[from:len(b.args):len(b.args)]
-	b.p.ops = append(b.p.ops, o)
+	for k, a := range args {
+		in.kinds[k], in.args[k] = a.Kind, a.Value
+	}
+	p.img.ops = append(p.img.ops, in)
+	last := len(p.fields) - 1
+	if last < 0 || p.fields[last] != b.field {
+		last++
+		p.fields = append(p.fields, b.field)
+	}
+	p.about = append(p.about, about{uint16(last), uint8(len(args))})
 }
 
 // CallRef refines the system call that Call appended.
@@ -368,8 +378,7 @@ type CallRef struct {
 
 // To stores the result in an existing cell.
 func (c CallRef) To(cell Cell) CallRef {
-	op := &c.b.p.ops[c.i]
-	op.Dst, op.HasDst = cell, true
+	c.b.p.img.ops[c.i].dst = uint64(cell.off) + 1
 	return c
 }
 
@@ -382,9 +391,9 @@ func (c CallRef) Result() Cell {
 
 // Ignore lists errno values that are not failures of this call (at most four).
 func (c CallRef) Ignore(errnos ...uint16) CallRef {
-	op := &c.b.p.ops[c.i]
-	op.Ignore = append(op.Ignore, errnos...)
-	if len(op.Ignore) > 4 {
+	in := &c.b.p.img.ops[c.i]
+	used := slices.Index(in.ignore[:], 0)
+	if used < 0 || copy(in.ignore[used:], errnos) < len(errnos) {
 		c.b.fail("more than four ignored errors")
 	}
 	return c
@@ -392,7 +401,7 @@ func (c CallRef) Ignore(errnos ...uint16) CallRef {
 
 // Else continues at l after one of the ignored errors.
 func (c CallRef) Else(l Label) CallRef {
-	c.b.p.ops[c.i].OnError = l
+	c.b.p.img.ops[c.i].next = uint64(l.n)
 	return c
 }
 
@@ -401,7 +410,7 @@ func (b *Builder) If(v Arg, mask uint64, cond Cond, want Arg, l Label) {
 	if cond > AtLeast {
 		b.fail("condition %d in a jump", cond)
 	}
-	b.op(Op{Code: Jump, Cond: cond, Target: l}, []Arg{v, Num(mask), want})
+	b.op(instr{code: Jump, cond: cond, target: uint64(l.n)}, v, Num(mask), want)
 }
 
 // Goto jumps to l.
@@ -412,12 +421,12 @@ func (b *Builder) Set(dst Cell, a Arg, op Cond, v Arg) {
 	if op < Move || op > condLast {
 		b.fail("operator %d", op)
 	}
-	b.op(Op{Code: ALU, Cond: op, Dst: dst, HasDst: true}, []Arg{a, v})
+	b.op(instr{code: ALU, cond: op, dst: uint64(dst.off) + 1}, a, v)
 }
 
 // Fail ends the child with errno as the reported reason. errno may be a cell that holds a negative errno.
 func (b *Builder) Fail(errno Arg) {
-	b.op(Op{Code: Fail}, []Arg{errno})
+	b.op(instr{code: Fail}, errno)
 }
 
 // Build returns the program. The Builder must not be used afterwards.
@@ -430,29 +439,58 @@ func (b *Builder) Build() (*Program, error) {
 			return nil, fmt.Errorf("program: label %d is not placed", n+1)
 		}
 	}
-	if b.p.keep == 0 {
-		b.p.keep = 3
+	p := &b.p
+	if p.img.keep == 0 {
+		p.img.keep = 3
 	}
 	// A failure is reported on it, also by a program that says nothing else.
 	b.Input(InputSync)
-	b.p.closeGaps()
-	return &b.p, nil
+	p.closeGaps()
+	p.settle()
+	b.alloc(0, 8)
+	return p, fits(len(p.img.ops), len(p.img.data), len(p.img.inputs))
 }
 
 // closeGaps puts in front of the program what closes every descriptor that is neither kept nor an input. The child is
 // born with a copy of the spawner's table, in which there are other children's pipes and sockets; as long as it held those, their ends
 // would not be seen.
 func (p *Program) closeGaps() {
-	n := len(p.inputs) + 1
-	p.ops = slices.Grow(p.ops, n)[:len(p.ops)+n]
-	copy(p.ops[n:], p.ops)
+	n := len(p.img.inputs) + 1
+	p.fields = append(p.fields, "isolate")
+	field := uint16(len(p.fields) - 1)
+	ops := slices.Grow(p.img.ops, n+1)[:n+len(p.img.ops)] // and one that settle appends
+	copy(ops[n:], p.img.ops)
+	p.img.ops, p.about = ops, slices.Grow(p.about, n)[:len(ops)]
+	copy(p.about[n:], p.about)
 	for i := range n {
-		p.ops[i] = Op{
-			Code: Syscall, Field: "isolate", Nr: unix.SYS_CLOSE_RANGE,
-			Args: []Arg{{kindGapFirst, uint64(i)}, {kindGapLast, uint64(i)}, Num(0)},
+		ops[i] = instr{
+			code: Syscall, nr: unix.SYS_CLOSE_RANGE,
+			kinds: [6]Kind{kindGapFirst, kindGapLast}, args: [6]uint64{uint64(i), uint64(i)},
 		}
+		p.about[i] = about{field, 3}
 	}
 	for i := range p.labels {
 		p.labels[i] += int32(n)
 	}
+}
+
+// settle numbers the operations and puts the places of labels where the labels were.
+func (p *Program) settle() {
+	for i := range p.img.ops {
+		in := &p.img.ops[i]
+		in.index = uint32(i)
+		in.next = p.place(in.next, i)
+		in.target = p.place(in.target, i)
+	}
+	// Whatever runs past the end, or jumps there, fails instead of interpreting data.
+	end := uint64(len(p.img.ops))
+	p.img.ops = append(p.img.ops, instr{code: Fail, index: uint32(end), args: [6]uint64{uint64(unix.ENOSYS)}})
+}
+
+// place is the operation at a label, or for 0 the one behind i.
+func (p *Program) place(label uint64, i int) uint64 {
+	if label == 0 {
+		return uint64(i + 1)
+	}
+	return uint64(p.labels[label-1])
 }

@@ -33,11 +33,7 @@ func run(t testing.TB, m *Machine, build func(b *program.Builder)) (syscall.Wait
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := program.Parse(p.Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := m.Start(&Request{Image: img, CgroupFD: -1})
+	c, err := m.Start(&Request{Image: p.Image(), CgroupFD: -1})
 	if err != nil {
 		return 0, err
 	}
@@ -138,17 +134,13 @@ func TestCloneRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := program.Parse(p.Encode())
-	if err != nil {
-		t.Fatal(err)
-	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer null.Close()
 	for _, detour := range []bool{false, true} {
-		c, err := (&Machine{code: m.code, detour: detour}).Start(&Request{Image: img, CgroupFD: int(null.Fd())})
+		c, err := (&Machine{code: m.code, detour: detour}).Start(&Request{Image: p.Image(), CgroupFD: int(null.Fd())})
 		if !errors.Is(err, unix.EBADF) {
 			t.Errorf("detour %t: got %v, %v, want EBADF: not a cgroup", detour, c, err)
 		}
