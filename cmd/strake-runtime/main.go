@@ -18,7 +18,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 	"time"
 
@@ -48,29 +47,39 @@ type app struct {
 
 // command is one verb. Its function parses what follows the verb.
 type command struct {
+	name  string
 	usage string
 	about string
 	run   func(*app, context.Context, *flag.FlagSet, []string) (int, error)
 }
 
-func commands() map[string]command {
-	return map[string]command{
-		"create":   {"[options] ID", "create a container; its process waits for start", (*app).create},
-		"run":      {"[options] ID", "create and start a container", (*app).runContainer},
-		"start":    {"ID", "execute the process of a created container", (*app).start},
-		"state":    {"ID", "print the state of a container as JSON", (*app).state},
-		"kill":     {"[options] ID [SIGNAL]", "send a signal (TERM) to the process of a container", (*app).kill},
-		"delete":   {"[options] ID", "remove a stopped container", (*app).remove},
-		"exec":     {"[options] ID COMMAND [ARG...]", "execute a process in a running container", (*app).exec},
-		"list":     {"[options]", "list containers", (*app).list},
-		"ps":       {"[options] ID [ps options]", "list the processes of a container", (*app).ps},
-		"pause":    {"ID", "freeze a container", (*app).pause},
-		"resume":   {"ID", "thaw a container", (*app).resume},
-		"update":   {"[options] ID", "change limits of a container", (*app).update},
-		"events":   {"[options] ID", "print statistics and memory shortages of a container", (*app).events},
-		"spec":     {"[options]", "write a new config.json", (*app).spec},
-		"features": {"", "print what this runtime can do as JSON", (*app).features},
+// commands are the verbs in the order of their names.
+var commands = []command{
+	{"create", "[options] ID", "create a container; its process waits for start", (*app).create},
+	{"delete", "[options] ID", "remove a stopped container", (*app).remove},
+	{"events", "[options] ID", "print statistics and memory shortages of a container", (*app).events},
+	{"exec", "[options] ID COMMAND [ARG...]", "execute a process in a running container", (*app).exec},
+	{"features", "", "print what this runtime can do as JSON", (*app).features},
+	{"kill", "[options] ID [SIGNAL]", "send a signal (TERM) to the process of a container", (*app).kill},
+	{"list", "[options]", "list containers", (*app).list},
+	{"pause", "ID", "freeze a container", (*app).pause},
+	{"ps", "[options] ID [ps options]", "list the processes of a container", (*app).ps},
+	{"resume", "ID", "thaw a container", (*app).resume},
+	{"run", "[options] ID", "create and start a container", (*app).runContainer},
+	{"spec", "[options]", "write a new config.json", (*app).spec},
+	{"start", "ID", "execute the process of a created container", (*app).start},
+	{"state", "ID", "print the state of a container as JSON", (*app).state},
+	{"update", "[options] ID", "change limits of a container", (*app).update},
+}
+
+// find returns the verb of a name, or nil.
+func find(name string) *command {
+	for i := range commands {
+		if commands[i].name == name {
+			return &commands[i]
+		}
 	}
+	return nil
 }
 
 func run(ctx context.Context, args []string, out, errw io.Writer) int {
@@ -128,8 +137,8 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 		return 1, err
 	}
 	a.rt.Root, a.name = root, fs.Arg(0)
-	cmd, ok := commands()[a.name]
-	if !ok {
+	cmd := find(a.name)
+	if cmd == nil {
 		return 1, fmt.Errorf("unknown command %q%s (see strake-runtime --help)", a.name, suggest(a.name))
 	}
 	sub := flag.NewFlagSet(a.name, flag.ContinueOnError)
@@ -146,22 +155,18 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 
 // defaultRoot is where root's containers are, or those of a user without privileges.
 func defaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
-		return filepath.Join(dir, "strake-runtime")
+	if os.Geteuid() != 0 {
+		if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+			return filepath.Join(dir, "strake-runtime")
+		}
 	}
 	return "/run/strake-runtime"
 }
 
 func (a *app) help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(w, "Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\nRuns containers from OCI bundles.\n\nCommands:\n")
-	list := commands()
-	names := make([]string, 0, len(list))
-	for n := range list {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	for _, n := range names {
-		fmt.Fprintf(w, "  %-10s %s\n", n, list[n].about)
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.about)
 	}
 	printFlags(w, fs)
 	fmt.Fprint(w, "\nRun 'strake-runtime COMMAND --help' for its options.\n")
@@ -186,9 +191,9 @@ func printFlags(w io.Writer, fs *flag.FlagSet) {
 // suggest names the command that a typo was meant to be.
 func suggest(name string) string {
 	best, at := "", 3
-	for n := range commands() {
-		if d := distance(name, n); d < at {
-			best, at = n, d
+	for _, c := range commands {
+		if d := distance(name, c.name); d < at {
+			best, at = c.name, d
 		}
 	}
 	if best == "" {

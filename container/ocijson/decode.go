@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -53,6 +54,7 @@ type decoder struct {
 	text []byte
 	at   int
 	seen map[reflect.Type][]field
+	all  []field // that seen's lists are parts of: one allocation instead of one of another size for each type
 }
 
 // field is one field of a struct, those of embedded structs included.
@@ -469,16 +471,18 @@ func (d *decoder) fields(t reflect.Type) []field {
 	if list, ok := d.seen[t]; ok {
 		return list
 	}
-	list := fieldsOf(t)
 	if d.seen == nil {
-		d.seen = make(map[reflect.Type][]field)
+		d.seen, d.all = make(map[reflect.Type][]field), make([]field, 0, 192)
 	}
+	from := len(d.all)
+	d.all = appendFields(d.all, t, nil)
+	list := d.all[from:len(d.all):len(d.all)]
 	d.seen[t] = list
 	return list
 }
 
-func fieldsOf(t reflect.Type) []field {
-	list := make([]field, 0, t.NumField())
+// appendFields appends the fields of a struct that is found at an index.
+func appendFields(list []field, t reflect.Type, at []int) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
@@ -486,14 +490,12 @@ func fieldsOf(t reflect.Type) []field {
 		switch {
 		case tag == "-":
 		case f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct:
-			for _, inner := range fieldsOf(f.Type) {
-				list = append(list, field{inner.name, append([]int{i}, inner.index...)})
-			}
+			list = appendFields(list, f.Type, slices.Concat(at, f.Index))
 		case f.IsExported():
 			if name == "" {
 				name = f.Name
 			}
-			list = append(list, field{name, f.Index})
+			list = append(list, field{name, slices.Concat(at, f.Index)})
 		}
 	}
 	return list
