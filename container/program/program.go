@@ -410,6 +410,9 @@ func (b *Builder) If(v Arg, mask uint64, cond Cond, want Arg, l Label) {
 	if cond > AtLeast {
 		b.fail("condition %d in a jump", cond)
 	}
+	if l.n == 0 {
+		b.fail("a jump to no label")
+	}
 	b.op(instr{code: Jump, cond: cond, target: uint64(l.n)}, v, Num(mask), want)
 }
 

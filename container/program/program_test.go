@@ -239,6 +239,7 @@ func TestLimits(t *testing.T) {
 		"ignored errors": func(b *Builder) { b.Call(unix.SYS_READ).Ignore(1, 2, 3).Ignore(4, 5) },
 		"placed twice":   func(b *Builder) { b.Place(b.Here()) },
 		"not placed":     func(b *Builder) { b.Goto(b.Label()) },
+		"no label":       func(b *Builder) { b.Goto(Label{}) },
 		"condition":      func(b *Builder) { b.If(Num(0), 0, Move, Num(0), b.Here()) },
 		"operator":       func(b *Builder) { b.Set(b.Cell(), Num(0), Less, Num(0)) },
 	} {
