@@ -72,13 +72,13 @@ func resources(spec *specs.Spec) *specs.LinuxResources {
 	return &out
 }
 
-// cgroupsPath is the container's group: what the configuration says, or a group with the container's name, below the
-// caller's own group as runc has it.
+// cgroupsPath is the container's group: what the configuration says, or one with the container's name. That is not in a group of ours, which would
+// stay when the container is gone, least of all in the engine's: what is in there and not the engine's, the engine ends.
 func (c *Container) cgroupsPath() string {
 	if c.spec != nil && c.spec.Linux != nil && c.spec.Linux.CgroupsPath != "" {
 		return c.spec.Linux.CgroupsPath
 	}
-	return "/strake/" + c.rec.ID
+	return "/strake-runtime-" + c.rec.ID
 }
 
 // lastCap is the highest capability of the running kernel: it answers EINVAL for those that it does not know (prctl(2),

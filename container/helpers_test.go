@@ -151,8 +151,8 @@ func leftovers(rt *Runtime, id string) (left []string) {
 	if _, err := os.Stat(filepath.Join(rt.Root, id)); err == nil {
 		left = append(left, "state directory")
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/strake/" + id)
-	more, _ := filepath.Glob("/sys/fs/cgroup/strake/" + id)
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/strake-runtime-" + id)
+	more, _ := filepath.Glob("/sys/fs/cgroup/strake-runtime-" + id)
 	left = append(left, append(groups, more...)...)
 	if raw, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(raw), id) {
 		left = append(left, "mount")

@@ -344,6 +344,43 @@ func TestRuntime(t *testing.T) {
 	r.ok("--version")
 }
 
+// TestRuntimeDefaultGroup: a configuration that names no group gets one with the container's name, right below the root. Nothing of it stays, and no engine
+// takes it for its own ("strake", or "s" and five digits), whose teardown ends all that is in there.
+func TestRuntimeDefaultGroup(t *testing.T) {
+	r := newOCIRig(t)
+	tops := func() []string {
+		list, _ := filepath.Glob("/sys/fs/cgroup/strake*")
+		more, _ := filepath.Glob("/sys/fs/cgroup/*/strake*")
+		return append(list, more...)
+	}
+	before := tops()
+	r.write(func(config map[string]any) {
+		shell("sleep 60")(config)
+		delete(config["linux"].(map[string]any), "cgroupsPath")
+	})
+	id := fmt.Sprintf("d%d", os.Getpid())
+	r.ok("run", "-d", id)
+	defer r.do("delete", "--force", id)
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", r.state(id).Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(raw), ":/strake-runtime-"+id+"\n") {
+		t.Errorf("member of\n%s", raw)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if group := strings.SplitN(strings.TrimSpace(line), ":", 3)[2]; strings.Contains(group, id) && group != "/strake-runtime-"+id {
+			t.Errorf("member of %s", group)
+		}
+	}
+	r.ok("delete", "--force", id)
+	for _, g := range tops() {
+		if !slices.Contains(before, g) {
+			t.Errorf("left behind: %s", g)
+		}
+	}
+}
+
 // TestRuntimeBad gives strake-runtime configurations and commands that are wrong: one error each that names what it is about, nothing left.
 func TestRuntimeBad(t *testing.T) {
 	r := newOCIRig(t)
