@@ -1,8 +1,10 @@
-// Command bench measures strake beside crun, runc and dockerd, all in one interleaved run on one machine, with the bare system calls as the
-// floor. It prints medians and ratios; absolute times belong to the machine.
+// Command bench measures strake beside crun, runc and dockerd, all in one interleaved run on one
+// machine, with the bare system calls as the floor. It prints medians and ratios; absolute times
+// belong to the machine.
 //
-// Everything runs in a network namespace of its own, so that no daemon touches the host's rules, and in a mount namespace without the
-// cgroup2 tree of a hybrid host, which old versions of crun refuse.
+// Everything runs in a network namespace of its own, so that no daemon touches the host's rules,
+// and in a mount namespace without the cgroup2 tree of a hybrid host, which old versions of crun
+// refuse.
 package main
 
 import (
@@ -168,12 +170,14 @@ func command(argv ...string) func() (time.Duration, error) {
 	}
 }
 
-// quiet is how long nothing runs before each command. The kernel takes down in the background what a command has left (network namespaces above
-// all), which whoever comes next would pay for; and who moves processes between groups soon after another has done so does not wait
-// for the grace period of its own that it would wait for alone.
+// quiet is how long nothing runs before each command. The kernel takes down in the background what
+// a command has left (network namespaces above all), which whoever comes next would pay for; and
+// who moves processes between groups soon after another has done so does not wait for the grace
+// period of its own that it would wait for alone.
 const quiet = 50 * time.Millisecond
 
-// compare runs the commands round after round, each round in an order of its own, and prints medians and ratios to the first one.
+// compare runs the commands round after round, each round in an order of its own, and prints
+// medians and ratios to the first one.
 func (b *bench) compare(title string, rounds int, list ...*timed) error {
 	for round := range rounds + 2 {
 		for _, at := range rand.Perm(len(list)) {
@@ -195,7 +199,9 @@ func (b *bench) compare(title string, rounds int, list ...*timed) error {
 		if i > 0 {
 			text = fmt.Sprintf("%.2f", float64(median)/float64(list[0].got[len(list[0].got)/2]))
 		}
-		fmt.Printf("| %s: %s | %.2f ms | %s |\n", title, t.name, float64(median.Microseconds())/1000, text)
+		fmt.Printf(
+			"| %s: %s | %.2f ms | %s |\n", title, t.name, float64(median.Microseconds())/1000, text,
+		)
 	}
 	return nil
 }
@@ -217,15 +223,30 @@ func (b *bench) runtimes(root string) error {
 		return time.Duration(ms * float64(time.Millisecond)), err
 	}
 	list := []*timed{
-		{name: "strake-runtime", run: command(filepath.Join(b.bin, "strake-runtime"), "--root", state, "run", "-b", dir, "bench-a")},
+		{
+			name: "strake-runtime",
+			run: command(
+				filepath.Join(b.bin, "strake-runtime"), "--root", state, "run", "-b", dir,
+				"bench-a",
+			),
+		},
 		{name: "the system calls alone", run: floor},
-		{name: "strake-runtime --version", run: command(filepath.Join(b.bin, "strake-runtime"), "--version")},
+		{
+			name: "strake-runtime --version",
+			run:  command(filepath.Join(b.bin, "strake-runtime"), "--version"),
+		},
 		{name: "strake --version", run: command(filepath.Join(b.bin, "strake"), "--version")},
 		{name: "a Go program that says hello", run: command(b.hello)},
 	}
 	for _, peer := range []string{"crun", "runc"} {
 		if path, err := exec.LookPath(peer); err == nil {
-			list = append(list, &timed{name: peer, run: command(path, "--root", state+"/"+peer, "run", "-b", dir, "bench-"+peer)})
+			list = append(
+				list,
+				&timed{
+					name: peer,
+					run:  command(path, "--root", state+"/"+peer, "run", "-b", dir, "bench-"+peer),
+				},
+			)
 		}
 	}
 	return b.compare("run of true, with network namespace and cgroups", b.rounds, list...)
@@ -252,7 +273,10 @@ func (b *bench) execs(root string) error {
 			return fmt.Errorf("%s run -d: %w", name, err)
 		}
 		defer exec.Command(own[0], append(own[1:], "delete", "-f", "bench-"+name)...).Run()
-		list = append(list, &timed{name: name, run: command(append(own, "exec", "bench-"+name, "/bin/true")...)})
+		list = append(
+			list,
+			&timed{name: name, run: command(append(own, "exec", "bench-"+name, "/bin/true")...)},
+		)
 		// One group for each: they share a name otherwise.
 		if dir, err = b.bundle(root, "sleep-"+name, `"/bin/sleep","1000"`, ""); err != nil {
 			return err
@@ -271,12 +295,16 @@ func (b *bench) limit(root string) error {
 		}
 		smallest := "over 16 MiB"
 		for kib := 256; kib <= 16<<10; kib *= 2 {
-			dir, err := b.bundle(root, "limit", `"/bin/true"`, fmt.Sprintf(`"memory":{"limit":%d}`, kib<<10))
+			dir, err := b.bundle(
+				root, "limit", `"/bin/true"`, fmt.Sprintf(`"memory":{"limit":%d}`, kib<<10),
+			)
 			if err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			err = exec.CommandContext(ctx, path, "--root", state, "run", "-b", dir, "bench-limit").Run()
+			err = exec.CommandContext(
+				ctx, path, "--root", state, "run", "-b", dir, "bench-limit",
+			).Run()
 			cancel()
 			if err == nil {
 				smallest = fmt.Sprintf("%d KiB", kib)
@@ -284,7 +312,10 @@ func (b *bench) limit(root string) error {
 			}
 			exec.Command(path, "--root", state, "delete", "-f", "bench-limit").Run()
 		}
-		fmt.Printf("| smallest memory limit of a container that runs true: %s | %s | |\n", filepath.Base(path), smallest)
+		fmt.Printf(
+			"| smallest memory limit of a container that runs true: %s | %s | |\n",
+			filepath.Base(path), smallest,
+		)
 	}
 	return nil
 }
@@ -307,7 +338,8 @@ func (b *bench) start(socket string, argv ...string) error {
 			c.Close()
 			return nil
 		}
-		time.Sleep(100 * time.Millisecond) // why: a foreign daemon has no other way to say that it is ready
+		// why: a foreign daemon has no other way to say that it is ready
+		time.Sleep(100 * time.Millisecond)
 	}
 	raw, _ := os.ReadFile(log.Name())
 	return fmt.Errorf("%s does not listen:\n%s", argv[0], raw)
@@ -319,7 +351,10 @@ func (b *bench) end() {
 		c.Wait()
 	}
 	exec.Command(filepath.Join(b.bin, "straked"), append(b.roots(), "--teardown")...).Run()
-	for _, dir := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified"} {
+	for _, dir := range []string{
+		"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd",
+		"unified",
+	} {
 		inner, _ := filepath.Glob("/sys/fs/cgroup/" + dir + "/strake-bench/*")
 		for _, d := range append(inner, "/sys/fs/cgroup/"+dir+"/strake-bench") {
 			os.Remove(d)
@@ -328,19 +363,27 @@ func (b *bench) end() {
 }
 
 func (b *bench) roots() []string {
-	return []string{"--data-root", b.dir + "/data", "--exec-root", b.dir + "/run", "-H", "unix://" + b.dir + "/strake.sock"}
+	return []string{
+		"--data-root", b.dir + "/data", "--exec-root", b.dir + "/run", "-H",
+		"unix://" + b.dir + "/strake.sock",
+	}
 }
 
 // engines measures whole commands, rates and memory of the engines.
 func (b *bench) engines(root string) error {
-	if err := b.start(b.dir+"/strake.sock", append([]string{filepath.Join(b.bin, "straked")}, b.roots()...)...); err != nil {
+	if err := b.start(
+		b.dir+"/strake.sock", append([]string{filepath.Join(b.bin, "straked")}, b.roots()...)...,
+	); err != nil {
 		return err
 	}
 	strake := "unix://" + b.dir + "/strake.sock"
 	hosts := []string{strake}
 	if path, err := exec.LookPath("dockerd"); err == nil {
 		sock := b.dir + "/docker.sock"
-		err := b.start(sock, path, "--data-root", b.dir+"/docker", "--exec-root", b.dir+"/docker-run", "-H", "unix://"+sock, "--pidfile", b.dir+"/docker.pid")
+		err := b.start(
+			sock, path, "--data-root", b.dir+"/docker", "--exec-root", b.dir+"/docker-run", "-H",
+			"unix://"+sock, "--pidfile", b.dir+"/docker.pid",
+		)
 		if err != nil {
 			return err
 		}
@@ -348,7 +391,10 @@ func (b *bench) engines(root string) error {
 	}
 	var list []*timed
 	for _, h := range hosts {
-		tar := exec.Command("sh", "-c", "tar -C "+root+" -c . | "+filepath.Join(b.bin, "strake")+" -H "+h+" import - bench")
+		tar := exec.Command(
+			"sh", "-c",
+			"tar -C "+root+" -c . | "+filepath.Join(b.bin, "strake")+" -H "+h+" import - bench",
+		)
 		if out, err := tar.CombinedOutput(); err != nil {
 			return fmt.Errorf("import: %w: %s", err, out)
 		}
@@ -364,7 +410,9 @@ func (b *bench) engines(root string) error {
 	if err := b.memory(strings.TrimPrefix(strake, "unix://")); err != nil {
 		return err
 	}
-	if err := b.compare("run --rm of true through the engine, with network", b.rounds/2, list...); err != nil {
+	if err := b.compare(
+		"run --rm of true through the engine, with network", b.rounds/2, list...,
+	); err != nil {
 		return err
 	}
 	for _, h := range hosts {
@@ -372,7 +420,10 @@ func (b *bench) engines(root string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("| create, start, wait and remove through the API, with network, 4 clients: %s | %.0f a second | |\n", filepath.Base(strings.TrimSuffix(h, ".sock")), rate)
+		fmt.Printf(
+			"| create, start, wait and remove through the API, with network, 4 clients: %s | %.0f a second | |\n",
+			filepath.Base(strings.TrimSuffix(h, ".sock")), rate,
+		)
 	}
 	return nil
 }
@@ -409,7 +460,10 @@ func (b *bench) memory(socket string) error {
 		ids = append(ids, id)
 	}
 	after := pss()
-	fmt.Printf("| memory of engine and keeper for each of %d idle containers | %d KiB | |\n", n, (after-before)/n)
+	fmt.Printf(
+		"| memory of engine and keeper for each of %d idle containers | %d KiB | |\n", n,
+		(after-before)/n,
+	)
 	fmt.Printf("| memory of engine and keeper with %d idle containers | %d MiB | |\n", n, after>>10)
 	for _, id := range ids {
 		if err := c.remove(id); err != nil {
@@ -424,7 +478,8 @@ func ours(dir string) (pids []string) {
 	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range list {
 		raw, err := os.ReadFile(f)
-		if err == nil && bytes.Contains(raw, []byte(dir)) && bytes.Contains(raw, []byte("strake")) && !bytes.Contains(raw, []byte("-inside")) {
+		if err == nil && bytes.Contains(raw, []byte(dir)) &&
+			bytes.Contains(raw, []byte("strake")) && !bytes.Contains(raw, []byte("-inside")) {
 			pids = append(pids, filepath.Base(filepath.Dir(f)))
 		}
 	}

@@ -1,8 +1,10 @@
-// Package cli is strake's command line: it finds the verb, parses its flags, runs it and turns errors into words and exit statuses.
+// Package cli is strake's command line: it finds the verb, parses its flags, runs it and turns
+// errors into words and exit statuses.
 //
-// It promises that whatever is wrong is one message on standard error that begins with "strake: " and says what to do where that is known, that
-// a mistake in the command line exits with 125 (a failure of the engine under run as well; see command.StatusError), and that nothing is
-// done for verbs other than the one that was chosen, because start-up time is a feature.
+// It promises that whatever is wrong is one message on standard error that begins with "strake: "
+// and says what to do where that is known, that a mistake in the command line exits with 125 (a
+// failure of the engine under run as well; see command.StatusError), and that nothing is done for
+// verbs other than the one that was chosen, because start-up time is a feature.
 //
 // Not for: what verbs do (packages container, image, network, volume, system).
 //
@@ -87,7 +89,9 @@ func globalFlags(s *command.Session) (*globals, *pflag.FlagSet) {
 	if config == "" {
 		config = filepath.Join(s.Getenv("HOME"), ".docker")
 	}
-	fs.StringVarP(&g.host, "host", "H", host, "Engine to connect to: unix:///PATH or tcp://HOST:PORT")
+	fs.StringVarP(
+		&g.host, "host", "H", host, "Engine to connect to: unix:///PATH or tcp://HOST:PORT",
+	)
 	fs.StringVar(&g.config, "config", config, "Location of client config files")
 	fs.BoolVarP(&g.debug, "debug", "D", false, "Tell about every request to the engine")
 	fs.BoolVarP(&g.version, "version", "v", false, "Print version information and quit")
@@ -130,7 +134,9 @@ func run(ctx context.Context, s *command.Session, args []string) error {
 }
 
 // dispatch finds the verb in a list, or in the list below it.
-func dispatch(ctx context.Context, s *command.Session, list []command.Command, args, path []string) error {
+func dispatch(
+	ctx context.Context, s *command.Session, list []command.Command, args, path []string,
+) error {
 	c := find(list, args[0])
 	if c == nil {
 		return unknownVerb(list, args[0], path)
@@ -144,7 +150,14 @@ func dispatch(ctx context.Context, s *command.Session, list []command.Command, a
 		return nil
 	}
 	if strings.HasPrefix(args[1], "-") {
-		return named(command.Misused(fmt.Errorf("unknown flag: %s: %s takes a verb first", args[1], strings.Join(path, " "))), strings.Join(path, " "))
+		return named(
+			command.Misused(
+				fmt.Errorf(
+					"unknown flag: %s: %s takes a verb first", args[1], strings.Join(path, " "),
+				),
+			),
+			strings.Join(path, " "),
+		)
 	}
 	return dispatch(ctx, s, c.Sub(), args[1:], path)
 }
@@ -171,11 +184,16 @@ func unknownVerb(list []command.Command, name string, path []string) error {
 			names = append(names, c.Aliases...)
 		}
 	}
-	err := fmt.Errorf("unknown command: strake %s%s", strings.Join(append(path, name), " "), didYouMean(name, names))
+	err := fmt.Errorf(
+		"unknown command: strake %s%s", strings.Join(append(path, name), " "),
+		didYouMean(name, names),
+	)
 	return named(&command.StatusError{Code: 1, Usage: true, Err: err}, strings.Join(path, " "))
 }
 
-func runVerb(ctx context.Context, s *command.Session, c *command.Command, args []string, path string) error {
+func runVerb(
+	ctx context.Context, s *command.Session, c *command.Command, args []string, path string,
+) error {
 	fs := newFlagSet()
 	action := c.Setup(fs)
 	if c.Passthrough {
@@ -185,7 +203,12 @@ func runVerb(ctx context.Context, s *command.Session, c *command.Command, args [
 	fs.Lookup("help").Hidden = true
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			return named(command.Misused(errors.New("unknown shorthand flag: 'h' in -h; did you mean --help?")), path)
+			return named(
+				command.Misused(
+					errors.New("unknown shorthand flag: 'h' in -h; did you mean --help?"),
+				),
+				path,
+			)
 		}
 		return named(command.Misused(flagError(err, fs)), path)
 	}
@@ -200,8 +223,8 @@ func runVerb(ctx context.Context, s *command.Session, c *command.Command, args [
 	return named(softened(action(ctx, s, fs.Args()), path), path)
 }
 
-// softened gives mistakes that are found after the flags have been read the status 1, as Docker's client does, but for the two verbs whose own
-// flags are a language.
+// softened gives mistakes that are found after the flags have been read the status 1, as Docker's
+// client does, but for the two verbs whose own flags are a language.
 func softened(err error, path string) error {
 	var status *command.StatusError
 	switch path {

@@ -13,9 +13,11 @@ import (
 	"strake/cli/command"
 )
 
-// complete is the hidden verb that the scripts of `strake completion` call: its arguments are the words before the cursor, the last of which is
-// being written. It prints candidates, one a line, with what they are after a tab; a line ":files" or ":dirs" leaves it to the shell. It asks
-// the engine for names and is silent about what goes wrong, because nobody could read it; it does not start an engine.
+// complete is the hidden verb that the scripts of `strake completion` call: its arguments are the
+// words before the cursor, the last of which is being written. It prints candidates, one a line,
+// with what they are after a tab; a line ":files" or ":dirs" leaves it to the shell. It asks the
+// engine for names and is silent about what goes wrong, because nobody could read it; it does not
+// start an engine.
 func complete(ctx context.Context, s *command.Session, words []string) {
 	s.NoStart = true
 	s.Err = io.Discard
@@ -81,8 +83,11 @@ func (c *completer) walk(before []string) {
 	}
 }
 
-// split separates flags from arguments the way pflag does. pending is the flag whose value the next word is.
-func split(fs *pflag.FlagSet, words []string, interspersed bool) (args []string, pending *pflag.Flag) {
+// split separates flags from arguments the way pflag does. pending is the flag whose value the next
+// word is.
+func split(
+	fs *pflag.FlagSet, words []string, interspersed bool,
+) (args []string, pending *pflag.Flag) {
 	for i := 0; i < len(words); i++ {
 		w := words[i]
 		if w == "--" {
@@ -106,7 +111,8 @@ func split(fs *pflag.FlagSet, words []string, interspersed bool) (args []string,
 	return args, nil
 }
 
-// flagOf finds the flag that a word is, and says whether its value is in the word. Of bundled letters the first that takes a value counts.
+// flagOf finds the flag that a word is, and says whether its value is in the word. Of bundled
+// letters the first that takes a value counts.
 func flagOf(fs *pflag.FlagSet, w string) (*pflag.Flag, bool) {
 	if name, ok := strings.CutPrefix(w, "--"); ok {
 		name, _, hasValue := strings.Cut(name, "=")
@@ -135,7 +141,9 @@ func (c *completer) verb(v *command.Command, before []string) {
 	switch {
 	case pending != nil:
 		c.value(pending)
-	case strings.HasPrefix(c.word, "-") && (len(args) == 0 || !greedy(v)) && !slices.Contains(before, "--"):
+	case strings.HasPrefix(c.word, "-") && (len(args) == 0 || !greedy(v)) && !slices.Contains(
+		before, "--",
+	):
 		if name, value, ok := strings.Cut(c.word, "="); ok {
 			if f, _ := flagOf(fs, name); f != nil {
 				inner := *c
@@ -194,7 +202,8 @@ func (c *completer) prefixed(prefix string, f *pflag.Flag) {
 	}
 }
 
-// kind offers everything of a kind that is not among the arguments already; a word that is no kind is offered itself.
+// kind offers everything of a kind that is not among the arguments already; a word that is no kind
+// is offered itself.
 func (c *completer) kind(kind string, given []string) {
 	switch k := command.Kind(kind); k {
 	case command.Nothing:
@@ -205,7 +214,8 @@ func (c *completer) kind(kind string, given []string) {
 			name, _, _ := strings.Cut(v, "=")
 			c.offer(name, "")
 		}
-	case command.Containers, command.Running, command.Stopped, command.Images, command.Networks, command.Volumes, command.Any:
+	case command.Containers, command.Running, command.Stopped, command.Images, command.Networks,
+		command.Volumes, command.Any:
 		for _, name := range namesOf(c.ctx, c.s, k) {
 			if !slices.Contains(given, name) {
 				c.offer(name, "")

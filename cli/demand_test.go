@@ -10,7 +10,8 @@ import (
 	"strake/cli"
 )
 
-// TestEngineOnDemand is about what is said when no engine listens; that it is started is the matter of package launch.
+// TestEngineOnDemand is about what is said when no engine listens; that it is started is the matter
+// of package launch.
 func TestEngineOnDemand(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -19,10 +20,26 @@ func TestEngineOnDemand(t *testing.T) {
 		args         []string
 		want, not    []string
 	}{
-		{"as root", "echo broken >&2; exit 3", 0, []string{"ps"}, []string{"no engine listens on ", "starting ", "straked.log", "exit status 3", "broken"}, nil},
-		{"as somebody else", "exit 0", 1000, []string{"ps"}, []string{"starting it takes root's privileges"}, []string{"no engine listens", "systemctl"}},
-		{"not installed", "", 0, []string{"ps"}, []string{"cannot start one", "straked"}, []string{"no engine listens"}},
-		{"completion starts nothing", "echo broken >&2; exit 3", 0, []string{"__complete", "stop", ""}, nil, []string{"engine", "broken"}},
+		{
+			"as root", "echo broken >&2; exit 3", 0, []string{"ps"},
+			[]string{
+				"no engine listens on ", "starting ", "straked.log", "exit status 3", "broken",
+			},
+			nil,
+		},
+		{
+			"as somebody else", "exit 0", 1000, []string{"ps"},
+			[]string{"starting it takes root's privileges"},
+			[]string{"no engine listens", "systemctl"},
+		},
+		{
+			"not installed", "", 0, []string{"ps"}, []string{"cannot start one", "straked"},
+			[]string{"no engine listens"},
+		},
+		{
+			"completion starts nothing", "echo broken >&2; exit 3", 0,
+			[]string{"__complete", "stop", ""}, nil, []string{"engine", "broken"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -34,14 +51,17 @@ func TestEngineOnDemand(t *testing.T) {
 				if err := os.MkdirAll(bin, 0o755); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(filepath.Join(bin, "straked"), []byte("#!/bin/sh\n"+tc.engine+"\n"), 0o755); err != nil {
+				if err := os.WriteFile(
+					filepath.Join(bin, "straked"), []byte("#!/bin/sh\n"+tc.engine+"\n"), 0o755,
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
 			var stdout, stderr locked
 			env.Out, env.Err = &stdout, &stderr
 			code := cli.Main(context.Background(), append([]string{"strake"}, tc.args...), env)
-			if stdout.String() != "" && tc.args[0] == "ps" || (code == 0) != (tc.args[0] == "__complete") {
+			if stdout.String() != "" && tc.args[0] == "ps" ||
+				(code == 0) != (tc.args[0] == "__complete") {
 				t.Errorf("status %d, output %q", code, stdout.String())
 			}
 			for _, w := range tc.want {
@@ -66,7 +86,9 @@ func TestEveryVerbHelps(t *testing.T) {
 		env := environment(t, "unix:///nothing")
 		var stdout, stderr locked
 		env.Out, env.Err = &stdout, &stderr
-		if code := cli.Main(context.Background(), append([]string{"strake"}, args...), env); code != 0 || stderr.String() != "" {
+		if code := cli.Main(
+			context.Background(), append([]string{"strake"}, args...), env,
+		); code != 0 || stderr.String() != "" {
 			t.Errorf("%q: status %d, %s", args, code, stderr.String())
 		}
 		return stdout.String()
@@ -93,7 +115,8 @@ func TestEveryVerbHelps(t *testing.T) {
 				continue
 			}
 			for l := range strings.Lines(rows) {
-				if f := strings.Fields(l); len(f) > 1 && strings.HasPrefix(l, "  ") && !(len(path) == 0 && f[0] == "runtime") {
+				if f := strings.Fields(l); len(f) > 1 && strings.HasPrefix(l, "  ") &&
+					!(len(path) == 0 && f[0] == "runtime") {
 					visit(append(append([]string(nil), path...), f[0]))
 				}
 			}

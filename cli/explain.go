@@ -43,7 +43,8 @@ func flagError(err error, fs *pflag.FlagSet) error {
 	return err
 }
 
-// missing are the sentences by which engines say that something does not exist (moby/moby, and strake's own engine); what follows is the name.
+// missing are the sentences by which engines say that something does not exist (moby/moby, and
+// strake's own engine); what follows is the name.
 var missing = [...]struct {
 	prefix, suffix string
 	kind           command.Kind
@@ -83,12 +84,15 @@ func explain(ctx context.Context, s *command.Session, err error) string {
 	return text
 }
 
-// namesOf asks the engine for the names of all objects of a kind. What cannot be found out is left out.
+// namesOf asks the engine for the names of all objects of a kind. What cannot be found out is left
+// out.
 func namesOf(ctx context.Context, s *command.Session, kind command.Kind) []string {
 	var names []string
 	containers := func(filters string) {
 		var list []api.Container
-		if s.Get(ctx, "/containers/json", command.Query("all", "1", "filters", filters), &list) != nil {
+		if s.Get(
+			ctx, "/containers/json", command.Query("all", "1", "filters", filters), &list,
+		) != nil {
 			return
 		}
 		for _, c := range list {

@@ -62,7 +62,9 @@ type frame struct {
 func newEngine(t *testing.T) *engine {
 	t.Helper()
 	e := &engine{socket: filepath.Join(t.TempDir(), "s"), execs: map[string]*process{}}
-	e.networks = []map[string]any{{"Name": "bridge", "Id": strings.Repeat("b", 64), "Driver": "bridge", "Scope": "local"}}
+	e.networks = []map[string]any{
+		{"Name": "bridge", "Id": strings.Repeat("b", 64), "Driver": "bridge", "Scope": "local"},
+	}
 	l, err := net.Listen("unix", e.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -109,10 +111,22 @@ func (e *engine) handler() http.Handler {
 	mux.HandleFunc("GET /containers/{name}/json", with(e.inspect))
 	mux.HandleFunc("GET /containers/{name}/logs", with(e.logs))
 	mux.HandleFunc("GET /containers/{name}/top", with(func(w http.ResponseWriter, _ *http.Request, p *process) {
-		answer(w, 200, map[string]any{"Titles": []string{"PID", "CMD"}, "Processes": [][]string{{"1", strings.Join(p.cmd, " ")}}})
+		answer(
+			w, 200,
+			map[string]any{
+				"Titles":    []string{"PID", "CMD"},
+				"Processes": [][]string{{"1", strings.Join(p.cmd, " ")}},
+			},
+		)
 	}))
 	mux.HandleFunc("GET /containers/{name}/changes", with(func(w http.ResponseWriter, _ *http.Request, _ *process) {
-		answer(w, 200, []map[string]any{{"Path": "/etc", "Kind": 0}, {"Path": "/etc/new", "Kind": 1}, {"Path": "/bin/old", "Kind": 2}})
+		answer(
+			w, 200,
+			[]map[string]any{
+				{"Path": "/etc", "Kind": 0}, {"Path": "/etc/new", "Kind": 1},
+				{"Path": "/bin/old", "Kind": 2},
+			},
+		)
 	}))
 	mux.HandleFunc("GET /containers/{name}/stats", with(e.stats))
 	mux.HandleFunc("DELETE /containers/{name}", with(e.remove))
@@ -125,8 +139,12 @@ func (e *engine) handler() http.Handler {
 		raw, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, `{"stream":"Loaded image: loaded:%d\n"}`, len(raw))
 	})
-	mux.HandleFunc("GET /images/get", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "archive of %s", r.URL.Query()["names"]) })
-	mux.HandleFunc("GET /networks", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, e.networks) })
+	mux.HandleFunc("GET /images/get", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "archive of %s", r.URL.Query()["names"])
+	})
+	mux.HandleFunc("GET /networks", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 200, e.networks)
+	})
 	mux.HandleFunc("POST /networks/create", func(w http.ResponseWriter, r *http.Request) {
 		var n map[string]any
 		json.NewDecoder(r.Body).Decode(&n)
@@ -153,18 +171,38 @@ func (e *engine) handler() http.Handler {
 		fail(w, 404, "network %s not found", r.PathValue("name"))
 	})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, 200, map[string]any{"Version": "9.9", "ApiVersion": "1.51", "Os": "linux", "Arch": "amd64", "KernelVersion": "6"})
+		answer(
+			w, 200,
+			map[string]any{
+				"Version": "9.9", "ApiVersion": "1.51", "Os": "linux", "Arch": "amd64",
+				"KernelVersion": "6",
+			},
+		)
 	})
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, 200, map[string]any{"ServerVersion": "9.9", "IndexServerAddress": "https://index.example/v1/", "Containers": len(e.containers), "NCPU": 2, "MemTotal": 1 << 31})
+		answer(
+			w, 200,
+			map[string]any{
+				"ServerVersion": "9.9", "IndexServerAddress": "https://index.example/v1/",
+				"Containers": len(e.containers), "NCPU": 2, "MemTotal": 1 << 31,
+			},
+		)
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, `{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"web","image":"bb"}},"time":1767323045,"timeNano":1767323045000000001}`)
+		io.WriteString(
+			w,
+			`{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"web","image":"bb"}},"time":1767323045,"timeNano":1767323045000000001}`,
+		)
 	})
 	mux.HandleFunc("/images/", func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/images/"), "/json")
 		if name == "bb" {
-			answer(w, 200, map[string]any{"Id": "sha256:" + strings.Repeat("1", 64), "RepoTags": []string{"bb:latest"}})
+			answer(
+				w, 200,
+				map[string]any{
+					"Id": "sha256:" + strings.Repeat("1", 64), "RepoTags": []string{"bb:latest"},
+				},
+			)
 			return
 		}
 		fail(w, 404, "No such image: %s", name)
@@ -182,7 +220,8 @@ func (e *engine) handler() http.Handler {
 	})
 }
 
-// take returns the requests since the last call. Those of attach and wait are made at the same time and sorted.
+// take returns the requests since the last call. Those of attach and wait are made at the same time
+// and sorted.
 func (e *engine) take() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -199,7 +238,9 @@ func (e *engine) take() []string {
 func (e *engine) find(name string) *process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	i := slices.IndexFunc(e.containers, func(p *process) bool { return p.name == name || strings.HasPrefix(p.id, name) })
+	i := slices.IndexFunc(e.containers, func(p *process) bool {
+		return p.name == name || strings.HasPrefix(p.id, name)
+	})
 	if i < 0 {
 		return nil
 	}
@@ -208,7 +249,8 @@ func (e *engine) find(name string) *process {
 
 func (e *engine) newProcess() *process {
 	return &process{
-		e: e, state: "created", ended: make(chan struct{}), signals: make(chan string, 8), sizes: make(chan string, 8), stdin: strings.NewReader(""),
+		e: e, state: "created", ended: make(chan struct{}), signals: make(chan string, 8),
+		sizes: make(chan string, 8), stdin: strings.NewReader(""),
 	}
 }
 
@@ -249,12 +291,17 @@ func hijack(w http.ResponseWriter, tty bool) (net.Conn, *bufio.ReadWriter) {
 	if tty {
 		kind = "raw"
 	}
-	fmt.Fprintf(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", kind)
+	fmt.Fprintf(
+		conn,
+		"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+		kind,
+	)
 	return conn, rw
 }
 
 func (e *engine) attach(w http.ResponseWriter, r *http.Request, p *process) {
-	// The client starts the container when this is answered: nothing is written before the connection is known.
+	// The client starts the container when this is answered: nothing is written before the
+	// connection is known.
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	conn, rw := hijack(w, p.tty)
@@ -412,9 +459,16 @@ func (e *engine) remove(w http.ResponseWriter, r *http.Request, p *process) {
 
 func (e *engine) inspect(w http.ResponseWriter, _ *http.Request, p *process) {
 	answer(w, 200, map[string]any{
-		"Id": p.id, "Name": "/" + p.name, "State": map[string]any{"Status": p.state, "Running": p.state == "running", "ExitCode": p.code},
-		"Config":          map[string]any{"Tty": p.tty, "OpenStdin": p.openStdin, "Cmd": p.cmd},
-		"NetworkSettings": map[string]any{"Ports": map[string]any{"80/tcp": []map[string]string{{"HostIp": "0.0.0.0", "HostPort": "8080"}}}},
+		"Id": p.id, "Name": "/" + p.name,
+		"State": map[string]any{
+			"Status": p.state, "Running": p.state == "running", "ExitCode": p.code,
+		},
+		"Config": map[string]any{"Tty": p.tty, "OpenStdin": p.openStdin, "Cmd": p.cmd},
+		"NetworkSettings": map[string]any{
+			"Ports": map[string]any{
+				"80/tcp": []map[string]string{{"HostIp": "0.0.0.0", "HostPort": "8080"}},
+			},
+		},
 	})
 }
 
@@ -438,10 +492,18 @@ func (e *engine) logs(w http.ResponseWriter, _ *http.Request, p *process) {
 func (e *engine) stats(w http.ResponseWriter, _ *http.Request, p *process) {
 	answer(w, 200, map[string]any{
 		"id": p.id, "name": "/" + p.name, "pids_stats": map[string]any{"current": 3},
-		"cpu_stats":    map[string]any{"cpu_usage": map[string]any{"total_usage": 300}, "system_cpu_usage": 2000, "online_cpus": 2},
-		"precpu_stats": map[string]any{"cpu_usage": map[string]any{"total_usage": 100}, "system_cpu_usage": 1000, "online_cpus": 2},
-		"memory_stats": map[string]any{"usage": 3 << 20, "limit": 8 << 20, "stats": map[string]any{"inactive_file": 1 << 20}},
-		"networks":     map[string]any{"eth0": map[string]any{"rx_bytes": 1500, "tx_bytes": 10}},
+		"cpu_stats": map[string]any{
+			"cpu_usage": map[string]any{"total_usage": 300}, "system_cpu_usage": 2000,
+			"online_cpus": 2,
+		},
+		"precpu_stats": map[string]any{
+			"cpu_usage": map[string]any{"total_usage": 100}, "system_cpu_usage": 1000,
+			"online_cpus": 2,
+		},
+		"memory_stats": map[string]any{
+			"usage": 3 << 20, "limit": 8 << 20, "stats": map[string]any{"inactive_file": 1 << 20},
+		},
+		"networks": map[string]any{"eth0": map[string]any{"rx_bytes": 1500, "tx_bytes": 10}},
 	})
 }
 
@@ -460,9 +522,13 @@ func (e *engine) list(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		out = append(out, map[string]any{
-			"Id": p.id, "Names": []string{"/" + p.name}, "Image": p.image, "Command": strings.Join(p.cmd, " "), "Created": now.Add(-5 * time.Minute).Unix(),
-			"State": p.state, "Status": "Is " + p.state, "Labels": map[string]string{"tier": "front"},
-			"Ports": []map[string]any{{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}},
+			"Id": p.id, "Names": []string{"/" + p.name}, "Image": p.image,
+			"Command": strings.Join(p.cmd, " "), "Created": now.Add(-5 * time.Minute).Unix(),
+			"State": p.state, "Status": "Is " + p.state,
+			"Labels": map[string]string{"tier": "front"},
+			"Ports": []map[string]any{
+				{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+			},
 		})
 	}
 	answer(w, 200, out)
@@ -521,10 +587,19 @@ func (e *engine) inspectExec(w http.ResponseWriter, r *http.Request) {
 
 func (e *engine) images(w http.ResponseWriter, _ *http.Request) {
 	list := []map[string]any{
-		{"Id": "sha256:" + strings.Repeat("1", 64), "RepoTags": []string{"bb:latest", "bb:1"}, "RepoDigests": []string{"bb@sha256:" + strings.Repeat("d", 64)}, "Created": now.Add(-72 * time.Hour).Unix(), "Size": 1980000, "Containers": -1},
-		{"Id": "sha256:" + strings.Repeat("2", 64), "RepoTags": []string{}, "RepoDigests": nil, "Created": int64(0), "Size": 123456789, "Containers": -1},
+		{
+			"Id": "sha256:" + strings.Repeat("1", 64), "RepoTags": []string{"bb:latest", "bb:1"},
+			"RepoDigests": []string{"bb@sha256:" + strings.Repeat("d", 64)},
+			"Created":     now.Add(-72 * time.Hour).Unix(), "Size": 1980000, "Containers": -1,
+		},
+		{
+			"Id": "sha256:" + strings.Repeat("2", 64), "RepoTags": []string{}, "RepoDigests": nil,
+			"Created": int64(0), "Size": 123456789, "Containers": -1,
+		},
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i]["Created"].(int64) > list[j]["Created"].(int64) })
+	sort.Slice(list, func(i, j int) bool {
+		return list[i]["Created"].(int64) > list[j]["Created"].(int64)
+	})
 	answer(w, 200, list)
 }
 
@@ -539,7 +614,10 @@ func (e *engine) pull(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.FormValue("tag") == "broken" {
-		io.WriteString(w, `{"status":"Pulling","id":"broken"}{"errorDetail":{"message":"layer is damaged"},"error":"layer is damaged"}`)
+		io.WriteString(
+			w,
+			`{"status":"Pulling","id":"broken"}{"errorDetail":{"message":"layer is damaged"},"error":"layer is damaged"}`,
+		)
 		return
 	}
 	e.pulled = true

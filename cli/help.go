@@ -20,7 +20,10 @@ func writeRootHelp(w io.Writer, fs *pflag.FlagSet) {
 	for _, g := range []struct {
 		title string
 		group command.Group
-	}{{"Common Commands", command.Common}, {"Management Commands", command.Management}, {"Commands", command.Other}} {
+	}{
+		{"Common Commands", command.Common}, {"Management Commands", command.Management},
+		{"Commands", command.Other},
+	} {
 		fmt.Fprintf(&b, "\n%s:\n", g.title)
 		for _, c := range list {
 			if c.Group == g.group {
@@ -28,7 +31,11 @@ func writeRootHelp(w io.Writer, fs *pflag.FlagSet) {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "\nGlobal Options:\n%s\nRun 'strake COMMAND --help' for more information on a command.\n", flagUsages(fs))
+	fmt.Fprintf(
+		&b,
+		"\nGlobal Options:\n%s\nRun 'strake COMMAND --help' for more information on a command.\n",
+		flagUsages(fs),
+	)
 	io.WriteString(w, b.String())
 }
 
@@ -68,7 +75,9 @@ func flagUsages(fs *pflag.FlagSet) string {
 		}
 		kind := ""
 		if k := f.Value.Type(); k != "bool" {
-			kind = " " + map[string]string{"stringArray": "list", "stringSlice": "list", "int64": "int", "uint16": "uint"}[k]
+			kind = " " + map[string]string{
+				"stringArray": "list", "stringSlice": "list", "int64": "int", "uint16": "uint",
+			}[k]
 			if kind == " " {
 				kind += k
 			}
@@ -85,7 +94,8 @@ func flagUsages(fs *pflag.FlagSet) string {
 	return b.String()
 }
 
-// aliases are all the ways to call a verb: below its noun, by that one's other names, and at the top.
+// aliases are all the ways to call a verb: below its noun, by that one's other names, and at the
+// top.
 func aliases(c *command.Command) []string {
 	var names []string
 	seen := map[string]bool{}

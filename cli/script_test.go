@@ -29,11 +29,14 @@ func environment(t *testing.T, host string) command.Env {
 	return command.Env{
 		In: strings.NewReader(""), Out: io.Discard, Err: io.Discard,
 		LookupEnv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok },
-		Environ:   []string{"HOME=" + dir, "HOSTILE=1"}, Dir: dir, Executable: filepath.Join(dir, "bin", "strake"), UID: 0,
+		Environ:   []string{"HOME=" + dir, "HOSTILE=1"}, Dir: dir,
+		Executable: filepath.Join(dir, "bin", "strake"), UID: 0,
 		Version: "1.2.3", Commit: "abc",
 		Notify: func(chan<- os.Signal, ...os.Signal) {}, StopNotify: func(chan<- os.Signal) {},
-		Now:  func() time.Time { return now },
-		Exec: func(path string, argv, _ []string) error { return fmt.Errorf("would execute %s %q", path, argv[1:]) },
+		Now: func() time.Time { return now },
+		Exec: func(path string, argv, _ []string) error {
+			return fmt.Errorf("would execute %s %q", path, argv[1:])
+		},
 	}
 }
 
@@ -55,8 +58,9 @@ func (l *locked) String() string {
 	return l.b.String()
 }
 
-// TestScripts runs the transcripts in testdata: commands after "$ ", their standard input after "< ", then their standard output as it is,
-// their standard error after "! ", "exit N" if that is not 0, and after "> " the requests that were made if "requests" follows the command.
+// TestScripts runs the transcripts in testdata: commands after "$ ", their standard input after "<
+// ", then their standard output as it is, their standard error after "! ", "exit N" if that is not
+// 0, and after "> " the requests that were made if "requests" follows the command.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	scripts, err := filepath.Glob("testdata/*.txt")
@@ -103,7 +107,8 @@ func play(t *testing.T, script string) string {
 		}
 		out.WriteString(line + "\n")
 		stdin, requests := "", false
-		for ; i+1 < len(lines) && (strings.HasPrefix(lines[i+1], "< ") || lines[i+1] == "requests"); i++ {
+		for ; i+1 < len(lines) &&
+			(strings.HasPrefix(lines[i+1], "< ") || lines[i+1] == "requests"); i++ {
 			out.WriteString(lines[i+1] + "\n")
 			if lines[i+1] == "requests" {
 				requests = true
@@ -125,7 +130,10 @@ func play(t *testing.T, script string) string {
 				out.WriteString("> " + r + "\n")
 			}
 		}
-		clean := strings.NewReplacer(env.Dir, "HOME", e.socket, "SOCKET", strings.Repeat("1", 64), "ID1", strings.Repeat("2", 64), "ID2", strings.Repeat("3", 64), "ID3")
+		clean := strings.NewReplacer(
+			env.Dir, "HOME", e.socket, "SOCKET", strings.Repeat("1", 64), "ID1",
+			strings.Repeat("2", 64), "ID2", strings.Repeat("3", 64), "ID3",
+		)
 		out.WriteString(clean.Replace(stdout.String()))
 		if s := stdout.String(); s != "" && !strings.HasSuffix(s, "\n") {
 			out.WriteString("\n")
@@ -145,7 +153,11 @@ func difference(got, want string) string {
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for i := range g {
 		if i >= len(w) || g[i] != w[i] {
-			return fmt.Sprintf("line %d\ngot:\n%s\nwant:\n%s", i+1, strings.Join(g[max(0, i-4):min(len(g), i+4)], "\n"), strings.Join(w[max(0, min(i, len(w))-4):min(len(w), i+4)], "\n"))
+			return fmt.Sprintf(
+				"line %d\ngot:\n%s\nwant:\n%s", i+1,
+				strings.Join(g[max(0, i-4):min(len(g), i+4)], "\n"),
+				strings.Join(w[max(0, min(i, len(w))-4):min(len(w), i+4)], "\n"),
+			)
 		}
 	}
 	return "the transcript ends earlier"

@@ -7,7 +7,9 @@ import (
 
 // writeCompletion prints the script that makes a shell ask `strake __complete`.
 func writeCompletion(w io.Writer, shell string) error {
-	scripts := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript, "powershell": powershellScript}
+	scripts := map[string]string{
+		"bash": bashScript, "zsh": zshScript, "fish": fishScript, "powershell": powershellScript,
+	}
 	script, ok := scripts[shell]
 	if !ok {
 		return fmt.Errorf("completion %q: want bash, zsh, fish or powershell", shell)
@@ -16,8 +18,8 @@ func writeCompletion(w io.Writer, shell string) error {
 	return err
 }
 
-// Bash breaks words at "=" and ":", which names of images and values of flags contain: the words are put together again from the line, and
-// what bash will not replace is cut from the candidates.
+// Bash breaks words at "=" and ":", which names of images and values of flags contain: the words
+// are put together again from the line, and what bash will not replace is cut from the candidates.
 const bashScript = `# bash completion for strake: source this file, or put it into bash-completion's directory as "strake"
 _strake() {
     local line="${COMP_LINE:0:$COMP_POINT}" words cur prefix candidate

@@ -13,20 +13,31 @@ import (
 	"strake/cli/volume"
 )
 
-// tree is every verb, in the order of help. Values only: flags and the lists below nouns are made for the chosen one.
+// tree is every verb, in the order of help. Values only: flags and the lists below nouns are made
+// for the chosen one.
 func tree() []command.Command {
 	list := []command.Command{
-		container.Run(), container.Exec(), container.List("ps"), image.Pull(), image.Push(), image.List("images"),
+		container.Run(), container.Exec(), container.List("ps"), image.Pull(), image.Push(),
+		image.List("images"),
 		system.Login(), system.Logout(), system.Version(), system.Info(),
-		{Name: "container", Short: "Manage containers", Group: command.Management, Sub: container.Commands},
+		{
+			Name: "container", Short: "Manage containers", Group: command.Management,
+			Sub: container.Commands,
+		},
 		{Name: "image", Short: "Manage images", Group: command.Management, Sub: image.Commands},
-		{Name: "network", Short: "Manage networks", Group: command.Management, Sub: network.Commands},
+		{
+			Name: "network", Short: "Manage networks", Group: command.Management,
+			Sub: network.Commands,
+		},
 		{Name: "volume", Short: "Manage volumes", Group: command.Management, Sub: volume.Commands},
 		{Name: "system", Short: "Manage strake", Group: command.Management, Sub: system.Commands},
 		system.Runtime(),
-		container.Attach(), container.Create(), container.Diff(), system.Events(), image.History(), image.Import(), system.Inspect(),
-		container.Kill(), image.Load(), container.Logs(), container.Pause(), container.Port(), container.Rename(), container.Restart(),
-		container.Remove(), image.Remove("rmi"), image.Save(), container.Start(), container.Stats(), container.Stop(), image.Tag(),
+		container.Attach(), container.Create(), container.Diff(), system.Events(), image.History(),
+		image.Import(), system.Inspect(),
+		container.Kill(), image.Load(), container.Logs(), container.Pause(), container.Port(),
+		container.Rename(), container.Restart(),
+		container.Remove(), image.Remove("rmi"), image.Save(), container.Start(), container.Stats(),
+		container.Stop(), image.Tag(),
 		container.Top(), container.Unpause(), container.Update(), container.Wait(), completion(),
 	}
 	for i := range list {

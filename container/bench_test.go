@@ -2,13 +2,17 @@ package container
 
 import "testing"
 
-// BenchmarkRun is a whole life of a container with standard mounts, namespaces and groups, in a process that runs already.
+// BenchmarkRun is a whole life of a container with standard mounts, namespaces and groups, in a
+// process that runs already.
 func BenchmarkRun(b *testing.B) {
 	rt := runtimeFor(b)
 	spec := config(rootfs(b), "")
 	spec.Process.Args = []string{"/bin/true"}
 	for b.Loop() {
-		c, p, err := rt.Create(b.Context(), CreateOptions{ID: "strake-bench", Bundle: "/", Spec: spec, Raw: []byte("{}")})
+		c, p, err := rt.Create(
+			b.Context(),
+			CreateOptions{ID: "strake-bench", Bundle: "/", Spec: spec, Raw: []byte("{}")},
+		)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -19,6 +19,7 @@ func Capabilities() Features {
 		Namespaces:     plan.Namespaces(),
 		Capabilities:   capability.Names(),
 		MountOptions:   plan.MountOptions(),
-		SeccompActions: s.Actions, SeccompOperators: s.Operators, SeccompArchs: s.Archs, SeccompFlags: s.Flags,
+		SeccompActions: s.Actions, SeccompOperators: s.Operators, SeccompArchs: s.Archs,
+		SeccompFlags: s.Flags,
 	}
 }

@@ -1,14 +1,16 @@
-// Package container runs containers from OCI runtime-spec configurations, without a daemon: it is what libcontainer is to runc.
+// Package container runs containers from OCI runtime-spec configurations, without a daemon: it is
+// what libcontainer is to runc.
 //
-// A Runtime is a directory of containers. Each container is a subdirectory with its configuration and its state; what a container is
-// doing is asked of the kernel. A container is compiled into a program (package plan), which a raw child runs (package spawn) in cgroups that
-// hold its limits before its first instruction (package cgroup).
+// A Runtime is a directory of containers. Each container is a subdirectory with its configuration
+// and its state; what a container is doing is asked of the kernel. A container is compiled into a
+// program (package plan), which a raw child runs (package spawn) in cgroups that hold its limits
+// before its first instruction (package cgroup).
 //
-// Not for: images, networks, logs, restarts: those are the engine's. Not a sandbox for a hostile kernel configuration: see
-// docs/THREAT_MODEL.md.
+// Not for: images, networks, logs, restarts: those are the engine's. Not a sandbox for a hostile
+// kernel configuration: see docs/THREAT_MODEL.md.
 //
-// Methods that change a container must not run at the same time for one container; different containers are independent, also between
-// processes.
+// Methods that change a container must not run at the same time for one container; different
+// containers are independent, also between processes.
 package container
 
 import (
@@ -68,7 +70,8 @@ func (c *Container) Created() time.Time { return c.rec.Created }
 // Spec is the container's configuration. Not to be modified.
 func (c *Container) Spec() *specs.Spec { return c.spec }
 
-// Load finds a container. Errors: errdefs.ErrNotFound, errdefs.ErrInvalidArgument for an impossible id.
+// Load finds a container. Errors: errdefs.ErrNotFound, errdefs.ErrInvalidArgument for an impossible
+// id.
 func (r *Runtime) Load(id string) (*Container, error) {
 	if err := CheckID(id); err != nil {
 		return nil, err
@@ -81,7 +84,8 @@ func (r *Runtime) Load(id string) (*Container, error) {
 	return c, nil
 }
 
-// List loads all containers, in the order of their names. Containers that vanish meanwhile are left out.
+// List loads all containers, in the order of their names. Containers that vanish meanwhile are left
+// out.
 func (r *Runtime) List() ([]*Container, error) {
 	entries, err := os.ReadDir(r.Root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -107,7 +111,8 @@ func (r *Runtime) List() ([]*Container, error) {
 	return list, nil
 }
 
-// ReadConfig reads a configuration. Errors name the file and are of class errdefs.ErrInvalidArgument if it is not one.
+// ReadConfig reads a configuration. Errors name the file and are of class
+// errdefs.ErrInvalidArgument if it is not one.
 func ReadConfig(file string) (*specs.Spec, []byte, error) {
 	raw, err := readFile(file)
 	if err != nil {
@@ -128,7 +133,8 @@ type CreateOptions struct {
 	Spec   *specs.Spec
 	// Raw is the text of Spec, kept with the container; nil to have it encoded.
 	Raw []byte
-	// Hold creates the container without executing its process: Start does that, perhaps from another process.
+	// Hold creates the container without executing its process: Start does that, perhaps from
+	// another process.
 	Hold bool
 	// PreserveFDs, NoPivot, NoNewKeyring: see plan.Options.
 	PreserveFDs           int
@@ -172,9 +178,12 @@ func (p *Process) Wait() (unix.WaitStatus, error) {
 // Close releases the descriptor.
 func (p *Process) Close() { unix.Close(p.PidFD) }
 
-// Create makes a container, and, unless Hold is set, executes its process. On an error nothing of it remains. Errors are
-// *plan.StepError where the kernel refused a step, else of the classes of errdefs.
-func (r *Runtime) Create(ctx context.Context, opt CreateOptions) (_ *Container, _ *Process, err error) {
+// Create makes a container, and, unless Hold is set, executes its process. On an error nothing of
+// it remains. Errors are *plan.StepError where the kernel refused a step, else of the classes of
+// errdefs.
+func (r *Runtime) Create(
+	ctx context.Context, opt CreateOptions,
+) (_ *Container, _ *Process, err error) {
 	if err := CheckID(opt.ID); err != nil {
 		return nil, nil, err
 	}
@@ -246,7 +255,8 @@ func (b *birth) run(ctx context.Context) error {
 		}
 	}
 	b.c = &Container{rt: b.rt, dir: filepath.Join(b.rt.Root, b.opt.ID), spec: b.spec, rec: record{
-		Version: stateVersion, OCIVersion: b.spec.Version, ID: b.opt.ID, Bundle: b.opt.Bundle, Created: time.Now().UTC(),
+		Version: stateVersion, OCIVersion: b.spec.Version, ID: b.opt.ID, Bundle: b.opt.Bundle,
+		Created:     time.Now().UTC(),
 		Annotations: b.spec.Annotations,
 	}}
 	if b.spec.Root != nil {
@@ -334,7 +344,8 @@ func (b *birth) run(ctx context.Context) error {
 	return b.follow(ctx)
 }
 
-// makeGroup makes the container's cgroups with their limits, or only begins to, if the child enters them late.
+// makeGroup makes the container's cgroups with their limits, or only begins to, if the child enters
+// them late.
 func (b *birth) makeGroup() (err error) {
 	create := b.host.Create
 	if b.late != nil {
@@ -347,7 +358,8 @@ func (b *birth) makeGroup() (err error) {
 	return err
 }
 
-// showsGroups says whether a mount is of the groups themselves, as without a cgroup namespace it is: they have to exist before it is opened.
+// showsGroups says whether a mount is of the groups themselves, as without a cgroup namespace it
+// is: they have to exist before it is opened.
 func (b *birth) showsGroups() bool {
 	if b.spec.Linux == nil {
 		return false
@@ -357,10 +369,13 @@ func (b *birth) showsGroups() bool {
 			return false
 		}
 	}
-	return slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" || m.Type == "cgroup2" })
+	return slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool {
+		return m.Type == "cgroup" || m.Type == "cgroup2"
+	})
 }
 
-// foreign says whether the child acts in another user namespace or becomes a process other than the one that is cloned.
+// foreign says whether the child acts in another user namespace or becomes a process other than the
+// one that is cloned.
 func (b *birth) foreign() bool {
 	if b.c.twoStages() {
 		return true
@@ -372,8 +387,9 @@ func (b *birth) foreign() bool {
 func (b *birth) compile(tasks int, hier []plan.Hierarchy) (err error) {
 	opt := plan.Options{
 		Host:  hostFacts(b.host, hier, b.spec.Process),
-		Tasks: tasks, TaskPaths: b.late, Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
-		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
+		Tasks: tasks, TaskPaths: b.late, Hold: b.opt.Hold, Reaper: b.opt.Reaper,
+		PreserveFDs: b.opt.PreserveFDs,
+		NoPivot:     b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
 	}
 	if b.opt.Stdio != nil {
 		opt.Stdio = plan.Pipes
@@ -395,15 +411,17 @@ func (b *birth) warn(format string, args ...any) {
 
 // fifos makes the two FIFOs on which a created container waits and reports.
 func (b *birth) fifos() error {
-	for _, f := range []struct{ name, input string }{{startFIFO, plan.InputStart}, {statusFIFO, plan.InputStatus}} {
+	for _, f := range []struct{ name, input string }{
+		{startFIFO, plan.InputStart}, {statusFIFO, plan.InputStatus},
+	} {
 		path := filepath.Join(b.c.dir, f.name)
 		if err := unix.Mkfifo(path, 0o600); err != nil {
 			return fmt.Errorf("mkfifo %q: %w", path, err)
 		}
 		flags := unix.O_RDWR
 		if f.name == statusFIFO {
-			// Its reader learns of execve by the end of file, so the child must be the only writer and not a reader.
-			// Opening for writing needs a reader for a moment.
+			// Its reader learns of execve by the end of file, so the child must be the only writer
+			// and not a reader. Opening for writing needs a reader for a moment.
 			r, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return fmt.Errorf("open %q: %w", path, err)
@@ -422,7 +440,9 @@ func (b *birth) fifos() error {
 
 // follow accompanies the child until its process executes or waits to be started.
 func (b *birth) follow(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { unix.PidfdSendSignal(b.child.PidFD, unix.SIGKILL, nil, 0) })()
+	defer context.AfterFunc(
+		ctx, func() { unix.PidfdSendSignal(b.child.PidFD, unix.SIGKILL, nil, 0) },
+	)()
 	recorded := false
 	record := func() error {
 		if recorded && b.c.rec.Pid == b.child.Pid {
@@ -437,7 +457,8 @@ func (b *birth) follow(ctx context.Context) error {
 		b.c.rec.Flags = namespaceFlags(b.spec)
 		return b.c.save()
 	}
-	// While the child mounts, there is time to write down that it exists, and to be a process like others again.
+	// While the child mounts, there is time to write down that it exists, and to be a process like
+	// others again.
 	early.Undo()
 	if !b.c.twoStages() {
 		if err := record(); err != nil {
@@ -454,7 +475,9 @@ func (b *birth) follow(ctx context.Context) error {
 			master := os.NewFile(uintptr(m.FD), "/dev/ptmx")
 			if b.opt.Terminal == nil {
 				master.Close()
-				return fmt.Errorf("process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument)
+				return fmt.Errorf(
+					"process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument,
+				)
 			}
 			if err := b.opt.Terminal(master); err != nil {
 				return err
@@ -547,8 +570,9 @@ type savedOptions struct {
 
 func (b *birth) saveOptions() error {
 	raw, err := json.Marshal(savedOptions{
-		Tasks: b.tasks, Late: b.late != nil, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring,
-		Reaper: b.opt.Reaper, Pipes: b.opt.Stdio != nil,
+		Tasks: b.tasks, Late: b.late != nil, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot,
+		NoNewKeyring: b.opt.NoNewKeyring,
+		Reaper:       b.opt.Reaper, Pipes: b.opt.Stdio != nil,
 	})
 	if err != nil {
 		return err

@@ -33,16 +33,33 @@ func TestRun(t *testing.T) {
 		{name: "interfaces", script: "cat /proc/net/dev | grep -c :", want: "1\n"},
 		{name: "masked file", script: "head -c1 /proc/keys | wc -c", want: "0\n"},
 		{name: "masked directory", script: "ls /sys/firmware | wc -l", want: "0\n"},
-		{name: "readonly path", script: "echo x > /proc/sys/kernel/domainname; echo $?", want: "/bin/sh: can't create /proc/sys/kernel/domainname: Read-only file system\n1\n"},
+		{
+			name: "readonly path", script: "echo x > /proc/sys/kernel/domainname; echo $?",
+			want: "/bin/sh: can't create /proc/sys/kernel/domainname: Read-only file system\n1\n",
+		},
 		{name: "cgroup namespace", script: "grep -v ':/$' /proc/self/cgroup | wc -l", want: "0\n"},
-		{name: "no capabilities", script: "grep CapEff /proc/self/status", want: "CapEff:\t0000000000000000\n"},
+		{
+			name: "no capabilities", script: "grep CapEff /proc/self/status",
+			want: "CapEff:\t0000000000000000\n",
+		},
 		{name: "user", script: "id", want: "uid=5 gid=6 groups=7\n", edit: func(s *specs.Spec) {
 			s.Process.User = specs.User{UID: 5, GID: 6, AdditionalGids: []uint32{7}}
 		}},
-		{name: "working directory is made", script: "pwd", want: "/a/b\n", edit: func(s *specs.Spec) { s.Process.Cwd = "/a/b" }},
-		{name: "read-only root", script: "touch /x 2>&1; echo $?", want: "touch: /x: Read-only file system\n1\n", edit: func(s *specs.Spec) { s.Root.Readonly = true }},
+		{
+			name: "working directory is made", script: "pwd", want: "/a/b\n",
+			edit: func(s *specs.Spec) { s.Process.Cwd = "/a/b" },
+		},
+		{
+			name: "read-only root", script: "touch /x 2>&1; echo $?",
+			want: "touch: /x: Read-only file system\n1\n",
+			edit: func(s *specs.Spec) { s.Root.Readonly = true },
+		},
 		{name: "descriptors", script: "ls /proc/self/fd | wc -l", want: "4\n"}, // three streams and ls's own
-		{name: "search path", edit: func(s *specs.Spec) { s.Process.Args = []string{"echo", "found"} }, want: "found\n"},
+		{
+			name: "search path",
+			edit: func(s *specs.Spec) { s.Process.Args = []string{"echo", "found"} },
+			want: "found\n",
+		},
 		{name: "limits", script: "ulimit -n", want: "99\n", edit: func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}}
 		}},
@@ -53,12 +70,22 @@ func TestRun(t *testing.T) {
 		{name: "sysctl", script: "cat /proc/sys/net/ipv4/ip_forward", want: "1\n", edit: func(s *specs.Spec) {
 			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 		}},
-		{name: "no new privileges", script: "grep NoNewPrivs /proc/self/status", want: "NoNewPrivs:\t1\n", edit: func(s *specs.Spec) { s.Process.NoNewPrivileges = true }},
+		{
+			name: "no new privileges", script: "grep NoNewPrivs /proc/self/status",
+			want: "NoNewPrivs:\t1\n",
+			edit: func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
+		},
 		{name: "time namespace", script: "cut -d. -f1 /proc/uptime | head -c 4", want: "1000", edit: func(s *specs.Spec) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+			s.Linux.Namespaces = append(
+				s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
+			)
 			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000000}}
 		}},
-		{name: "signals are open", edit: func(s *specs.Spec) { s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"} }, want: "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"},
+		{
+			name: "signals are open",
+			edit: func(s *specs.Spec) { s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"} },
+			want: "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := config(root, c.script)
@@ -70,7 +97,10 @@ func TestRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.out != c.want || got.status.ExitStatus() != c.status {
-				t.Errorf("got %q with status %d, want %q with %d", got.out, got.status.ExitStatus(), c.want, c.status)
+				t.Errorf(
+					"got %q with status %d, want %q with %d", got.out, got.status.ExitStatus(),
+					c.want, c.status,
+				)
 			}
 		})
 	}
@@ -87,12 +117,26 @@ func TestBindMounts(t *testing.T) {
 		name, script, want string
 		mount              specs.Mount
 	}{
-		{"directory", "cat /data/f", "content\n", specs.Mount{Destination: "/data", Source: src, Options: []string{"rbind"}}},
-		{"file on a missing path", "cat /new/deep/file", "content\n", specs.Mount{Destination: "/new/deep/file", Source: filepath.Join(src, "f"), Options: []string{"bind"}}},
-		{"read-only", "echo x > /data/f; echo $?", "/bin/sh: can't create /data/f: Read-only file system\n1\n", specs.Mount{Destination: "/data", Source: src, Options: []string{"bind", "ro"}}},
+		{
+			"directory", "cat /data/f", "content\n",
+			specs.Mount{Destination: "/data", Source: src, Options: []string{"rbind"}},
+		},
+		{
+			"file on a missing path", "cat /new/deep/file", "content\n",
+			specs.Mount{
+				Destination: "/new/deep/file", Source: filepath.Join(src, "f"),
+				Options: []string{"bind"},
+			},
+		},
+		{
+			"read-only", "echo x > /data/f; echo $?",
+			"/bin/sh: can't create /data/f: Read-only file system\n1\n",
+			specs.Mount{Destination: "/data", Source: src, Options: []string{"bind", "ro"}},
+		},
 		{"id-mapped", "stat -c %u /data/f", "77\n", specs.Mount{
 			Destination: "/data", Source: src, Options: []string{"bind", "idmap"},
-			UIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 77, Size: 10}}, GIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 77, Size: 10}},
+			UIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 77, Size: 10}},
+			GIDMappings: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 77, Size: 10}},
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,7 +159,9 @@ func TestBindMounts(t *testing.T) {
 // TestFailures checks that what cannot start says which step of which field failed.
 func TestFailures(t *testing.T) {
 	root := rootfs(t)
-	if err := os.WriteFile(filepath.Join(root, "etc/text"), []byte("no program\n"), 0o644); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(root, "etc/text"), []byte("no program\n"), 0o644,
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -124,19 +170,51 @@ func TestFailures(t *testing.T) {
 		want string
 		code int
 	}{
-		{"missing program", func(s *specs.Spec) { s.Process.Args = []string{"/bin/nothing"} }, "process.args (/bin/nothing): execve: ENOENT", 127},
-		{"missing program in PATH", func(s *specs.Spec) { s.Process.Args = []string{"nothing"} }, `process.args (nothing): check: ENOENT: executable file "nothing" not found`, 127},
-		{"not executable", func(s *specs.Spec) { s.Process.Args = []string{"/etc/text"} }, "process.args (/etc/text): execve: EACCES", 126},
+		{
+			"missing program", func(s *specs.Spec) { s.Process.Args = []string{"/bin/nothing"} },
+			"process.args (/bin/nothing): execve: ENOENT", 127,
+		},
+		{
+			"missing program in PATH", func(s *specs.Spec) { s.Process.Args = []string{"nothing"} },
+			`process.args (nothing): check: ENOENT: executable file "nothing" not found`, 127,
+		},
+		{
+			"not executable", func(s *specs.Spec) { s.Process.Args = []string{"/etc/text"} },
+			"process.args (/etc/text): execve: EACCES", 126,
+		},
 		{"missing source", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: "/does/not/exist", Options: []string{"bind"}})
+			s.Mounts = append(
+				s.Mounts,
+				specs.Mount{
+					Destination: "/data", Source: "/does/not/exist", Options: []string{"bind"},
+				},
+			)
 		}, `mounts[4] (/data): open_tree "/does/not/exist"`, 0},
-		{"unknown filesystem", func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"}) }, "mounts[4] (/data): fsopen: ENODEV", 128},
+		{
+			"unknown filesystem",
+			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"}) },
+			"mounts[4] (/data): fsopen: ENODEV", 128,
+		},
 		{"bad option", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"sise=1"}})
+			s.Mounts = append(
+				s.Mounts,
+				specs.Mount{Destination: "/data", Type: "tmpfs", Options: []string{"sise=1"}},
+			)
 		}, "mounts[4] (/data): fsconfig: EINVAL", 128},
-		{"file as working directory", func(s *specs.Spec) { s.Process.Cwd = "/etc/text" }, "process.cwd (/etc/text): chdir: ENOTDIR", 128},
-		{"unknown sysctl", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.nothing": "1"} }, "linux.sysctl[net.nothing]: openat2: ENOENT", 128},
-		{"namespace of another type", func(s *specs.Spec) { s.Linux.Namespaces[4].Path = "/proc/self/ns/uts" }, "linux.namespaces[4] (network): ", 0},
+		{
+			"file as working directory", func(s *specs.Spec) { s.Process.Cwd = "/etc/text" },
+			"process.cwd (/etc/text): chdir: ENOTDIR", 128,
+		},
+		{
+			"unknown sysctl",
+			func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.nothing": "1"} },
+			"linux.sysctl[net.nothing]: openat2: ENOENT", 128,
+		},
+		{
+			"namespace of another type",
+			func(s *specs.Spec) { s.Linux.Namespaces[4].Path = "/proc/self/ns/uts" },
+			"linux.namespaces[4] (network): ", 0,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := config(root, "exit 0")
@@ -156,8 +234,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestBrokenAtEveryOperation breaks the start at each operation of the program, once by an error and once by sudden death, and looks
-// for what is left.
+// TestBrokenAtEveryOperation breaks the start at each operation of the program, once by an error
+// and once by sudden death, and looks for what is left.
 func TestBrokenAtEveryOperation(t *testing.T) {
 	root := rootfs(t)
 	spec := config(root, "exit 0")
@@ -170,7 +248,9 @@ func TestBrokenAtEveryOperation(t *testing.T) {
 	for i := range ops - 1 { // not the guard at the end
 		for _, errno := range []uint16{uint16(unix.EIO), 0} {
 			got, err := run(t, spec, func(o *CreateOptions) {
-				o.breakImage = func(img *program.Image) *program.Image { return img.Broken(i, errno) }
+				o.breakImage = func(img *program.Image) *program.Image {
+					return img.Broken(i, errno)
+				}
 			})
 			switch {
 			case err == nil && got.status.ExitStatus() == 0:
@@ -204,7 +284,12 @@ func create(t *testing.T, spec *specs.Spec, out *os.File) (*Runtime, *Container,
 		out = null
 	}
 	id := name(t)
-	c, p, err := rt.Create(context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: spec, Hold: true, Stdio: &[3]*os.File{null, out, out}})
+	c, p, err := rt.Create(
+		context.Background(),
+		CreateOptions{
+			ID: id, Bundle: "/", Spec: spec, Hold: true, Stdio: &[3]*os.File{null, out, out},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,14 +314,17 @@ func TestLifecycle(t *testing.T) {
 		}
 	}
 	expect(specs.StateCreated)
-	if exe, err := os.Readlink("/proc/" + itoa(c.Pid()) + "/exe"); err != nil || !strings.HasPrefix(exe, "/memfd:strake-init") {
+	if exe, err := os.Readlink("/proc/" + itoa(c.Pid()) + "/exe"); err != nil ||
+		!strings.HasPrefix(exe, "/memfd:strake-init") {
 		t.Errorf("/proc/PID/exe of a created container is %q, %v", exe, err)
 	}
 	again, err := rt.Load(c.ID())
 	if err != nil || again.Pid() != c.Pid() {
 		t.Fatalf("load: %v", err)
 	}
-	if _, _, err := rt.Create(ctx, CreateOptions{ID: c.ID(), Bundle: "/", Spec: c.Spec()}); !errors.Is(err, errdefs.ErrAlreadyExists) {
+	if _, _, err := rt.Create(
+		ctx, CreateOptions{ID: c.ID(), Bundle: "/", Spec: c.Spec()},
+	); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("second create: %v, want ErrAlreadyExists", err)
 	}
 	if err := again.Start(ctx); err != nil {
@@ -281,7 +369,8 @@ func TestStartFails(t *testing.T) {
 	_, c, p := create(t, s, nil)
 	err := c.Start(context.Background())
 	var step *plan.StepError
-	if !errors.As(err, &step) || step.ExitCode() != 127 || !strings.Contains(err.Error(), "process.args (/bin/later): execve: ENOENT") {
+	if !errors.As(err, &step) || step.ExitCode() != 127 ||
+		!strings.Contains(err.Error(), "process.args (/bin/later): execve: ENOENT") {
 		t.Errorf("start: %v, want ENOENT of execve", err)
 	}
 	if ws, err := p.Wait(); err != nil || ws.ExitStatus() != 127 {
@@ -308,12 +397,20 @@ func TestExecJoinsEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			proc := *s.Process
-			proc.Args = []string{"/bin/sh", "-c", "hostname; id -u; for n in pid net mnt ipc uts user cgroup; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo $n differs; done; ls /proc/self/fd | wc -l; exit 3"}
+			proc.Args = []string{
+				"/bin/sh", "-c",
+				"hostname; id -u; for n in pid net mnt ipc uts user cgroup; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo $n differs; done; ls /proc/self/fd | wc -l; exit 3",
+			}
 			// Reading /proc/1/ns wants the rights of ptrace.
-			proc.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_SYS_PTRACE"}, Effective: []string{"CAP_SYS_PTRACE"}, Permitted: []string{"CAP_SYS_PTRACE"}}
+			proc.Capabilities = &specs.LinuxCapabilities{
+				Bounding: []string{"CAP_SYS_PTRACE"}, Effective: []string{"CAP_SYS_PTRACE"},
+				Permitted: []string{"CAP_SYS_PTRACE"},
+			}
 			null, _ := os.Open(os.DevNull)
 			defer null.Close()
-			p, err := ct.Exec(context.Background(), ExecOptions{Process: &proc, Stdio: &[3]*os.File{null, w, w}})
+			p, err := ct.Exec(
+				context.Background(), ExecOptions{Process: &proc, Stdio: &[3]*os.File{null, w, w}},
+			)
 			w.Close()
 			if err != nil {
 				t.Fatal(err)
@@ -355,9 +452,12 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestReaper runs an orphan behind a PID 1 of ours, which reaps it and ends with the status of the payload.
+// TestReaper runs an orphan behind a PID 1 of ours, which reaps it and ends with the status of the
+// payload.
 func TestReaper(t *testing.T) {
-	s := config(rootfs(t), "echo $$; (sleep 0.1 &) ; sleep 0.3; set -- /proc/[0-9]*; echo $#; exit 5")
+	s := config(
+		rootfs(t), "echo $$; (sleep 0.1 &) ; sleep 0.3; set -- /proc/[0-9]*; echo $#; exit 5",
+	)
 	got, err := run(t, s, func(o *CreateOptions) { o.Reaper = true })
 	if err != nil {
 		t.Fatal(err)
@@ -377,10 +477,22 @@ func TestHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	hook := func(text string) []specs.Hook {
-		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "cat >/dev/null; test $(readlink /proc/self/ns/uts) = $HOST && echo " + text + " outside >> " + log + " || echo " + text + " inside >> " + log}, Env: []string{"PATH=/usr/bin:/bin", "HOST=" + uts}}}
+		return []specs.Hook{
+			{
+				Path: "/bin/sh",
+				Args: []string{
+					"sh", "-c",
+					"cat >/dev/null; test $(readlink /proc/self/ns/uts) = $HOST && echo " + text + " outside >> " + log + " || echo " + text + " inside >> " + log,
+				},
+				Env: []string{"PATH=/usr/bin:/bin", "HOST=" + uts},
+			},
+		}
 	}
 	s := config(root, "sleep 100")
-	s.Hooks = &specs.Hooks{CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"), Poststart: hook("poststart"), Poststop: hook("poststop")}
+	s.Hooks = &specs.Hooks{
+		CreateRuntime: hook("createRuntime"), CreateContainer: hook("createContainer"),
+		Poststart: hook("poststart"), Poststop: hook("poststop"),
+	}
 	s.Hooks.StartContainer = []specs.Hook{{Path: "/bin/touch", Args: []string{"touch", "/started"}}}
 	_, c, p := create(t, s, nil)
 	ctx := context.Background()
@@ -401,13 +513,19 @@ func TestHooks(t *testing.T) {
 		t.Errorf("got %q, want %q", raw, want)
 	}
 	s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}}
-	if _, err := run(t, s); err == nil || !strings.HasPrefix(err.Error(), "hooks.createRuntime[0] (/bin/false): ") {
+	if _, err := run(t, s); err == nil ||
+		!strings.HasPrefix(err.Error(), "hooks.createRuntime[0] (/bin/false): ") {
 		t.Errorf("failing hook: %v", err)
 	}
 	second := 1
-	s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "60"}, Timeout: &second}}}
+	s.Hooks = &specs.Hooks{
+		CreateContainer: []specs.Hook{
+			{Path: "/bin/sleep", Args: []string{"sleep", "60"}, Timeout: &second},
+		},
+	}
 	begin := time.Now()
-	if _, err := run(t, s); err == nil || !strings.Contains(err.Error(), "no end within 1 s") || time.Since(begin) > 30*time.Second {
+	if _, err := run(t, s); err == nil || !strings.Contains(err.Error(), "no end within 1 s") ||
+		time.Since(begin) > 30*time.Second {
 		t.Errorf("hanging hook: %v", err)
 	}
 }

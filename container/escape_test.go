@@ -18,10 +18,11 @@ import (
 	"strake/container/plan"
 )
 
-// The tests in this file are the published escapes from container runtimes. Each must have no effect on the host: either the container
-// runs and finds nothing, or it does not start.
+// The tests in this file are the published escapes from container runtimes. Each must have no
+// effect on the host: either the container runs and finds nothing, or it does not start.
 
-// TestSelfExe is CVE-2019-5736: an entrypoint, or a script interpreter, that leads through /proc/self/exe to the runtime's own executable.
+// TestSelfExe is CVE-2019-5736: an entrypoint, or a script interpreter, that leads through
+// /proc/self/exe to the runtime's own executable.
 func TestSelfExe(t *testing.T) {
 	root := rootfs(t)
 	self, err := os.Executable()
@@ -33,7 +34,9 @@ func TestSelfExe(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"/proc/self/exe"}, {"/bin/script"}, {"script"}, {"/proc/thread-self/exe"}, {"/proc/1/exe"}} {
+	for _, args := range [][]string{
+		{"/proc/self/exe"}, {"/bin/script"}, {"script"}, {"/proc/thread-self/exe"}, {"/proc/1/exe"},
+	} {
 		t.Run("start "+args[0], func(t *testing.T) {
 			s := config(root, "")
 			s.Process.Args = args
@@ -41,7 +44,8 @@ func TestSelfExe(t *testing.T) {
 			if err == nil {
 				t.Errorf("executed: %v", got)
 			}
-			if !errors.Is(err, unix.ENOEXEC) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.ELOOP) {
+			if !errors.Is(err, unix.ENOEXEC) && !errors.Is(err, unix.EACCES) &&
+				!errors.Is(err, unix.ELOOP) {
 				t.Errorf("got %v, want ENOEXEC: the interpreter's sealed image is no program", err)
 			}
 		})
@@ -73,8 +77,8 @@ func fileSum(t *testing.T, file string) [32]byte {
 	return sha256.Sum256(raw)
 }
 
-// TestWorkingDirectoryThroughDescriptor is CVE-2024-21626: a working directory that is a descriptor left open on a directory of
-// the host.
+// TestWorkingDirectoryThroughDescriptor is CVE-2024-21626: a working directory that is a descriptor
+// left open on a directory of the host.
 func TestWorkingDirectoryThroughDescriptor(t *testing.T) {
 	root := rootfs(t)
 	leak, err := os.Open("/etc")
@@ -91,7 +95,9 @@ func TestWorkingDirectoryThroughDescriptor(t *testing.T) {
 			t.Errorf("%s: started: %q", s.Process.Cwd, got.out)
 		}
 	}
-	if err := os.Symlink("/proc/self/fd/"+strconv.Itoa(int(leak.Fd())), filepath.Join(root, "link")); err != nil {
+	if err := os.Symlink(
+		"/proc/self/fd/"+strconv.Itoa(int(leak.Fd())), filepath.Join(root, "link"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	s := config(root, "ls")
@@ -101,8 +107,8 @@ func TestWorkingDirectoryThroughDescriptor(t *testing.T) {
 	}
 }
 
-// TestProcIsNoDirectory is CVE-2019-16884, 2019-19921, 2023-27561 and 2023-28642: /proc or /sys of the image leads elsewhere, so that masks
-// and label writes go astray.
+// TestProcIsNoDirectory is CVE-2019-16884, 2019-19921, 2023-27561 and 2023-28642: /proc or /sys of
+// the image leads elsewhere, so that masks and label writes go astray.
 func TestProcIsNoDirectory(t *testing.T) {
 	for _, name := range []string{"proc", "sys"} {
 		root := rootfs(t)
@@ -120,7 +126,8 @@ func TestProcIsNoDirectory(t *testing.T) {
 	}
 }
 
-// TestMountTargetLinks is CVE-2019-18837 and the class of CVE-2021-30465: mount targets that are links to the host.
+// TestMountTargetLinks is CVE-2019-18837 and the class of CVE-2021-30465: mount targets that are
+// links to the host.
 func TestMountTargetLinks(t *testing.T) {
 	root := rootfs(t)
 	outside := t.TempDir()
@@ -128,7 +135,9 @@ func TestMountTargetLinks(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(src, "mark"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, link := range []string{outside, "../../../../../../.." + outside, "/proc/1/root" + outside} {
+	for _, link := range []string{
+		outside, "../../../../../../.." + outside, "/proc/1/root" + outside,
+	} {
 		at := filepath.Join(root, "target")
 		os.Remove(at)
 		if err := os.Symlink(link, at); err != nil {
@@ -136,24 +145,32 @@ func TestMountTargetLinks(t *testing.T) {
 		}
 		for _, dest := range []string{"/target", "/target/below"} {
 			s := config(root, "ls "+outside+" 2>&1")
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Source: src, Options: []string{"bind"}})
+			s.Mounts = append(
+				s.Mounts, specs.Mount{Destination: dest, Source: src, Options: []string{"bind"}},
+			)
 			run(t, s) // may start or not: what counts is the host
 			entries, err := os.ReadDir(outside)
 			if err != nil || len(entries) > 0 {
-				t.Fatalf("link %s, target %s: the host's directory holds %v, %v", link, dest, entries, err)
+				t.Fatalf(
+					"link %s, target %s: the host's directory holds %v, %v", link, dest, entries,
+					err,
+				)
 			}
 		}
 	}
 }
 
-// TestMaskWithForeignNull is CVE-2025-31133: a /dev/null of the image's choice as the source of masks.
+// TestMaskWithForeignNull is CVE-2025-31133: a /dev/null of the image's choice as the source of
+// masks.
 func TestMaskWithForeignNull(t *testing.T) {
 	root := rootfs(t)
 	os.RemoveAll(filepath.Join(root, "dev"))
 	if err := os.MkdirAll(filepath.Join(root, "dev"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/proc/sys/kernel/core_pattern", filepath.Join(root, "dev/null")); err != nil {
+	if err := os.Symlink(
+		"/proc/sys/kernel/core_pattern", filepath.Join(root, "dev/null"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	s := config(root, "stat -L -c %t:%T /proc/keys; head -c 10 /proc/keys | wc -c")
@@ -167,7 +184,8 @@ func TestMaskWithForeignNull(t *testing.T) {
 	}
 }
 
-// TestDevIsLink is CVE-2026-41579: /dev of the image is a link to a directory of the host in which ptmx is removed and links are made.
+// TestDevIsLink is CVE-2026-41579: /dev of the image is a link to a directory of the host in which
+// ptmx is removed and links are made.
 func TestDevIsLink(t *testing.T) {
 	root := rootfs(t)
 	outside := t.TempDir()
@@ -186,13 +204,15 @@ func TestDevIsLink(t *testing.T) {
 		raw, err := os.ReadFile(filepath.Join(outside, "ptmx"))
 		entries, _ := os.ReadDir(outside)
 		if err != nil || string(raw) != "host" || len(entries) != 1 {
-			t.Errorf("link %s: the host's directory has changed: %q, %v, %v", link, raw, entries, err)
+			t.Errorf(
+				"link %s: the host's directory has changed: %q, %v, %v", link, raw, entries, err,
+			)
 		}
 	}
 }
 
-// TestRacingMountTarget is CVE-2021-30465 and 2024-45310 as a race: somebody who shares the volume swaps a directory on the path of a
-// mount target with a link to the host while containers start.
+// TestRacingMountTarget is CVE-2021-30465 and 2024-45310 as a race: somebody who shares the volume
+// swaps a directory on the path of a mount target with a link to the host while containers start.
 func TestRacingMountTarget(t *testing.T) {
 	root := rootfs(t)
 	volume, outside, src := t.TempDir(), t.TempDir(), t.TempDir()
@@ -217,8 +237,12 @@ func TestRacingMountTarget(t *testing.T) {
 	}()
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		s := config(root, "true")
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: volume, Options: []string{"bind"}},
-			specs.Mount{Destination: "/data/dir/made/by/mount", Source: src, Options: []string{"bind"}},
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: "/data", Source: volume, Options: []string{"bind"},
+		},
+			specs.Mount{
+				Destination: "/data/dir/made/by/mount", Source: src, Options: []string{"bind"},
+			},
 			specs.Mount{Destination: "/data/dir/tmp", Type: "tmpfs"})
 		run(t, s)
 		if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
@@ -229,15 +253,21 @@ func TestRacingMountTarget(t *testing.T) {
 	<-stopped
 }
 
-// TestJoiningProcessHoldsNothing is CVE-2016-9962: a process inside of the container that may ptrace looks at a joining process
-// before it executes. It must not be dumpable, and hold no descriptor of the host.
+// TestJoiningProcessHoldsNothing is CVE-2016-9962: a process inside of the container that may
+// ptrace looks at a joining process before it executes. It must not be dumpable, and hold no
+// descriptor of the host.
 func TestJoiningProcessHoldsNothing(t *testing.T) {
 	root := rootfs(t)
 	caps := []string{"CAP_SYS_PTRACE"}
-	// Whatever it sees of other processes than itself is written down; a descriptor that leads out of the container shows as a path
-	// of the host.
-	s := config(root, `while true; do for p in /proc/[0-9]*; do test $p = /proc/1 && continue; readlink $p/fd/* $p/cwd $p/root $p/exe 2>/dev/null; done; done`)
-	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	// Whatever it sees of other processes than itself is written down; a descriptor that leads out
+	// of the container shows as a path of the host.
+	s := config(
+		root,
+		`while true; do for p in /proc/[0-9]*; do test $p = /proc/1 && continue; readlink $p/fd/* $p/cwd $p/root $p/exe 2>/dev/null; done; done`,
+	)
+	s.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: caps, Effective: caps, Permitted: caps,
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +291,10 @@ func TestJoiningProcessHoldsNothing(t *testing.T) {
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
 		proc := *s.Process
 		proc.Args, proc.Capabilities = []string{"/bin/true"}, nil
-		e, err := ct.Exec(context.Background(), ExecOptions{Process: &proc, Stdio: &[3]*os.File{null, null, null}})
+		e, err := ct.Exec(
+			context.Background(),
+			ExecOptions{Process: &proc, Stdio: &[3]*os.File{null, null, null}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,19 +305,26 @@ func TestJoiningProcessHoldsNothing(t *testing.T) {
 	p.Wait()
 	for _, line := range strings.Split(<-seen, "\n") {
 		switch {
-		case line == "", line == "/", strings.HasPrefix(line, "/bin/busybox"), strings.HasPrefix(line, "socket:"), strings.HasPrefix(line, "pipe:"),
-			line == "/dev/null", strings.Contains(line, "memfd:strake-init"), strings.HasPrefix(line, "/proc/"), strings.HasPrefix(line, "/null"):
+		case line == "", line == "/", strings.HasPrefix(line, "/bin/busybox"), strings.HasPrefix(
+			line, "socket:",
+		), strings.HasPrefix(line, "pipe:"),
+			line == "/dev/null", strings.Contains(line, "memfd:strake-init"), strings.HasPrefix(
+				line, "/proc/",
+			), strings.HasPrefix(line, "/null"):
 		default:
 			t.Errorf("a joining process shows %q", line)
 		}
 	}
 }
 
-// TestInheritableIsEmpty is CVE-2022-29162 and its kin: capabilities in the inheritable set that nobody asked for.
+// TestInheritableIsEmpty is CVE-2022-29162 and its kin: capabilities in the inheritable set that
+// nobody asked for.
 func TestInheritableIsEmpty(t *testing.T) {
 	s := config(rootfs(t), "grep -E 'Cap(Inh|Amb)' /proc/self/status")
 	caps := []string{"CAP_CHOWN", "CAP_NET_RAW"}
-	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	s.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: caps, Effective: caps, Permitted: caps,
+	}
 	got, err := run(t, s)
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +343,9 @@ func TestMountOverProc(t *testing.T) {
 	src := t.TempDir()
 	for _, dest := range []string{"/proc/sys", "/proc/self/attr", "/innocent", "/innocent/kernel"} {
 		s := config(root, "true")
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: dest, Source: src, Options: []string{"bind"}})
+		s.Mounts = append(
+			s.Mounts, specs.Mount{Destination: dest, Source: src, Options: []string{"bind"}},
+		)
 		if _, err := run(t, s); err == nil {
 			t.Errorf("%s: started", dest)
 		}
@@ -312,7 +354,9 @@ func TestMountOverProc(t *testing.T) {
 
 // TestIDsAreNoPaths refuses IDs that would lead out of the state directory.
 func TestIDsAreNoPaths(t *testing.T) {
-	for _, id := range []string{"", ".", "..", "../x", "a/b", ".hidden", "a b", "a\x00b", "ä", strings.Repeat("a", 2000)} {
+	for _, id := range []string{
+		"", ".", "..", "../x", "a/b", ".hidden", "a b", "a\x00b", "ä", strings.Repeat("a", 2000),
+	} {
 		if err := CheckID(id); err == nil {
 			t.Errorf("%q is accepted", id)
 		}

@@ -24,22 +24,26 @@ type ExecOptions struct {
 	// Cgroup is a group below the container's own; empty for that one.
 	Cgroup      string
 	PreserveFDs int
-	// IgnorePaused lets the process be started in a frozen container, where it will not run until that thaws.
+	// IgnorePaused lets the process be started in a frozen container, where it will not run until
+	// that thaws.
 	IgnorePaused bool
 	// Terminal and Stdio: see CreateOptions.
 	Terminal func(master *os.File) error
 	Stdio    *[3]*os.File
 }
 
-// Exec executes one more process in a running container. Errors: *plan.StepError, errdefs.ErrFailedPrecondition if the
-// container is not running.
+// Exec executes one more process in a running container. Errors: *plan.StepError,
+// errdefs.ErrFailedPrecondition if the container is not running.
 func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err error) {
 	status, err := c.need("exec in", specs.StateRunning, specs.StateCreated, StatePaused)
 	if err != nil {
 		return nil, err
 	}
 	if status == StatePaused && !opt.IgnorePaused {
-		return nil, fmt.Errorf("cannot exec in container %q: it is paused: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf(
+			"cannot exec in container %q: it is paused: %w", c.rec.ID,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	init, err := c.pidfd()
 	if err != nil {
@@ -70,7 +74,12 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		into = int(born.Fd())
 	}
 
-	po := plan.ExecOptions{Flags: c.joinable(), Options: plan.Options{Host: hostFacts(host, nil, opt.Process), PreserveFDs: opt.PreserveFDs}}
+	po := plan.ExecOptions{
+		Flags: c.joinable(),
+		Options: plan.Options{
+			Host: hostFacts(host, nil, opt.Process), PreserveFDs: opt.PreserveFDs,
+		},
+	}
 	var inputs Inputs
 	defer inputs.Close()
 	if s := opt.Stdio; s != nil {
@@ -100,7 +109,9 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer child.Release()
-	defer context.AfterFunc(ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) })()
+	defer context.AfterFunc(
+		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
+	)()
 	if err := c.followExec(child, p, &opt); err != nil {
 		child.Kill()
 		return nil, err
@@ -127,7 +138,9 @@ func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOption
 			master := os.NewFile(uintptr(m.FD), "/dev/ptmx")
 			if opt.Terminal == nil {
 				master.Close()
-				return fmt.Errorf("process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument)
+				return fmt.Errorf(
+					"process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument,
+				)
 			}
 			if err := opt.Terminal(master); err != nil {
 				return err
@@ -140,8 +153,8 @@ func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOption
 	}
 }
 
-// joinable are the namespaces of the container that a process joins. Joining one that one is in already does no harm, but for one's own user
-// namespace, where it is an error (setns(2)).
+// joinable are the namespaces of the container that a process joins. Joining one that one is in
+// already does no harm, but for one's own user namespace, where it is an error (setns(2)).
 func (c *Container) joinable() uint64 {
 	flags := c.rec.Flags
 	if flags&unix.CLONE_NEWUSER == 0 {

@@ -34,7 +34,8 @@ func nsFlag(t specs.LinuxNamespaceType) uint64 {
 	return 0
 }
 
-// namespaceFlags are the namespaces that a container has of its own, new or joined: what an exec has to join.
+// namespaceFlags are the namespaces that a container has of its own, new or joined: what an exec
+// has to join.
 func namespaceFlags(spec *specs.Spec) (flags uint64) {
 	if spec.Linux == nil {
 		return 0
@@ -65,15 +66,16 @@ func resources(spec *specs.Spec) *specs.LinuxResources {
 	if res == nil || len(res.Devices) == 0 {
 		return res
 	}
-	// Rules commonly begin with a denial of everything; the devices that every container has (runtime-spec config-linux.md, "Default Devices")
-	// are allowed after all.
+	// Rules commonly begin with a denial of everything; the devices that every container has
+	// (runtime-spec config-linux.md, "Default Devices") are allowed after all.
 	out := *res
 	out.Devices = append(slices.Clone(res.Devices), cgroup.DefaultDevices()...)
 	return &out
 }
 
-// cgroupsPath is the container's group: what the configuration says, or one with the container's name. That is not in a group of ours, which would
-// stay when the container is gone, least of all in the engine's: what is in there and not the engine's, the engine ends.
+// cgroupsPath is the container's group: what the configuration says, or one with the container's
+// name. That is not in a group of ours, which would stay when the container is gone, least of all
+// in the engine's: what is in there and not the engine's, the engine ends.
 func (c *Container) cgroupsPath() string {
 	if c.spec != nil && c.spec.Linux != nil && c.spec.Linux.CgroupsPath != "" {
 		return c.spec.Linux.CgroupsPath
@@ -81,8 +83,8 @@ func (c *Container) cgroupsPath() string {
 	return "/strake-runtime-" + c.rec.ID
 }
 
-// lastCap is the highest capability of the running kernel: it answers EINVAL for those that it does not know (prctl(2),
-// PR_CAPBSET_READ).
+// lastCap is the highest capability of the running kernel: it answers EINVAL for those that it does
+// not know (prctl(2), PR_CAPBSET_READ).
 func lastCap() int {
 	known := func(n int) bool {
 		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
@@ -103,12 +105,14 @@ func hostFacts(h *cgroup.Host, hier []plan.Hierarchy, p *specs.Process) plan.Hos
 	there := func(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 	return plan.Host{
 		LastCap: lastCap(), Cgroup2: h.Version() == 2, Hierarchies: hier,
-		AppArmor: p != nil && p.ApparmorProfile != "" && there("/sys/kernel/security/apparmor/profiles"),
-		SELinux:  p != nil && p.SelinuxLabel != "" && there("/sys/fs/selinux/enforce"),
+		AppArmor: p != nil && p.ApparmorProfile != "" &&
+			there("/sys/kernel/security/apparmor/profiles"),
+		SELinux: p != nil && p.SelinuxLabel != "" && there("/sys/fs/selinux/enforce"),
 	}
 }
 
-// mountsCgroup says whether the configuration mounts cgroups, so that their hierarchies matter to the plan.
+// mountsCgroup says whether the configuration mounts cgroups, so that their hierarchies matter to
+// the plan.
 func mountsCgroup(spec *specs.Spec) bool {
 	for _, m := range spec.Mounts {
 		if m.Type == "cgroup" || m.Type == "cgroup2" {
@@ -126,7 +130,10 @@ func (b *birth) hierarchies() []plan.Hierarchy {
 	var list []plan.Hierarchy
 	group := filepath.Clean("/" + b.c.cgroupsPath())
 	for _, h := range b.host.Hierarchies() {
-		list = append(list, plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: h.Mount + group})
+		list = append(
+			list,
+			plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: h.Mount + group},
+		)
 	}
 	return list
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files here are small and are read or written once in the life of a short process: plain system calls, without the poller that
-// package os sets up for every file.
+// The files here are small and are read or written once in the life of a short process: plain
+// system calls, without the poller that package os sets up for every file.
 
 // readFile reads a whole file. Errors are *fs.PathError.
 func readFile(path string) ([]byte, error) {
@@ -50,7 +50,8 @@ func openFile(path string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// writeFile replaces a file of the state directory in one step. The directory lies on a tmpfs: there is nothing to sync.
+// writeFile replaces a file of the state directory in one step. The directory lies on a tmpfs:
+// there is nothing to sync.
 func writeFile(dir, name string, data []byte) error {
 	tmp := filepath.Join(dir, "."+name)
 	fd, err := openFile(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o600)
@@ -75,7 +76,8 @@ func writeFile(dir, name string, data []byte) error {
 	return nil
 }
 
-// encode is the record as JSON. It is written out because preparing encoding/json for one use takes longer than the use.
+// encode is the record as JSON. It is written out because preparing encoding/json for one use takes
+// longer than the use.
 func (r *record) encode() []byte {
 	b := make([]byte, 0, 512)
 	text := func(name, value string) {
@@ -111,7 +113,8 @@ func (r *record) encode() []byte {
 	return append(b, '}')
 }
 
-// appendJSON appends a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD, as in encoding/json.
+// appendJSON appends a JSON string (RFC 8259, section 7). Bytes that are not UTF-8 become U+FFFD,
+// as in encoding/json.
 func appendJSON(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rootfs makes a directory with a static busybox and the directories that containers need. Tests that use it need root and
-// /bin/busybox.
+// rootfs makes a directory with a static busybox and the directories that containers need. Tests
+// that use it need root and /bin/busybox.
 func rootfs(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -39,7 +39,9 @@ func rootfs(t testing.TB) string {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), box, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat readlink grep mount ps test touch head wc env kill tty stty mkdir nc") {
+	for _, a := range strings.Fields(
+		"sh cat ls true false id hostname sleep echo stat readlink grep mount ps test touch head wc env kill tty stty mkdir nc",
+	) {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", a)); err != nil {
 			t.Fatal(err)
 		}
@@ -51,16 +53,29 @@ func rootfs(t testing.TB) string {
 func config(root, script string) *specs.Spec {
 	return &specs.Spec{
 		Version: specs.Version, Root: &specs.Root{Path: root}, Hostname: "inside",
-		Process: &specs.Process{Args: []string{"/bin/sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/bin"}},
+		Process: &specs.Process{
+			Args: []string{"/bin/sh", "-c", script}, Cwd: "/", Env: []string{"PATH=/bin"},
+		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
-			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+			{
+				Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+				Options: []string{"nosuid", "mode=755", "size=65536k"},
+			},
+			{
+				Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+				Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"},
+			},
+			{
+				Destination: "/sys", Type: "sysfs", Source: "sysfs",
+				Options: []string{"nosuid", "noexec", "nodev", "ro"},
+			},
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.UTSNamespace}, {Type: specs.IPCNamespace}, {Type: specs.NetworkNamespace},
+				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.UTSNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.NetworkNamespace},
 				{Type: specs.CgroupNamespace},
 			},
 			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/sys/firmware"},
@@ -105,7 +120,10 @@ func run(t testing.TB, spec *specs.Spec, edit ...func(*CreateOptions)) (outcome,
 		t.Fatal(err)
 	}
 	defer null.Close()
-	opt := CreateOptions{ID: name(t), Bundle: filepath.Dir(spec.Root.Path), Spec: spec, Stdio: &[3]*os.File{null, w, w}}
+	opt := CreateOptions{
+		ID: name(t), Bundle: filepath.Dir(spec.Root.Path), Spec: spec,
+		Stdio: &[3]*os.File{null, w, w},
+	}
 	for _, f := range edit {
 		f(&opt)
 	}
@@ -154,7 +172,8 @@ func leftovers(rt *Runtime, id string) (left []string) {
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/strake-runtime-" + id)
 	more, _ := filepath.Glob("/sys/fs/cgroup/strake-runtime-" + id)
 	left = append(left, append(groups, more...)...)
-	if raw, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(raw), id) {
+	if raw, err := os.ReadFile("/proc/self/mountinfo"); err == nil &&
+		strings.Contains(string(raw), id) {
 		left = append(left, "mount")
 	}
 	return left

@@ -25,8 +25,9 @@ func hasCreateHooks(spec *specs.Spec) bool {
 	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
 }
 
-// createHooks runs the hooks between the making of the namespaces and the change of the root: prestart and createRuntime in the
-// runtime's namespaces, createContainer in the container's (runtime-spec config.md, POSIX-platform Hooks).
+// createHooks runs the hooks between the making of the namespaces and the change of the root:
+// prestart and createRuntime in the runtime's namespaces, createContainer in the container's
+// (runtime-spec config.md, POSIX-platform Hooks).
 func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *spawn.Child) error {
 	state := c.ociState(specs.StateCreating, child.Pid)
 	h := c.spec.Hooks
@@ -41,7 +42,10 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 }
 
 func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
-	s := specs.State{Version: c.rec.OCIVersion, ID: c.rec.ID, Status: status, Pid: pid, Bundle: c.rec.Bundle, Annotations: c.rec.Annotations}
+	s := specs.State{
+		Version: c.rec.OCIVersion, ID: c.rec.ID, Status: status, Pid: pid, Bundle: c.rec.Bundle,
+		Annotations: c.rec.Annotations,
+	}
 	raw, err := json.Marshal(&s)
 	if err != nil {
 		return nil // strings, numbers and a map of strings always encode
@@ -100,7 +104,9 @@ func tail(out []byte) string {
 }
 
 // runHooksInside executes hooks in the namespaces of the container, as programs that join them.
-func (c *Container) runHooksInside(ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int) error {
+func (c *Container) runHooksInside(
+	ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int,
+) error {
 	for i, h := range hooks {
 		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)
@@ -116,7 +122,9 @@ func (c *Container) runHooksInside(ctx context.Context, m *spawn.Machine, kind s
 	return nil
 }
 
-func runInside(ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int) error {
+func runInside(
+	ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int,
+) error {
 	p, err := plan.HookProcess(h.Path, h.Args, h.Env, flags)
 	if err != nil {
 		return err
@@ -150,7 +158,9 @@ func runInside(ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64
 		return err
 	}
 	defer unix.Close(child.PidFD)
-	defer context.AfterFunc(ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) })()
+	defer context.AfterFunc(
+		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
+	)()
 	ws, err := (&Process{Pid: child.Pid, PidFD: child.PidFD}).Wait()
 	if err != nil {
 		return err
@@ -180,8 +190,8 @@ func memoryFile(name string, content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// sendListener hands the descriptor of a seccomp listener to the agent that the configuration names (runtime-spec config-linux.md,
-// The Container Process State). It takes the descriptor over.
+// sendListener hands the descriptor of a seccomp listener to the agent that the configuration names
+// (runtime-spec config-linux.md, The Container Process State). It takes the descriptor over.
 func sendListener(c *Container, fd int) error {
 	defer unix.Close(fd)
 	s := c.spec.Linux.Seccomp
@@ -190,7 +200,8 @@ func sendListener(c *Container, fd int) error {
 		return err
 	}
 	msg, err := json.Marshal(specs.ContainerProcessState{
-		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: c.rec.Pid, Metadata: s.ListenerMetadata, State: state,
+		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: c.rec.Pid,
+		Metadata: s.ListenerMetadata, State: state,
 	})
 	if err != nil {
 		return err

@@ -45,7 +45,8 @@ func (in *Inputs) openCgroups(h *cgroup.Host) error {
 	return nil
 }
 
-// Get returns the descriptor of a name; it is a spawn.Request.Input. Errors are of class errdefs.ErrNotFound.
+// Get returns the descriptor of a name; it is a spawn.Request.Input. Errors are of class
+// errdefs.ErrNotFound.
 func (in *Inputs) Get(name string) (int, error) {
 	fd, ok := in.fds[name]
 	if !ok {
@@ -65,8 +66,9 @@ func (in *Inputs) Close() {
 	in.owned, in.fds = nil, nil
 }
 
-// Open opens the mount sources and namespaces that a plan names, in the caller's view of the host. On an error nothing stays open.
-// Errors name the field of the configuration; a source that is missing is of class errdefs.ErrNotFound.
+// Open opens the mount sources and namespaces that a plan names, in the caller's view of the host.
+// On an error nothing stays open. Errors name the field of the configuration; a source that is
+// missing is of class errdefs.ErrNotFound.
 func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 	defer func() {
 		if err != nil {
@@ -111,7 +113,8 @@ func openTree(m *spawn.Machine, t *plan.Tree) (int, error) {
 	return fd, nil
 }
 
-// mapTree gives a mount the mappings of a user namespace that is made for this purpose and not kept (mount_setattr(2), MOUNT_ATTR_IDMAP).
+// mapTree gives a mount the mappings of a user namespace that is made for this purpose and not kept
+// (mount_setattr(2), MOUNT_ATTR_IDMAP).
 func mapTree(m *spawn.Machine, fd int, t *plan.Tree) error {
 	ns, err := userNamespace(m, t.UIDMap, t.GIDMap)
 	if err != nil {
@@ -125,14 +128,18 @@ func mapTree(m *spawn.Machine, fd int, t *plan.Tree) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}
 	if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
 		if errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("%s: mount_setattr: EINVAL: the filesystem of %q does not support id-mapped mounts: %w", t.Field, t.Path, err)
+			return fmt.Errorf(
+				"%s: mount_setattr: EINVAL: the filesystem of %q does not support id-mapped mounts: %w",
+				t.Field, t.Path, err,
+			)
 		}
 		return fmt.Errorf("%s: mount_setattr: %w", t.Field, err)
 	}
 	return nil
 }
 
-// userNamespace makes a user namespace with the given mappings and returns a descriptor of it. The process that made it is gone.
+// userNamespace makes a user namespace with the given mappings and returns a descriptor of it. The
+// process that made it is gone.
 func userNamespace(m *spawn.Machine, uids, gids []specs.LinuxIDMapping) (int, error) {
 	var b program.Builder
 	b.Clone(unix.CLONE_NEWUSER)
@@ -143,7 +150,9 @@ func userNamespace(m *spawn.Machine, uids, gids []specs.LinuxIDMapping) (int, er
 	if err != nil {
 		return -1, err
 	}
-	child, err := m.Start(&spawn.Request{Image: p.Image(), CgroupFD: -1, UIDMap: idMap(uids), GIDMap: idMap(gids)})
+	child, err := m.Start(
+		&spawn.Request{Image: p.Image(), CgroupFD: -1, UIDMap: idMap(uids), GIDMap: idMap(gids)},
+	)
 	if err != nil {
 		return -1, err
 	}
@@ -159,7 +168,8 @@ func idMap(list []specs.LinuxIDMapping) []spawn.IDMap {
 	return out
 }
 
-// openNamespace opens a namespace file and makes sure that it is one, of the right type (ioctl_nsfs(2)).
+// openNamespace opens a namespace file and makes sure that it is one, of the right type
+// (ioctl_nsfs(2)).
 func openNamespace(ns *plan.Namespace) (int, error) {
 	fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -168,7 +178,10 @@ func openNamespace(ns *plan.Namespace) (int, error) {
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil || uint64(kind) != ns.Type {
 		unix.Close(fd)
-		return -1, fmt.Errorf("%s: %q is not a namespace of this type: %w", ns.Field, ns.Path, errdefs.ErrInvalidArgument)
+		return -1, fmt.Errorf(
+			"%s: %q is not a namespace of this type: %w", ns.Field, ns.Path,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return fd, nil
 }

@@ -38,7 +38,8 @@ func (c *Container) group() (*cgroup.Group, error) {
 	return host.At(path)
 }
 
-// need checks that the container is in one of the given states. Errors are of class errdefs.ErrFailedPrecondition.
+// need checks that the container is in one of the given states. Errors are of class
+// errdefs.ErrFailedPrecondition.
 func (c *Container) need(verb string, want ...specs.ContainerState) (specs.ContainerState, error) {
 	got, err := c.Status()
 	if err != nil {
@@ -49,11 +50,13 @@ func (c *Container) need(verb string, want ...specs.ContainerState) (specs.Conta
 			return got, nil
 		}
 	}
-	return got, fmt.Errorf("cannot %s container %q: it is %s: %w", verb, c.rec.ID, got, errdefs.ErrFailedPrecondition)
+	return got, fmt.Errorf(
+		"cannot %s container %q: it is %s: %w", verb, c.rec.ID, got, errdefs.ErrFailedPrecondition,
+	)
 }
 
-// Start executes the process of a created container and returns when it runs. A process that cannot be executed is a
-// *plan.StepError, and the container is stopped then.
+// Start executes the process of a created container and returns when it runs. A process that cannot
+// be executed is a *plan.StepError, and the container is stopped then.
 func (c *Container) Start(ctx context.Context) error {
 	if _, err := c.need("start", specs.StateCreated); err != nil {
 		return err
@@ -69,7 +72,10 @@ func (c *Container) Start(ctx context.Context) error {
 			return err
 		}
 		defer m.Close()
-		if err := c.runHooksInside(ctx, m, "startContainer", h.StartContainer, c.ociState(specs.StateCreated, c.rec.Pid), pidfd); err != nil {
+		if err := c.runHooksInside(
+			ctx, m, "startContainer", h.StartContainer, c.ociState(specs.StateCreated, c.rec.Pid),
+			pidfd,
+		); err != nil {
 			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			return err
 		}
@@ -93,7 +99,10 @@ func (c *Container) release(ctx context.Context) error {
 	start := filepath.Join(c.dir, startFIFO)
 	w, err := unix.Open(start, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf("container %q has ended before it was started: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"container %q has ended before it was started: %w", c.rec.ID,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	if err != nil {
 		return fmt.Errorf("open %q: %w", start, err)
@@ -101,7 +110,10 @@ func (c *Container) release(ctx context.Context) error {
 	// Of two that start at the same time, the one that removes the FIFO does it.
 	if err := os.Remove(start); err != nil {
 		unix.Close(w)
-		return fmt.Errorf("cannot start container %q: it has been started: %w", c.rec.ID, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"cannot start container %q: it has been started: %w", c.rec.ID,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	_, err = unix.Write(w, []byte{1})
 	unix.Close(w)
@@ -124,8 +136,8 @@ func (c *Container) release(ctx context.Context) error {
 	return nil
 }
 
-// startFailure explains a failure behind the point at which the container was held: the program is compiled again to know which operation it
-// was.
+// startFailure explains a failure behind the point at which the container was held: the program is
+// compiled again to know which operation it was.
 func (c *Container) startFailure(msg [8]byte) error {
 	host, err := c.cgroupHost()
 	if err != nil {
@@ -147,8 +159,8 @@ func (c *Container) startFailure(msg [8]byte) error {
 	return plan.Explain(b.plan.Program, index, errno)
 }
 
-// Kill sends a signal to the container's first process, or to all of its processes. Errors: errdefs.ErrFailedPrecondition if
-// it is not running.
+// Kill sends a signal to the container's first process, or to all of its processes. Errors:
+// errdefs.ErrFailedPrecondition if it is not running.
 func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 	if all {
 		g, err := c.group()
@@ -160,7 +172,10 @@ func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 	}
 	fd, err := c.pidfd()
 	if err != nil {
-		return fmt.Errorf("cannot kill container %q: it is %s: %w", c.rec.ID, specs.StateStopped, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"cannot kill container %q: it is %s: %w", c.rec.ID, specs.StateStopped,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	defer unix.Close(fd)
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
@@ -237,14 +252,17 @@ func (c *Container) Stats() (*cgroup.Stats, error) {
 	return g.Stats()
 }
 
-// Delete removes a stopped container with its cgroup. With force it is killed first, whatever it does. Errors:
-// errdefs.ErrFailedPrecondition if it runs.
+// Delete removes a stopped container with its cgroup. With force it is killed first, whatever it
+// does. Errors: errdefs.ErrFailedPrecondition if it runs.
 func (c *Container) Delete(ctx context.Context, force bool) error {
 	if !force {
 		if status, err := c.Status(); err != nil {
 			return err
 		} else if status != specs.StateStopped && status != specs.StateCreated {
-			return fmt.Errorf("cannot delete container %q: it is %s, not stopped: %w", c.rec.ID, status, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf(
+				"cannot delete container %q: it is %s, not stopped: %w", c.rec.ID, status,
+				errdefs.ErrFailedPrecondition,
+			)
 		}
 	}
 	g, err := c.group()
@@ -261,7 +279,9 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	}
 	var hookErr error
 	if c.spec != nil && c.spec.Hooks != nil {
-		hookErr = runHooks(ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped, 0))
+		hookErr = runHooks(
+			ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped, 0),
+		)
 	}
 	if removeState(c.dir) == nil {
 		return hookErr
@@ -299,7 +319,9 @@ func (c *Container) Poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	return runHooks(ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid))
+	return runHooks(
+		ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid),
+	)
 }
 
 // OOMCount is how often the kernel ended a process of the container for want of memory.

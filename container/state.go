@@ -28,7 +28,8 @@ const (
 // stateVersion is the version of the format of state.json.
 const stateVersion = 1
 
-// record is what state.json holds: facts that do not change while the container exists. What changes (its status) is read from the kernel.
+// record is what state.json holds: facts that do not change while the container exists. What
+// changes (its status) is read from the kernel.
 type record struct {
 	Version     int               `json:"version"`
 	OCIVersion  string            `json:"ociVersion"`
@@ -55,19 +56,27 @@ type State struct {
 // StatePaused is the one status that runc knows beyond the runtime-spec's.
 const StatePaused specs.ContainerState = "paused"
 
-// CheckID refuses names of containers that could be paths. Errors are of class errdefs.ErrInvalidArgument.
+// CheckID refuses names of containers that could be paths. Errors are of class
+// errdefs.ErrInvalidArgument.
 func CheckID(id string) error {
 	if id == "" {
 		return fmt.Errorf("container id: empty: %w", errdefs.ErrInvalidArgument)
 	}
 	for i, c := range []byte(id) {
-		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_+-", c) >= 0 || c == '.' && i > 0
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.IndexByte("_+-", c) >= 0 || c == '.' && i > 0
 		if !ok {
-			return fmt.Errorf("container id %q: want letters, digits and _ + - . with no dot in front: %w", id, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"container id %q: want letters, digits and _ + - . with no dot in front: %w", id,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	if len(id) > 1024 {
-		return fmt.Errorf("container id: %d bytes, at most 1024 are allowed: %w", len(id), errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"container id: %d bytes, at most 1024 are allowed: %w", len(id),
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return nil
 }
@@ -76,8 +85,8 @@ func (c *Container) save() error {
 	return writeFile(c.dir, stateFile, c.rec.encode())
 }
 
-// load reads a container. One whose creation was interrupted before it had a process has no state.json; it is returned
-// without a pid, so that it can be deleted.
+// load reads a container. One whose creation was interrupted before it had a process has no
+// state.json; it is returned without a pid, so that it can be deleted.
 func load(dir, id string) (*Container, error) {
 	c := &Container{dir: dir}
 	raw, err := readFile(filepath.Join(dir, configFile))
@@ -103,7 +112,10 @@ func load(dir, id string) (*Container, error) {
 		return nil, fmt.Errorf("container %q: %s: %w", id, stateFile, err)
 	}
 	if c.rec.Version != stateVersion {
-		return nil, fmt.Errorf("container %q: %s has version %d, this program knows %d: %w", id, stateFile, c.rec.Version, stateVersion, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf(
+			"container %q: %s has version %d, this program knows %d: %w", id, stateFile,
+			c.rec.Version, stateVersion, errdefs.ErrFailedPrecondition,
+		)
 	}
 	return c, nil
 }
@@ -124,8 +136,9 @@ func procStat(pid int) (state byte, start uint64, err error) {
 	return fields[0][0], start, err
 }
 
-// pidfd returns a descriptor of the container's first process, or an error of class errdefs.ErrNotFound if it has ended.
-// Whatever is done to the process is done through it: its number may belong to another process by then.
+// pidfd returns a descriptor of the container's first process, or an error of class
+// errdefs.ErrNotFound if it has ended. Whatever is done to the process is done through it: its
+// number may belong to another process by then.
 func (c *Container) pidfd() (int, error) {
 	gone := fmt.Errorf("container %q is not running: %w", c.rec.ID, errdefs.ErrNotFound)
 	if c.rec.Pid == 0 {
@@ -171,7 +184,8 @@ func (c *Container) State() (*State, error) {
 	}
 	s := &State{
 		State: specs.State{
-			Version: c.rec.OCIVersion, ID: c.rec.ID, Status: status, Pid: c.rec.Pid, Bundle: c.rec.Bundle, Annotations: c.rec.Annotations,
+			Version: c.rec.OCIVersion, ID: c.rec.ID, Status: status, Pid: c.rec.Pid,
+			Bundle: c.rec.Bundle, Annotations: c.rec.Annotations,
 		},
 		Rootfs: c.rec.Rootfs, Created: c.rec.Created, Owner: c.rec.Owner,
 	}

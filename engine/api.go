@@ -10,23 +10,26 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Spec is what a container is created from: the user's wish with every default already decided by the front door (which
-// knows whose defaults apply) except those that only the engine can know (image configuration, addresses, paths).
+// Spec is what a container is created from: the user's wish with every default already decided by
+// the front door (which knows whose defaults apply) except those that only the engine can know
+// (image configuration, addresses, paths).
 //
 // It is stored as given and never changed, except by Update and Rename.
 type Spec struct {
 	// Name is unique among all containers; empty lets the engine choose one.
 	Name string `json:"name"`
-	// Image is a reference or ID as image.Store.Resolve takes it; empty with RootFS set runs from a directory.
+	// Image is a reference or ID as image.Store.Resolve takes it; empty with RootFS set runs from a
+	// directory.
 	Image  string `json:"image,omitempty"`
 	RootFS string `json:"rootfs,omitempty"`
-	// Front belongs to the front door that created the container (api/docker keeps Docker's Config, HostConfig and
-	// NetworkingConfig there) and comes back unchanged. The engine never looks inside.
+	// Front belongs to the front door that created the container (api/docker keeps Docker's Config,
+	// HostConfig and NetworkingConfig there) and comes back unchanged. The engine never looks
+	// inside.
 	Front  json.RawMessage   `json:"front,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
 
-	// Process. Entrypoint, Cmd, Env, WorkingDir and User that are nil or empty are taken from the image as Docker
-	// does it: a given Entrypoint clears the image's Cmd.
+	// Process. Entrypoint, Cmd, Env, WorkingDir and User that are nil or empty are taken from the
+	// image as Docker does it: a given Entrypoint clears the image's Cmd.
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	// ClearEntrypoint says that an empty Entrypoint is meant (docker run --entrypoint "").
 	ClearEntrypoint bool                `json:"clearEntrypoint,omitempty"`
@@ -53,7 +56,8 @@ type Spec struct {
 	NoNewPrivileges bool     `json:"noNewPrivileges,omitempty"`
 	// Seccomp is "" for the default profile, "unconfined", or a profile's JSON text.
 	Seccomp string `json:"seccomp,omitempty"`
-	// AppArmor is "" for the default where the kernel has it, "unconfined", or a loaded profile's name.
+	// AppArmor is "" for the default where the kernel has it, "unconfined", or a loaded profile's
+	// name.
 	AppArmor        string    `json:"apparmor,omitempty"`
 	ReadonlyRootfs  bool      `json:"readonlyRootfs,omitempty"`
 	MaskedPaths     *[]string `json:"maskedPaths,omitempty"`   // nil: default
@@ -63,14 +67,16 @@ type Spec struct {
 	// Umask is that of the container's processes; nil is 022.
 	Umask *uint32 `json:"umask,omitempty"`
 
-	// Namespaces: "" is the default (private), else "host", "none" (ipc), "private", "shareable" (ipc), or "container:NAME".
+	// Namespaces: "" is the default (private), else "host", "none" (ipc), "private", "shareable"
+	// (ipc), or "container:NAME".
 	PIDMode    string `json:"pidMode,omitempty"`
 	IPCMode    string `json:"ipcMode,omitempty"`
 	UTSMode    string `json:"utsMode,omitempty"`
 	CgroupMode string `json:"cgroupMode,omitempty"`
 	UsernsMode string `json:"usernsMode,omitempty"`
 
-	// Resources in runtime-spec terms; devices are added to it by the engine from Devices and Privileged.
+	// Resources in runtime-spec terms; devices are added to it by the engine from Devices and
+	// Privileged.
 	Resources    specs.LinuxResources `json:"resources"`
 	CgroupParent string               `json:"cgroupParent,omitempty"`
 	Devices      []Device             `json:"devices,omitempty"`
@@ -322,11 +328,13 @@ type Event struct {
 	Time             time.Time
 }
 
-// Containers is what a front door may do with containers. *Engine implements it. Every name may be a name, an ID or an unambiguous prefix of
-// an ID. Errors are of the classes of github.com/containerd/errdefs; messages are the user's.
+// Containers is what a front door may do with containers. *Engine implements it. Every name may be
+// a name, an ID or an unambiguous prefix of an ID. Errors are of the classes of
+// github.com/containerd/errdefs; messages are the user's.
 type Containers interface {
 	Create(ctx context.Context, spec Spec) (id string, warnings []string, err error)
-	// Start returns when the container's process executes. A process that cannot be executed is an *ExecError.
+	// Start returns when the container's process executes. A process that cannot be executed is an
+	// *ExecError.
 	Start(ctx context.Context, name string) error
 	Stop(ctx context.Context, name string, signal string, timeout *int) error
 	Kill(ctx context.Context, name string, signal string) error
@@ -335,10 +343,16 @@ type Containers interface {
 	Unpause(ctx context.Context, name string) error
 	Remove(ctx context.Context, name string, opt RemoveOptions) error
 	Rename(ctx context.Context, name, to string) error
-	// Update puts what is set in res and restart over the container's. front, if it is not nil, gives what the front door keeps with the
-	// container from then on, or an error that leaves everything as it is.
-	Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy, front func(json.RawMessage) (json.RawMessage, error)) (warnings []string, err error)
-	Wait(ctx context.Context, name string, cond WaitCondition, registered func()) (ExitStatus, error)
+	// Update puts what is set in res and restart over the container's. front, if it is not nil,
+	// gives what the front door keeps with the container from then on, or an error that leaves
+	// everything as it is.
+	Update(
+		ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy,
+		front func(json.RawMessage) (json.RawMessage, error),
+	) (warnings []string, err error)
+	Wait(
+		ctx context.Context, name string, cond WaitCondition, registered func(),
+	) (ExitStatus, error)
 	Inspect(ctx context.Context, name string) (Info, error)
 	// List returns all containers, newest first. It reads memory only.
 	List(ctx context.Context) ([]Info, error)
@@ -354,9 +368,11 @@ type Containers interface {
 	ExecStart(ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool) error
 	ExecInspect(ctx context.Context, id string) (ExecInfo, error)
 	ExecResize(ctx context.Context, id string, width, height uint16) error
-	// ConnectNetwork puts a container into one more network: at once if it runs, else at its next start. A second time is errdefs.ErrConflict.
+	// ConnectNetwork puts a container into one more network: at once if it runs, else at its next
+	// start. A second time is errdefs.ErrConflict.
 	ConnectNetwork(ctx context.Context, name, network string, ep EndpointSpec) error
-	// DisconnectNetwork takes a container out of a network, by name. If it is not in it, that is errdefs.ErrNotFound.
+	// DisconnectNetwork takes a container out of a network, by name. If it is not in it, that is
+	// errdefs.ErrNotFound.
 	DisconnectNetwork(ctx context.Context, name, network string) error
 }
 
@@ -377,8 +393,8 @@ type Process struct {
 	CPUTime                    time.Duration
 }
 
-// ExecError is a process that could not be executed. Code is the exit status by the shell's convention: 126 not executable,
-// 127 not found, 128 otherwise.
+// ExecError is a process that could not be executed. Code is the exit status by the shell's
+// convention: 126 not executable, 127 not found, 128 otherwise.
 type ExecError struct {
 	Code int
 	Err  error
@@ -398,7 +414,8 @@ type Stats struct {
 	Networks map[string]NetworkStats // by interface name in the container
 }
 
-// CPUStats is processor time. SystemNanos is that of the whole host, for percentages as Docker computes them.
+// CPUStats is processor time. SystemNanos is that of the whole host, for percentages as Docker
+// computes them.
 type CPUStats struct {
 	TotalNanos, UserNanos, KernelNanos, SystemNanos uint64
 	OnlineCPUs                                      int

@@ -17,8 +17,8 @@ import (
 	"strake/keeper"
 )
 
-// outlet is the engine's end of a subscription to a process's output: a pipe that the keeper writes to. With both streams wanted it is one
-// pipe with Docker's frames, so that their order is kept.
+// outlet is the engine's end of a subscription to a process's output: a pipe that the keeper writes
+// to. With both streams wanted it is one pipe with Docker's frames, so that their order is kept.
 type outlet struct {
 	attachment keeper.Attachment
 	read       *os.File
@@ -36,7 +36,10 @@ func newOutlet(s *Streams, tty bool) (*outlet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach: %w", err)
 	}
-	o := &outlet{read: r, write: w, tty: tty, out: s.Stdout, err: s.Stderr, attachment: keeper.Attachment{Overflow: keeper.OverflowSpill}}
+	o := &outlet{
+		read: r, write: w, tty: tty, out: s.Stdout, err: s.Stderr,
+		attachment: keeper.Attachment{Overflow: keeper.OverflowSpill},
+	}
 	if s.Stdout != nil {
 		o.attachment.Stdout = w
 	}
@@ -62,7 +65,8 @@ func (o *outlet) close() {
 	}
 }
 
-// pump writes what comes to the caller's writers until the stream ends. An end of the pipe by close is no error.
+// pump writes what comes to the caller's writers until the stream ends. An end of the pipe by close
+// is no error.
 func (o *outlet) pump() error {
 	var err error
 	switch {
@@ -152,13 +156,15 @@ func (e *Engine) failPending(c *container, err error) {
 	}
 }
 
-// ErrNotStarted is returned by Attach for a container whose start, which it waited for, failed. Whoever asked for the start has the reason.
+// ErrNotStarted is returned by Attach for a container whose start, which it waited for, failed.
+// Whoever asked for the start has the reason.
 var ErrNotStarted = errors.New("the container has not been started")
 
 // errDetached ends an attachment by the user's keys.
 var errDetached = errors.New("detached")
 
-// Attach implements Containers. A container that does not run is waited for, unless only logs are wanted.
+// Attach implements Containers. A container that does not run is waited for, unless only logs are
+// wanted.
 func (e *Engine) Attach(ctx context.Context, name string, opt AttachOptions) error {
 	c, err := e.find(name)
 	if err != nil {
@@ -210,7 +216,9 @@ func (e *Engine) closeStdin(ctx context.Context, id string, r *run) {
 }
 
 // subscribe attaches to a container that runs, or waits for it to start.
-func (e *Engine) subscribe(ctx context.Context, c *container, out *outlet, opt *AttachOptions) (*run, error) {
+func (e *Engine) subscribe(
+	ctx context.Context, c *container, out *outlet, opt *AttachOptions,
+) (*run, error) {
 	c.mu.Lock()
 	r := c.run
 	if r == nil {
@@ -258,7 +266,8 @@ func (e *Engine) await(ctx context.Context, c *container, p *pendingAttach) (*ru
 	return nil, ctx.Err()
 }
 
-// withdraw ends the wait for a start. If a start has taken it already that ends one way or the other before the pipe may be closed.
+// withdraw ends the wait for a start. If a start has taken it already that ends one way or the
+// other before the pipe may be closed.
 func (e *Engine) withdraw(c *container, p *pendingAttach) {
 	c.mu.Lock()
 	i := slices.Index(c.pending, p)
@@ -275,7 +284,9 @@ func (e *Engine) withdraw(c *container, p *pendingAttach) {
 	}
 }
 
-func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out *outlet, opt *AttachOptions) (*run, error) {
+func (e *Engine) subscribeRunning(
+	ctx context.Context, c *container, r *run, out *outlet, opt *AttachOptions,
+) (*run, error) {
 	if out == nil {
 		if opt.Attached != nil {
 			opt.Attached()
@@ -292,7 +303,8 @@ func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out
 		}
 		after, _ := os.Stat(c.logPath())
 		if opt.Logs && before != nil && !os.SameFile(before, after) && attempt < 10 {
-			// The log was rotated around the subscription, so that its offset is of an unknown file.
+			// The log was rotated around the subscription, so that its offset is of an unknown
+			// file.
 			if err := e.connection().Detach(ctx, c.id, got.Subscription); err != nil {
 				return nil, err
 			}
@@ -302,7 +314,9 @@ func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out
 			opt.Attached()
 		}
 		if opt.Logs && after != nil {
-			if err := e.replay(ctx, c, opt, &logfile.End{File: after, Offset: got.LogOffset}); err != nil {
+			if err := e.replay(
+				ctx, c, opt, &logfile.End{File: after, Offset: got.LogOffset},
+			); err != nil {
 				return nil, err
 			}
 		}
@@ -312,7 +326,9 @@ func (e *Engine) subscribeRunning(ctx context.Context, c *container, r *run, out
 }
 
 // replay writes the log, up to the point at which a subscription began.
-func (e *Engine) replay(ctx context.Context, c *container, opt *AttachOptions, end *logfile.End) error {
+func (e *Engine) replay(
+	ctx context.Context, c *container, opt *AttachOptions, end *logfile.End,
+) error {
 	o := logfile.Options{Stdout: opt.Stdout != nil, Stderr: opt.Stderr != nil, Tail: -1, End: end}
 	return logfile.Read(ctx, c.logPath(), o, func(l logfile.Line) error {
 		w := opt.Stdout
@@ -324,9 +340,13 @@ func (e *Engine) replay(ctx context.Context, c *container, opt *AttachOptions, e
 	})
 }
 
-// converse carries output to the caller and the caller's input to the process until the output has ended, the user has detached, or ctx
-// ends. Without output it lasts until the input or the process has ended.
-func (e *Engine) converse(ctx context.Context, out *outlet, s *Streams, open func() (*os.File, error), ended <-chan struct{}, inputEnded func()) error {
+// converse carries output to the caller and the caller's input to the process until the output has
+// ended, the user has detached, or ctx ends. Without output it lasts until the input or the process
+// has ended.
+func (e *Engine) converse(
+	ctx context.Context, out *outlet, s *Streams, open func() (*os.File, error),
+	ended <-chan struct{}, inputEnded func(),
+) error {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	outputDone := make(chan error, 1)
@@ -344,7 +364,8 @@ func (e *Engine) converse(ctx context.Context, out *outlet, s *Streams, open fun
 		if err != nil {
 			return message.New(errdefs.ErrConflict, "attach: %w", err)
 		}
-		// The reader of the caller cannot be interrupted: it ends when the caller closes it, as a server does with its connection.
+		// The reader of the caller cannot be interrupted: it ends when the caller closes it, as a
+		// server does with its connection.
 		go func() {
 			err := feed(input, s.Stdin, s.DetachKeys)
 			input.Close()
@@ -375,7 +396,8 @@ func (e *Engine) converse(ctx context.Context, out *outlet, s *Streams, open fun
 	}
 }
 
-// feed copies input and looks for the detach keys, which are not delivered. What a process does not take any more is dropped.
+// feed copies input and looks for the detach keys, which are not delivered. What a process does not
+// take any more is dropped.
 func feed(to io.Writer, from io.Reader, keys []byte) error {
 	buf := make([]byte, 32<<10)
 	matched := 0
@@ -403,8 +425,8 @@ func feed(to io.Writer, from io.Reader, keys []byte) error {
 	}
 }
 
-// withoutKeys returns what of in is to be delivered when the first keys[:matched] came before it, and how many keys have come at its end.
-// All of them end it: what follows in is dropped.
+// withoutKeys returns what of in is to be delivered when the first keys[:matched] came before it,
+// and how many keys have come at its end. All of them end it: what follows in is dropped.
 func withoutKeys(in, keys []byte, matched int) (out []byte, now int) {
 	for _, b := range in {
 		if b != keys[matched] {
@@ -434,11 +456,15 @@ func (e *Engine) Resize(ctx context.Context, name string, width, height uint16) 
 	}
 	c.mu.Unlock()
 	if r == nil {
-		return message.New(errdefs.ErrConflict, "cannot resize a stopped container: %w", notRunning(c))
+		return message.New(
+			errdefs.ErrConflict, "cannot resize a stopped container: %w", notRunning(c),
+		)
 	}
 	if err := e.connection().Resize(ctx, c.id, width, height); err != nil {
 		return message.New(errdefs.ErrConflict, "resize container %s: %w", c.id, err)
 	}
-	e.publish(c, "resize", map[string]string{"width": fmt.Sprint(width), "height": fmt.Sprint(height)})
+	e.publish(
+		c, "resize", map[string]string{"width": fmt.Sprint(width), "height": fmt.Sprint(height)},
+	)
 	return nil
 }

@@ -9,7 +9,8 @@ import (
 	"testing/iotest"
 )
 
-// TestFeed holds what input reaches a process before, beside and after detach keys, however it is cut into pieces.
+// TestFeed holds what input reaches a process before, beside and after detach keys, however it is
+// cut into pieces.
 func TestFeed(t *testing.T) {
 	for _, c := range []struct {
 		name, keys, in, want string
@@ -25,7 +26,10 @@ func TestFeed(t *testing.T) {
 		{"one key", "q", "abcqdef", "abc", true},
 		{"three", "abc", "ababab abc", "ababab ", true},
 	} {
-		for form, from := range map[string]io.Reader{"one piece": strings.NewReader(c.in), "bytes": iotest.OneByteReader(strings.NewReader(c.in))} {
+		for form, from := range map[string]io.Reader{
+			"one piece": strings.NewReader(c.in),
+			"bytes":     iotest.OneByteReader(strings.NewReader(c.in)),
+		} {
 			var to bytes.Buffer
 			err := feed(&to, from, []byte(c.keys))
 			if to.String() != c.want || errors.Is(err, errDetached) != c.detached {

@@ -17,7 +17,15 @@ func BenchmarkPlan(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		p, err := plan.Init(cfg, plan.Options{Host: plan.Host{LastCap: 40}, Stdio: plan.Pipes, Tasks: 9, Overlay: &plan.Overlay{Lower: []string{"/l"}, Upper: "/u", Work: "/w", Target: "/run/rootfs"}})
+		p, err := plan.Init(
+			cfg,
+			plan.Options{
+				Host: plan.Host{LastCap: 40}, Stdio: plan.Pipes, Tasks: 9,
+				Overlay: &plan.Overlay{
+					Lower: []string{"/l"}, Upper: "/u", Work: "/w", Target: "/run/rootfs",
+				},
+			},
+		)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -8,7 +8,10 @@ import (
 
 // throttles are the four kinds of limits on devices.
 func throttles(b *specs.LinuxBlockIO) [4]*[]specs.LinuxThrottleDevice {
-	return [4]*[]specs.LinuxThrottleDevice{&b.ThrottleReadBpsDevice, &b.ThrottleWriteBpsDevice, &b.ThrottleReadIOPSDevice, &b.ThrottleWriteIOPSDevice}
+	return [4]*[]specs.LinuxThrottleDevice{
+		&b.ThrottleReadBpsDevice, &b.ThrottleWriteBpsDevice, &b.ThrottleReadIOPSDevice,
+		&b.ThrottleWriteIOPSDevice,
+	}
 }
 
 // mergeBlockIO puts what is set in b over a. A list replaces a list, an empty one too.
@@ -34,7 +37,8 @@ func mergeBlockIO(a, b *specs.LinuxBlockIO) *specs.LinuxBlockIO {
 // defaultWeight is the share of a device that the kernel gives a group (bfq-iosched.rst).
 const defaultWeight uint16 = 100
 
-// lift completes an update for a group that has the limits of old: devices that are in a list no longer get what they had before any limit.
+// lift completes an update for a group that has the limits of old: devices that are in a list no
+// longer get what they had before any limit.
 func lift(old, update *specs.LinuxBlockIO) *specs.LinuxBlockIO {
 	if old == nil || update == nil {
 		return update
@@ -43,9 +47,17 @@ func lift(old, update *specs.LinuxBlockIO) *specs.LinuxBlockIO {
 	if update.WeightDevice != nil {
 		out.WeightDevice = slices.Clone(update.WeightDevice)
 		for _, d := range old.WeightDevice {
-			if !slices.ContainsFunc(update.WeightDevice, func(x specs.LinuxWeightDevice) bool { return x.LinuxBlockIODevice == d.LinuxBlockIODevice }) {
+			if !slices.ContainsFunc(
+				update.WeightDevice,
+				func(x specs.LinuxWeightDevice) bool { return x.LinuxBlockIODevice == d.LinuxBlockIODevice },
+			) {
 				weight := defaultWeight
-				out.WeightDevice = append(out.WeightDevice, specs.LinuxWeightDevice{LinuxBlockIODevice: d.LinuxBlockIODevice, Weight: &weight})
+				out.WeightDevice = append(
+					out.WeightDevice,
+					specs.LinuxWeightDevice{
+						LinuxBlockIODevice: d.LinuxBlockIODevice, Weight: &weight,
+					},
+				)
 			}
 		}
 	}
@@ -56,8 +68,14 @@ func lift(old, update *specs.LinuxBlockIO) *specs.LinuxBlockIO {
 		}
 		list := slices.Clone(*to[i])
 		for _, d := range *had[i] {
-			if !slices.ContainsFunc(list, func(x specs.LinuxThrottleDevice) bool { return x.LinuxBlockIODevice == d.LinuxBlockIODevice }) {
-				list = append(list, specs.LinuxThrottleDevice{LinuxBlockIODevice: d.LinuxBlockIODevice}) // no rate: no limit
+			if !slices.ContainsFunc(
+				list,
+				func(x specs.LinuxThrottleDevice) bool { return x.LinuxBlockIODevice == d.LinuxBlockIODevice },
+			) {
+				// no rate: no limit
+				list = append(
+					list, specs.LinuxThrottleDevice{LinuxBlockIODevice: d.LinuxBlockIODevice},
+				)
 			}
 		}
 		*to[i] = list

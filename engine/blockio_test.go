@@ -10,13 +10,18 @@ import (
 func TestBlockIO(t *testing.T) {
 	t.Parallel()
 	at := func(minor int64, rate uint64) specs.LinuxThrottleDevice {
-		return specs.LinuxThrottleDevice{LinuxBlockIODevice: specs.LinuxBlockIODevice{Major: 8, Minor: minor}, Rate: rate}
+		return specs.LinuxThrottleDevice{
+			LinuxBlockIODevice: specs.LinuxBlockIODevice{Major: 8, Minor: minor}, Rate: rate,
+		}
 	}
 	weight := uint16(300)
-	heavy := []specs.LinuxWeightDevice{{LinuxBlockIODevice: specs.LinuxBlockIODevice{Major: 8, Minor: 1}, Weight: &weight}}
+	heavy := []specs.LinuxWeightDevice{
+		{LinuxBlockIODevice: specs.LinuxBlockIODevice{Major: 8, Minor: 1}, Weight: &weight},
+	}
 	old := &specs.LinuxBlockIO{
 		Weight: &weight, WeightDevice: heavy,
-		ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{at(1, 10), at(2, 20)}, ThrottleWriteIOPSDevice: []specs.LinuxThrottleDevice{at(1, 7)},
+		ThrottleReadBpsDevice:   []specs.LinuxThrottleDevice{at(1, 10), at(2, 20)},
+		ThrottleWriteIOPSDevice: []specs.LinuxThrottleDevice{at(1, 7)},
 	}
 	for _, c := range []struct {
 		name         string
@@ -24,16 +29,24 @@ func TestBlockIO(t *testing.T) {
 		merged, sent string
 	}{
 		{
-			"one list", old, &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{at(2, 5)}},
+			"one list", old,
+			&specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{at(2, 5)}},
 			`{"weight":300,"weightDevice":[{"major":8,"minor":1,"weight":300}],"throttleReadBpsDevice":[{"major":8,"minor":2,"rate":5}],"throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":7}]}`,
 			`{"throttleReadBpsDevice":[{"major":8,"minor":2,"rate":5},{"major":8,"minor":1,"rate":0}]}`,
 		},
 		{
-			"empty lists", old, &specs.LinuxBlockIO{WeightDevice: []specs.LinuxWeightDevice{}, ThrottleWriteIOPSDevice: []specs.LinuxThrottleDevice{}},
+			"empty lists", old,
+			&specs.LinuxBlockIO{
+				WeightDevice:            []specs.LinuxWeightDevice{},
+				ThrottleWriteIOPSDevice: []specs.LinuxThrottleDevice{},
+			},
 			`{"weight":300,"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":10},{"major":8,"minor":2,"rate":20}]}`,
 			`{"weightDevice":[{"major":8,"minor":1,"weight":100}],"throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":0}]}`,
 		},
-		{"nothing before", nil, &specs.LinuxBlockIO{Weight: &weight}, `{"weight":300}`, `{"weight":300}`},
+		{
+			"nothing before", nil, &specs.LinuxBlockIO{Weight: &weight}, `{"weight":300}`,
+			`{"weight":300}`,
+		},
 	} {
 		merged, err := json.Marshal(mergeBlockIO(c.old, c.update))
 		if err != nil || string(merged) != c.merged {

@@ -19,7 +19,10 @@ func (e *Engine) ConnectNetwork(ctx context.Context, name, network string, ep En
 	defer c.op.leave()
 	eps, was := maps.Clone(wantedEndpoints(&c.spec)), c.networks()
 	if _, ok := eps[network]; ok {
-		return message.New(errdefs.ErrConflict, "endpoint with name %s already exists in network %s", c.spec.Name, network)
+		return message.New(
+			errdefs.ErrConflict, "endpoint with name %s already exists in network %s", c.spec.Name,
+			network,
+		)
 	}
 	eps[network] = ep
 	now := networksOf{eps, nil}
@@ -28,7 +31,8 @@ func (e *Engine) ConnectNetwork(ctx context.Context, name, network string, ep En
 			return err
 		}
 		info, err := e.cfg.Network.Connect(ctx, &NetworkRequest{
-			ID: c.id, Name: c.spec.Name, Hostname: c.hostname(), Endpoints: map[string]EndpointSpec{network: ep},
+			ID: c.id, Name: c.spec.Name, Hostname: c.hostname(),
+			Endpoints: map[string]EndpointSpec{network: ep},
 		}, network)
 		if err != nil {
 			return err
@@ -38,11 +42,21 @@ func (e *Engine) ConnectNetwork(ctx context.Context, name, network string, ep En
 	// What is attached and not recorded when the engine dies, the next one detaches.
 	if err := e.saveNetworks(c, now, was, "connect: record"); err != nil {
 		if now.sandbox != nil {
-			err = errors.Join(err, e.cfg.Network.Disconnect(context.WithoutCancel(ctx), now.sandbox.Endpoints[network].EndpointID))
+			err = errors.Join(
+				err,
+				e.cfg.Network.Disconnect(
+					context.WithoutCancel(ctx), now.sandbox.Endpoints[network].EndpointID,
+				),
+			)
 		}
 		return err
 	}
-	e.events.publish(Event{Type: "network", Action: "connect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
+	e.events.publish(
+		Event{
+			Type: "network", Action: "connect", ID: network,
+			Attributes: map[string]string{"container": c.id, "name": network},
+		},
+	)
 	return nil
 }
 
@@ -55,7 +69,9 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, name, network string) er
 	defer c.op.leave()
 	eps, was := maps.Clone(wantedEndpoints(&c.spec)), c.networks()
 	if _, ok := eps[network]; !ok {
-		return message.New(errdefs.ErrNotFound, "container %s is not connected to network %s", c.id, network)
+		return message.New(
+			errdefs.ErrNotFound, "container %s is not connected to network %s", c.id, network,
+		)
 	}
 	delete(eps, network)
 	now := networksOf{eps, nil}
@@ -75,7 +91,12 @@ func (e *Engine) DisconnectNetwork(ctx context.Context, name, network string) er
 			return errors.Join(err, e.saveNetworks(c, was, now, "disconnect: undo"))
 		}
 	}
-	e.events.publish(Event{Type: "network", Action: "disconnect", ID: network, Attributes: map[string]string{"container": c.id, "name": network}})
+	e.events.publish(
+		Event{
+			Type: "network", Action: "disconnect", ID: network,
+			Attributes: map[string]string{"container": c.id, "name": network},
+		},
+	)
 	return nil
 }
 
@@ -87,7 +108,11 @@ func (e *Engine) lockConnectable(ctx context.Context, name string) (*container, 
 	}
 	if !ownNetwork(c.spec.Network) {
 		c.op.leave()
-		return nil, message.New(errdefs.ErrConflict, "container %s has the network mode %q and cannot be connected to or disconnected from networks", c.id, c.spec.Network)
+		return nil, message.New(
+			errdefs.ErrConflict,
+			"container %s has the network mode %q and cannot be connected to or disconnected from networks",
+			c.id, c.spec.Network,
+		)
 	}
 	return c, nil
 }
@@ -123,7 +148,8 @@ func (sb *sandbox) with(network string, ep *EndpointInfo) *sandbox {
 	return &out
 }
 
-// saveNetworks records a container's networks, or, if that fails, leaves them as they were. Callers hold op.
+// saveNetworks records a container's networks, or, if that fails, leaves them as they were. Callers
+// hold op.
 func (e *Engine) saveNetworks(c *container, now, was networksOf, step string) error {
 	set := func(n networksOf) {
 		c.mu.Lock()
@@ -155,7 +181,8 @@ func ownNetwork(mode string) bool {
 	return mode != "host" && mode != "none" && !isContainerMode(mode)
 }
 
-// wantedEndpoints are the networks a container is to be in: those it names, or the primary one alone.
+// wantedEndpoints are the networks a container is to be in: those it names, or the primary one
+// alone.
 func wantedEndpoints(s *Spec) map[string]EndpointSpec {
 	if s.Endpoints != nil {
 		return s.Endpoints

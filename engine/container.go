@@ -17,11 +17,13 @@ type container struct {
 	dir     string
 	created time.Time
 
-	// op admits one operation that changes the container at a time: it is held while the kernel works. See the lock order in doc.go.
+	// op admits one operation that changes the container at a time: it is held while the kernel
+	// works. See the lock order in doc.go.
 	op gate
 
 	mu sync.Mutex
-	// spec and res are replaced holding op and mu, and may be read holding either. What they refer to is never changed.
+	// spec and res are replaced holding op and mu, and may be read holding either. What they refer
+	// to is never changed.
 	spec    Spec
 	res     resolved
 	state   State            // guarded by mu
@@ -99,7 +101,8 @@ func (c *container) exitStatus() ExitStatus {
 func (c *container) wake(exited, removed bool) {
 	st := c.exitStatus()
 	for w := range c.waiters {
-		if removed || exited && (w.cond == WaitNextExit || w.cond == WaitNotRunning && c.state.Status != Restarting) {
+		if removed || exited &&
+			(w.cond == WaitNextExit || w.cond == WaitNotRunning && c.state.Status != Restarting) {
 			w.ch <- st
 			delete(c.waiters, w)
 		}
@@ -116,8 +119,10 @@ func (c *container) snapshot() Info {
 // info is snapshot for those who hold mu.
 func (c *container) info() Info {
 	in := Info{
-		ID: c.id, Created: c.created, Spec: c.spec, State: c.state, ImageID: c.res.ImageID, Env: c.res.Env, User: c.res.User, WorkingDir: c.res.Cwd,
-		LogPath: c.logPath(), ResolvConfPath: c.path(resolvFile), HostnamePath: c.path(hostnameFile), HostsPath: c.path(hostsFile),
+		ID: c.id, Created: c.created, Spec: c.spec, State: c.state, ImageID: c.res.ImageID,
+		Env: c.res.Env, User: c.res.User, WorkingDir: c.res.Cwd,
+		LogPath: c.logPath(), ResolvConfPath: c.path(resolvFile),
+		HostnamePath: c.path(hostnameFile), HostsPath: c.path(hostsFile),
 		ExecIDs: slices.Clone(c.execs), HealthLog: slices.Clone(c.probes),
 	}
 	if len(c.res.Args) > 0 {
@@ -135,13 +140,18 @@ func (c *container) info() Info {
 	}
 	if c.run != nil && c.run.sandbox != nil {
 		sb := c.run.sandbox
-		in.Networks, in.Ports, in.SandboxKey = maps.Clone(sb.Endpoints), slices.Clone(sb.Ports), sb.NetnsPath
+		in.Networks, in.Ports, in.SandboxKey = maps.Clone(
+			sb.Endpoints,
+		), slices.Clone(sb.Ports), sb.NetnsPath
 	}
 	return in
 }
 
 func (m *mountPoint) info() MountInfo {
-	mi := MountInfo{Type: m.Type, Name: m.Volume, Source: m.Source, Destination: m.Target, RW: !m.ReadOnly, Propagation: m.Propagation}
+	mi := MountInfo{
+		Type: m.Type, Name: m.Volume, Source: m.Source, Destination: m.Target, RW: !m.ReadOnly,
+		Propagation: m.Propagation,
+	}
 	if m.Type == "volume" {
 		mi.Driver = "local"
 	}

@@ -37,7 +37,9 @@ func (u undo) run(ctx context.Context, err error) error {
 
 // Create implements Containers.
 func (e *Engine) Create(ctx context.Context, spec Spec) (id string, warnings []string, err error) {
-	c := &container{id: newID(), op: newGate(), created: time.Now().UTC(), state: State{Status: Created}}
+	c := &container{
+		id: newID(), op: newGate(), created: time.Now().UTC(), state: State{Status: Created},
+	}
 	c.dir = e.containerDir(c.id)
 	facts := &imageFacts{}
 	if spec.Image != "" {
@@ -45,7 +47,11 @@ func (e *Engine) Create(ctx context.Context, spec Spec) (id string, warnings []s
 			return "", nil, err
 		}
 	} else if !filepath.IsAbs(spec.RootFS) {
-		return "", nil, message.New(errdefs.ErrInvalidArgument, "neither an image nor an absolute path of a root file system is given (rootfs %q)", spec.RootFS)
+		return "", nil, message.New(
+			errdefs.ErrInvalidArgument,
+			"neither an image nor an absolute path of a root file system is given (rootfs %q)",
+			spec.RootFS,
+		)
 	}
 	e.logDefaults(&spec)
 	warnings = e.cfg.Groups.Enforced(&spec.Resources)
@@ -98,7 +104,8 @@ func (e *Engine) release(name string) {
 	delete(e.names, name)
 }
 
-// resolve fills in what the image says and refuses what can be seen to be wrong before anything is made.
+// resolve fills in what the image says and refuses what can be seen to be wrong before anything is
+// made.
 func (e *Engine) resolve(spec *Spec, facts *imageFacts, c *container) error {
 	r := &c.res
 	var err error
@@ -130,8 +137,12 @@ func (e *Engine) resolve(spec *Spec, facts *imageFacts, c *container) error {
 	if r.Mounts, err = mountPoints(spec, facts.Volumes); err != nil {
 		return err
 	}
-	// The configuration is made once with placeholders, so that what it would refuse at the start is refused now.
-	probe := &ociInput{ID: c.id, Spec: spec, Args: r.Args, Env: r.Env, Cwd: r.Cwd, Host: e.host.facts(spec), Identity: userdb.Identity{UID: 1}}
+	// The configuration is made once with placeholders, so that what it would refuse at the start
+	// is refused now.
+	probe := &ociInput{
+		ID: c.id, Spec: spec, Args: r.Args, Env: r.Env, Cwd: r.Cwd, Host: e.host.facts(spec),
+		Identity: userdb.Identity{UID: 1},
+	}
 	for i := range r.Mounts {
 		probe.Mounts = append(probe.Mounts, boundMount{r.Mounts[i].Mount, "/"})
 	}
@@ -161,36 +172,66 @@ func checkPolicy(spec *Spec) error {
 	switch spec.Restart.Name {
 	case "", "no", policyAlways, policyUnless, policyOnFailure:
 	default:
-		return message.New(errdefs.ErrInvalidArgument, "invalid restart policy: unknown policy '%s'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'", spec.Restart.Name)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"invalid restart policy: unknown policy '%s'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+			spec.Restart.Name,
+		)
 	}
-	if spec.Restart.MaxRetries < 0 || spec.Restart.MaxRetries > 0 && spec.Restart.Name != policyOnFailure {
-		return message.New(errdefs.ErrInvalidArgument, "invalid restart policy: maximum retry count %d can only be used with 'on-failure' and cannot be negative", spec.Restart.MaxRetries)
+	if spec.Restart.MaxRetries < 0 || spec.Restart.MaxRetries > 0 &&
+		spec.Restart.Name != policyOnFailure {
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"invalid restart policy: maximum retry count %d can only be used with 'on-failure' and cannot be negative",
+			spec.Restart.MaxRetries,
+		)
 	}
 	if spec.AutoRemove && spec.Restart.Name != "" && spec.Restart.Name != "no" {
-		return message.New(errdefs.ErrInvalidArgument, "can't create 'AutoRemove' container with restart policy")
+		return message.New(
+			errdefs.ErrInvalidArgument, "can't create 'AutoRemove' container with restart policy",
+		)
 	}
 	switch spec.Log.Driver {
 	case "", "json-file", "local", "none":
 	default:
-		return message.New(errdefs.ErrInvalidArgument, "logger: no log driver named '%s' is registered: want json-file, local or none", spec.Log.Driver)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"logger: no log driver named '%s' is registered: want json-file, local or none",
+			spec.Log.Driver,
+		)
 	}
 	if spec.Log.MaxBytes < 0 || spec.Log.MaxFiles < 0 {
-		return message.New(errdefs.ErrInvalidArgument, "log: maximum size %d and number of files %d cannot be negative", spec.Log.MaxBytes, spec.Log.MaxFiles)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"log: maximum size %d and number of files %d cannot be negative", spec.Log.MaxBytes,
+			spec.Log.MaxFiles,
+		)
 	}
 	if h := spec.Health; h != nil {
-		if len(h.Test) > 0 && (!slices.Contains([]string{"NONE", "CMD", "CMD-SHELL"}, h.Test[0]) || h.Test[0] != "NONE" && len(h.Test) < 2) {
-			return message.New(errdefs.ErrInvalidArgument, "health check %q: want [\"NONE\"], [\"CMD\", …] or [\"CMD-SHELL\", …]", h.Test)
+		if len(h.Test) > 0 &&
+			(!slices.Contains([]string{"NONE", "CMD", "CMD-SHELL"}, h.Test[0]) || h.Test[0] != "NONE" && len(h.Test) < 2) {
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"health check %q: want [\"NONE\"], [\"CMD\", …] or [\"CMD-SHELL\", …]", h.Test,
+			)
 		}
 		for _, d := range []struct {
 			name string
 			d    time.Duration
-		}{{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod}, {"StartInterval", h.StartInterval}} {
+		}{
+			{"Interval", h.Interval}, {"Timeout", h.Timeout}, {"StartPeriod", h.StartPeriod},
+			{"StartInterval", h.StartInterval},
+		} {
 			if d.d != 0 && d.d < time.Millisecond {
-				return message.New(errdefs.ErrInvalidArgument, "%s in Healthcheck cannot be less than 1ms", d.name)
+				return message.New(
+					errdefs.ErrInvalidArgument, "%s in Healthcheck cannot be less than 1ms", d.name,
+				)
 			}
 		}
 		if h.Retries < 0 {
-			return message.New(errdefs.ErrInvalidArgument, "Retries in Healthcheck cannot be negative")
+			return message.New(
+				errdefs.ErrInvalidArgument, "Retries in Healthcheck cannot be negative",
+			)
 		}
 	}
 	return nil
@@ -228,8 +269,8 @@ func union(a, b []string) []string {
 	return out
 }
 
-// mountPoints merges the user's mounts with the anonymous volumes of the user and the image. A volume of the image gives way to any mount of the
-// user at the same place.
+// mountPoints merges the user's mounts with the anonymous volumes of the user and the image. A
+// volume of the image gives way to any mount of the user at the same place.
 func mountPoints(spec *Spec, imageVolumes []string) ([]mountPoint, error) {
 	var out []mountPoint
 	taken := map[string]bool{}
@@ -241,7 +282,11 @@ func mountPoints(spec *Spec, imageVolumes []string) ([]mountPoint, error) {
 		switch m.Type {
 		case "bind":
 			if !filepath.IsAbs(m.Source) {
-				return nil, message.New(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute", m.Source)
+				return nil, message.New(
+					errdefs.ErrInvalidArgument,
+					"invalid mount config for type \"bind\": invalid mount path: '%s' mount path must be absolute",
+					m.Source,
+				)
 			}
 		case "volume":
 			mp.Volume, mp.Anonymous = m.Source, m.Source == ""
@@ -251,19 +296,26 @@ func mountPoints(spec *Spec, imageVolumes []string) ([]mountPoint, error) {
 	}
 	for _, dst := range union(spec.Volumes, imageVolumes) {
 		if !path.IsAbs(dst) {
-			return nil, message.New(errdefs.ErrInvalidArgument, "volume %q: invalid mount path: mount path must be absolute", dst)
+			return nil, message.New(
+				errdefs.ErrInvalidArgument,
+				"volume %q: invalid mount path: mount path must be absolute", dst,
+			)
 		}
 		if clean := path.Clean(dst); !taken[clean] {
 			taken[clean] = true
-			out = append(out, mountPoint{Mount: Mount{Type: "volume", Target: clean}, Anonymous: true})
+			out = append(
+				out, mountPoint{Mount: Mount{Type: "volume", Target: clean}, Anonymous: true},
+			)
 		}
 	}
 	return out, nil
 }
 
-// materialise makes what a container consists of while it does not run: the writable layer, its volumes, and last its record. When the
-// record is there the container exists.
-func (e *Engine) materialise(ctx context.Context, c *container, facts *imageFacts, back *undo) error {
+// materialise makes what a container consists of while it does not run: the writable layer, its
+// volumes, and last its record. When the record is there the container exists.
+func (e *Engine) materialise(
+	ctx context.Context, c *container, facts *imageFacts, back *undo,
+) error {
 	if err := e.fault("create: layer"); err != nil {
 		return err
 	}
@@ -316,7 +368,8 @@ func (e *Engine) makeVolumes(ctx context.Context, c *container, back *undo) erro
 			continue
 		}
 		v, made, err := e.volumes.Acquire(volume.CreateOptions{
-			Name: m.Volume, Driver: m.Driver, Options: m.Options, Labels: m.Labels, Anonymous: m.Anonymous,
+			Name: m.Volume, Driver: m.Driver, Options: m.Options, Labels: m.Labels,
+			Anonymous: m.Anonymous,
 		}, c.id)
 		if err != nil {
 			return err
@@ -330,7 +383,12 @@ func (e *Engine) makeVolumes(ctx context.Context, c *container, back *undo) erro
 		})
 		m.Volume, m.Source = v.Name, v.Path
 		if made {
-			e.events.publish(Event{Type: "volume", Action: "create", ID: v.Name, Attributes: map[string]string{"driver": "local"}})
+			e.events.publish(
+				Event{
+					Type: "volume", Action: "create", ID: v.Name,
+					Attributes: map[string]string{"driver": "local"},
+				},
+			)
 		}
 		if m.NoCopy {
 			continue

@@ -26,8 +26,8 @@ import (
 
 // Config describes an engine. Root, Run, Images, Network, Groups and Keeper are required.
 type Config struct {
-	// Root holds what must survive a reboot: containers and volumes. Run holds what must not: sockets, the directory on which containers
-	// attach their root file system in their own view.
+	// Root holds what must survive a reboot: containers and volumes. Run holds what must not:
+	// sockets, the directory on which containers attach their root file system in their own view.
 	Root, Run string
 	// Log receives what cannot be returned as an error; nil discards it.
 	Log     *slog.Logger
@@ -38,13 +38,13 @@ type Config struct {
 	Keeper func(ctx context.Context) (Keeper, error)
 	// LogDefaults fill what Spec.Log leaves open.
 	LogDefaults LogConfig
-	// Rlimits are the limits of containers that do not say otherwise. Without one of open files (RLIMIT_NOFILE) that is 1024, and 524288 or the
-	// engine's own as the hard one.
+	// Rlimits are the limits of containers that do not say otherwise. Without one of open files
+	// (RLIMIT_NOFILE) that is 1024, and 524288 or the engine's own as the hard one.
 	Rlimits []specs.POSIXRlimit
 	// DNS, DNSSearch and DNSOptions are the defaults for resolvers of containers.
 	DNS, DNSSearch, DNSOptions []string
-	// Fault, if not nil, is called before each step of an operation with its name ("start: network"): tests end the process there. An error makes
-	// the step fail.
+	// Fault, if not nil, is called before each step of an operation with its name ("start:
+	// network"): tests end the process there. An error makes the step fail.
 	Fault func(step string) error
 }
 
@@ -66,10 +66,12 @@ type Engine struct {
 
 	mu         sync.RWMutex
 	containers map[string]*container // guarded by mu; by ID
-	names      map[string]*container // guarded by mu; a name whose container is still being made maps to nil
-	closed     bool                  // guarded by mu
+	// guarded by mu; a name whose container is still being made maps to nil
+	names  map[string]*container
+	closed bool // guarded by mu
 
-	// background counts goroutines and timers that work on their own: exits, restarts, probes, removals.
+	// background counts goroutines and timers that work on their own: exits, restarts, probes,
+	// removals.
 	background sync.WaitGroup
 	ctx        context.Context // ends with Close; for background work only
 	cancel     context.CancelFunc
@@ -117,7 +119,9 @@ func (e *Engine) findLocked(name string) (*container, error) {
 	for id, c := range e.containers {
 		if strings.HasPrefix(id, name) {
 			if found != nil {
-				return nil, message.New(errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: %s", name)
+				return nil, message.New(
+					errdefs.ErrInvalidArgument, "multiple IDs found with provided prefix: %s", name,
+				)
 			}
 			found = c
 		}
@@ -146,7 +150,8 @@ func (e *Engine) lock(ctx context.Context, name string) (*container, error) {
 	return c, nil
 }
 
-// newID makes an ID that no container has. A prefix of twelve digits of an ID never reads as a decimal number alone, which a host name may not be.
+// newID makes an ID that no container has. A prefix of twelve digits of an ID never reads as a
+// decimal number alone, which a host name may not be.
 func newID() string {
 	var b [32]byte
 	for {
@@ -178,7 +183,11 @@ func (e *Engine) conflict(name string) error {
 	if c := e.names[name]; c != nil {
 		id = c.id
 	}
-	return message.New(errdefs.ErrConflict, "Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.", "/"+name, id)
+	return message.New(
+		errdefs.ErrConflict,
+		"Conflict. The container name %q is already in use by container %q. You have to remove (or rename) that container to be able to reuse that name.",
+		"/"+name, id,
+	)
 }
 
 func (e *Engine) taken(name string) bool {
@@ -197,7 +206,8 @@ func (e *Engine) Inspect(ctx context.Context, name string) (Info, error) {
 	return c.snapshot(), nil
 }
 
-// List implements Containers. What the copies refer to (slices and maps of Spec) is shared and must not be changed.
+// List implements Containers. What the copies refer to (slices and maps of Spec) is shared and must
+// not be changed.
 func (e *Engine) List(ctx context.Context) ([]Info, error) {
 	e.mu.RLock()
 	all := make([]*container, 0, len(e.containers))
@@ -248,7 +258,10 @@ func (e *Engine) publish(c *container, action string, attributes map[string]stri
 // save writes the changing part of a container. Callers hold op.
 func (e *Engine) save(c *container) error {
 	c.mu.Lock()
-	rec := stateRecord{Version: recordVersion, State: c.state, HealthLog: c.probes, RemoveVolumes: c.removal != nil && c.removal.volumes}
+	rec := stateRecord{
+		Version: recordVersion, State: c.state, HealthLog: c.probes,
+		RemoveVolumes: c.removal != nil && c.removal.volumes,
+	}
 	if c.run != nil {
 		rec.Sandbox = c.run.sandbox
 	}
@@ -266,7 +279,9 @@ func (e *Engine) save(c *container) error {
 // saveSpec writes the lasting part. Callers hold op.
 func (e *Engine) saveSpec(c *container) error {
 	c.mu.Lock()
-	rec := specRecord{Version: recordVersion, ID: c.id, Created: c.created, Spec: c.spec, Resolved: c.res}
+	rec := specRecord{
+		Version: recordVersion, ID: c.id, Created: c.created, Spec: c.spec, Resolved: c.res,
+	}
 	c.mu.Unlock()
 	if err := writeJSON(c.dir, specFile, &rec); err != nil {
 		return fmt.Errorf("container %s: %w", shortID(c.id), err)
@@ -281,7 +296,8 @@ func (e *Engine) saveSpec(c *container) error {
 func (e *Engine) apply(c *container, ev event) ([]action, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ev.policy, ev.autoRemove, ev.health, ev.delay = c.spec.Restart, c.spec.AutoRemove && c.holds == 0, c.res.Health.enabled(), c.delay
+	ev.policy, ev.autoRemove, ev.health, ev.delay = c.spec.Restart, c.spec.AutoRemove &&
+		c.holds == 0, c.res.Health.enabled(), c.delay
 	if ev.at.IsZero() {
 		ev.at = time.Now().UTC()
 	}
@@ -293,7 +309,8 @@ func (e *Engine) apply(c *container, ev event) ([]action, error) {
 	return actions, nil
 }
 
-// spawn runs f in the background until Close waits for it. It does nothing once the engine is closed.
+// spawn runs f in the background until Close waits for it. It does nothing once the engine is
+// closed.
 func (e *Engine) spawn(f func()) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -350,7 +367,9 @@ func (e *Engine) connection() Keeper {
 	return e.keeper
 }
 
-func (e *Engine) containerDir(id string) string { return filepath.Join(e.cfg.Root, "containers", id) }
+func (e *Engine) containerDir(id string) string {
+	return filepath.Join(e.cfg.Root, "containers", id)
+}
 
 // warn logs a failure that nobody can be told.
 func (e *Engine) warn(what string, err error, args ...any) {
@@ -365,7 +384,8 @@ func (cfg *Config) makeDirs() error {
 		path string
 		mode os.FileMode
 	}{
-		{cfg.Root, 0o711}, {filepath.Join(cfg.Root, "containers"), 0o710}, {cfg.Run, 0o711}, {filepath.Join(cfg.Run, "rootfs"), 0o700},
+		{cfg.Root, 0o711}, {filepath.Join(cfg.Root, "containers"), 0o710}, {cfg.Run, 0o711},
+		{filepath.Join(cfg.Run, "rootfs"), 0o700},
 	} {
 		if err := os.MkdirAll(d.path, d.mode); err != nil {
 			return fmt.Errorf("make the engine's directories: %w", err)

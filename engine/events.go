@@ -6,23 +6,26 @@ import (
 )
 
 const (
-	// eventHistory is how many events a late subscriber may still see, eventBacklog how far a slow one may fall behind.
+	// eventHistory is how many events a late subscriber may still see, eventBacklog how far a slow
+	// one may fall behind.
 	eventHistory = 256
 	eventBacklog = 1024
 )
 
 // EventQuery selects events.
 type EventQuery struct {
-	// Since asks for past events from then on, as far as they are remembered (256 of them); zero for none.
+	// Since asks for past events from then on, as far as they are remembered (256 of them); zero
+	// for none.
 	Since time.Time
 	// Until ends the past events; the live ones are the caller's to end.
 	Until time.Time
-	// Match says which events are wanted; nil: all. It is called with a lock held and must be quick.
+	// Match says which events are wanted; nil: all. It is called with a lock held and must be
+	// quick.
 	Match func(Event) bool
 }
 
-// eventBus hands events to subscribers. A subscriber that does not keep up is cut off: its channel is closed, and nobody else
-// waits for it.
+// eventBus hands events to subscribers. A subscriber that does not keep up is cut off: its channel
+// is closed, and nobody else waits for it.
 type eventBus struct {
 	mu   sync.Mutex
 	ring []Event              // guarded by mu
@@ -64,15 +67,17 @@ func (b *eventBus) publish(ev Event) {
 	}
 }
 
-// subscribe returns the remembered events that the query asks for, and those that follow without a gap. The channel is
-// closed by cancel, or when the subscriber falls too far behind. cancel may be called more than once.
+// subscribe returns the remembered events that the query asks for, and those that follow without a
+// gap. The channel is closed by cancel, or when the subscriber falls too far behind. cancel may be
+// called more than once.
 func (b *eventBus) subscribe(q EventQuery) (past []Event, live <-chan Event, cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !q.Since.IsZero() {
 		for i := range b.ring {
 			ev := b.ring[(b.next+i)%len(b.ring)]
-			if ev.Time.Before(q.Since) || !q.Until.IsZero() && ev.Time.After(q.Until) || q.Match != nil && !q.Match(ev) {
+			if ev.Time.Before(q.Since) || !q.Until.IsZero() && ev.Time.After(q.Until) ||
+				q.Match != nil && !q.Match(ev) {
 				continue
 			}
 			past = append(past, ev)
@@ -93,13 +98,13 @@ func (b *eventBus) subscribe(q EventQuery) (past []Event, live <-chan Event, can
 	}
 }
 
-// Events returns remembered events and a channel of those that follow. The caller must call cancel; the channel is closed then, or
-// when the caller reads so slowly that 1024 events wait. Events of all types pass here: front doors publish theirs with
-// PublishEvent.
+// Events returns remembered events and a channel of those that follow. The caller must call cancel;
+// the channel is closed then, or when the caller reads so slowly that 1024 events wait. Events of
+// all types pass here: front doors publish theirs with PublishEvent.
 func (e *Engine) Events(q EventQuery) (past []Event, live <-chan Event, cancel func()) {
 	return e.events.subscribe(q)
 }
 
-// PublishEvent adds an event of something that the engine does not do itself (image, network and volume events of a front
-// door). Time is set by the engine.
+// PublishEvent adds an event of something that the engine does not do itself (image, network and
+// volume events of a front door). Time is set by the engine.
 func (e *Engine) PublishEvent(ev Event) { e.events.publish(ev) }

@@ -13,8 +13,11 @@ func TestEvents(t *testing.T) {
 	for i := range eventHistory + 10 {
 		b.publish(Event{Type: "container", Action: "start", ID: fmt.Sprint(i)})
 	}
-	past, live, cancel := b.subscribe(EventQuery{Since: start, Match: func(e Event) bool { return e.Action == "start" }})
-	if len(past) != eventHistory || past[0].ID != "10" || past[len(past)-1].ID != fmt.Sprint(eventHistory+9) {
+	past, live, cancel := b.subscribe(
+		EventQuery{Since: start, Match: func(e Event) bool { return e.Action == "start" }},
+	)
+	if len(past) != eventHistory || past[0].ID != "10" ||
+		past[len(past)-1].ID != fmt.Sprint(eventHistory+9) {
 		t.Fatalf("got %d events from %s to %s", len(past), past[0].ID, past[len(past)-1].ID)
 	}
 	for i := 1; i < len(past); i++ {
@@ -37,7 +40,9 @@ func TestEvents(t *testing.T) {
 	} else {
 		cancel()
 	}
-	if past, _, cancel := b.subscribe(EventQuery{Since: start, Until: past[3].Time}); len(past) != 4-2 {
+	if past, _, cancel := b.subscribe(
+		EventQuery{Since: start, Until: past[3].Time},
+	); len(past) != 4-2 {
 		t.Errorf("%d events until the fourth, two of which are forgotten", len(past))
 	} else {
 		cancel()

@@ -39,7 +39,8 @@ type execution struct {
 // keptExecs is how many ended execs of a container can still be inspected.
 const keptExecs = 64
 
-// execTable finds execs by ID. They live in memory only: a new engine ends those that run and forgets the rest.
+// execTable finds execs by ID. They live in memory only: a new engine ends those that run and
+// forgets the rest.
 type execTable struct {
 	mu sync.Mutex
 	m  map[string]*execution // guarded by mu
@@ -66,7 +67,9 @@ func (e *Engine) forgetExecs(c *container) {
 }
 
 // ExecCreate implements Containers.
-func (e *Engine) ExecCreate(ctx context.Context, name string, spec ExecSpec) (id string, err error) {
+func (e *Engine) ExecCreate(
+	ctx context.Context, name string, spec ExecSpec,
+) (id string, err error) {
 	c, err := e.find(name)
 	if err != nil {
 		return "", err
@@ -76,9 +79,14 @@ func (e *Engine) ExecCreate(ctx context.Context, name string, spec ExecSpec) (id
 	switch c.state.Status {
 	case Running:
 	case Paused:
-		return "", message.New(errdefs.ErrConflict, "Container %s is paused, unpause the container before exec", name)
+		return "", message.New(
+			errdefs.ErrConflict, "Container %s is paused, unpause the container before exec", name,
+		)
 	case Restarting:
-		return "", message.New(errdefs.ErrConflict, "Container %s is restarting, wait until the container is running", name)
+		return "", message.New(
+			errdefs.ErrConflict, "Container %s is restarting, wait until the container is running",
+			name,
+		)
 	default:
 		return "", notRunning(c)
 	}
@@ -86,10 +94,15 @@ func (e *Engine) ExecCreate(ctx context.Context, name string, spec ExecSpec) (id
 		return "", message.New(errdefs.ErrInvalidArgument, "No exec command specified")
 	}
 	if strings.ContainsRune(strings.Join(spec.Args, "")+strings.Join(spec.Env, ""), 0) {
-		return "", message.New(errdefs.ErrInvalidArgument, "the exec command or its environment contains a NUL byte")
+		return "", message.New(
+			errdefs.ErrInvalidArgument, "the exec command or its environment contains a NUL byte",
+		)
 	}
 	if spec.WorkingDir != "" && !path.IsAbs(spec.WorkingDir) {
-		return "", message.New(errdefs.ErrInvalidArgument, "exec: working directory %q is not absolute", spec.WorkingDir)
+		return "", message.New(
+			errdefs.ErrInvalidArgument, "exec: working directory %q is not absolute",
+			spec.WorkingDir,
+		)
 	}
 	x := &execution{id: newID(), c: c, spec: spec, ended: make(chan struct{})}
 	c.execs = append(c.execs, x.id)
@@ -121,8 +134,11 @@ func (x *execution) hasEnded() bool {
 	}
 }
 
-// ExecStart implements Containers. With detach it returns when the process executes, else when it has ended and its output is delivered.
-func (e *Engine) ExecStart(ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool) error {
+// ExecStart implements Containers. With detach it returns when the process executes, else when it
+// has ended and its output is delivered.
+func (e *Engine) ExecStart(
+	ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool,
+) error {
 	x, err := e.findExec(id)
 	if err != nil {
 		return err
@@ -168,7 +184,9 @@ func (e *Engine) ExecStart(ctx context.Context, id string, streams Streams, size
 			x.proc.CloseStdin()
 		}
 		x.mu.Unlock()
-		if err := e.connection().CloseStdin(context.WithoutCancel(ctx), id); !errdefs.IsNotFound(err) {
+		if err := e.connection().CloseStdin(
+			context.WithoutCancel(ctx), id,
+		); !errdefs.IsNotFound(err) {
 			e.warn("close the input of an exec", err, "exec", id)
 		}
 	})
@@ -241,7 +259,10 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	defer release()
 	p, err := plan.Exec(cfg, proc, plan.ExecOptions{
 		Options: plan.Options{
-			Host:  plan.Host{LastCap: e.host.fixed.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0, AppArmor: e.host.fixed.AppArmor},
+			Host: plan.Host{
+				LastCap: e.host.fixed.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+				AppArmor: e.host.fixed.AppArmor,
+			},
 			Stdio: plan.Pipes, TaskPaths: entry.Tasks,
 		},
 		Flags: namespaceFlags(&spec),
@@ -259,8 +280,9 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 		inputs.Add(plan.InputCgroups, entry.Root)
 	}
 	req := &keeper.StartRequest{
-		ID: x.id, Kind: keeper.KindExec, Note: c.id, Image: p.Encode(), Inputs: inputs.Names(), CgroupFD: entry.Born,
-		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.spec.Stdin},
+		ID: x.id, Kind: keeper.KindExec, Note: c.id, Image: p.Encode(), Inputs: inputs.Names(),
+		CgroupFD: entry.Born,
+		Stdio:    keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.spec.Stdin},
 	}
 	if x.spec.TTY {
 		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY}
@@ -291,7 +313,11 @@ func namespaceFlags(s *Spec) uint64 {
 	for _, ns := range []struct {
 		mode string
 		flag uint64
-	}{{s.PIDMode, unix.CLONE_NEWPID}, {s.IPCMode, unix.CLONE_NEWIPC}, {s.UTSMode, unix.CLONE_NEWUTS}, {s.Network, unix.CLONE_NEWNET}, {s.CgroupMode, unix.CLONE_NEWCGROUP}} {
+	}{
+		{s.PIDMode, unix.CLONE_NEWPID}, {s.IPCMode, unix.CLONE_NEWIPC},
+		{s.UTSMode, unix.CLONE_NEWUTS}, {s.Network, unix.CLONE_NEWNET},
+		{s.CgroupMode, unix.CLONE_NEWCGROUP},
+	} {
 		if ns.mode != "host" {
 			flags |= ns.flag
 		}
@@ -299,8 +325,11 @@ func namespaceFlags(s *Spec) uint64 {
 	return flags
 }
 
-// execSpec makes the configuration of an exec: the container's confinement with the exec's own user, environment and directory.
-func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, res *resolved) (*specs.Spec, *specs.Process, error) {
+// execSpec makes the configuration of an exec: the container's confinement with the exec's own
+// user, environment and directory.
+func (e *Engine) execSpec(
+	ctx context.Context, x *execution, r *run, s *Spec, res *resolved,
+) (*specs.Spec, *specs.Process, error) {
 	user, groups := x.spec.User, s.GroupAdd
 	if user == "" {
 		user = res.User
@@ -331,9 +360,11 @@ func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, re
 	}
 	umask := umaskOf(s)
 	proc := &specs.Process{
-		Terminal: x.spec.TTY, Args: x.spec.Args, Env: withHome(mergeEnv(env, x.spec.Env), id.Home), Cwd: cwd, NoNewPrivileges: s.NoNewPrivileges,
-		Rlimits: mergeRlimits(s.Rlimits, e.host.fixed.Rlimits), Capabilities: processCaps(caps, id.UID),
-		User: specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups, Umask: &umask},
+		Terminal: x.spec.TTY, Args: x.spec.Args, Env: withHome(mergeEnv(env, x.spec.Env), id.Home),
+		Cwd: cwd, NoNewPrivileges: s.NoNewPrivileges,
+		Rlimits:      mergeRlimits(s.Rlimits, e.host.fixed.Rlimits),
+		Capabilities: processCaps(caps, id.UID),
+		User:         specs.User{UID: id.UID, GID: id.GID, AdditionalGids: id.Groups, Umask: &umask},
 	}
 	if s.OOMScoreAdj != 0 {
 		proc.OOMScoreAdj = &s.OOMScoreAdj
@@ -346,9 +377,12 @@ func (e *Engine) execSpec(ctx context.Context, x *execution, r *run, s *Spec, re
 	return cfg, proc, nil
 }
 
-// runningIdentity looks the user up in the files of a running container, through the root of its first process.
+// runningIdentity looks the user up in the files of a running container, through the root of its
+// first process.
 func runningIdentity(r *run, user string, groups []string) (userdb.Identity, error) {
-	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", r.proc.Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := os.OpenFile(
+		fmt.Sprintf("/proc/%d/root", r.proc.Pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0,
+	)
 	if err != nil {
 		return userdb.Identity{}, fmt.Errorf("root of the container: %w", err)
 	}
@@ -377,7 +411,9 @@ func (e *Engine) execEnded(id string, exit keeper.Exit) {
 		x.mu.Unlock()
 		e.log.Debug("an exec has ended", "exec", id, "started", started)
 		x.end(exit.Code())
-		e.publish(x.c, "exec_die", map[string]string{"execID": id, "exitCode": fmt.Sprint(exit.Code())})
+		e.publish(
+			x.c, "exec_die", map[string]string{"execID": id, "exitCode": fmt.Sprint(exit.Code())},
+		)
 	}
 	if err := e.connection().Forget(e.ctx, id); !errdefs.IsNotFound(err) {
 		e.warn("forget the exit of an exec", err, "exec", id)
@@ -392,7 +428,10 @@ func (e *Engine) ExecInspect(ctx context.Context, id string) (ExecInfo, error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return ExecInfo{ID: x.id, ContainerID: x.c.id, Spec: x.spec, Running: x.proc != nil, Pid: x.pid, ExitCode: x.code}, nil
+	return ExecInfo{
+		ID: x.id, ContainerID: x.c.id, Spec: x.spec, Running: x.proc != nil, Pid: x.pid,
+		ExitCode: x.code,
+	}, nil
 }
 
 // ExecResize implements Containers.
@@ -407,9 +446,11 @@ func (e *Engine) ExecResize(ctx context.Context, id string, width, height uint16
 	return e.connection().Resize(ctx, id, width, height)
 }
 
-// capture is ExecCreate and ExecStart for the engine itself: it runs a command in a container, keeps the beginning of its output, and kills it
-// when the time is over.
-func (e *Engine) capture(ctx context.Context, c *container, spec ExecSpec, timeout time.Duration) (code int, output string, err error) {
+// capture is ExecCreate and ExecStart for the engine itself: it runs a command in a container,
+// keeps the beginning of its output, and kills it when the time is over.
+func (e *Engine) capture(
+	ctx context.Context, c *container, spec ExecSpec, timeout time.Duration,
+) (code int, output string, err error) {
 	id, err := e.ExecCreate(ctx, c.id, spec)
 	if err != nil {
 		return -1, "", err

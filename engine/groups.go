@@ -18,8 +18,9 @@ import (
 	"strake/engine/message"
 )
 
-// NewGroups makes the host's control groups the engine's Groups. parent is the group of this instance, below which containers have theirs:
-// "/strake", or another name for each engine on a machine.
+// NewGroups makes the host's control groups the engine's Groups. parent is the group of this
+// instance, below which containers have theirs: "/strake", or another name for each engine on a
+// machine.
 func NewGroups(h *cgroup.Host, parent string) Groups {
 	return &hostGroups{host: h, parent: parent, root: sync.OnceValues(func() (int, error) {
 		fd, err := unix.Open(h.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -33,7 +34,8 @@ func NewGroups(h *cgroup.Host, parent string) Groups {
 type hostGroups struct {
 	host   *cgroup.Host
 	parent string
-	// root is the directory that hierarchies are mounted in. It stays open: every start passes it on.
+	// root is the directory that hierarchies are mounted in. It stays open: every start passes it
+	// on.
 	root func() (int, error)
 }
 
@@ -45,23 +47,33 @@ func (h *hostGroups) Enforced(res *specs.LinuxResources) (warnings []string) {
 	m := *res.Memory
 	if m.Swappiness != nil {
 		m.Swappiness = nil
-		warnings = append(warnings, "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.")
+		warnings = append(
+			warnings,
+			"Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+		)
 	}
 	if m.DisableOOMKiller != nil {
 		m.DisableOOMKiller = nil
-		warnings = append(warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.")
+		warnings = append(
+			warnings, "Your kernel does not support OomKillDisable. OomKillDisable discarded.",
+		)
 	}
 	res.Memory = &m
 	return warnings
 }
 
 // Create implements Groups.
-func (h *hostGroups) Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error) {
+func (h *hostGroups) Create(
+	ctx context.Context, parent, name string, res *specs.LinuxResources,
+) (Cgroup, error) {
 	if parent == "" {
 		parent = h.parent
 	}
 	if !path.IsAbs(parent) || path.Clean(parent) != parent {
-		return nil, message.New(errdefs.ErrInvalidArgument, "cgroup-parent %q: want an absolute, clean path as /group", parent)
+		return nil, message.New(
+			errdefs.ErrInvalidArgument, "cgroup-parent %q: want an absolute, clean path as /group",
+			parent,
+		)
 	}
 	// Not Create, which opens every directory of the group for the caller.
 	g, err := h.host.Begin(path.Join(parent, name), res, cgroup.CreateOptions{})
@@ -123,7 +135,8 @@ func (h *hostGroups) Sweep(ctx context.Context, keep func(name string) bool) err
 	return nil
 }
 
-// hostGroup names a group and opens it for each operation, so that an idle container holds nothing open.
+// hostGroup names a group and opens it for each operation, so that an idle container holds nothing
+// open.
 type hostGroup struct {
 	of   *hostGroups
 	path string
@@ -167,7 +180,12 @@ func (g *hostGroup) Hierarchies() []plan.Hierarchy {
 	g.with(func(open *cgroup.Group) error {
 		paths := open.Paths()
 		for _, h := range g.of.host.Hierarchies() {
-			out = append(out, plan.Hierarchy{Dir: filepath.Base(h.Mount), Options: h.Options, Path: paths[h.Name]})
+			out = append(
+				out,
+				plan.Hierarchy{
+					Dir: filepath.Base(h.Mount), Options: h.Options, Path: paths[h.Name],
+				},
+			)
 		}
 		return nil
 	})
@@ -223,15 +241,23 @@ func (g *hostGroup) Stats() (out Stats, err error) {
 func groupStats(s *cgroup.Stats) Stats {
 	out := Stats{
 		CPU: CPUStats{
-			TotalNanos: s.CPU.TotalNanos, UserNanos: s.CPU.UserNanos, KernelNanos: s.CPU.KernelNanos,
-			Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods, ThrottledNanos: s.CPU.ThrottledNanos,
+			TotalNanos: s.CPU.TotalNanos, UserNanos: s.CPU.UserNanos,
+			KernelNanos: s.CPU.KernelNanos,
+			Periods:     s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods,
+			ThrottledNanos: s.CPU.ThrottledNanos,
 		},
-		Memory:  MemoryStats{Usage: s.Memory.Usage, MaxUsage: s.Memory.MaxUsage, Limit: s.Memory.Limit, Failcnt: s.Memory.Failcnt, Stat: s.Memory.Stat},
+		Memory: MemoryStats{
+			Usage: s.Memory.Usage, MaxUsage: s.Memory.MaxUsage, Limit: s.Memory.Limit,
+			Failcnt: s.Memory.Failcnt, Stat: s.Memory.Stat,
+		},
 		Pids:    s.Pids.Current,
 		PidsMax: s.Pids.Limit,
 	}
 	for _, e := range s.IO {
-		out.IO = append(out.IO, IOEntry{Major: e.Major, Minor: e.Minor, Op: e.Op, Bytes: e.Bytes, Count: e.Count})
+		out.IO = append(
+			out.IO,
+			IOEntry{Major: e.Major, Minor: e.Minor, Op: e.Op, Bytes: e.Bytes, Count: e.Count},
+		)
 	}
 	return out
 }

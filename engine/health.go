@@ -52,8 +52,8 @@ func (h *HealthConfig) merge(image *HealthConfig) *HealthConfig {
 	return &m
 }
 
-// judge returns the health after a probe: the state machine of the Dockerfile reference. Failures during the start period
-// do not count until the first success.
+// judge returns the health after a probe: the state machine of the Dockerfile reference. Failures
+// during the start period do not count until the first success.
 func judge(h *HealthConfig, s State, r HealthResult) (health string, streak int) {
 	if r.ExitCode == 0 {
 		return healthHealthy, 0

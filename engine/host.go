@@ -16,7 +16,8 @@ import (
 	"strake/container/capability"
 )
 
-// hostState is what the engine knows about the machine. What can change is asked anew, the rest once.
+// hostState is what the engine knows about the machine. What can change is asked anew, the rest
+// once.
 type hostState struct {
 	fixed hostFacts
 
@@ -32,8 +33,11 @@ func readHost(limits []specs.POSIXRlimit) (hostFacts, error) {
 		return f, err
 	}
 	f.Rlimits = defaultRlimits(limits, files)
-	// Processors that are offline now may come; their directories exist all the same where the kernel knows the processor.
-	if f.ThermalThrottle, err = filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"); err != nil {
+	// Processors that are offline now may come; their directories exist all the same where the
+	// kernel knows the processor.
+	if f.ThermalThrottle, err = filepath.Glob(
+		"/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle",
+	); err != nil {
 		return f, err
 	}
 	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
@@ -42,7 +46,9 @@ func readHost(limits []specs.POSIXRlimit) (hostFacts, error) {
 		}
 	}
 	var data [2]unix.CapUserData
-	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err == nil {
+	if err := unix.Capget(
+		&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0],
+	); err == nil {
 		f.Caps = capability.Set(uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted))
 	}
 	_, err = os.Stat("/sys/kernel/security/apparmor/profiles")
@@ -54,14 +60,16 @@ func readHost(limits []specs.POSIXRlimit) (hostFacts, error) {
 	return f, nil
 }
 
-// facts returns what a container's configuration needs, with the device nodes that it names or, for a privileged one, all.
+// facts returns what a container's configuration needs, with the device nodes that it names or, for
+// a privileged one, all.
 func (h *hostState) facts(s *Spec) *hostFacts {
 	f := h.fixed
 	if s.Privileged {
 		f.Devices = hostDevices("/dev")
 	}
 	for _, d := range s.Devices {
-		// What a link under /dev means now is what the container gets, under the name it was asked for.
+		// What a link under /dev means now is what the container gets, under the name it was asked
+		// for.
 		path, err := filepath.EvalSymlinks(d.HostPath)
 		if err != nil {
 			continue
@@ -74,7 +82,8 @@ func (h *hostState) facts(s *Spec) *hostFacts {
 	return &f
 }
 
-// hostDevices lists the device nodes at and below a path of the host, as runc does: without what belongs to terminals and file systems.
+// hostDevices lists the device nodes at and below a path of the host, as runc does: without what
+// belongs to terminals and file systems.
 func hostDevices(root string) []specs.LinuxDevice {
 	var out []specs.LinuxDevice
 	filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -83,7 +92,8 @@ func hostDevices(root string) []specs.LinuxDevice {
 		}
 		if d.IsDir() {
 			switch path {
-			case "/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/.lxc", "/dev/.lxd-mounts", "/dev/.udev":
+			case "/dev/pts", "/dev/shm", "/dev/fd", "/dev/mqueue", "/dev/.lxc", "/dev/.lxd-mounts",
+				"/dev/.udev":
 				return fs.SkipDir
 			}
 			return nil
@@ -105,14 +115,16 @@ func hostDevices(root string) []specs.LinuxDevice {
 		mode := os.FileMode(st.Mode & 0o777)
 		uid, gid := st.Uid, st.Gid
 		out = append(out, specs.LinuxDevice{
-			Path: path, Type: typ, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)), FileMode: &mode, UID: &uid, GID: &gid,
+			Path: path, Type: typ, Major: int64(unix.Major(st.Rdev)),
+			Minor: int64(unix.Minor(st.Rdev)), FileMode: &mode, UID: &uid, GID: &gid,
 		})
 		return nil
 	})
 	return out
 }
 
-// ociSpec is the pure function with the default profile remembered: making it costs more than all the rest.
+// ociSpec is the pure function with the default profile remembered: making it costs more than all
+// the rest.
 func (h *hostState) ociSpec(in *ociInput) (*specs.Spec, error) {
 	in.Profile = h.profile
 	return ociSpec(in)

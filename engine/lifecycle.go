@@ -61,8 +61,8 @@ func (e *Engine) restartDue(c *container) {
 	}
 }
 
-// exited deals with the end of a container's process: everything it occupied is released, then the new state is recorded, and only
-// then does the keeper forget how it ended.
+// exited deals with the end of a container's process: everything it occupied is released, then the
+// new state is recorded, and only then does the keeper forget how it ended.
 func (e *Engine) exited(c *container, r *run, exit keeper.Exit) {
 	ctx := context.WithoutCancel(e.ctx)
 	if c.op.enter(ctx) != nil {
@@ -105,7 +105,10 @@ func (e *Engine) exited(c *container, r *run, exit keeper.Exit) {
 	e.warn("forget an exit", e.connection().Forget(ctx, c.id), "container", c.id)
 	r.markDrained()
 	r.proc.Close()
-	attributes := map[string]string{"exitCode": fmt.Sprint(exit.Code()), "execDuration": fmt.Sprint(int(time.Since(r.proc.Started).Seconds()))}
+	attributes := map[string]string{
+		"exitCode":     fmt.Sprint(exit.Code()),
+		"execDuration": fmt.Sprint(int(time.Since(r.proc.Started).Seconds())),
+	}
 	if oom {
 		e.publish(c, "oom", nil)
 	}
@@ -118,7 +121,9 @@ func (e *Engine) exited(c *container, r *run, exit keeper.Exit) {
 }
 
 // Wait implements Containers.
-func (e *Engine) Wait(ctx context.Context, name string, cond WaitCondition, registered func()) (ExitStatus, error) {
+func (e *Engine) Wait(
+	ctx context.Context, name string, cond WaitCondition, registered func(),
+) (ExitStatus, error) {
 	c, err := e.find(name)
 	if err != nil {
 		return ExitStatus{}, err
@@ -128,7 +133,10 @@ func (e *Engine) Wait(ctx context.Context, name string, cond WaitCondition, regi
 	case "":
 		cond = WaitNotRunning
 	default:
-		return ExitStatus{}, message.New(errdefs.ErrInvalidArgument, "invalid condition: %q: want not-running, next-exit or removed", cond)
+		return ExitStatus{}, message.New(
+			errdefs.ErrInvalidArgument,
+			"invalid condition: %q: want not-running, next-exit or removed", cond,
+		)
 	}
 	w := &waiter{cond: cond, ch: make(chan ExitStatus, 1)}
 	c.mu.Lock()
@@ -186,7 +194,8 @@ func parseSignal(s string) (syscall.Signal, error) {
 		k := 0
 		if rest != "" {
 			var sign rune
-			if _, err := fmt.Sscanf(rest, "%c%d", &sign, &k); err != nil || (sign == '+') != (rt.dir == 1) || k < 0 || k > 30 {
+			if _, err := fmt.Sscanf(rest, "%c%d", &sign, &k); err != nil ||
+				(sign == '+') != (rt.dir == 1) || k < 0 || k > 30 {
 				break
 			}
 		}
@@ -215,7 +224,9 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 	}
 	r := c.running()
 	if r == nil {
-		return message.New(errdefs.ErrConflict, "cannot kill container: %s: %w", name, notRunning(c))
+		return message.New(
+			errdefs.ErrConflict, "cannot kill container: %s: %w", name, notRunning(c),
+		)
 	}
 	c.mu.Lock()
 	stop, perr := parseSignal(c.res.StopSignal)
@@ -396,7 +407,10 @@ func (e *Engine) Unpause(ctx context.Context, name string) error {
 	}, Cgroup.Thaw)
 }
 
-func (e *Engine) freeze(ctx context.Context, name string, what happening, action string, check func(Status) error, do func(Cgroup, context.Context) error) error {
+func (e *Engine) freeze(
+	ctx context.Context, name string, what happening, action string, check func(Status) error,
+	do func(Cgroup, context.Context) error,
+) error {
 	c, err := e.lock(ctx, name)
 	if err != nil {
 		return err
@@ -412,7 +426,8 @@ func (e *Engine) freeze(ctx context.Context, name string, what happening, action
 	if err := do(r.cgroup, ctx); err != nil {
 		return fmt.Errorf("%s container %s: %w", action, c.id, err)
 	}
-	// An engine that dies here has not said that it is done: the next one makes the group again what the record says.
+	// An engine that dies here has not said that it is done: the next one makes the group again
+	// what the record says.
 	e.warn(action, e.fault(action+": record"), "container", c.id)
 	if _, err := e.apply(c, event{what: what}); err != nil {
 		return err
@@ -445,18 +460,22 @@ func (e *Engine) Remove(ctx context.Context, name string, opt RemoveOptions) err
 			if status == Paused {
 				hint = "unpause and then " + hint
 			}
-			return message.New(errdefs.ErrConflict, "cannot remove container %q: container is %s: %s", name, status, hint)
+			return message.New(
+				errdefs.ErrConflict, "cannot remove container %q: container is %s: %s", name,
+				status, hint,
+			)
 		}
 		// It ends by the usual way; until then its gate stays open for that.
-		if err := e.Kill(ctx, c.id, "SIGKILL"); err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) {
+		if err := e.Kill(ctx, c.id, "SIGKILL"); err != nil && !errdefs.IsConflict(err) &&
+			!errdefs.IsNotFound(err) {
 			return err
 		}
 		name = c.id
 	}
 }
 
-// remove takes a container that does not run out of the world. Its record goes last: as long as it is there, the removal is repeated by the next
-// engine. Callers hold op.
+// remove takes a container that does not run out of the world. Its record goes last: as long as it
+// is there, the removal is repeated by the next engine. Callers hold op.
 func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err error) {
 	acts, err := e.apply(c, event{what: hRemoving})
 	if err != nil {
@@ -502,7 +521,12 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 		if m.Anonymous && volumes {
 			switch err := e.volumes.Remove(m.Volume); {
 			case err == nil:
-				e.events.publish(Event{Type: "volume", Action: "destroy", ID: m.Volume, Attributes: map[string]string{"driver": "local"}})
+				e.events.publish(
+					Event{
+						Type: "volume", Action: "destroy", ID: m.Volume,
+						Attributes: map[string]string{"driver": "local"},
+					},
+				)
 			case errdefs.IsNotFound(err), errdefs.IsAlreadyExists(err):
 				// Gone, or another container uses it by its name.
 			default:
@@ -549,7 +573,10 @@ func (e *Engine) Rename(ctx context.Context, name, to string) error {
 	defer c.op.leave()
 	old := c.spec.Name
 	if old == to {
-		return message.New(errdefs.ErrInvalidArgument, "Renaming a container with the same name as its current name")
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"Renaming a container with the same name as its current name",
+		)
 	}
 	if err := e.reserve(to, c); err != nil {
 		return err
@@ -576,8 +603,12 @@ func (e *Engine) Rename(ctx context.Context, name, to string) error {
 	return nil
 }
 
-// Update implements Containers: limits are merged over the container's and, where it runs, applied at once.
-func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy, front func(json.RawMessage) (json.RawMessage, error)) (warnings []string, err error) {
+// Update implements Containers: limits are merged over the container's and, where it runs, applied
+// at once.
+func (e *Engine) Update(
+	ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy,
+	front func(json.RawMessage) (json.RawMessage, error),
+) (warnings []string, err error) {
 	c, err := e.lock(ctx, name)
 	if err != nil {
 		return nil, err
@@ -607,7 +638,9 @@ func (e *Engine) Update(ctx context.Context, name string, res specs.LinuxResourc
 		applied := res
 		applied.BlockIO = lift(old.Resources.BlockIO, res.BlockIO)
 		if err := r.cgroup.Update(ctx, &applied); err != nil {
-			return nil, message.New(errdefs.ErrInvalidArgument, "Cannot update container %s: %w", c.id, err)
+			return nil, message.New(
+				errdefs.ErrInvalidArgument, "Cannot update container %s: %w", c.id, err,
+			)
 		}
 	}
 	c.mu.Lock()

@@ -21,7 +21,8 @@ import (
 	"strake/keeper/server"
 )
 
-// Tests with real containers: the image store, the keeper and the kernel are the real ones; the tests' own keeper is this binary.
+// Tests with real containers: the image store, the keeper and the kernel are the real ones; the
+// tests' own keeper is this binary.
 
 // The test binary is the keeper, when it is called as one.
 func TestMain(m *testing.M) {
@@ -59,7 +60,9 @@ func newBed(t testing.TB) *bed {
 	b := &bed{t: t, root: t.TempDir(), groups: noGroups{}, network: noNetwork{}}
 	b.openImages()
 	t.Cleanup(b.close)
-	if _, err := b.images.Import(t.Context(), bytes.NewReader(busyboxTree(t)), image.ImportOptions{Ref: "box"}); err != nil {
+	if _, err := b.images.Import(
+		t.Context(), bytes.NewReader(busyboxTree(t)), image.ImportOptions{Ref: "box"},
+	); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -92,12 +95,24 @@ func busyboxTree(t testing.TB) []byte {
 		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, bin)
-	for _, a := range []string{"sh", "cat", "echo", "true", "false", "sleep", "id", "ls", "env", "hostname", "mount", "kill", "head", "yes", "stty", "touch", "test", "ps", "wc"} {
+	for _, a := range []string{
+		"sh", "cat", "echo", "true", "false", "sleep", "id", "ls", "env", "hostname", "mount",
+		"kill", "head", "yes", "stty", "touch", "test", "ps", "wc",
+	} {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
-	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1234:1235::/srv/app:/bin/sh\n"))
-	add(tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:\napp:x:1235:\nvideo:x:44:app\n"))
-	add(tar.Header{Name: "data/seed", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1234, Gid: 1235}, []byte("from the image\n"))
+	add(
+		tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644},
+		[]byte("root:x:0:0:root:/root:/bin/sh\napp:x:1234:1235::/srv/app:/bin/sh\n"),
+	)
+	add(
+		tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644},
+		[]byte("root:x:0:\napp:x:1235:\nvideo:x:44:app\n"),
+	)
+	add(
+		tar.Header{Name: "data/seed", Typeflag: tar.TypeReg, Mode: 0o640, Uid: 1234, Gid: 1235},
+		[]byte("from the image\n"),
+	)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +134,10 @@ func (b *bed) dial(ctx context.Context) (Keeper, error) {
 		return nil, err
 	}
 	b.keeper, err = keeper.StartProcess(&keeper.Launch{
-		Command: []string{exe, "keeper"}, Socket: b.socket(), StateDir: filepath.Join(b.root, "keeper"), LogFile: filepath.Join(b.root, "keeper.log"),
-		// A test binary may have a C library, whose restartable sequences a raw child would inherit.
+		Command: []string{exe, "keeper"}, Socket: b.socket(),
+		StateDir: filepath.Join(b.root, "keeper"), LogFile: filepath.Join(b.root, "keeper.log"),
+		// A test binary may have a C library, whose restartable sequences a raw child would
+		// inherit.
 		Environ: append(os.Environ(), "GLIBC_TUNABLES=glibc.pthread.rseq=0"),
 	})
 	if err != nil {
@@ -141,7 +158,8 @@ func (b *bed) open(change ...func(*Config)) *Engine {
 
 func (b *bed) tryOpen(change ...func(*Config)) (*Engine, error) {
 	cfg := Config{
-		Root: filepath.Join(b.root, "data"), Run: filepath.Join(b.root, "run"), Images: b.images, Network: b.network, Groups: b.groups,
+		Root: filepath.Join(b.root, "data"), Run: filepath.Join(b.root, "run"), Images: b.images,
+		Network: b.network, Groups: b.groups,
 		Keeper: b.dial, Log: slog.New(slog.NewTextHandler(testWriter{b.t}, nil)),
 	}
 	for _, f := range change {
@@ -195,7 +213,9 @@ func (noGroup) Entry() (CgroupEntry, func(), error) { return CgroupEntry{Born: -
 type noNetwork struct{}
 
 func (noNetwork) Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error) {
-	return &NetworkPlace{Hosts: []byte("127.0.0.1 localhost\n"), ResolvConf: []byte("nameserver 192.0.2.1\n")}, nil
+	return &NetworkPlace{
+		Hosts: []byte("127.0.0.1 localhost\n"), ResolvConf: []byte("nameserver 192.0.2.1\n"),
+	}, nil
 }
 func (noNetwork) Detach(context.Context, string) error                  { return nil }
 func (noNetwork) Reconcile(context.Context, map[string]LivePlace) error { return nil }
@@ -222,7 +242,13 @@ func execute(t testing.TB, e *Engine, spec Spec) (id string, code int, output st
 	attached := make(chan error, 1)
 	ready := make(chan struct{})
 	go func() {
-		attached <- e.Attach(t.Context(), id, AttachOptions{Streams: Streams{Stdout: &out, Stderr: &out}, Stream: true, Attached: func() { close(ready) }})
+		attached <- e.Attach(
+			t.Context(), id,
+			AttachOptions{
+				Streams: Streams{Stdout: &out, Stderr: &out}, Stream: true,
+				Attached: func() { close(ready) },
+			},
+		)
 	}()
 	<-ready
 	exit := make(chan ExitStatus, 1)
@@ -272,16 +298,60 @@ func TestLive(t *testing.T) {
 		{"exit code", Spec{Cmd: []string{"sh", "-c", "exit 7"}}, 7, ""},
 		{"both streams", Spec{Cmd: []string{"sh", "-c", "echo a; echo b >&2"}}, 0, "a\nb\n"},
 		{"signal", Spec{Cmd: []string{"sh", "-c", "kill -9 $$"}, Init: true}, 137, ""},
-		{"user", Spec{Cmd: []string{"sh", "-c", "id -u; id -g; id -G; echo $HOME"}, User: "app"}, 0, "1234\n1235\n1235 44\n/srv/app\n"},
-		{"host name", Spec{Cmd: []string{"sh", "-c", "hostname; cat /etc/hostname"}, Hostname: "box1"}, 0, "box1\nbox1\n"},
-		{"limit of open files", Spec{Cmd: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"}}, 0, fmt.Sprintf("1024\n%d\n", min(524288, ownLimit(t)))},
-		{"limit of open files of its own", Spec{Cmd: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}}}, 0, "64\n128\n"},
-		{"environment", Spec{Cmd: []string{"sh", "-c", "echo $A$HOME"}, Env: []string{"A=1"}}, 0, "1/root\n"},
-		{"read-only root", Spec{Cmd: []string{"sh", "-c", "touch /x 2>/dev/null || echo refused"}, ReadonlyRootfs: true}, 0, "refused\n"},
-		{"working directory", Spec{Cmd: []string{"sh", "-c", "pwd"}, WorkingDir: "/made/here"}, 0, "/made/here\n"},
-		{"tmpfs", Spec{Cmd: []string{"sh", "-c", "touch /t/x && ls /t"}, Tmpfs: map[string]string{"/t": "size=1m"}}, 0, "x\n"},
-		{"volume filled from the image", Spec{Cmd: []string{"cat", "/data/seed"}, Volumes: []string{"/data"}}, 0, "from the image\n"},
-		{"terminal", Spec{Cmd: []string{"sh", "-c", "test -t 0 && echo tty"}, TTY: true}, 0, "tty\r\n"},
+		{
+			"user", Spec{Cmd: []string{"sh", "-c", "id -u; id -g; id -G; echo $HOME"}, User: "app"},
+			0, "1234\n1235\n1235 44\n/srv/app\n",
+		},
+		{
+			"host name",
+			Spec{Cmd: []string{"sh", "-c", "hostname; cat /etc/hostname"}, Hostname: "box1"}, 0,
+			"box1\nbox1\n",
+		},
+		{
+			"limit of open files", Spec{Cmd: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"}}, 0,
+			fmt.Sprintf("1024\n%d\n", min(524288, ownLimit(t))),
+		},
+		{
+			"limit of open files of its own",
+			Spec{
+				Cmd:     []string{"sh", "-c", "ulimit -Sn; ulimit -Hn"},
+				Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 64, Hard: 128}},
+			},
+			0, "64\n128\n",
+		},
+		{
+			"environment", Spec{Cmd: []string{"sh", "-c", "echo $A$HOME"}, Env: []string{"A=1"}}, 0,
+			"1/root\n",
+		},
+		{
+			"read-only root",
+			Spec{
+				Cmd:            []string{"sh", "-c", "touch /x 2>/dev/null || echo refused"},
+				ReadonlyRootfs: true,
+			},
+			0, "refused\n",
+		},
+		{
+			"working directory", Spec{Cmd: []string{"sh", "-c", "pwd"}, WorkingDir: "/made/here"},
+			0, "/made/here\n",
+		},
+		{
+			"tmpfs",
+			Spec{
+				Cmd:   []string{"sh", "-c", "touch /t/x && ls /t"},
+				Tmpfs: map[string]string{"/t": "size=1m"},
+			},
+			0, "x\n",
+		},
+		{
+			"volume filled from the image",
+			Spec{Cmd: []string{"cat", "/data/seed"}, Volumes: []string{"/data"}}, 0,
+			"from the image\n",
+		},
+		{
+			"terminal", Spec{Cmd: []string{"sh", "-c", "test -t 0 && echo tty"}, TTY: true}, 0,
+			"tty\r\n",
+		},
 		{"pid 1 reaper", Spec{Cmd: []string{"sh", "-c", "echo $$"}, Init: true}, 0, "2\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -294,7 +364,12 @@ func TestLive(t *testing.T) {
 				t.Errorf("state %+v %v", in.State, err)
 			}
 			var logged strings.Builder
-			err = e.Logs(t.Context(), id, LogOptions{Stdout: true, Stderr: true, Tail: -1}, func(l LogLine) error { logged.Write(l.Line); return nil })
+			err = e.Logs(t.Context(), id, LogOptions{
+				Stdout: true, Stderr: true, Tail: -1,
+			}, func(l LogLine) error {
+				logged.Write(l.Line)
+				return nil
+			})
 			if err != nil || logged.String() != tt.want {
 				t.Errorf("log %q %v", logged.String(), err)
 			}
@@ -315,7 +390,10 @@ func TestLiveExecErrors(t *testing.T) {
 		name string
 		cmd  string
 		code int
-	}{{"not found", "nonesuch", 127}, {"no such path", "/nonesuch", 127}, {"not executable", "/etc/passwd", 126}, {"a directory", "/etc", 126}} {
+	}{
+		{"not found", "nonesuch", 127}, {"no such path", "/nonesuch", 127},
+		{"not executable", "/etc/passwd", 126}, {"a directory", "/etc", 126},
+	} {
 		id, _, err := e.Create(t.Context(), Spec{Image: "box", Cmd: []string{tt.cmd}})
 		if err != nil {
 			t.Fatal(err)
@@ -326,7 +404,8 @@ func TestLiveExecErrors(t *testing.T) {
 			t.Errorf("%s: %v, want an ExecError with code %d", tt.name, err, tt.code)
 		}
 		in, err := e.Inspect(t.Context(), id)
-		if err != nil || in.State.Status != Created || in.State.ExitCode != tt.code || in.State.Error == "" {
+		if err != nil || in.State.Status != Created || in.State.ExitCode != tt.code ||
+			in.State.Error == "" {
 			t.Errorf("%s: state %+v %v", tt.name, in.State, err)
 		}
 	}

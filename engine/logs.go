@@ -10,22 +10,32 @@ import (
 	"strake/engine/message"
 )
 
-// Logs implements Containers. Following ends when the container has ended and everything it wrote is delivered.
-func (e *Engine) Logs(ctx context.Context, name string, opt LogOptions, emit func(LogLine) error) error {
+// Logs implements Containers. Following ends when the container has ended and everything it wrote
+// is delivered.
+func (e *Engine) Logs(
+	ctx context.Context, name string, opt LogOptions, emit func(LogLine) error,
+) error {
 	c, err := e.find(name)
 	if err != nil {
 		return err
 	}
 	if !opt.Stdout && !opt.Stderr {
-		return message.New(errdefs.ErrInvalidArgument, "Bad parameters: you must choose at least one stream")
+		return message.New(
+			errdefs.ErrInvalidArgument, "Bad parameters: you must choose at least one stream",
+		)
 	}
 	c.mu.Lock()
 	path, r := c.logPath(), c.run
 	c.mu.Unlock()
 	if path == "" {
-		return message.New(errdefs.ErrFailedPrecondition, "configured logging driver does not support reading")
+		return message.New(
+			errdefs.ErrFailedPrecondition, "configured logging driver does not support reading",
+		)
 	}
-	o := logfile.Options{Stdout: opt.Stdout, Stderr: opt.Stderr, Since: opt.Since, Until: opt.Until, Tail: opt.Tail, Follow: opt.Follow && r != nil}
+	o := logfile.Options{
+		Stdout: opt.Stdout, Stderr: opt.Stderr, Since: opt.Since, Until: opt.Until, Tail: opt.Tail,
+		Follow: opt.Follow && r != nil,
+	}
 	if o.Follow {
 		done := make(chan struct{})
 		o.Done = done
@@ -51,7 +61,9 @@ func (e *Engine) scheduleProbe(c *container, r *run) {
 	if c.run != r || !c.res.Health.enabled() {
 		return
 	}
-	c.timer = time.AfterFunc(nextProbe(c.res.Health, c.state, now()), func() { e.spawn(func() { e.probe(c, r) }) })
+	c.timer = time.AfterFunc(
+		nextProbe(c.res.Health, c.state, now()), func() { e.spawn(func() { e.probe(c, r) }) },
+	)
 }
 
 // probe runs a health check once and judges it.
@@ -66,7 +78,9 @@ func (e *Engine) probe(c *container, r *run) {
 	if status == Running {
 		res := HealthResult{Start: now()}
 		timeout := probeTimeout(h)
-		code, out, err := e.capture(e.ctx, c, ExecSpec{Args: probeArgs(h, shell), User: user}, timeout)
+		code, out, err := e.capture(
+			e.ctx, c, ExecSpec{Args: probeArgs(h, shell), User: user}, timeout,
+		)
 		res.End, res.ExitCode, res.Output = now(), code, out
 		switch {
 		case e.ctx.Err() != nil:

@@ -34,7 +34,8 @@ func (e *Engine) Usage(ctx context.Context, name string) (rw, root int64, err er
 	}
 	im, err := e.images.Resolve(ctx, c.res.ImageID)
 	if errdefs.IsNotFound(err) {
-		return u.Bytes, u.Bytes, nil // the image was removed by force; its layers have no size any more
+		// the image was removed by force; its layers have no size any more
+		return u.Bytes, u.Bytes, nil
 	}
 	return u.Bytes, u.Bytes + im.Size, err
 }
@@ -46,7 +47,10 @@ func (e *Engine) Changes(ctx context.Context, name string) ([]Change, error) {
 		return nil, err
 	}
 	if c.res.ImageID == "" {
-		return nil, message.New(errdefs.ErrFailedPrecondition, "container %s runs from a directory and has no image to compare with", name)
+		return nil, message.New(
+			errdefs.ErrFailedPrecondition,
+			"container %s runs from a directory and has no image to compare with", name,
+		)
 	}
 	list, err := e.cfg.Images.Changes(ctx, c.id)
 	if err != nil {
@@ -59,12 +63,16 @@ func (e *Engine) Changes(ctx context.Context, name string) ([]Change, error) {
 	return withoutOurs(out), nil
 }
 
-// withoutOurs leaves out the empty files that the engine's own files are mounted on, and /etc if it changed for nothing else.
+// withoutOurs leaves out the empty files that the engine's own files are mounted on, and /etc if it
+// changed for nothing else.
 func withoutOurs(list []Change) []Change {
 	out := slices.DeleteFunc(list, func(c Change) bool {
-		return c.Kind == 1 && (c.Path == "/etc/hostname" || c.Path == "/etc/hosts" || c.Path == "/etc/resolv.conf")
+		return c.Kind == 1 &&
+			(c.Path == "/etc/hostname" || c.Path == "/etc/hosts" || c.Path == "/etc/resolv.conf")
 	})
-	if len(out) < len(list) && !slices.ContainsFunc(out, func(c Change) bool { return strings.HasPrefix(c.Path, "/etc/") }) {
+	if len(out) < len(list) && !slices.ContainsFunc(
+		out, func(c Change) bool { return strings.HasPrefix(c.Path, "/etc/") },
+	) {
 		out = slices.DeleteFunc(out, func(c Change) bool { return c.Path == "/etc" && c.Kind == 0 })
 	}
 	return out
@@ -100,7 +108,8 @@ func (e *Engine) Stats(ctx context.Context, name string) (Stats, error) {
 	return s, nil
 }
 
-// systemNanos is the processor time of the whole host (proc_stat(5), first line, without guest time, which user time contains).
+// systemNanos is the processor time of the whole host (proc_stat(5), first line, without guest
+// time, which user time contains).
 func systemNanos() (uint64, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -122,7 +131,8 @@ func systemNanos() (uint64, error) {
 	return ticks * (1e9 / 100), nil // USER_HZ is 100 on every architecture Go supports
 }
 
-// networkStats reads /proc/PID/net/dev, which shows the namespace of that process; without the loopback interface.
+// networkStats reads /proc/PID/net/dev, which shows the namespace of that process; without the
+// loopback interface.
 func networkStats(pid int) (map[string]NetworkStats, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
 	if err != nil {
@@ -141,7 +151,8 @@ func parseNetDev(b []byte) map[string]NetworkStats {
 		}
 		n := func(i int) uint64 { v, _ := strconv.ParseUint(f[i], 10, 64); return v }
 		out[name] = NetworkStats{
-			RxBytes: n(0), RxPackets: n(1), RxErrors: n(2), RxDropped: n(3), TxBytes: n(8), TxPackets: n(9), TxErrors: n(10), TxDropped: n(11),
+			RxBytes: n(0), RxPackets: n(1), RxErrors: n(2), RxDropped: n(3), TxBytes: n(8),
+			TxPackets: n(9), TxErrors: n(10), TxDropped: n(11),
 		}
 	}
 	return out
@@ -216,14 +227,19 @@ func parseProcess(pid, uid int, stat string, cmdline []byte, boot, at time.Time)
 	}
 	f := strings.Fields(stat[end+1:])
 	if len(f) < 20 {
-		return Process{}, fmt.Errorf("stat of process %d has %d fields: %w", pid, len(f), errdefs.ErrInternal)
+		return Process{}, fmt.Errorf(
+			"stat of process %d has %d fields: %w", pid, len(f), errdefs.ErrInternal,
+		)
 	}
 	n := func(i int) int64 { v, _ := strconv.ParseInt(f[i], 10, 64); return v }
 	const tick = time.Second / 100
 	p := Process{
-		UID: uid, PID: pid, PPID: int(n(1)), TTY: ttyName(uint64(n(4))), CPUTime: time.Duration(n(11)+n(12)) * tick,
+		UID: uid, PID: pid, PPID: int(n(1)), TTY: ttyName(uint64(n(4))),
+		CPUTime:   time.Duration(n(11)+n(12)) * tick,
 		StartedAt: boot.Add(time.Duration(n(19)) * tick),
-		Command:   strings.TrimSpace(strings.ReplaceAll(string(bytes.TrimRight(cmdline, "\x00")), "\x00", " ")),
+		Command: strings.TrimSpace(
+			strings.ReplaceAll(string(bytes.TrimRight(cmdline, "\x00")), "\x00", " "),
+		),
 	}
 	if p.Command == "" {
 		p.Command = "[" + stat[open+1:end] + "]"

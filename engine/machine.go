@@ -9,8 +9,9 @@ import (
 	"strake/engine/message"
 )
 
-// The life of a container as a pure function: step takes the state and what happened, and returns the new state and what has
-// to be done about it. Nothing here reads a clock or touches the system; the driver (lifecycle.go) carries the actions out.
+// The life of a container as a pure function: step takes the state and what happened, and returns
+// the new state and what has to be done about it. Nothing here reads a clock or touches the system;
+// the driver (lifecycle.go) carries the actions out.
 
 // happening is what can befall a container.
 type happening int
@@ -70,11 +71,13 @@ const (
 	doRemove
 )
 
-// step is the transition function. A happening that does not fit the state is errdefs.ErrFailedPrecondition and leaves the
-// state as it was.
+// step is the transition function. A happening that does not fit the state is
+// errdefs.ErrFailedPrecondition and leaves the state as it was.
 func step(s State, e event) (State, []action, error) {
 	refuse := func(what string) (State, []action, error) {
-		return s, nil, message.New(errdefs.ErrFailedPrecondition, "a container that is %s cannot %s", s.Status, what)
+		return s, nil, message.New(
+			errdefs.ErrFailedPrecondition, "a container that is %s cannot %s", s.Status, what,
+		)
 	}
 	alive := s.Status == Running || s.Status == Paused
 	switch e.what {
@@ -125,7 +128,9 @@ func step(s State, e event) (State, []action, error) {
 		}
 		if shouldRestart(e.policy, s) {
 			s.Status = Restarting
-			return s, []action{{do: doRestart, delay: restartDelay(e.delay, s.FinishedAt.Sub(s.StartedAt))}}, nil
+			return s, []action{
+				{do: doRestart, delay: restartDelay(e.delay, s.FinishedAt.Sub(s.StartedAt))},
+			}, nil
 		}
 		if e.autoRemove {
 			return s, []action{{do: doRemove}}, nil

@@ -12,7 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// TestLife plays testdata/life.txt: lines of a happening with particulars, then what state and actions it must lead to.
+// TestLife plays testdata/life.txt: lines of a happening with particulars, then what state and
+// actions it must lead to.
 func TestLife(t *testing.T) {
 	t.Parallel()
 	f, err := os.Open("testdata/life.txt")
@@ -22,8 +23,10 @@ func TestLife(t *testing.T) {
 	defer f.Close()
 	base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	names := map[string]happening{
-		"started": hStarted, "start-failed": hStartFailed, "exited": hExited, "stop-asked": hStopAsked, "paused": hPaused,
-		"unpaused": hUnpaused, "removing": hRemoving, "remove-failed": hRemoveFailed, "recovered": hRecovered,
+		"started": hStarted, "start-failed": hStartFailed, "exited": hExited,
+		"stop-asked": hStopAsked, "paused": hPaused,
+		"unpaused": hUnpaused, "removing": hRemoving, "remove-failed": hRemoveFailed,
+		"recovered": hRecovered,
 	}
 	var s State
 	var opt event
@@ -96,7 +99,10 @@ func TestLife(t *testing.T) {
 			}
 			got = append(got, "refused")
 		} else {
-			got = append(got, string(next.Status), "code="+strconv.Itoa(next.ExitCode), "restarts="+strconv.Itoa(next.RestartCount))
+			got = append(
+				got, string(next.Status), "code="+strconv.Itoa(next.ExitCode),
+				"restarts="+strconv.Itoa(next.RestartCount),
+			)
 			if next.Health != "" {
 				got = append(got, next.Health)
 			}
@@ -118,7 +124,9 @@ func TestLife(t *testing.T) {
 		s = next
 		steps++
 		if g, w := strings.Join(got, " "), strings.TrimSpace(want); g != w {
-			t.Errorf("%s, line %d: %s\n got %s\nwant %s", scenario, line, strings.TrimSpace(left), g, w)
+			t.Errorf(
+				"%s, line %d: %s\n got %s\nwant %s", scenario, line, strings.TrimSpace(left), g, w,
+			)
 		}
 	}
 	if steps < 40 {
@@ -137,13 +145,25 @@ func TestStartAtBoot(t *testing.T) {
 	}{
 		{"no policy", "no", State{Status: Exited}, true, false},
 		{"always", policyAlways, State{Status: Exited}, false, true},
-		{"always, stopped by the user", policyAlways, State{Status: Exited, StoppedByUser: true}, false, true},
+		{
+			"always, stopped by the user", policyAlways, State{Status: Exited, StoppedByUser: true},
+			false, true,
+		},
 		{"always, never started", policyAlways, State{Status: Created}, false, false},
 		{"unless-stopped", policyUnless, State{Status: Exited}, false, true},
-		{"unless-stopped, stopped", policyUnless, State{Status: Exited, StoppedByUser: true}, false, false},
+		{
+			"unless-stopped, stopped", policyUnless, State{Status: Exited, StoppedByUser: true},
+			false, false,
+		},
 		{"on-failure, lost", policyOnFailure, State{Status: Exited, ExitCode: 255}, true, true},
-		{"on-failure, ended long ago", policyOnFailure, State{Status: Exited, ExitCode: 1}, false, false},
-		{"on-failure, was waiting", policyOnFailure, State{Status: Restarting, ExitCode: 1}, false, true},
+		{
+			"on-failure, ended long ago", policyOnFailure, State{Status: Exited, ExitCode: 1},
+			false, false,
+		},
+		{
+			"on-failure, was waiting", policyOnFailure, State{Status: Restarting, ExitCode: 1},
+			false, true,
+		},
 		{"running already", policyAlways, State{Status: Running}, false, false},
 		{"being removed", policyAlways, State{Status: Removing}, false, false},
 	} {
@@ -156,7 +176,10 @@ func TestStartAtBoot(t *testing.T) {
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	h := &HealthConfig{Test: []string{"CMD", "true"}, StartPeriod: 10 * time.Second, StartInterval: time.Second, Retries: 2}
+	h := &HealthConfig{
+		Test: []string{"CMD", "true"}, StartPeriod: 10 * time.Second, StartInterval: time.Second,
+		Retries: 2,
+	}
 	s := State{Status: Running, StartedAt: start, Health: healthStarting}
 	for _, tt := range []struct {
 		name   string
@@ -174,9 +197,14 @@ func TestJudge(t *testing.T) {
 		{"fails once", 15 * time.Second, 1, healthHealthy, 1, healthInterval},
 		{"fails twice", 16 * time.Second, 1, healthUnhealthy, 2, healthInterval},
 	} {
-		s.Health, s.FailingStreak = judge(h, s, HealthResult{Start: start.Add(tt.after), ExitCode: tt.code})
+		s.Health, s.FailingStreak = judge(
+			h, s, HealthResult{Start: start.Add(tt.after), ExitCode: tt.code},
+		)
 		if s.Health != tt.want || s.FailingStreak != tt.streak {
-			t.Errorf("%s: got %s, streak %d; want %s, %d", tt.name, s.Health, s.FailingStreak, tt.want, tt.streak)
+			t.Errorf(
+				"%s: got %s, streak %d; want %s, %d", tt.name, s.Health, s.FailingStreak, tt.want,
+				tt.streak,
+			)
 		}
 		if got := nextProbe(h, s, start.Add(tt.after)); got != tt.pause {
 			t.Errorf("%s: next probe after %s, want %s", tt.name, got, tt.pause)

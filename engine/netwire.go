@@ -18,7 +18,8 @@ import (
 	"strake/network/firewall"
 )
 
-// NewNetwork makes a network.Manager the engine's Network. hostsFile and resolvConf are the host's own files.
+// NewNetwork makes a network.Manager the engine's Network. hostsFile and resolvConf are the host's
+// own files.
 func NewNetwork(m *network.Manager, hostsFile, resolvConf string) Network {
 	return &managed{m: m, hosts: hostsFile, resolv: resolvConf}
 }
@@ -28,7 +29,8 @@ type managed struct {
 	hosts, resolv string
 }
 
-// Attach implements Network: the primary network first, for it is the way out and publishes the ports.
+// Attach implements Network: the primary network first, for it is the way out and publishes the
+// ports.
 func (n *managed) Attach(ctx context.Context, req *NetworkRequest) (_ *NetworkPlace, err error) {
 	ports, err := portWishes(req)
 	if err != nil {
@@ -79,7 +81,8 @@ func (n *managed) Attach(ctx context.Context, req *NetworkRequest) (_ *NetworkPl
 	}
 	place.Hosts = network.HostsFile(req.Hostname, req.Domainname, own, extra)
 	place.ResolvConf = network.ResolvConf(network.Resolv{
-		Nameservers: []netip.Addr{network.ResolverAddr}, Search: req.DNSSearch, Options: req.DNSOptions, Host: host,
+		Nameservers: []netip.Addr{network.ResolverAddr}, Search: req.DNSSearch,
+		Options: req.DNSOptions, Host: host,
 	})
 	return place, nil
 }
@@ -96,7 +99,8 @@ func networkOrder(req *NetworkRequest) []string {
 func endpointRequest(req *NetworkRequest, name string, dns []netip.Addr) (network.Request, error) {
 	ep := req.Endpoints[name]
 	r := network.Request{
-		ContainerID: req.ID, Network: name, Name: req.Name, Hostname: req.Hostname, Aliases: ep.Aliases, IPv4: ep.IPv4, IPv6: ep.IPv6, DNS: dns,
+		ContainerID: req.ID, Network: name, Name: req.Name, Hostname: req.Hostname,
+		Aliases: ep.Aliases, IPv4: ep.IPv4, IPv6: ep.IPv6, DNS: dns,
 	}
 	if req.Recycle {
 		r.Recycling = network.RecycleIfClean
@@ -104,7 +108,9 @@ func endpointRequest(req *NetworkRequest, name string, dns []netip.Addr) (networ
 	if ep.MAC != "" {
 		mac, err := net.ParseMAC(ep.MAC)
 		if err != nil {
-			return r, message.New(errdefs.ErrInvalidArgument, "network %q: MAC address %q: %w", name, ep.MAC, err)
+			return r, message.New(
+				errdefs.ErrInvalidArgument, "network %q: MAC address %q: %w", name, ep.MAC, err,
+			)
 		}
 		r.MAC = mac
 	}
@@ -117,7 +123,8 @@ type portWish struct {
 	end uint16
 }
 
-// portWishes are the ports asked for, and with PublishAll those that are exposed and not among them.
+// portWishes are the ports asked for, and with PublishAll those that are exposed and not among
+// them.
 func portWishes(req *NetworkRequest) ([]portWish, error) {
 	var out []portWish
 	asked := map[string]bool{}
@@ -127,10 +134,19 @@ func portWishes(req *NetworkRequest) ([]portWish, error) {
 			return err
 		}
 		if last != 0 && last < first {
-			return message.New(errdefs.ErrInvalidArgument, "port %d/%s: invalid range of host ports %d-%d", port, proto, first, last)
+			return message.New(
+				errdefs.ErrInvalidArgument, "port %d/%s: invalid range of host ports %d-%d", port,
+				proto, first, last,
+			)
 		}
 		asked[fmt.Sprintf("%d/%s", port, p)] = true
-		out = append(out, portWish{network.PortBinding{Proto: p, ContainerPort: port, HostIP: ip, HostPort: first}, last})
+		out = append(
+			out,
+			portWish{
+				network.PortBinding{Proto: p, ContainerPort: port, HostIP: ip, HostPort: first},
+				last,
+			},
+		)
 		return nil
 	}
 	for _, b := range req.Ports {
@@ -150,7 +166,9 @@ func portWishes(req *NetworkRequest) ([]portWish, error) {
 		a, err1 := strconv.ParseUint(first, 10, 16)
 		b, err2 := strconv.ParseUint(last, 10, 16)
 		if err1 != nil || err2 != nil || a > b {
-			return nil, message.New(errdefs.ErrInvalidArgument, "exposed port %q: want PORT[-PORT][/PROTOCOL]", e)
+			return nil, message.New(
+				errdefs.ErrInvalidArgument, "exposed port %q: want PORT[-PORT][/PROTOCOL]", e,
+			)
 		}
 		for port := a; port <= b; port++ {
 			p, err := parseProto(proto)
@@ -179,8 +197,11 @@ func parseProto(s string) (firewall.Proto, error) {
 	return 0, message.New(errdefs.ErrInvalidArgument, "protocol %q: want tcp, udp or sctp", s)
 }
 
-// attachPublishing attaches with ports. Those with a range are tried one after the other, until none is taken.
-func (n *managed) attachPublishing(ctx context.Context, r network.Request, wishes []portWish) (*network.Attachment, error) {
+// attachPublishing attaches with ports. Those with a range are tried one after the other, until
+// none is taken.
+func (n *managed) attachPublishing(
+	ctx context.Context, r network.Request, wishes []portWish,
+) (*network.Attachment, error) {
 	next := make([]uint16, len(wishes))
 	for i, w := range wishes {
 		next[i] = w.HostPort
@@ -201,7 +222,11 @@ func (n *managed) attachPublishing(ctx context.Context, r network.Request, wishe
 			i++
 		}
 		if i < 0 || i == len(wishes) {
-			return nil, message.New(errdefs.ErrConflict, "driver failed programming external connectivity on endpoint %s: port is already allocated: %w", r.Name, err)
+			return nil, message.New(
+				errdefs.ErrConflict,
+				"driver failed programming external connectivity on endpoint %s: port is already allocated: %w",
+				r.Name, err,
+			)
 		}
 		next[i]++
 	}
@@ -210,7 +235,13 @@ func (n *managed) attachPublishing(ctx context.Context, r network.Request, wishe
 func boundPorts(in []network.PortBinding) []BoundPort {
 	var out []BoundPort
 	for _, p := range in {
-		out = append(out, BoundPort{Proto: p.Proto.String(), ContainerPort: p.ContainerPort, HostIP: p.HostIP, HostPort: p.HostPort})
+		out = append(
+			out,
+			BoundPort{
+				Proto: p.Proto.String(), ContainerPort: p.ContainerPort, HostIP: p.HostIP,
+				HostPort: p.HostPort,
+			},
+		)
 	}
 	return out
 }
@@ -223,7 +254,8 @@ func endpointInfo(a *network.Attachment, r *network.Request) EndpointInfo {
 		}
 	}
 	return EndpointInfo{
-		NetworkID: a.NetworkID, EndpointID: a.EndpointID, IPv4: a.IPv4, IPv6: a.IPv6, GatewayIPv4: a.Gateway4, GatewayIPv6: a.Gateway6,
+		NetworkID: a.NetworkID, EndpointID: a.EndpointID, IPv4: a.IPv4, IPv6: a.IPv6,
+		GatewayIPv4: a.Gateway4, GatewayIPv6: a.Gateway6,
 		MAC: a.MAC.String(), Aliases: r.Aliases, DNSNames: names,
 	}
 }
@@ -233,7 +265,9 @@ func addresses(field string, list []string) ([]netip.Addr, error) {
 	for _, s := range list {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return nil, message.New(errdefs.ErrInvalidArgument, "%s %q: want an IP address", field, s)
+			return nil, message.New(
+				errdefs.ErrInvalidArgument, "%s %q: want an IP address", field, s,
+			)
 		}
 		out = append(out, a)
 	}
@@ -253,14 +287,19 @@ func extraHosts(list []string, gateway netip.Addr) ([]network.HostLine, error) {
 		}
 		if text == "host-gateway" {
 			if !gateway.IsValid() {
-				return nil, message.New(errdefs.ErrInvalidArgument, "unable to derive the IP value for host-gateway: the container's network has no gateway")
+				return nil, message.New(
+					errdefs.ErrInvalidArgument,
+					"unable to derive the IP value for host-gateway: the container's network has no gateway",
+				)
 			}
 			out = append(out, network.HostLine{Addr: gateway, Names: []string{name}})
 			continue
 		}
 		a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 		if err != nil {
-			return nil, message.New(errdefs.ErrInvalidArgument, "invalid IP address in add-host: %q", text)
+			return nil, message.New(
+				errdefs.ErrInvalidArgument, "invalid IP address in add-host: %q", text,
+			)
 		}
 		out = append(out, network.HostLine{Addr: a, Names: []string{name}})
 	}
@@ -277,7 +316,11 @@ func (n *managed) HostFiles(req *NetworkRequest, none bool) (hosts, resolvConf [
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
-	resolvConf = network.ResolvConf(network.Resolv{Nameservers: dns, Search: req.DNSSearch, Options: req.DNSOptions, Host: host})
+	resolvConf = network.ResolvConf(
+		network.Resolv{
+			Nameservers: dns, Search: req.DNSSearch, Options: req.DNSOptions, Host: host,
+		},
+	)
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	extra, err := extraHosts(req.ExtraHosts, loopback)
 	if err != nil {
@@ -316,7 +359,9 @@ func (n *managed) Reconcile(ctx context.Context, live map[string]LivePlace) erro
 func (n *managed) Spoil(id string) { n.m.Spoil(id) }
 
 // Connect implements Network.
-func (n *managed) Connect(ctx context.Context, req *NetworkRequest, name string) (EndpointInfo, error) {
+func (n *managed) Connect(
+	ctx context.Context, req *NetworkRequest, name string,
+) (EndpointInfo, error) {
 	r, err := endpointRequest(req, name, nil)
 	if err != nil {
 		return EndpointInfo{}, err

@@ -15,9 +15,10 @@ import (
 	"strake/engine/userdb"
 )
 
-// The OCI configuration of a container is a pure function of what was asked, what the image says, what the engine resolved
-// (mount sources, namespaces of other containers, the user's numbers) and a few facts of the host. The defaults are those of
-// dockerd 29 (moby/moby daemon/pkg/oci/defaults.go).
+// The OCI configuration of a container is a pure function of what was asked, what the image says,
+// what the engine resolved (mount sources, namespaces of other containers, the user's numbers) and
+// a few facts of the host. The defaults are those of dockerd 29 (moby/moby
+// daemon/pkg/oci/defaults.go).
 
 // hostFacts are what the configuration must know about the machine; they are read once per engine.
 type hostFacts struct {
@@ -25,7 +26,8 @@ type hostFacts struct {
 	ThermalThrottle []string
 	// LastCap is the highest capability that the kernel knows.
 	LastCap int
-	// Caps are the capabilities that the engine has itself; 0 means that it is not known and not looked at.
+	// Caps are the capabilities that the engine has itself; 0 means that it is not known and not
+	// looked at.
 	Caps     capability.Set
 	AppArmor bool
 	// Devices are the host's device nodes, for privileged containers.
@@ -48,7 +50,8 @@ type imageFacts struct {
 	Labels               map[string]string
 }
 
-// boundMount is a mount of the user with its source resolved: a path of the host, or empty for a tmpfs.
+// boundMount is a mount of the user with its source resolved: a path of the host, or empty for a
+// tmpfs.
 type boundMount struct {
 	Mount
 	HostPath string
@@ -68,15 +71,20 @@ type ociInput struct {
 	HostsPath, HostnamePath, ResolvPath string
 	// ShmPath is a shared /dev/shm of the host; empty gives the container its own.
 	ShmPath string
-	// Namespaces to join by path, by type; NetPath is that of the network sandbox, empty for the host's.
+	// Namespaces to join by path, by type; NetPath is that of the network sandbox, empty for the
+	// host's.
 	NetPath, PIDPath, IPCPath, UTSPath string
 	CgroupPath                         string
-	// Profile makes the default seccomp profile, which depends on the bounding set only; nil takes the library's.
+	// Profile makes the default seccomp profile, which depends on the bounding set only; nil takes
+	// the library's.
 	Profile func(*specs.Spec) (*specs.LinuxSeccomp, error)
 }
 
-// resolveProcess merges the user's wish with the image: arguments, environment and working directory, as dockerd does.
-func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd string, err error) {
+// resolveProcess merges the user's wish with the image: arguments, environment and working
+// directory, as dockerd does.
+func resolveProcess(
+	s *Spec, im *imageFacts, id string,
+) (args, env []string, cwd string, err error) {
 	entry, cmd := s.Entrypoint, s.Cmd
 	if len(entry) == 0 && !s.ClearEntrypoint {
 		entry = im.Entrypoint
@@ -93,7 +101,9 @@ func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd
 	}
 	for i, a := range args {
 		if strings.ContainsRune(a, 0) {
-			return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "argument %d of the command contains a NUL byte", i)
+			return nil, nil, "", message.New(
+				errdefs.ErrInvalidArgument, "argument %d of the command contains a NUL byte", i,
+			)
 		}
 	}
 	env = []string{"PATH=" + defaultPath}
@@ -108,11 +118,16 @@ func resolveProcess(s *Spec, im *imageFacts, id string) (args, env []string, cwd
 	env = mergeEnv(mergeEnv(env, im.Env), s.Env)
 	for _, e := range env {
 		if strings.ContainsRune(e, 0) {
-			return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "environment variable %q contains a NUL byte", e)
+			return nil, nil, "", message.New(
+				errdefs.ErrInvalidArgument, "environment variable %q contains a NUL byte", e,
+			)
 		}
 	}
 	if s.WorkingDir != "" && !path.IsAbs(s.WorkingDir) {
-		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir)
+		return nil, nil, "", message.New(
+			errdefs.ErrInvalidArgument,
+			"the working directory '%s' is invalid, it needs to be an absolute path", s.WorkingDir,
+		)
 	}
 	cwd = s.WorkingDir
 	if cwd == "" {
@@ -125,7 +140,8 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 func shortID(id string) string { return id[:min(len(id), 12)] }
 
-// mergeEnv replaces variables in place and appends new ones. "NAME" without a value removes the variable.
+// mergeEnv replaces variables in place and appends new ones. "NAME" without a value removes the
+// variable.
 func mergeEnv(base, over []string) []string {
 	out := slices.Clone(base)
 	for _, e := range over {
@@ -173,7 +189,8 @@ func ociSpec(in *ociInput) (*specs.Spec, error) {
 			NoNewPrivileges: s.NoNewPrivileges,
 			Rlimits:         mergeRlimits(s.Rlimits, in.Host.Rlimits),
 			User: specs.User{
-				UID: in.Identity.UID, GID: in.Identity.GID, AdditionalGids: in.Identity.Groups, Umask: &umask,
+				UID: in.Identity.UID, GID: in.Identity.GID, AdditionalGids: in.Identity.Groups,
+				Umask: &umask,
 			},
 			Capabilities: processCaps(caps, in.Identity.UID),
 		},
@@ -226,7 +243,10 @@ func namespaces(in *ociInput, cfg *specs.Spec) error {
 	}{
 		{"UTSMode", s.UTSMode, in.UTSPath, specs.UTSNamespace, []string{"", "private"}},
 		{"PIDMode", s.PIDMode, in.PIDPath, specs.PIDNamespace, []string{"", "private"}},
-		{"IPCMode", s.IPCMode, in.IPCPath, specs.IPCNamespace, []string{"", "private", "none", "shareable"}},
+		{
+			"IPCMode", s.IPCMode, in.IPCPath, specs.IPCNamespace,
+			[]string{"", "private", "none", "shareable"},
+		},
 		{"CgroupMode", s.CgroupMode, "", specs.CgroupNamespace, []string{"", "private"}},
 	} {
 		switch {
@@ -236,16 +256,23 @@ func namespaces(in *ociInput, cfg *specs.Spec) error {
 		case ns.path != "" && strings.HasPrefix(ns.mode, "container:"):
 			add(ns.t, ns.path)
 		default:
-			return message.New(errdefs.ErrInvalidArgument, "%s %q: want one of %q, \"host\" or \"container:NAME\"", ns.field, ns.mode, ns.private)
+			return message.New(
+				errdefs.ErrInvalidArgument, "%s %q: want one of %q, \"host\" or \"container:NAME\"",
+				ns.field, ns.mode, ns.private,
+			)
 		}
 	}
 	if s.UsernsMode != "" && s.UsernsMode != "host" {
-		return message.New(errdefs.ErrInvalidArgument, "UsernsMode %q: only \"host\" and the default are supported", s.UsernsMode)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"UsernsMode %q: only \"host\" and the default are supported", s.UsernsMode,
+		)
 	}
 	return nil
 }
 
-// mounts lists the kernel file systems, the engine's files and the user's mounts, parents before children.
+// mounts lists the kernel file systems, the engine's files and the user's mounts, parents before
+// children.
 func mounts(in *ociInput, cfg *specs.Spec) error {
 	s := in.Spec
 	sysMode := "ro"
@@ -257,17 +284,43 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 		shm = 64 << 20
 	}
 	defaults := []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sysMode}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", sysMode}},
+		{
+			Destination: "/proc", Type: "proc", Source: "proc",
+			Options: []string{"nosuid", "noexec", "nodev"},
+		},
+		{
+			Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"},
+		},
+		{
+			Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+			Options: []string{
+				"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5",
+			},
+		},
+		{
+			Destination: "/sys", Type: "sysfs", Source: "sysfs",
+			Options: []string{"nosuid", "noexec", "nodev", sysMode},
+		},
+		{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", sysMode},
+		},
 	}
 	bind := func(dst, src string, opts ...string) specs.Mount {
-		return specs.Mount{Destination: dst, Type: "bind", Source: src, Options: append([]string{"rbind", "rprivate"}, opts...)}
+		return specs.Mount{
+			Destination: dst, Type: "bind", Source: src,
+			Options: append([]string{"rbind", "rprivate"}, opts...),
+		}
 	}
 	// Of the host's IPC namespace as well, where the host has not mounted it (mq_overview(7)).
-	defaults = append(defaults, specs.Mount{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}})
+	defaults = append(
+		defaults,
+		specs.Mount{
+			Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue",
+			Options: []string{"nosuid", "noexec", "nodev"},
+		},
+	)
 	switch {
 	case s.IPCMode == "none":
 	case s.IPCMode == "host":
@@ -282,11 +335,17 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 	taken := map[string]string{}
 	claim := func(what, dst string) error {
 		if !path.IsAbs(dst) {
-			return message.New(errdefs.ErrInvalidArgument, "%s: invalid mount path: '%s' mount path must be absolute", what, dst)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"%s: invalid mount path: '%s' mount path must be absolute", what, dst,
+			)
 		}
 		clean := path.Clean(dst)
 		if clean == "/" {
-			return message.New(errdefs.ErrInvalidArgument, "%s: invalid specification: destination can't be '/'", what)
+			return message.New(
+				errdefs.ErrInvalidArgument, "%s: invalid specification: destination can't be '/'",
+				what,
+			)
 		}
 		if _, ok := taken[clean]; ok {
 			return message.New(errdefs.ErrInvalidArgument, "Duplicate mount point: %s", clean)
@@ -313,10 +372,16 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 		if err != nil {
 			return message.New(errdefs.ErrInvalidArgument, "tmpfs %s: %w", dst, err)
 		}
-		user = append(user, specs.Mount{Destination: path.Clean(dst), Type: "tmpfs", Source: "tmpfs", Options: options})
+		user = append(
+			user,
+			specs.Mount{
+				Destination: path.Clean(dst), Type: "tmpfs", Source: "tmpfs", Options: options,
+			},
+		)
 	}
 	for _, f := range []struct{ dst, src string }{
-		{"/etc/resolv.conf", in.ResolvPath}, {"/etc/hostname", in.HostnamePath}, {"/etc/hosts", in.HostsPath},
+		{"/etc/resolv.conf", in.ResolvPath}, {"/etc/hostname", in.HostnamePath},
+		{"/etc/hosts", in.HostsPath},
 	} {
 		if _, ok := taken[f.dst]; ok || f.src == "" {
 			continue
@@ -327,7 +392,9 @@ func mounts(in *ociInput, cfg *specs.Spec) error {
 		}
 		user = append(user, bind(f.dst, f.src, opts...))
 	}
-	sort.SliceStable(user, func(i, j int) bool { return depth(user[i].Destination) < depth(user[j].Destination) })
+	sort.SliceStable(user, func(i, j int) bool {
+		return depth(user[i].Destination) < depth(user[j].Destination)
+	})
 	for _, m := range defaults {
 		if _, ok := taken[m.Destination]; ok {
 			continue
@@ -360,7 +427,10 @@ func userMount(m *boundMount) (specs.Mount, error) {
 			prop = "rprivate"
 		}
 		if !slices.Contains(propagations, prop) {
-			return om, message.New(errdefs.ErrInvalidArgument, "mount %s: propagation %q: want one of %q", m.Target, prop, propagations)
+			return om, message.New(
+				errdefs.ErrInvalidArgument, "mount %s: propagation %q: want one of %q", m.Target,
+				prop, propagations,
+			)
 		}
 		om.Options = append(om.Options, prop)
 		switch {
@@ -386,17 +456,23 @@ func userMount(m *boundMount) (specs.Mount, error) {
 			om.Options = append(om.Options, "ro")
 		}
 	default:
-		return om, message.New(errdefs.ErrInvalidArgument, "mount %s: type %q: want \"bind\", \"volume\" or \"tmpfs\"", m.Target, m.Type)
+		return om, message.New(
+			errdefs.ErrInvalidArgument, "mount %s: type %q: want \"bind\", \"volume\" or \"tmpfs\"",
+			m.Target, m.Type,
+		)
 	}
 	return om, nil
 }
 
-// tmpfsKnown are the options of docker run --tmpfs: those of the file system, which have values (tmpfs(5)), and those of every mount.
+// tmpfsKnown are the options of docker run --tmpfs: those of the file system, which have values
+// (tmpfs(5)), and those of every mount.
 var tmpfsKnown = struct{ values, flags []string }{
 	[]string{"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"},
 	append([]string{
-		"defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand", "nomand", "atime", "noatime",
-		"diratime", "nodiratime", "bind", "rbind", "relatime", "norelatime", "strictatime", "nostrictatime", "unbindable", "runbindable",
+		"defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async",
+		"dirsync", "remount", "mand", "nomand", "atime", "noatime",
+		"diratime", "nodiratime", "bind", "rbind", "relatime", "norelatime", "strictatime",
+		"nostrictatime", "unbindable", "runbindable",
 	}, propagations...),
 }
 
@@ -409,8 +485,11 @@ func tmpfsOptions(opts string) ([]string, error) {
 			continue
 		}
 		key, _, valued := strings.Cut(o, "=")
-		if known := tmpfsKnown; valued && !slices.Contains(known.values, key) || !valued && !slices.Contains(known.flags, o) {
-			return nil, fmt.Errorf("option %q: want one of %q with a value, or of %q", o, known.values, known.flags)
+		if known := tmpfsKnown; valued && !slices.Contains(known.values, key) || !valued &&
+			!slices.Contains(known.flags, o) {
+			return nil, fmt.Errorf(
+				"option %q: want one of %q with a value, or of %q", o, known.values, known.flags,
+			)
 		}
 		if no, ok := opposite[o]; ok {
 			out = slices.DeleteFunc(out, func(x string) bool { return x == no })

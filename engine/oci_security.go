@@ -16,13 +16,16 @@ import (
 	"strake/engine/message"
 )
 
-// capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all. None has what the engine itself lacks, as inside
-// of another container: to ask for one of those by its name is an error.
+// capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all. None
+// has what the engine itself lacks, as inside of another container: to ask for one of those by its
+// name is an error.
 func capabilities(s *Spec, host *hostFacts) ([]string, error) {
 	set := capability.All(host.LastCap)
 	if !s.Privileged {
 		var err error
-		if set, err = capability.Tweak(capability.Default(), s.CapAdd, s.CapDrop, host.LastCap); err != nil {
+		if set, err = capability.Tweak(
+			capability.Default(), s.CapAdd, s.CapDrop, host.LastCap,
+		); err != nil {
 			return nil, message.New(errdefs.ErrInvalidArgument, "invalid %w", err)
 		}
 	}
@@ -30,15 +33,20 @@ func capabilities(s *Spec, host *hostFacts) ([]string, error) {
 		return set.Names(), nil
 	}
 	for _, name := range s.CapAdd {
-		if n, ok := capability.Lookup("CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")); ok && set.Has(n) && !host.Caps.Has(n) {
-			return nil, message.New(errdefs.ErrInvalidArgument, "invalid CapAdd: capability %q: the engine does not have it itself", name)
+		if n, ok := capability.Lookup(
+			"CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_"),
+		); ok && set.Has(n) && !host.Caps.Has(n) {
+			return nil, message.New(
+				errdefs.ErrInvalidArgument,
+				"invalid CapAdd: capability %q: the engine does not have it itself", name,
+			)
 		}
 	}
 	return (set & host.Caps).Names(), nil
 }
 
-// processCaps gives root the capabilities and everybody else only the right to gain them, which is what execve(2) makes of
-// them anyway (capabilities(7)).
+// processCaps gives root the capabilities and everybody else only the right to gain them, which is
+// what execve(2) makes of them anyway (capabilities(7)).
 func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
 	if uid == 0 {
 		return &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
@@ -47,11 +55,14 @@ func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
 }
 
 var maskedPaths = []string{
-	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+	"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
 	"/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 }
 
-var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+var readonlyPaths = []string{
+	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+}
 
 // systemPaths hides what containers have no business with.
 func systemPaths(in *ociInput, cfg *specs.Spec) {
@@ -75,7 +86,8 @@ func sysctls(in *ociInput, cfg *specs.Spec) error {
 	hasNet := s.Network != "host"
 	out := map[string]string{}
 	if hasNet && in.NetPath == "" {
-		// No port is privileged in a network of one's own, and ping needs no capability. Networks that package network makes have this.
+		// No port is privileged in a network of one's own, and ping needs no capability. Networks
+		// that package network makes have this.
 		out["net.ipv4.ip_unprivileged_port_start"] = "0"
 		out["net.ipv4.ping_group_range"] = "0 2147483647"
 	}
@@ -86,19 +98,30 @@ func sysctls(in *ociInput, cfg *specs.Spec) error {
 			return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' is not a name", k)
 		case strings.HasPrefix(name, "net."):
 			if !hasNet {
-				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host network namespace", k)
+				return message.New(
+					errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host network namespace",
+					k,
+				)
 			}
 		case slices.Contains([]string{"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
 			"kernel.shm_rmid_forced"}, name), strings.HasPrefix(name, "fs.mqueue."):
 			if s.IPCMode == "host" {
-				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host ipc namespace", k)
+				return message.New(
+					errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host ipc namespace", k,
+				)
 			}
 		case name == "kernel.domainname":
 			if s.UTSMode == "host" {
-				return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host uts namespace", k)
+				return message.New(
+					errdefs.ErrInvalidArgument, "sysctl '%s' not allowed in host uts namespace", k,
+				)
 			}
 		default:
-			return message.New(errdefs.ErrInvalidArgument, "sysctl '%s' is not namespaced: want net.*, fs.mqueue.*, kernel.domainname or the kernel's IPC limits", k)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"sysctl '%s' is not namespaced: want net.*, fs.mqueue.*, kernel.domainname or the kernel's IPC limits",
+				k,
+			)
 		}
 		out[k] = s.Sysctls[k]
 	}
@@ -121,11 +144,13 @@ func device(allow bool, typ string, major, minor int64, access string) specs.Lin
 
 // defaultDevices may be used by every container (runc's list).
 func defaultDevices() []specs.LinuxDeviceCgroup {
-	return append([]specs.LinuxDeviceCgroup{device(false, "a", -1, -1, "rwm")}, cgroup.DefaultDevices()...)
+	return append(
+		[]specs.LinuxDeviceCgroup{device(false, "a", -1, -1, "rwm")}, cgroup.DefaultDevices()...,
+	)
 }
 
-// devices fills in device nodes and the rules about them. The host's nodes were looked at before: in.Host.Devices holds
-// every one that Spec.Devices names.
+// devices fills in device nodes and the rules about them. The host's nodes were looked at before:
+// in.Host.Devices holds every one that Spec.Devices names.
 func devices(in *ociInput, cfg *specs.Spec) error {
 	s := in.Spec
 	res := s.Resources
@@ -145,14 +170,20 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 			perm = "rwm"
 		}
 		if strings.Trim(perm, "rwm") != "" {
-			return message.New(errdefs.ErrInvalidArgument, "devices[%d] %s: permissions %q: want a subset of \"rwm\"", i, d.HostPath, perm)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"devices[%d] %s: permissions %q: want a subset of \"rwm\"", i, d.HostPath, perm,
+			)
 		}
 		target := d.ContainerPath
 		if target == "" {
 			target = d.HostPath
 		}
 		if !path.IsAbs(target) {
-			return message.New(errdefs.ErrInvalidArgument, "devices[%d] %s: path in the container %q is not absolute", i, d.HostPath, target)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"devices[%d] %s: path in the container %q is not absolute", i, d.HostPath, target,
+			)
 		}
 		found := false
 		for _, node := range in.Host.Devices {
@@ -162,14 +193,22 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 			}
 			found = true
 			node.Path = path.Clean(target + rel)
-			cfg.Linux.Devices = slices.DeleteFunc(cfg.Linux.Devices, func(x specs.LinuxDevice) bool { return x.Path == node.Path })
+			cfg.Linux.Devices = slices.DeleteFunc(cfg.Linux.Devices, func(x specs.LinuxDevice) bool {
+				return x.Path == node.Path
+			})
 			cfg.Linux.Devices = append(cfg.Linux.Devices, node)
 			if !s.Privileged {
-				res.Devices = append(res.Devices, device(true, node.Type, node.Major, node.Minor, perm))
+				res.Devices = append(
+					res.Devices, device(true, node.Type, node.Major, node.Minor, perm),
+				)
 			}
 		}
 		if !found {
-			return message.New(errdefs.ErrInvalidArgument, "error gathering device information while adding custom device %q: no such file or directory", d.HostPath)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"error gathering device information while adding custom device %q: no such file or directory",
+				d.HostPath,
+			)
 		}
 	}
 	for i, r := range s.DeviceRules {
@@ -185,9 +224,12 @@ func devices(in *ociInput, cfg *specs.Spec) error {
 
 // deviceRule reads "c 1:3 rwm"; a number may be "*" (cgroup-v1/devices.rst).
 func deviceRule(r string) (specs.LinuxDeviceCgroup, error) {
-	bad := message.New(errdefs.ErrInvalidArgument, "want TYPE MAJOR:MINOR ACCESS as in \"c 1:3 rwm\"")
+	bad := message.New(
+		errdefs.ErrInvalidArgument, "want TYPE MAJOR:MINOR ACCESS as in \"c 1:3 rwm\"",
+	)
 	f := strings.Fields(r)
-	if len(f) != 3 || !slices.Contains([]string{"a", "b", "c"}, f[0]) || strings.Trim(f[2], "rwm") != "" {
+	if len(f) != 3 || !slices.Contains([]string{"a", "b", "c"}, f[0]) ||
+		strings.Trim(f[2], "rwm") != "" {
 		return specs.LinuxDeviceCgroup{}, bad
 	}
 	major, minor, ok := strings.Cut(f[1], ":")

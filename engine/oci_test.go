@@ -20,26 +20,41 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func plainInput(s *Spec) *ociInput {
 	return &ociInput{
-		ID: strings.Repeat("0123456789abcdef", 4), Spec: s, Args: []string{"/bin/true"}, Env: []string{"PATH=/bin"}, Cwd: "/",
+		ID: strings.Repeat("0123456789abcdef", 4), Spec: s, Args: []string{"/bin/true"},
+		Env: []string{"PATH=/bin"}, Cwd: "/",
 		Identity: userdb.Identity{Groups: []uint32{0}, Home: "/root"},
-		Host: &hostFacts{LastCap: 40, ThermalThrottle: []string{"/sys/devices/system/cpu/cpu0/thermal_throttle"}, Devices: []specs.LinuxDevice{
-			{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}, {Path: "/dev/snd/timer", Type: "c", Major: 116, Minor: 33}, {Path: "/dev/sndx", Type: "c", Major: 1, Minor: 1},
+		Host: &hostFacts{LastCap: 40, ThermalThrottle: []string{
+			"/sys/devices/system/cpu/cpu0/thermal_throttle",
+		}, Devices: []specs.LinuxDevice{
+			{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229},
+			{Path: "/dev/snd/timer", Type: "c", Major: 116, Minor: 33},
+			{Path: "/dev/sndx", Type: "c", Major: 1, Minor: 1},
 		}},
-		HostsPath: "/c/hosts", HostnamePath: "/c/hostname", ResolvPath: "/c/resolv.conf", NetPath: "/run/netns/x", CgroupPath: "/strake/x",
+		HostsPath: "/c/hosts", HostnamePath: "/c/hostname", ResolvPath: "/c/resolv.conf",
+		NetPath: "/run/netns/x", CgroupPath: "/strake/x",
 	}
 }
 
-// TestSpecGolden holds whole configurations but for the seccomp profile, which is the profile library's business.
+// TestSpecGolden holds whole configurations but for the seccomp profile, which is the profile
+// library's business.
 func TestSpecGolden(t *testing.T) {
 	t.Parallel()
 	for name, in := range map[string]*ociInput{
-		"default":    plainInput(&Spec{}),
-		"privileged": plainInput(&Spec{Privileged: true, Network: "host", PIDMode: "host", IPCMode: "host"}),
+		"default": plainInput(&Spec{}),
+		"privileged": plainInput(
+			&Spec{Privileged: true, Network: "host", PIDMode: "host", IPCMode: "host"},
+		),
 		"rich": func() *ociInput {
 			in := plainInput(&Spec{
-				Hostname: "box", TTY: true, ReadonlyRootfs: true, CapDrop: []string{"all"}, CapAdd: []string{"net_admin"}, IPCMode: "shareable",
-				Tmpfs: map[string]string{"/run": "exec,size=1m"}, Devices: []Device{{HostPath: "/dev/snd", ContainerPath: "/dev/sound", Permissions: "r"}},
-				DeviceRules: []string{"c 7:* rm"}, Sysctls: map[string]string{"net.core.somaxconn": "9"}, Seccomp: "unconfined", NoNewPrivileges: true,
+				Hostname: "box", TTY: true, ReadonlyRootfs: true, CapDrop: []string{"all"},
+				CapAdd: []string{"net_admin"}, IPCMode: "shareable",
+				Tmpfs: map[string]string{"/run": "exec,size=1m"},
+				Devices: []Device{
+					{HostPath: "/dev/snd", ContainerPath: "/dev/sound", Permissions: "r"},
+				},
+				DeviceRules: []string{"c 7:* rm"},
+				Sysctls:     map[string]string{"net.core.somaxconn": "9"}, Seccomp: "unconfined",
+				NoNewPrivileges: true,
 			})
 			in.ShmPath = "/shm/x"
 			in.Identity = userdb.Identity{UID: 5, GID: 6, Groups: []uint32{6}, Home: "/h"}
@@ -47,7 +62,13 @@ func TestSpecGolden(t *testing.T) {
 				{Mount{Type: "bind", Target: "/data/sub", ReadOnly: true}, "/host/sub"},
 				{Mount{Type: "volume", Target: "/data"}, "/host/data"},
 				{Mount{Type: "tmpfs", Target: "/etc/hosts", SizeBytes: 4096, Mode: 0o700}, ""},
-				{Mount{Type: "bind", Target: "/proc", NonRecursive: true, ReadOnly: true, Propagation: "rslave"}, "/host/proc"},
+				{
+					Mount{
+						Type: "bind", Target: "/proc", NonRecursive: true, ReadOnly: true,
+						Propagation: "rslave",
+					},
+					"/host/proc",
+				},
 			}
 			return in
 		}(),
@@ -77,7 +98,9 @@ func TestSpecGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.TrimSpace(string(want)) != string(got) {
-				t.Errorf("differs from %s (run with -update and read the difference):\n%s", file, got)
+				t.Errorf(
+					"differs from %s (run with -update and read the difference):\n%s", file, got,
+				)
 			}
 		})
 	}
@@ -90,24 +113,70 @@ func TestSpecRefuses(t *testing.T) {
 		spec       Spec
 		mounts     []boundMount
 	}{
-		{name: "capability", spec: Spec{CapAdd: []string{"FLY"}}, want: `unknown capability: "FLY"`},
+		{
+			name: "capability", spec: Spec{CapAdd: []string{"FLY"}},
+			want: `unknown capability: "FLY"`,
+		},
 		{name: "pid mode", spec: Spec{PIDMode: "shared"}, want: "PIDMode"},
 		{name: "ipc mode", spec: Spec{IPCMode: "container:gone"}, want: "IPCMode"},
 		{name: "user namespace", spec: Spec{UsernsMode: "keep-id"}, want: "UsernsMode"},
-		{name: "sysctl of the host", spec: Spec{Sysctls: map[string]string{"kernel.panic": "1"}}, want: "kernel.panic"},
-		{name: "sysctl in host network", spec: Spec{Network: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}}, want: "not allowed in host network"},
-		{name: "sysctl with slashes", spec: Spec{Sysctls: map[string]string{"kernel/panic": "1"}}, want: "kernel/panic"},
-		{name: "sysctl climbs", spec: Spec{Sysctls: map[string]string{"net/../kernel/panic": "1"}}, want: "is not a name"},
-		{name: "sysctl ipc host", spec: Spec{IPCMode: "host", Sysctls: map[string]string{"kernel.shmmax": "1"}}, want: "host ipc namespace"},
+		{
+			name: "sysctl of the host", spec: Spec{Sysctls: map[string]string{"kernel.panic": "1"}},
+			want: "kernel.panic",
+		},
+		{
+			name: "sysctl in host network",
+			spec: Spec{Network: "host", Sysctls: map[string]string{"net.core.somaxconn": "1"}},
+			want: "not allowed in host network",
+		},
+		{
+			name: "sysctl with slashes",
+			spec: Spec{Sysctls: map[string]string{"kernel/panic": "1"}}, want: "kernel/panic",
+		},
+		{
+			name: "sysctl climbs",
+			spec: Spec{Sysctls: map[string]string{"net/../kernel/panic": "1"}},
+			want: "is not a name",
+		},
+		{
+			name: "sysctl ipc host",
+			spec: Spec{IPCMode: "host", Sysctls: map[string]string{"kernel.shmmax": "1"}},
+			want: "host ipc namespace",
+		},
 		{name: "device", spec: Spec{Devices: []Device{{HostPath: "/dev/none"}}}, want: "/dev/none"},
-		{name: "device prefix is no directory", spec: Spec{Devices: []Device{{HostPath: "/dev/sn"}}}, want: "/dev/sn"},
-		{name: "device permissions", spec: Spec{Devices: []Device{{HostPath: "/dev/fuse", Permissions: "x"}}}, want: "rwm"},
+		{
+			name: "device prefix is no directory",
+			spec: Spec{Devices: []Device{{HostPath: "/dev/sn"}}}, want: "/dev/sn",
+		},
+		{
+			name: "device permissions",
+			spec: Spec{Devices: []Device{{HostPath: "/dev/fuse", Permissions: "x"}}}, want: "rwm",
+		},
 		{name: "device rule", spec: Spec{DeviceRules: []string{"c 1 rwm"}}, want: "MAJOR:MINOR"},
-		{name: "relative mount", mounts: []boundMount{{Mount{Type: "bind", Target: "data"}, "/x"}}, want: "must be absolute"},
-		{name: "mount on root", mounts: []boundMount{{Mount{Type: "bind", Target: "/a/.."}, "/x"}}, want: "can't be '/'"},
-		{name: "mounted twice", spec: Spec{Tmpfs: map[string]string{"/a/": ""}}, mounts: []boundMount{{Mount{Type: "bind", Target: "/a"}, "/x"}}, want: "Duplicate mount point: /a"},
-		{name: "mount type", mounts: []boundMount{{Mount{Type: "nfs", Target: "/a"}, "/x"}}, want: `type "nfs"`},
-		{name: "propagation", mounts: []boundMount{{Mount{Type: "bind", Target: "/a", Propagation: "odd"}, "/x"}}, want: "odd"},
+		{
+			name:   "relative mount",
+			mounts: []boundMount{{Mount{Type: "bind", Target: "data"}, "/x"}},
+			want:   "must be absolute",
+		},
+		{
+			name:   "mount on root",
+			mounts: []boundMount{{Mount{Type: "bind", Target: "/a/.."}, "/x"}},
+			want:   "can't be '/'",
+		},
+		{
+			name: "mounted twice", spec: Spec{Tmpfs: map[string]string{"/a/": ""}},
+			mounts: []boundMount{{Mount{Type: "bind", Target: "/a"}, "/x"}},
+			want:   "Duplicate mount point: /a",
+		},
+		{
+			name: "mount type", mounts: []boundMount{{Mount{Type: "nfs", Target: "/a"}, "/x"}},
+			want: `type "nfs"`,
+		},
+		{
+			name:   "propagation",
+			mounts: []boundMount{{Mount{Type: "bind", Target: "/a", Propagation: "odd"}, "/x"}},
+			want:   "odd",
+		},
 		{name: "seccomp", spec: Spec{Seccomp: "{"}, want: "seccomp profile"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,7 +184,8 @@ func TestSpecRefuses(t *testing.T) {
 			in := plainInput(&tt.spec)
 			in.Mounts = tt.mounts
 			_, err := ociSpec(in)
-			if err == nil || !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !errdefs.IsInvalidArgument(err) ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want an invalid argument that says %q", err, tt.want)
 			}
 		})
@@ -124,7 +194,10 @@ func TestSpecRefuses(t *testing.T) {
 
 func TestResolveProcess(t *testing.T) {
 	t.Parallel()
-	im := &imageFacts{Entrypoint: []string{"/entry"}, Cmd: []string{"default"}, Env: []string{"PATH=/image", "A=1", "B=2"}, WorkingDir: "srv"}
+	im := &imageFacts{
+		Entrypoint: []string{"/entry"}, Cmd: []string{"default"},
+		Env: []string{"PATH=/image", "A=1", "B=2"}, WorkingDir: "srv",
+	}
 	for _, tt := range []struct {
 		name string
 		spec Spec
@@ -133,12 +206,24 @@ func TestResolveProcess(t *testing.T) {
 		cwd  string
 		err  string
 	}{
-		{"all from the image", Spec{}, []string{"/entry", "default"}, []string{"PATH=/image", "HOSTNAME=abc", "A=1", "B=2"}, "/srv", ""},
+		{
+			"all from the image", Spec{}, []string{"/entry", "default"},
+			[]string{"PATH=/image", "HOSTNAME=abc", "A=1", "B=2"}, "/srv", "",
+		},
 		{"command", Spec{Cmd: []string{"x"}}, []string{"/entry", "x"}, nil, "", ""},
-		{"entrypoint clears the image's command", Spec{Entrypoint: []string{"e"}}, []string{"e"}, nil, "", ""},
-		{"cleared entrypoint", Spec{ClearEntrypoint: true, Cmd: []string{"x"}}, []string{"x"}, nil, "", ""},
+		{
+			"entrypoint clears the image's command", Spec{Entrypoint: []string{"e"}}, []string{"e"},
+			nil, "", "",
+		},
+		{
+			"cleared entrypoint", Spec{ClearEntrypoint: true, Cmd: []string{"x"}}, []string{"x"},
+			nil, "", "",
+		},
 		{"nothing left", Spec{ClearEntrypoint: true}, nil, nil, "", "no command specified"},
-		{"environment", Spec{TTY: true, Hostname: "h", WorkingDir: "/w", Env: []string{"B=3", "A", "C=", "TERM=dumb"}},
+		{"environment", Spec{
+			TTY: true, Hostname: "h", WorkingDir: "/w",
+			Env: []string{"B=3", "A", "C=", "TERM=dumb"},
+		},
 			[]string{"/entry", "default"}, []string{"PATH=/image", "HOSTNAME=h", "TERM=dumb", "B=3", "C="}, "/w", ""},
 		{"NUL", Spec{Cmd: []string{"a\x00b"}}, nil, nil, "", "NUL"},
 	} {
@@ -149,7 +234,8 @@ func TestResolveProcess(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || !slices.Equal(args, tt.args) || tt.env != nil && !reflect.DeepEqual(env, tt.env) || tt.cwd != "" && cwd != tt.cwd {
+		if err != nil || !slices.Equal(args, tt.args) || tt.env != nil &&
+			!reflect.DeepEqual(env, tt.env) || tt.cwd != "" && cwd != tt.cwd {
 			t.Errorf("%s: got %q %q %q %v", tt.name, args, env, cwd, err)
 		}
 	}

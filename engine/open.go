@@ -16,19 +16,26 @@ import (
 	"strake/keeper"
 )
 
-// Open starts an engine on its directories: it loads what it once acknowledged, adopts the containers that run, learns how the others ended,
-// removes what an interrupted operation left, and starts what restart policies want.
+// Open starts an engine on its directories: it loads what it once acknowledged, adopts the
+// containers that run, learns how the others ended, removes what an interrupted operation left, and
+// starts what restart policies want.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	for name, path := range map[string]string{"Root": cfg.Root, "Run": cfg.Run} {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-			return nil, fmt.Errorf("engine: %s %q: want an absolute, clean path: %w", name, path, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"engine: %s %q: want an absolute, clean path: %w", name, path,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	if cfg.Network == nil || cfg.Groups == nil || cfg.Keeper == nil || cfg.Images == nil {
-		return nil, fmt.Errorf("engine: Images, Network, Groups and Keeper are required: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"engine: Images, Network, Groups and Keeper are required: %w",
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if err := checkRlimits(cfg.Rlimits); err != nil {
 		return nil, fmt.Errorf("engine: Rlimits: %w", err)
@@ -36,13 +43,23 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	if err := cfg.makeDirs(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, log: cfg.Log, images: cfg.Images, containers: map[string]*container{}, names: map[string]*container{}}
-	e.sync = syncer{pause: time.Second, report: func(err error) { e.warn("make records durable", err) }}
+	e := &Engine{
+		cfg: cfg, log: cfg.Log, images: cfg.Images, containers: map[string]*container{},
+		names: map[string]*container{},
+	}
+	e.sync = syncer{
+		pause: time.Second, report: func(err error) { e.warn("make records durable", err) },
+	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if e.host.fixed, err = readHost(cfg.Rlimits); err != nil {
 		return nil, err
 	}
-	if e.volumes, err = volume.Open(volume.Config{Root: filepath.Join(cfg.Root, "volumes"), Fault: func(step string) { _ = e.fault(step) }}); err != nil {
+	if e.volumes, err = volume.Open(
+		volume.Config{
+			Root:  filepath.Join(cfg.Root, "volumes"),
+			Fault: func(step string) { _ = e.fault(step) },
+		},
+	); err != nil {
 		return nil, err
 	}
 	if e.keeper, err = cfg.Keeper(ctx); err != nil {
@@ -64,8 +81,12 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 
 // recover makes memory, keeper and host agree.
 func (e *Engine) recover(ctx context.Context) error {
-	list, states, err := loadRecords(filepath.Join(e.cfg.Root, "containers"), func(id string, err error) {
-		e.log.Error("a container's record cannot be read; it is left alone", "container", id, "error", err)
+	list, states, err := loadRecords(filepath.Join(
+		e.cfg.Root, "containers",
+	), func(id string, err error) {
+		e.log.Error(
+			"a container's record cannot be read; it is left alone", "container", id, "error", err,
+		)
 	})
 	if err != nil {
 		return err
@@ -74,7 +95,8 @@ func (e *Engine) recover(ctx context.Context) error {
 		sr := &list[i]
 		st := states[sr.ID]
 		c := &container{
-			id: sr.ID, dir: e.containerDir(sr.ID), op: newGate(), created: sr.Created, spec: sr.Spec, res: sr.Resolved, state: st.State, probes: st.HealthLog,
+			id: sr.ID, dir: e.containerDir(sr.ID), op: newGate(), created: sr.Created,
+			spec: sr.Spec, res: sr.Resolved, state: st.State, probes: st.HealthLog,
 		}
 		if st.State.Status == Removing {
 			c.removal = &removal{volumes: st.RemoveVolumes}
@@ -82,14 +104,18 @@ func (e *Engine) recover(ctx context.Context) error {
 		e.containers[c.id] = c
 		if other, taken := e.names[c.spec.Name]; taken {
 			// A crash in the middle of a rename cannot cause this; a copied directory can.
-			e.log.Error("two containers have one name; one of them can be reached by its ID only", "name", c.spec.Name, "containers", []string{c.id, other.id})
+			e.log.Error(
+				"two containers have one name; one of them can be reached by its ID only", "name",
+				c.spec.Name, "containers", []string{c.id, other.id},
+			)
 		} else {
 			e.names[c.spec.Name] = c
 		}
 		for i := range c.res.Mounts {
 			if v := c.res.Mounts[i].Volume; v != "" {
 				// Volumes of a container whose removal is not finished may be gone already.
-				if _, err := e.volumes.Adopt(v, c.id); err != nil && (c.removal == nil && !c.spec.AutoRemove || !errdefs.IsNotFound(err)) {
+				if _, err := e.volumes.Adopt(v, c.id); err != nil &&
+					(c.removal == nil && !c.spec.AutoRemove || !errdefs.IsNotFound(err)) {
 					e.warn("a container's volume", err, "container", c.id)
 				}
 			}
@@ -108,7 +134,8 @@ func (e *Engine) recover(ctx context.Context) error {
 			alive[p.ID] = p
 			continue
 		}
-		// An exec whose caller is gone with the last engine, or a container that was never recorded.
+		// An exec whose caller is gone with the last engine, or a container that was never
+		// recorded.
 		if err := e.fault("recover: end a process"); err != nil {
 			return err
 		}
@@ -130,15 +157,21 @@ func (e *Engine) recover(ctx context.Context) error {
 	return nil
 }
 
-// adopt brings one loaded container's state in line with what the keeper says about its process. If that has ended it returns what deals with the
-// end, for after reconcile: what a container occupies is not given back while it is still being taken stock of.
-func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper.Process) (ended func()) {
+// adopt brings one loaded container's state in line with what the keeper says about its process. If
+// that has ended it returns what deals with the end, for after reconcile: what a container occupies
+// is not given back while it is still being taken stock of.
+func (e *Engine) adopt(
+	ctx context.Context, c *container, sb *sandbox, p *keeper.Process,
+) (ended func()) {
 	c.op.enter(context.Background())
 	defer c.op.leave()
 	lived := c.state.Status == Running || c.state.Status == Paused
 	if p != nil && !lived {
 		// Either the start was never acknowledged, or the exit was recorded and not yet forgotten.
-		e.warn("end a process whose start was interrupted", e.connection().Abort(ctx, p.ID), "container", c.id)
+		e.warn(
+			"end a process whose start was interrupted", e.connection().Abort(ctx, p.ID),
+			"container", c.id,
+		)
 		p.Close()
 		p = nil
 	}
@@ -179,7 +212,8 @@ func (e *Engine) adopt(ctx context.Context, c *container, sb *sandbox, p *keeper
 	return func() { e.exited(c, r, exit) }
 }
 
-// resumeFreezer makes the group of a running container what the record says: the last engine may have died between the two.
+// resumeFreezer makes the group of a running container what the record says: the last engine may
+// have died between the two.
 func (e *Engine) resumeFreezer(ctx context.Context, c *container, g Cgroup) {
 	set := g.Thaw
 	if c.state.Status == Paused {
@@ -192,11 +226,17 @@ func (e *Engine) resumeFreezer(ctx context.Context, c *container, g Cgroup) {
 	e.warn("pause or unpause a container as recorded", err, "container", c.id)
 }
 
-// lost records that a container ended without anybody having seen how: the machine was restarted, or the keeper was killed with it.
+// lost records that a container ended without anybody having seen how: the machine was restarted,
+// or the keeper was killed with it.
 func (e *Engine) lost(ctx context.Context, c *container, sb *sandbox) {
 	e.warn("release a container that is gone", e.fault("recover: release"), "container", c.id)
 	e.warn("release a container that is gone", e.releaseSandbox(ctx, c, sb), "container", c.id)
-	acts, err := e.apply(c, event{what: hRecovered, code: 255, reason: "the container was gone when the engine started"})
+	acts, err := e.apply(
+		c,
+		event{
+			what: hRecovered, code: 255, reason: "the container was gone when the engine started",
+		},
+	)
 	if err == nil {
 		err = e.save(c)
 	}
@@ -204,7 +244,8 @@ func (e *Engine) lost(ctx context.Context, c *container, sb *sandbox) {
 	e.act(c, acts)
 }
 
-// reconcile removes what belongs to no container: leftovers of creations, starts and removals that were interrupted.
+// reconcile removes what belongs to no container: leftovers of creations, starts and removals that
+// were interrupted.
 func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.fault("recover: reconcile"); err != nil {
 		return err
@@ -232,7 +273,10 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	}
 	for _, d := range shm {
 		if !running(d.Name()) {
-			e.warn("remove leftover shared memory", releaseShm(filepath.Join(e.cfg.Run, "shm", d.Name())))
+			e.warn(
+				"remove leftover shared memory",
+				releaseShm(filepath.Join(e.cfg.Run, "shm", d.Name())),
+			)
 		}
 	}
 	return nil
@@ -254,7 +298,11 @@ func (e *Engine) startDue() {
 				}
 				defer c.op.leave()
 				if c.running() == nil {
-					e.warn("finish the removal of a container", e.remove(context.WithoutCancel(e.ctx), c, auto || rm != nil && rm.volumes), "container", c.id)
+					e.warn(
+						"finish the removal of a container",
+						e.remove(context.WithoutCancel(e.ctx), c, auto || rm != nil && rm.volumes),
+						"container", c.id,
+					)
 				}
 			})
 		case startAtBoot(policy, st, lost):
@@ -267,7 +315,10 @@ func (e *Engine) startDue() {
 					c.mu.Lock()
 					c.stopTimer()
 					c.mu.Unlock()
-					e.warn("start a container by its restart policy", e.start(e.ctx, c, false), "container", c.id)
+					e.warn(
+						"start a container by its restart policy", e.start(e.ctx, c, false),
+						"container", c.id,
+					)
 				}
 			})
 		case st.Status == Restarting:
@@ -279,7 +330,8 @@ func (e *Engine) startDue() {
 	}
 }
 
-// followKeeper hands the keeper's events to those they concern until the engine closes. When the keeper dies it connects to a new one.
+// followKeeper hands the keeper's events to those they concern until the engine closes. When the
+// keeper dies it connects to a new one.
 func (e *Engine) followKeeper() {
 	for {
 		conn := e.connection()
@@ -290,7 +342,10 @@ func (e *Engine) followKeeper() {
 		case err != nil:
 			e.log.Warn("the connection to the keeper ended", "error", err)
 			if err := e.reconnect(conn); err != nil {
-				e.log.Error("no keeper can be reached; containers go on without being watched", "error", err)
+				e.log.Error(
+					"no keeper can be reached; containers go on without being watched", "error",
+					err,
+				)
 				return
 			}
 			continue
@@ -310,13 +365,17 @@ func (e *Engine) followKeeper() {
 			}
 		case *keeper.LogEvent:
 			if ev.Reason != "" {
-				e.log.Warn("lines of a log are lost", "container", ev.ID, "lines", ev.Lost, "reason", ev.Reason)
+				e.log.Warn(
+					"lines of a log are lost", "container", ev.ID, "lines", ev.Lost, "reason",
+					ev.Reason,
+				)
 			}
 		}
 	}
 }
 
-// initEnded finds the run that an exit belongs to. The start of it may still be being recorded: that holds op.
+// initEnded finds the run that an exit belongs to. The start of it may still be being recorded:
+// that holds op.
 func (e *Engine) initEnded(id string, exit keeper.Exit) {
 	c, err := e.find(id)
 	if err != nil {

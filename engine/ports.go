@@ -25,13 +25,16 @@ type images interface {
 
 // Groups makes control groups for containers.
 type Groups interface {
-	// Create makes the group name below parent ("" for the engine's own) with limits. It is gone again if there is an error.
+	// Create makes the group name below parent ("" for the engine's own) with limits. It is gone
+	// again if there is an error.
 	Create(ctx context.Context, parent, name string, res *specs.LinuxResources) (Cgroup, error)
-	// Enforced takes out of the limits what this host can never enforce, and dockerd drops with a warning: what only version 1 has.
+	// Enforced takes out of the limits what this host can never enforce, and dockerd drops with a
+	// warning: what only version 1 has.
 	Enforced(res *specs.LinuxResources) (warnings []string)
 	// At names a group by what Cgroup.Path returned, whether it exists or not.
 	At(path string) (Cgroup, error)
-	// Sweep removes the engine's groups for which keep says false, with the processes in them; without keep all of them and the one above.
+	// Sweep removes the engine's groups for which keep says false, with the processes in them;
+	// without keep all of them and the one above.
 	Sweep(ctx context.Context, keep func(name string) bool) error
 }
 
@@ -39,7 +42,8 @@ type Groups interface {
 type CgroupEntry struct {
 	// Born is a cgroup2 directory to be born in, or -1.
 	Born int
-	// Tasks are version 1 files that the process writes itself to, below the directory Root (plan.Options.TaskPaths).
+	// Tasks are version 1 files that the process writes itself to, below the directory Root
+	// (plan.Options.TaskPaths).
 	Tasks []string
 	Root  int
 }
@@ -76,7 +80,8 @@ type NetworkRequest struct {
 	DNSSearch  []string
 	DNSOptions []string
 	ExtraHosts []string
-	// Recycle says that nothing in the container can change its network namespace, so that another one may get it.
+	// Recycle says that nothing in the container can change its network namespace, so that another
+	// one may get it.
 	Recycle bool
 }
 
@@ -99,19 +104,22 @@ type LivePlace struct {
 
 // Network gives containers a place in the network.
 type Network interface {
-	// Attach makes a namespace with everything that the request asks for. Nothing is left of it if there is an error.
+	// Attach makes a namespace with everything that the request asks for. Nothing is left of it if
+	// there is an error.
 	Attach(ctx context.Context, req *NetworkRequest) (*NetworkPlace, error)
 	// Detach undoes Attach. An unknown ID is no error.
 	Detach(ctx context.Context, id string) error
-	// Reconcile detaches all containers but those named, and those from all networks but the ones they know of. It is called once, before the
-	// first Attach.
+	// Reconcile detaches all containers but those named, and those from all networks but the ones
+	// they know of. It is called once, before the first Attach.
 	Reconcile(ctx context.Context, live map[string]LivePlace) error
 	// Spoil says that NetworkRequest.Recycle is no longer true.
 	Spoil(id string)
-	// Connect puts a running container into one more network, the only one of req.Endpoints; Disconnect takes it out of one.
+	// Connect puts a running container into one more network, the only one of req.Endpoints;
+	// Disconnect takes it out of one.
 	Connect(ctx context.Context, req *NetworkRequest, network string) (EndpointInfo, error)
 	Disconnect(ctx context.Context, endpointID string) error
-	// HostFiles are hosts and resolv.conf for a container with the host's network, or with none (none true).
+	// HostFiles are hosts and resolv.conf for a container with the host's network, or with none
+	// (none true).
 	HostFiles(req *NetworkRequest, none bool) (hosts, resolvConf []byte, err error)
 }
 
@@ -126,7 +134,9 @@ type Keeper interface {
 	Abort(ctx context.Context, id string) error
 	CloseStdin(ctx context.Context, id string) error
 	Resize(ctx context.Context, id string, width, height uint16) error
-	Adopt(ctx context.Context, p *keeper.Process, attach ...keeper.Attachment) (*keeper.Process, error)
+	Adopt(
+		ctx context.Context, p *keeper.Process, attach ...keeper.Attachment,
+	) (*keeper.Process, error)
 	Shutdown(ctx context.Context, force keeper.Force) error
 	Close() error
 	Pid() int

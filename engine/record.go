@@ -16,12 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A container is a directory <root>/containers/<id>. container.json holds what never changes but by Update and Rename, state.json what
-// does. Both are written to a temporary name and renamed, so a reader (the next engine) sees one whole version.
+// A container is a directory <root>/containers/<id>. container.json holds what never changes but by
+// Update and Rename, state.json what does. Both are written to a temporary name and renamed, so a
+// reader (the next engine) sees one whole version.
 //
-// What is acknowledged survives the death of the engine at any instant without fsync(2), because the page cache does. For loss of power there is
-// the syncer: it makes records of containers that are not removed by themselves durable in the background, within about a second; what was
-// acknowledged in that second may be lost, with the directory entry in place of a half-written file.
+// What is acknowledged survives the death of the engine at any instant without fsync(2), because
+// the page cache does. For loss of power there is the syncer: it makes records of containers that
+// are not removed by themselves durable in the background, within about a second; what was
+// acknowledged in that second may be lost, with the directory entry in place of a half-written
+// file.
 const (
 	recordVersion = 1
 	specFile      = "container.json"
@@ -105,9 +108,12 @@ func readJSON(dir, name string, v any) error {
 	return nil
 }
 
-// loadRecords reads all containers. Directories without container.json are what a creation or a removal left; they are removed. A record that
-// cannot be read is reported and left alone: it is evidence, and its container must not be forgotten silently.
-func loadRecords(root string, report func(id string, err error)) ([]specRecord, map[string]stateRecord, error) {
+// loadRecords reads all containers. Directories without container.json are what a creation or a
+// removal left; they are removed. A record that cannot be read is reported and left alone: it is
+// evidence, and its container must not be forgotten silently.
+func loadRecords(
+	root string, report func(id string, err error),
+) ([]specRecord, map[string]stateRecord, error) {
 	list, err := os.ReadDir(root)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load containers: %w", err)
@@ -128,7 +134,10 @@ func loadRecords(root string, report func(id string, err error)) ([]specRecord, 
 			continue
 		}
 		if err == nil && (sr.Version != recordVersion || sr.ID != d.Name()) {
-			err = fmt.Errorf("record of version %d for container %q, this strake reads version %d: %w", sr.Version, sr.ID, recordVersion, errdefs.ErrFailedPrecondition)
+			err = fmt.Errorf(
+				"record of version %d for container %q, this strake reads version %d: %w",
+				sr.Version, sr.ID, recordVersion, errdefs.ErrFailedPrecondition,
+			)
 		}
 		st := stateRecord{Version: recordVersion, State: State{Status: Created}}
 		if err == nil {
@@ -148,7 +157,8 @@ func loadRecords(root string, report func(id string, err error)) ([]specRecord, 
 
 func validID(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
 
-// syncer makes directories of records durable in batches. Its goroutine exists only while there is something to do.
+// syncer makes directories of records durable in batches. Its goroutine exists only while there is
+// something to do.
 type syncer struct {
 	mu      sync.Mutex
 	dirty   map[string]bool // guarded by mu
@@ -197,7 +207,8 @@ func (s *syncer) close() {
 	s.idle.Wait()
 }
 
-// syncDirs makes the records in directories durable: their files, they themselves, and their entries in the parent.
+// syncDirs makes the records in directories durable: their files, they themselves, and their
+// entries in the parent.
 func syncDirs(dirs []string) error {
 	var errs []error
 	parents := map[string]bool{}

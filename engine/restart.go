@@ -26,8 +26,8 @@ func shouldRestart(p RestartPolicy, s State) bool {
 	return false
 }
 
-// restartDelay is the pause before an automatic restart: 100 ms, doubled for every container that did not last ten
-// seconds, at most a minute.
+// restartDelay is the pause before an automatic restart: 100 ms, doubled for every container that
+// did not last ten seconds, at most a minute.
 func restartDelay(previous, ran time.Duration) time.Duration {
 	if previous <= 0 || ran >= restartSettled {
 		return restartFirst
@@ -35,8 +35,8 @@ func restartDelay(previous, ran time.Duration) time.Duration {
 	return min(2*previous, restartLongest)
 }
 
-// startAtBoot decides whether a new engine starts a container that is not running. lost says that it was running when the
-// machine (or the keeper) went down.
+// startAtBoot decides whether a new engine starts a container that is not running. lost says that
+// it was running when the machine (or the keeper) went down.
 func startAtBoot(p RestartPolicy, s State, lost bool) bool {
 	switch s.Status {
 	case Removing, Dead, Running, Paused:

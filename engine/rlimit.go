@@ -11,19 +11,22 @@ import (
 	"strake/engine/message"
 )
 
-// What containers inherit would depend on who started the engine, and on a runtime that raises the soft limit of open files for itself (package os
-// does, and children that it does not start keep that). So every container is told its limit: the usual one of 1024, which select(2) needs, and up to
-// 524288 for programs that ask for more. That is what systemd gives services, and with them dockerd since containerd's unit sets no limit of its own.
+// What containers inherit would depend on who started the engine, and on a runtime that raises the
+// soft limit of open files for itself (package os does, and children that it does not start keep
+// that). So every container is told its limit: the usual one of 1024, which select(2) needs, and up
+// to 524288 for programs that ask for more. That is what systemd gives services, and with them
+// dockerd since containerd's unit sets no limit of its own.
 const (
 	openFilesSoft = 1024
 	openFilesHard = 524288
 )
 
-// defaultRlimits are the limits of containers that say nothing: those configured, and one of open files. openFiles is the engine's own hard limit of
-// these, beyond which it gives nothing unasked.
+// defaultRlimits are the limits of containers that say nothing: those configured, and one of open
+// files. openFiles is the engine's own hard limit of these, beyond which it gives nothing unasked.
 func defaultRlimits(configured []specs.POSIXRlimit, openFiles uint64) []specs.POSIXRlimit {
 	return mergeRlimits(configured, []specs.POSIXRlimit{{
-		Type: "RLIMIT_NOFILE", Soft: min(openFilesSoft, openFiles), Hard: min(openFilesHard, openFiles),
+		Type: "RLIMIT_NOFILE", Soft: min(openFilesSoft, openFiles),
+		Hard: min(openFilesHard, openFiles),
 	}})
 }
 
@@ -31,7 +34,9 @@ func defaultRlimits(configured []specs.POSIXRlimit, openFiles uint64) []specs.PO
 func mergeRlimits(wanted, defaults []specs.POSIXRlimit) []specs.POSIXRlimit {
 	out := slices.Clone(wanted)
 	for _, d := range defaults {
-		if !slices.ContainsFunc(wanted, func(w specs.POSIXRlimit) bool { return w.Type == d.Type }) {
+		if !slices.ContainsFunc(
+			wanted, func(w specs.POSIXRlimit) bool { return w.Type == d.Type },
+		) {
 			out = append(out, d)
 		}
 	}
@@ -44,7 +49,11 @@ func checkRlimits(list []specs.POSIXRlimit) error {
 	for _, l := range list {
 		switch {
 		case l.Soft > l.Hard:
-			return message.New(errdefs.ErrInvalidArgument, "ulimit soft limit must be less than or equal to hard limit: %d > %d", l.Soft, l.Hard)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"ulimit soft limit must be less than or equal to hard limit: %d > %d", l.Soft,
+				l.Hard,
+			)
 		case seen[l.Type]:
 			return message.New(errdefs.ErrInvalidArgument, "ulimit %s is given twice", l.Type)
 		}

@@ -23,13 +23,24 @@ func TestRlimits(t *testing.T) {
 		{"nothing said", nil, nil, ^uint64(0), []specs.POSIXRlimit{files(1024, 524288)}},
 		{"not more than the engine has", nil, nil, 20000, []specs.POSIXRlimit{files(1024, 20000)}},
 		{"an engine with little", nil, nil, 256, []specs.POSIXRlimit{files(256, 256)}},
-		{"configured", nil, []specs.POSIXRlimit{files(5, 6), core}, 100, []specs.POSIXRlimit{files(5, 6), core}},
-		{"of the container", []specs.POSIXRlimit{files(7, 8)}, []specs.POSIXRlimit{files(5, 6), core}, 100, []specs.POSIXRlimit{files(7, 8), core}},
-		{"of the container, another", []specs.POSIXRlimit{core}, nil, 5000, []specs.POSIXRlimit{core, files(1024, 5000)}},
+		{
+			"configured", nil, []specs.POSIXRlimit{files(5, 6), core}, 100,
+			[]specs.POSIXRlimit{files(5, 6), core},
+		},
+		{
+			"of the container", []specs.POSIXRlimit{files(7, 8)},
+			[]specs.POSIXRlimit{files(5, 6), core}, 100, []specs.POSIXRlimit{files(7, 8), core},
+		},
+		{
+			"of the container, another", []specs.POSIXRlimit{core}, nil, 5000,
+			[]specs.POSIXRlimit{core, files(1024, 5000)},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := mergeRlimits(tt.wanted, defaultRlimits(tt.configured, tt.engine)); !reflect.DeepEqual(got, tt.want) {
+			if got := mergeRlimits(
+				tt.wanted, defaultRlimits(tt.configured, tt.engine),
+			); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})

@@ -49,11 +49,15 @@ func (e *Engine) imageFacts(ctx context.Context, ref string) (id string, f *imag
 	}
 	c := d.Config
 	f = &imageFacts{
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal, Shell: c.Shell,
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
+		StopSignal: c.StopSignal, Shell: c.Shell,
 		Labels: c.Labels, Volumes: sortedKeys(c.Volumes), Exposed: sortedKeys(c.ExposedPorts),
 	}
 	if h := c.Healthcheck; h != nil {
-		f.Health = &HealthConfig{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries}
+		f.Health = &HealthConfig{
+			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
+			StartInterval: h.StartInterval, Retries: h.Retries,
+		}
 	}
 	e.cache.mu.Lock()
 	defer e.cache.mu.Unlock()
@@ -64,8 +68,11 @@ func (e *Engine) imageFacts(ctx context.Context, ref string) (id string, f *imag
 	return id, f, nil
 }
 
-// identity finds out what the container's process runs as. A container that never wrote below /etc has the accounts of its image.
-func (e *Engine) identity(ctx context.Context, c *container, user string, groups []string, fs *image.Rootfs) (userdb.Identity, error) {
+// identity finds out what the container's process runs as. A container that never wrote below /etc
+// has the accounts of its image.
+func (e *Engine) identity(
+	ctx context.Context, c *container, user string, groups []string, fs *image.Rootfs,
+) (userdb.Identity, error) {
 	files, err := e.userFiles(ctx, c, fs)
 	if err != nil {
 		return userdb.Identity{}, err
@@ -73,7 +80,9 @@ func (e *Engine) identity(ctx context.Context, c *container, user string, groups
 	return userdb.Lookup(user, groups, files.passwd, files.group)
 }
 
-func (e *Engine) userFiles(ctx context.Context, c *container, fs *image.Rootfs) (*userFiles, error) {
+func (e *Engine) userFiles(
+	ctx context.Context, c *container, fs *image.Rootfs,
+) (*userFiles, error) {
 	pristine := false
 	if fs != nil && fs.Upper != "" {
 		_, err := os.Lstat(filepath.Join(fs.Upper, "etc"))
@@ -112,8 +121,8 @@ func (e *Engine) userFiles(ctx context.Context, c *container, fs *image.Rootfs) 
 	return files, nil
 }
 
-// openRoot returns a handle on the root of a container that does not run, read-only and without its volumes. The overlay is mounted nowhere; it
-// goes with the last descriptor.
+// openRoot returns a handle on the root of a container that does not run, read-only and without its
+// volumes. The overlay is mounted nowhere; it goes with the last descriptor.
 func (e *Engine) openRoot(ctx context.Context, c *container) (*os.File, error) {
 	if c.res.ImageID == "" {
 		f, err := os.OpenFile(c.spec.RootFS, unix.O_DIRECTORY|unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -131,14 +140,22 @@ func (e *Engine) openRoot(ctx context.Context, c *container) (*os.File, error) {
 		layers = append([]string{fs.Upper}, layers...)
 	}
 	if len(layers) == 1 {
-		return os.OpenFile(layers[0], unix.O_DIRECTORY|unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		return os.OpenFile(
+			layers[0], unix.O_DIRECTORY|unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0,
+		)
 	}
-	return image.MountOverlay(layers, "", "", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	return image.MountOverlay(
+		layers, "", "", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+	)
 }
 
-// openIn opens a path below a root as a process in it would find it, and never outside of it (openat2(2), RESOLVE_IN_ROOT).
+// openIn opens a path below a root as a process in it would find it, and never outside of it
+// (openat2(2), RESOLVE_IN_ROOT).
 func openIn(root *os.File, path string, flags int) (*os.File, error) {
-	how := &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := &unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NONBLOCK),
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
 	if flags&unix.O_PATH != 0 {
 		how.Flags &^= unix.O_NONBLOCK
 	}
@@ -153,7 +170,8 @@ func openIn(root *os.File, path string, flags int) (*os.File, error) {
 func readIn(root *os.File, path string) ([]byte, error) {
 	f, err := openIn(root, path, unix.O_RDONLY)
 	if err != nil {
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) ||
+			errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("read %s of the container: %w", path, err)
@@ -168,7 +186,10 @@ func readIn(root *os.File, path string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s of the container: %w", path, err)
 	}
 	if len(b) > userdb.MaxFile {
-		return nil, message.New(errdefs.ErrInvalidArgument, "%s of the container is larger than %d bytes", path, userdb.MaxFile)
+		return nil, message.New(
+			errdefs.ErrInvalidArgument, "%s of the container is larger than %d bytes", path,
+			userdb.MaxFile,
+		)
 	}
 	return b, nil
 }
@@ -183,7 +204,10 @@ func (e *Engine) layersOf(ctx context.Context, c *container) (*image.Rootfs, err
 		return nil, err
 	}
 	if fs.Image != digest.Digest(c.res.ImageID) {
-		return nil, fmt.Errorf("container %s stands on image %s, its record says %s: %w", shortID(c.id), fs.Image, c.res.ImageID, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf(
+			"container %s stands on image %s, its record says %s: %w", shortID(c.id), fs.Image,
+			c.res.ImageID, errdefs.ErrDataLoss,
+		)
 	}
 	return &fs, nil
 }

@@ -23,8 +23,8 @@ import (
 	"strake/keeper"
 )
 
-// sandbox is what a running container occupies on the host. An engine that dies in the middle of a start has recorded nothing of it; the next
-// one finds it all by enumeration (reconcile).
+// sandbox is what a running container occupies on the host. An engine that dies in the middle of a
+// start has recorded nothing of it; the next one finds it all by enumeration (reconcile).
 type sandbox struct {
 	Cgroup string `json:"cgroup,omitempty"`
 	// Attached says that the container has a place in the network of its own.
@@ -47,9 +47,13 @@ func (e *Engine) Start(ctx context.Context, name string) error {
 	case Running:
 		return message.New(errdefs.ErrNotModified, "container %s is already running", name)
 	case Paused:
-		return message.New(errdefs.ErrConflict, "cannot start a paused container, try unpause instead")
+		return message.New(
+			errdefs.ErrConflict, "cannot start a paused container, try unpause instead",
+		)
 	case Removing, Dead:
-		return message.New(errdefs.ErrConflict, "container is marked for removal and cannot be started")
+		return message.New(
+			errdefs.ErrConflict, "container is marked for removal and cannot be started",
+		)
 	case Restarting:
 		c.mu.Lock()
 		c.stopTimer()
@@ -79,7 +83,9 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 		if errors.As(err, &exe) {
 			code = exe.Code
 		}
-		acts, aerr := e.apply(c, event{what: hStartFailed, code: code, reason: err.Error(), byUser: byUser})
+		acts, aerr := e.apply(
+			c, event{what: hStartFailed, code: code, reason: err.Error(), byUser: byUser},
+		)
 		e.failPending(c, err)
 		c.mu.Lock()
 		c.wake(true, false)
@@ -95,8 +101,11 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 	return nil
 }
 
-// recordStart makes a launched process the container's. If it cannot be recorded the process is ended, and everything is as before the launch.
-func (e *Engine) recordStart(ctx context.Context, c *container, r *run, byUser bool) (acts []action, err error) {
+// recordStart makes a launched process the container's. If it cannot be recorded the process is
+// ended, and everything is as before the launch.
+func (e *Engine) recordStart(
+	ctx context.Context, c *container, r *run, byUser bool,
+) (acts []action, err error) {
 	c.mu.Lock()
 	was := c.state
 	c.mu.Unlock()
@@ -122,7 +131,8 @@ func (e *Engine) recordStart(ctx context.Context, c *container, r *run, byUser b
 	return nil, err
 }
 
-// launch makes everything that a container needs to run and starts its process. Nothing is left of it if there is an error.
+// launch makes everything that a container needs to run and starts its process. Nothing is left of
+// it if there is an error.
 func (e *Engine) launch(ctx context.Context, c *container) (_ *run, err error) {
 	l := &launch{e: e, c: c, sb: &sandbox{}}
 	defer func() {
@@ -154,12 +164,15 @@ type launch struct {
 	network NetworkRequest
 }
 
-// prepare does what does not need a process: the network, the control group, the user's numbers and the mount sources, side by side.
+// prepare does what does not need a process: the network, the control group, the user's numbers and
+// the mount sources, side by side.
 func (l *launch) prepare(ctx context.Context) (err error) {
 	c, e, spec := l.c, l.e, &l.c.spec
 	l.in = ociInput{
-		ID: c.id, Spec: spec, Args: c.res.Args, Env: c.res.Env, Cwd: c.res.Cwd, Host: e.host.facts(spec),
-		HostsPath: c.path(hostsFile), HostnamePath: c.path(hostnameFile), ResolvPath: c.path(resolvFile),
+		ID: c.id, Spec: spec, Args: c.res.Args, Env: c.res.Env, Cwd: c.res.Cwd,
+		Host:      e.host.facts(spec),
+		HostsPath: c.path(hostsFile), HostnamePath: c.path(hostnameFile),
+		ResolvPath: c.path(resolvFile),
 	}
 	if l.fs, err = e.layersOf(ctx, c); err != nil {
 		return err
@@ -204,7 +217,10 @@ func (l *launch) joined() error {
 	for _, j := range []struct {
 		mode, file string
 		path       *string
-	}{{spec.PIDMode, "pid", &l.in.PIDPath}, {spec.IPCMode, "ipc", &l.in.IPCPath}, {spec.UTSMode, "uts", &l.in.UTSPath}} {
+	}{
+		{spec.PIDMode, "pid", &l.in.PIDPath}, {spec.IPCMode, "ipc", &l.in.IPCPath},
+		{spec.UTSMode, "uts", &l.in.UTSPath},
+	} {
 		name, ok := strings.CutPrefix(j.mode, "container:")
 		if !ok {
 			continue
@@ -216,7 +232,11 @@ func (l *launch) joined() error {
 		*j.path = fmt.Sprintf("/proc/%d/ns/%s", r.proc.Pid, j.file)
 		if j.file == "ipc" {
 			if l.in.ShmPath = r.sandbox.Shm; l.in.ShmPath == "" {
-				return message.New(errdefs.ErrFailedPrecondition, "cannot join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.id)
+				return message.New(
+					errdefs.ErrFailedPrecondition,
+					"cannot join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+					other.id,
+				)
 			}
 		}
 	}
@@ -231,7 +251,11 @@ func (e *Engine) livingPeer(name string) (*container, *run, error) {
 	}
 	r := other.running()
 	if r == nil {
-		return nil, nil, message.New(errdefs.ErrConflict, "cannot join namespace of a non running container: container %s is %s", other.id, other.status())
+		return nil, nil, message.New(
+			errdefs.ErrConflict,
+			"cannot join namespace of a non running container: container %s is %s", other.id,
+			other.status(),
+		)
 	}
 	return other, r, nil
 }
@@ -243,8 +267,10 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 		return nil, err
 	}
 	l.network = NetworkRequest{
-		ID: c.id, Name: spec.Name, Hostname: c.hostname(), Domainname: spec.Domainname, Primary: primaryNetwork(spec), Ports: spec.Ports, PublishAll: spec.PublishAll,
-		Exposed: c.res.Exposed, DNS: spec.DNS, DNSSearch: spec.DNSSearch, DNSOptions: spec.DNSOptions, ExtraHosts: spec.ExtraHosts,
+		ID: c.id, Name: spec.Name, Hostname: c.hostname(), Domainname: spec.Domainname,
+		Primary: primaryNetwork(spec), Ports: spec.Ports, PublishAll: spec.PublishAll,
+		Exposed: c.res.Exposed, DNS: spec.DNS, DNSSearch: spec.DNSSearch,
+		DNSOptions: spec.DNSOptions, ExtraHosts: spec.ExtraHosts,
 	}
 	req := &l.network
 	fill := func(list *[]string, defaults []string) {
@@ -270,7 +296,9 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 			return nil, err
 		}
 		// The files are the other's own, so that both see what changes in them.
-		l.in.HostsPath, l.in.HostnamePath, l.in.ResolvPath = other.path(hostsFile), other.path(hostnameFile), other.path(resolvFile)
+		l.in.HostsPath, l.in.HostnamePath, l.in.ResolvPath = other.path(hostsFile), other.path(
+			hostnameFile,
+		), other.path(resolvFile)
 		l.in.NetPath = fmt.Sprintf("/proc/%d/ns/net", r.proc.Pid)
 		if !recyclable(spec) {
 			e.cfg.Network.Spoil(other.id)
@@ -291,10 +319,12 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 
 func isContainerMode(mode string) bool { return strings.HasPrefix(mode, "container:") }
 
-// recyclable says that nothing in the container can change its network namespace: network.RecycleIfClean has the conditions.
+// recyclable says that nothing in the container can change its network namespace:
+// network.RecycleIfClean has the conditions.
 func recyclable(s *Spec) bool {
 	caps, err := capabilities(s, &hostFacts{LastCap: unix.CAP_LAST_CAP})
-	return err == nil && !slices.Contains(caps, "CAP_NET_ADMIN") && !slices.Contains(caps, "CAP_SYS_ADMIN") &&
+	return err == nil && !slices.Contains(caps, "CAP_NET_ADMIN") &&
+		!slices.Contains(caps, "CAP_SYS_ADMIN") &&
 		!s.SystemPathsOpen && s.ReadonlyPaths == nil && len(s.Sysctls) == 0
 }
 
@@ -325,12 +355,22 @@ func (l *launch) sources(ctx context.Context) error {
 			case errors.Is(err, os.ErrNotExist) && m.CreateSource:
 				// Made for the user, who asked for it with -v; it stays as it does with dockerd.
 				if err := os.MkdirAll(m.Source, 0o755); err != nil {
-					return message.New(errdefs.ErrInvalidArgument, "error while creating mount source path '%s': %w", m.Source, err)
+					return message.New(
+						errdefs.ErrInvalidArgument,
+						"error while creating mount source path '%s': %w", m.Source, err,
+					)
 				}
 			case errors.Is(err, os.ErrNotExist):
-				return message.New(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": bind source path does not exist: %s", m.Source)
+				return message.New(
+					errdefs.ErrInvalidArgument,
+					"invalid mount config for type \"bind\": bind source path does not exist: %s",
+					m.Source,
+				)
 			default:
-				return message.New(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": stat %s: %w", m.Source, err)
+				return message.New(
+					errdefs.ErrInvalidArgument,
+					"invalid mount config for type \"bind\": stat %s: %w", m.Source, err,
+				)
 			}
 		}
 		l.in.Mounts = append(l.in.Mounts, b)
@@ -341,7 +381,8 @@ func (l *launch) sources(ctx context.Context) error {
 	return nil
 }
 
-// shareableShm mounts a /dev/shm that other containers can join. It is the one mount that the host sees.
+// shareableShm mounts a /dev/shm that other containers can join. It is the one mount that the host
+// sees.
 func (l *launch) shareableShm() error {
 	dir := filepath.Join(l.e.cfg.Run, "shm", l.c.id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -355,7 +396,10 @@ func (l *launch) shareableShm() error {
 	if err := l.e.fault("start: shared memory"); err != nil {
 		return err
 	}
-	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", size)); err != nil {
+	if err := unix.Mount(
+		"shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV,
+		fmt.Sprintf("mode=1777,size=%d", size),
+	); err != nil {
 		return fmt.Errorf("mount shared memory: %w", err)
 	}
 	l.sb.Shm, l.in.ShmPath = dir, dir
@@ -389,7 +433,10 @@ func (l *launch) files() error {
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{hostsFile, l.place.Hosts}, {hostnameFile, []byte(name + "\n")}, {resolvFile, l.place.ResolvConf}} {
+	}{
+		{hostsFile, l.place.Hosts}, {hostnameFile, []byte(name + "\n")},
+		{resolvFile, l.place.ResolvConf},
+	} {
 		// In place, not renamed: a container that runs has the file itself mounted.
 		if err := os.WriteFile(c.path(f.name), f.data, 0o644); err != nil {
 			return fmt.Errorf("container %s: %w", shortID(c.id), err)
@@ -412,12 +459,16 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	defer release()
 	opt := plan.Options{
 		Host: plan.Host{
-			LastCap: l.in.Host.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0, Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
+			LastCap: l.in.Host.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+			Hierarchies: l.group.Hierarchies(), AppArmor: l.in.Host.AppArmor,
 		},
 		Stdio: plan.Pipes, TaskPaths: entry.Tasks, Grouped: true, Reaper: c.spec.Init,
 	}
 	if l.fs != nil {
-		opt.Overlay = &plan.Overlay{Lower: l.fs.Lower, Upper: l.fs.Upper, Work: l.fs.Work, Target: filepath.Join(e.cfg.Run, "rootfs")}
+		opt.Overlay = &plan.Overlay{
+			Lower: l.fs.Lower, Upper: l.fs.Upper, Work: l.fs.Work,
+			Target: filepath.Join(e.cfg.Run, "rootfs"),
+		}
 	} else {
 		l.cfg.Root.Path = c.spec.RootFS
 	}
@@ -431,9 +482,13 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 		l.inputs.Add(plan.InputCgroups, entry.Root)
 	}
 	req := &keeper.StartRequest{
-		ID: c.id, Kind: keeper.KindInit, Image: l.plan.Encode(), Inputs: l.inputs.Names(), CgroupFD: entry.Born, TimeOffsets: l.plan.TimeOffsets,
+		ID: c.id, Kind: keeper.KindInit, Image: l.plan.Encode(), Inputs: l.inputs.Names(),
+		CgroupFD: entry.Born, TimeOffsets: l.plan.TimeOffsets,
 		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: c.spec.OpenStdin},
-		Log:   keeper.LogConfig{Driver: keeper.LogJSONFile, Path: c.logPath(), MaxBytes: c.spec.Log.MaxBytes, MaxFiles: c.spec.Log.MaxFiles},
+		Log: keeper.LogConfig{
+			Driver: keeper.LogJSONFile, Path: c.logPath(), MaxBytes: c.spec.Log.MaxBytes,
+			MaxFiles: c.spec.Log.MaxFiles,
+		},
 	}
 	if c.spec.TTY {
 		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY}
@@ -459,7 +514,10 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 		e.returnPending(c, pending)
 		return nil, e.startError(l.plan, c.res.Args[0], err)
 	}
-	r := &run{proc: proc, sandbox: l.sb, cgroup: l.group, ended: make(chan struct{}), drained: make(chan struct{})}
+	r := &run{
+		proc: proc, sandbox: l.sb, cgroup: l.group, ended: make(chan struct{}),
+		drained: make(chan struct{}),
+	}
 	if err := e.fault("start: record"); err != nil {
 		proc.Close()
 		return nil, errors.Join(err, e.connection().Abort(context.WithoutCancel(ctx), c.id))
@@ -470,7 +528,8 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	return r, nil
 }
 
-// startError says in words why a program failed. Clients tell the exit status from the words that dockerd uses.
+// startError says in words why a program failed. Clients tell the exit status from the words that
+// dockerd uses.
 func (e *Engine) startError(p *plan.Plan, command string, err error) error {
 	var f *spawn.Failure
 	if !errors.As(err, &f) {
@@ -487,7 +546,10 @@ func (e *Engine) startError(p *plan.Plan, command string, err error) error {
 		case se.Errno == unix.EACCES:
 			code = 126
 		}
-		return &ExecError{Code: code, Err: message.New(errdefs.ErrInternal, "failed to create task for container: %w", err)}
+		return &ExecError{
+			Code: code,
+			Err:  message.New(errdefs.ErrInternal, "failed to create task for container: %w", err),
+		}
 	}
 	why := err.Error()
 	switch {
@@ -498,7 +560,13 @@ func (e *Engine) startError(p *plan.Plan, command string, err error) error {
 	case se.Errno == unix.EACCES:
 		why = "permission denied"
 	}
-	return &ExecError{Code: se.ExitCode(), Err: message.New(errdefs.ErrInvalidArgument, "failed to create task for container: exec: %q: %s", command, why)}
+	return &ExecError{
+		Code: se.ExitCode(),
+		Err: message.New(
+			errdefs.ErrInvalidArgument, "failed to create task for container: exec: %q: %s",
+			command, why,
+		),
+	}
 }
 
 // releaseSandbox gives back what a run occupied. It is safe to repeat.

@@ -19,7 +19,8 @@ import (
 	"strake/image/layer"
 )
 
-// archiveFiles is the content of an archive: small files in memory, large ones as blobs of the content store, never as files named by the archive.
+// archiveFiles is the content of an archive: small files in memory, large ones as blobs of the
+// content store, never as files named by the archive.
 type archiveFiles struct {
 	s     *Store
 	files map[string]archiveFile
@@ -47,7 +48,9 @@ func (a *archiveFiles) read(ctx context.Context, r io.Reader) error {
 			return archiveFault("archive", err)
 		}
 		if n >= maxArchiveFiles {
-			return fmt.Errorf("archive has more than %d entries: %w", maxArchiveFiles, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"archive has more than %d entries: %w", maxArchiveFiles, errdefs.ErrInvalidArgument,
+			)
 		}
 		name := strings.TrimPrefix(path.Clean("/"+hdr.Name), "/")
 		switch hdr.Typeflag {
@@ -89,9 +92,13 @@ func archiveFault(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-func (a *archiveFiles) file(ctx context.Context, hdr *tar.Header, r io.Reader, buf []byte) (archiveFile, error) {
+func (a *archiveFiles) file(
+	ctx context.Context, hdr *tar.Header, r io.Reader, buf []byte,
+) (archiveFile, error) {
 	if hdr.Size > a.s.limits().Bytes {
-		return archiveFile{}, fmt.Errorf("%d bytes, at most %d: %w", hdr.Size, a.s.limits().Bytes, errdefs.ErrInvalidArgument)
+		return archiveFile{}, fmt.Errorf(
+			"%d bytes, at most %d: %w", hdr.Size, a.s.limits().Bytes, errdefs.ErrInvalidArgument,
+		)
 	}
 	if hdr.Size <= smallFile && a.held+hdr.Size <= maxSmallFiles {
 		b := make([]byte, hdr.Size)
@@ -99,7 +106,9 @@ func (a *archiveFiles) file(ctx context.Context, hdr *tar.Header, r io.Reader, b
 			return archiveFile{}, errTruncated(err)
 		}
 		a.held += hdr.Size
-		return archiveFile{data: b, desc: ocispec.Descriptor{Digest: digest.FromBytes(b), Size: hdr.Size}}, nil
+		return archiveFile{
+			data: b, desc: ocispec.Descriptor{Digest: digest.FromBytes(b), Size: hdr.Size},
+		}, nil
 	}
 	desc, err := a.s.writeStream(ctx, r, hdr.Size, buf)
 	return archiveFile{desc: desc}, err
@@ -113,7 +122,9 @@ func errTruncated(err error) error {
 }
 
 // writeStream stores size bytes as a blob of whatever digest they have.
-func (s *Store) writeStream(ctx context.Context, r io.Reader, size int64, buf []byte) (_ ocispec.Descriptor, err error) {
+func (s *Store) writeStream(
+	ctx context.Context, r io.Reader, size int64, buf []byte,
+) (_ ocispec.Descriptor, err error) {
 	ref := "stream-" + rand.Text()
 	w, err := content.OpenWriter(ctx, s.content, content.WithRef(ref))
 	if err != nil {
@@ -122,7 +133,8 @@ func (s *Store) writeStream(ctx context.Context, r io.Reader, size int64, buf []
 	defer func() {
 		w.Close()
 		if err != nil {
-			if aerr := s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil && !errdefs.IsNotFound(aerr) {
+			if aerr := s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil &&
+				!errdefs.IsNotFound(aerr) {
 				err = errors.Join(err, aerr)
 			}
 		}
@@ -167,7 +179,9 @@ func (a *archiveFiles) get(name string) (archiveFile, error) {
 		}
 		n = to
 	}
-	return archiveFile{}, fmt.Errorf("archive names %q but does not hold it: %w", name, errdefs.ErrInvalidArgument)
+	return archiveFile{}, fmt.Errorf(
+		"archive names %q but does not hold it: %w", name, errdefs.ErrInvalidArgument,
+	)
 }
 
 // bytes reads a document.

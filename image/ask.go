@@ -19,8 +19,9 @@ import (
 // maxTagPages and maxTags bound what a registry may answer to the question for its tags.
 const maxTagPages, maxTags = 1000, 100_000
 
-// Login asks a registry whether it accepts credentials (distribution-spec, "Determining Support"). server is host[:port], or a URL of it as old
-// clients have for their default registry. A refusal is ErrUnauthenticated.
+// Login asks a registry whether it accepts credentials (distribution-spec, "Determining Support").
+// server is host[:port], or a URL of it as old clients have for their default registry. A refusal
+// is ErrUnauthenticated.
 func (s *Store) Login(ctx context.Context, server string, auth Auth) error {
 	host := server
 	if _, rest, ok := strings.Cut(server, "://"); ok {
@@ -33,7 +34,9 @@ func (s *Store) Login(ctx context.Context, server string, auth Auth) error {
 	// The repository's name plays no part.
 	named, err := reference.ParseNormalizedNamed(host + "/login")
 	if err != nil || host == "" || reference.Domain(named) != host {
-		return fmt.Errorf("registry %q: want host or host:port: %w", server, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"registry %q: want host or host:port: %w", server, errdefs.ErrInvalidArgument,
+		)
 	}
 	r := s.registry(ctx, named, &auth)
 	defer r.close()
@@ -42,13 +45,18 @@ func (s *Store) Login(ctx context.Context, server string, auth Auth) error {
 		resp.Body.Close()
 		return nil
 	}
-	if status := statusOf(err); status == http.StatusUnauthorized || status == http.StatusForbidden || errors.Is(err, docker.ErrInvalidAuthorization) {
-		return fmt.Errorf("login to %s: unauthorized: incorrect username or password: %w: %w", host, err, errdefs.ErrUnauthenticated)
+	if status := statusOf(err); status == http.StatusUnauthorized ||
+		status == http.StatusForbidden || errors.Is(err, docker.ErrInvalidAuthorization) {
+		return fmt.Errorf(
+			"login to %s: unauthorized: incorrect username or password: %w: %w", host, err,
+			errdefs.ErrUnauthenticated,
+		)
 	}
 	return fmt.Errorf("login to %s: %w", host, err)
 }
 
-// Tags lists the tags of a repository in its registry, in the registry's order (distribution-spec, "Listing Tags"). Errors are those of Pull.
+// Tags lists the tags of a repository in its registry, in the registry's order (distribution-spec,
+// "Listing Tags"). Errors are those of Pull.
 func (s *Store) Tags(ctx context.Context, repository string, auth *Auth) ([]string, error) {
 	named, err := reference.ParseNormalizedNamed(repository)
 	if err != nil {
@@ -63,12 +71,17 @@ func (s *Store) Tags(ctx context.Context, repository string, auth *Auth) ([]stri
 	for range maxTagPages {
 		page, next, err := r.tags(ctx, reference.Path(named), query)
 		if err != nil {
-			return nil, fmt.Errorf("tags of %s: %w", reference.FamiliarName(named), remoteError(err, named))
+			return nil, fmt.Errorf(
+				"tags of %s: %w", reference.FamiliarName(named), remoteError(err, named),
+			)
 		}
 		for _, t := range page {
 			// What becomes a part of a reference has to be one.
 			if _, err := reference.WithTag(named, t); err != nil {
-				return nil, fmt.Errorf("tags of %s: the registry sent %q: %w: %w", reference.FamiliarName(named), t, err, errdefs.ErrInvalidArgument)
+				return nil, fmt.Errorf(
+					"tags of %s: the registry sent %q: %w: %w", reference.FamiliarName(named), t,
+					err, errdefs.ErrInvalidArgument,
+				)
 			}
 		}
 		tags = append(tags, page...)
@@ -80,10 +93,15 @@ func (s *Store) Tags(ctx context.Context, repository string, auth *Auth) ([]stri
 		}
 		query = next
 	}
-	return nil, fmt.Errorf("tags of %s: more than %d: %w", reference.FamiliarName(named), maxTags, errdefs.ErrResourceExhausted)
+	return nil, fmt.Errorf(
+		"tags of %s: more than %d: %w", reference.FamiliarName(named), maxTags,
+		errdefs.ErrResourceExhausted,
+	)
 }
 
-func (r *registry) tags(ctx context.Context, path string, query url.Values) (tags []string, next url.Values, err error) {
+func (r *registry) tags(
+	ctx context.Context, path string, query url.Values,
+) (tags []string, next url.Values, err error) {
 	resp, err := r.get(ctx, "/"+path+"/tags/list", query)
 	if err != nil {
 		return nil, nil, err
@@ -98,7 +116,8 @@ func (r *registry) tags(ctx context.Context, path string, query url.Values) (tag
 	return list.Tags, nextPage(resp.Header.Get("Link")), nil
 }
 
-// nextPage takes the query of the next page out of a Link header (RFC 8288): of the address in it, only the query is followed.
+// nextPage takes the query of the next page out of a Link header (RFC 8288): of the address in it,
+// only the query is followed.
 func nextPage(link string) url.Values {
 	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
 	if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
@@ -111,8 +130,8 @@ func nextPage(link string) url.Values {
 	return u.Query()
 }
 
-// get sends one request below /v2 to the first host of the registry that answers, with the authorization that it asks for. An answer that is not
-// a success is an error with its status.
+// get sends one request below /v2 to the first host of the registry that answers, with the
+// authorization that it asks for. An answer that is not a success is an error with its status.
 func (r *registry) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
 	hosts, err := r.hosts(r.domain)
 	if err != nil {
@@ -124,19 +143,27 @@ func (r *registry) get(ctx context.Context, path string, query url.Values) (*htt
 			continue
 		}
 		resp, err := getFrom(ctx, &h, path, query)
-		if err == nil || statusOf(err) != 0 || errors.Is(err, docker.ErrInvalidAuthorization) || ctx.Err() != nil {
+		if err == nil || statusOf(err) != 0 || errors.Is(err, docker.ErrInvalidAuthorization) ||
+			ctx.Err() != nil {
 			return resp, err
 		}
 		failed = append(failed, err)
 	}
 	if len(failed) == 0 {
-		return nil, fmt.Errorf("no host of registry %s can be asked: %w", r.domain, errdefs.ErrNotFound)
+		return nil, fmt.Errorf(
+			"no host of registry %s can be asked: %w", r.domain, errdefs.ErrNotFound,
+		)
 	}
 	return nil, errors.Join(failed...)
 }
 
-func getFrom(ctx context.Context, h *docker.RegistryHost, path string, query url.Values) (*http.Response, error) {
-	u := url.URL{Scheme: h.Scheme, Host: h.Host, Path: strings.TrimSuffix(h.Path, "/") + path, RawQuery: query.Encode()}
+func getFrom(
+	ctx context.Context, h *docker.RegistryHost, path string, query url.Values,
+) (*http.Response, error) {
+	u := url.URL{
+		Scheme: h.Scheme, Host: h.Host, Path: strings.TrimSuffix(h.Path, "/") + path,
+		RawQuery: query.Encode(),
+	}
 	for attempt := 0; ; attempt++ {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {

@@ -14,7 +14,10 @@ import (
 // TestTagsAndLogin asks a registry that wants a password and answers in pages.
 func TestTagsAndLogin(t *testing.T) {
 	t.Parallel()
-	pages := map[string]string{"": `{"name":"a/b","tags":["v1","v2"]}`, "v2": `{"name":"a/b","tags":["v3"]}`, "bad": `{"tags":["no tag"]}`}
+	pages := map[string]string{
+		"": `{"name":"a/b","tags":["v1","v2"]}`, "v2": `{"name":"a/b","tags":["v3"]}`,
+		"bad": `{"tags":["no tag"]}`,
+	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="tests"`)
@@ -34,7 +37,9 @@ func TestTagsAndLogin(t *testing.T) {
 		default:
 			if last == "" {
 				// Only the query is followed: a registry does not send anybody elsewhere.
-				w.Header().Set("Link", `<http://elsewhere.invalid/v2/a/b/tags/list?last=v2&n=2>; rel="next"`)
+				w.Header().Set(
+					"Link", `<http://elsewhere.invalid/v2/a/b/tags/list?last=v2&n=2>; rel="next"`,
+				)
 			}
 			fmt.Fprint(w, pages[last])
 		}
@@ -42,7 +47,9 @@ func TestTagsAndLogin(t *testing.T) {
 	t.Cleanup(srv.Close)
 	host := strings.TrimPrefix(srv.URL, "http://")
 	s := openStore(t, t.TempDir())
-	right, wrong := Auth{Username: "me", Password: "secret"}, Auth{Username: "me", Password: "other"}
+	right, wrong := Auth{Username: "me", Password: "secret"}, Auth{
+		Username: "me", Password: "other",
+	}
 	if err := s.Login(t.Context(), host, right); err != nil {
 		t.Errorf("login: %v", err)
 	}
@@ -66,8 +73,12 @@ func TestTagsAndLogin(t *testing.T) {
 		auth             *Auth
 		class            func(error) bool
 	}{
-		{"absent", "a/absent", &right, errdefs.IsNotFound}, {"no password", "a/b", nil, errdefs.IsPermissionDenied}, {"wrong password", "a/b", &wrong, errdefs.IsPermissionDenied},
-		{"not a tag", "a/bad", &right, errdefs.IsInvalidArgument}, {"without end", "a/endless", &right, errdefs.IsResourceExhausted}, {"no name", "A", &right, errdefs.IsInvalidArgument},
+		{"absent", "a/absent", &right, errdefs.IsNotFound},
+		{"no password", "a/b", nil, errdefs.IsPermissionDenied},
+		{"wrong password", "a/b", &wrong, errdefs.IsPermissionDenied},
+		{"not a tag", "a/bad", &right, errdefs.IsInvalidArgument},
+		{"without end", "a/endless", &right, errdefs.IsResourceExhausted},
+		{"no name", "A", &right, errdefs.IsInvalidArgument},
 	} {
 		if got, err := s.Tags(t.Context(), host+"/"+c.repository, c.auth); !c.class(err) {
 			t.Errorf("%s: got %d tags, %v", c.name, len(got), err)

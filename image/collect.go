@@ -15,7 +15,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// recover removes the leftovers of operations that did not end. When the last process ended in order it only reads.
+// recover removes the leftovers of operations that did not end. When the last process ended in
+// order it only reads.
 func (s *Store) recover(ctx context.Context) error {
 	left, err := s.leases.List(ctx, `labels."`+leaseLabel+`"`)
 	if err != nil {
@@ -42,7 +43,8 @@ func (s *Store) recover(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("collecting what an interrupted image operation left behind")
-	// First the directories whose transaction never came: the snapshotter will give the same numbers out again and not overwrite them.
+	// First the directories whose transaction never came: the snapshotter will give the same
+	// numbers out again and not overwrite them.
 	if err := s.sweepDirs(ctx); err != nil {
 		return err
 	}
@@ -52,8 +54,9 @@ func (s *Store) recover(ctx context.Context) error {
 	return s.collect(ctx)
 }
 
-// sweepDirs removes layer directories that the snapshotter's database does not know, and beginnings of blobs that a crash left without their
-// data or without a name to continue them by, which the content store passes over.
+// sweepDirs removes layer directories that the snapshotter's database does not know, and beginnings
+// of blobs that a crash left without their data or without a name to continue them by, which the
+// content store passes over.
 func (s *Store) sweepDirs(ctx context.Context) error {
 	ingest := s.path("content", "ingest")
 	begun, err := os.ReadDir(ingest)
@@ -77,7 +80,8 @@ func (s *Store) sweepDirs(ctx context.Context) error {
 	if !errdefs.IsNotFound(err) {
 		return err
 	}
-	// Not one snapshot was ever committed: the database has no table of them, and every directory is a leftover.
+	// Not one snapshot was ever committed: the database has no table of them, and every directory
+	// is a leftover.
 	dir := s.path("layers", "snapshots")
 	names, err := os.ReadDir(dir)
 	if err != nil {
@@ -91,8 +95,9 @@ func (s *Store) sweepDirs(ctx context.Context) error {
 	return nil
 }
 
-// provokeSweep makes the next collection compare both backends with the metadata. containerd's database only does so after it removed something
-// itself, and a crash between a backend's commit and its own leaves something it never knew.
+// provokeSweep makes the next collection compare both backends with the metadata. containerd's
+// database only does so after it removed something itself, and a crash between a backend's commit
+// and its own leaves something it never knew.
 func (s *Store) provokeSweep(ctx context.Context) error {
 	lease, done, err := s.begin(ctx)
 	if err != nil {
@@ -106,7 +111,8 @@ func (s *Store) provokeSweep(ctx context.Context) error {
 	return err
 }
 
-// begin opens a lease that keeps everything made under the returned context. done gives it up; whatever no image holds by then is garbage.
+// begin opens a lease that keeps everything made under the returned context. done gives it up;
+// whatever no image holds by then is garbage.
 func (s *Store) begin(ctx context.Context) (context.Context, func(), error) {
 	ctx = s.context(ctx)
 	s.cfg.Fault("image: begin")
@@ -134,8 +140,8 @@ func (s *Store) abandon(ctx context.Context, done func()) {
 	}
 }
 
-// hold adds existing blobs and layers to the lease of ctx. What is named need not exist; the order "hold, then look" is what makes a later look
-// reliable.
+// hold adds existing blobs and layers to the lease of ctx. What is named need not exist; the order
+// "hold, then look" is what makes a later look reliable.
 func (s *Store) hold(ctx context.Context, blobs, chains []digest.Digest) error {
 	id, ok := leases.FromContext(ctx)
 	if !ok || len(blobs)+len(chains) == 0 {
@@ -144,12 +150,17 @@ func (s *Store) hold(ctx context.Context, blobs, chains []digest.Digest) error {
 	return s.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		for _, d := range blobs {
-			if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"}); err != nil {
+			if err := s.leases.AddResource(
+				ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"},
+			); err != nil {
 				return err
 			}
 		}
 		for _, c := range chains {
-			if err := s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: c.String(), Type: "snapshots/" + snapshotterName}); err != nil {
+			if err := s.leases.AddResource(
+				ctx, leases.Lease{ID: id},
+				leases.Resource{ID: c.String(), Type: "snapshots/" + snapshotterName},
+			); err != nil {
 				return err
 			}
 		}

@@ -14,34 +14,41 @@ import (
 
 // Config describes a store. Root is required; everything else has a usable zero value.
 type Config struct {
-	// Root is the absolute path of a directory that only this store uses. It is created with mode 0710. The file system must support
-	// overlayfs upper directories (d_type, trusted.* attributes).
+	// Root is the absolute path of a directory that only this store uses. It is created with mode
+	// 0710. The file system must support overlayfs upper directories (d_type, trusted.*
+	// attributes).
 	Root string
 	// Logger receives what cannot be returned as an error; nil discards it.
 	Logger *slog.Logger
-	// MaxConcurrentDownloads bounds the blobs fetched, and MaxConcurrentUploads those pushed, at once over all operations. Zero means 6 and 5.
+	// MaxConcurrentDownloads bounds the blobs fetched, and MaxConcurrentUploads those pushed, at
+	// once over all operations. Zero means 6 and 5.
 	MaxConcurrentDownloads int
 	MaxConcurrentUploads   int
-	// MaxConcurrentUnpacks bounds the layers unpacked at once over all operations. Each takes about 2 MiB of memory, more for zstd with large
-	// windows. Zero means the number of processors, at least 2 and at most 4.
+	// MaxConcurrentUnpacks bounds the layers unpacked at once over all operations. Each takes about
+	// 2 MiB of memory, more for zstd with large windows. Zero means the number of processors, at
+	// least 2 and at most 4.
 	MaxConcurrentUnpacks int
-	// LayerLimits bound every layer archive that is unpacked; zero fields mean the defaults of package layer.
+	// LayerLimits bound every layer archive that is unpacked; zero fields mean the defaults of
+	// package layer.
 	LayerLimits layer.Limits
 	// Registries says how registries are reached.
 	Registries Registries
-	// InUse names the containers that use an image; nil means none do. It is called without locks held.
+	// InUse names the containers that use an image; nil means none do. It is called without locks
+	// held.
 	InUse func(id digest.Digest) []Use
-	// Fault, if not nil, is called before each step that changes the disk, with the step's name: tests end the process there.
+	// Fault, if not nil, is called before each step that changes the disk, with the step's name:
+	// tests end the process there.
 	Fault func(step string)
 }
 
 // Registries says how registries are reached.
 type Registries struct {
-	// HostsDirs are directories in the layout of containerd's hosts configuration (<dir>/<host>/hosts.toml, docs/hosts.md there) or of docker's
-	// certs.d (<dir>/<host>/*.crt). The first one with an entry for a registry wins. They are read anew for every operation.
+	// HostsDirs are directories in the layout of containerd's hosts configuration
+	// (<dir>/<host>/hosts.toml, docs/hosts.md there) or of docker's certs.d (<dir>/<host>/*.crt).
+	// The first one with an entry for a registry wins. They are read anew for every operation.
 	HostsDirs []string
-	// Insecure lists registries (host, host:port or CIDR) that are spoken to by TLS without verification or by plain HTTP. 127.0.0.0/8, ::1 and
-	// localhost always are.
+	// Insecure lists registries (host, host:port or CIDR) that are spoken to by TLS without
+	// verification or by plain HTTP. 127.0.0.0/8, ::1 and localhost always are.
 	Insecure []string
 	// Mirrors are tried before docker.io's own registry (URLs), as dockerd's registry-mirrors.
 	Mirrors []string
@@ -58,14 +65,23 @@ type Use struct {
 // Validate names the first field that cannot work.
 func (c Config) Validate() error {
 	if !filepath.IsAbs(c.Root) {
-		return fmt.Errorf("image store: Root %q is not an absolute path: %w", c.Root, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"image store: Root %q is not an absolute path: %w", c.Root, errdefs.ErrInvalidArgument,
+		)
 	}
 	for _, f := range []struct {
 		name string
 		n    int
-	}{{"MaxConcurrentDownloads", c.MaxConcurrentDownloads}, {"MaxConcurrentUploads", c.MaxConcurrentUploads}, {"MaxConcurrentUnpacks", c.MaxConcurrentUnpacks}} {
+	}{
+		{"MaxConcurrentDownloads", c.MaxConcurrentDownloads},
+		{"MaxConcurrentUploads", c.MaxConcurrentUploads},
+		{"MaxConcurrentUnpacks", c.MaxConcurrentUnpacks},
+	} {
 		if f.n < 0 {
-			return fmt.Errorf("image store: %s is %d, want 0 (default) or more: %w", f.name, f.n, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"image store: %s is %d, want 0 (default) or more: %w", f.name, f.n,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	return c.Registries.validate()

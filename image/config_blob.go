@@ -10,7 +10,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// RunConfig is what an image says about its containers: the OCI fields and the ones that docker added to them.
+// RunConfig is what an image says about its containers: the OCI fields and the ones that docker
+// added to them.
 type RunConfig struct {
 	ocispec.ImageConfig
 	Healthcheck *Healthcheck `json:"Healthcheck,omitempty"`
@@ -53,15 +54,24 @@ func parseConfig(b []byte) (configBlob, error) {
 		return c, fmt.Errorf("image configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if c.RootFS.Type != "layers" {
-		return c, fmt.Errorf("image configuration: rootfs.type is %q, want \"layers\": %w", c.RootFS.Type, errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf(
+			"image configuration: rootfs.type is %q, want \"layers\": %w", c.RootFS.Type,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	for i, d := range c.RootFS.DiffIDs {
 		if err := d.Validate(); err != nil {
-			return c, fmt.Errorf("image configuration: rootfs.diff_ids[%d] %q: %w: %w", i, d, err, errdefs.ErrInvalidArgument)
+			return c, fmt.Errorf(
+				"image configuration: rootfs.diff_ids[%d] %q: %w: %w", i, d, err,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	if len(c.RootFS.DiffIDs) > maxLayers {
-		return c, fmt.Errorf("image configuration: %d layers, at most %d: %w", len(c.RootFS.DiffIDs), maxLayers, errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf(
+			"image configuration: %d layers, at most %d: %w", len(c.RootFS.DiffIDs), maxLayers,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return c, nil
 }
@@ -70,7 +80,10 @@ func parseConfig(b []byte) (configBlob, error) {
 const maxLayers = 127
 
 func (c configBlob) platform() ocispec.Platform {
-	return ocispec.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion, OSFeatures: c.OSFeatures}
+	return ocispec.Platform{
+		OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion,
+		OSFeatures: c.OSFeatures,
+	}
 }
 
 func (c configBlob) created() time.Time {

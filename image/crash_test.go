@@ -21,7 +21,9 @@ const crashChild = "STRAKE_TEST_CRASH_ROOT"
 
 func TestMain(m *testing.M) {
 	if root := os.Getenv(crashChild); root != "" {
-		if err := crashWork(root, os.Getenv("STRAKE_TEST_CRASH_REF"), os.Getenv("STRAKE_TEST_CRASH_ARCHIVE")); err != nil {
+		if err := crashWork(
+			root, os.Getenv("STRAKE_TEST_CRASH_REF"), os.Getenv("STRAKE_TEST_CRASH_ARCHIVE"),
+		); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -30,7 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// crashWork goes through everything that changes a store and says each step aloud, so that the parent can choose where to kill it.
+// crashWork goes through everything that changes a store and says each step aloud, so that the
+// parent can choose where to kill it.
 func crashWork(root, ref, archive string) error {
 	ctx := context.Background()
 	s, err := Open(Config{Root: root})
@@ -66,7 +69,8 @@ func crashWork(root, ref, archive string) error {
 	return s.Close()
 }
 
-// TestKill ends a process with SIGKILL after each of its steps, and at arbitrary moments, and checks what the next Open finds.
+// TestKill ends a process with SIGKILL after each of its steps, and at arbitrary moments, and
+// checks what the next Open finds.
 func TestKill(t *testing.T) {
 	needOverlay(t)
 	t.Parallel()
@@ -74,7 +78,14 @@ func TestKill(t *testing.T) {
 	layers := sampleLayers(t)
 	p := publishTo(t, g, "crash", "1", layers...)
 	archive := filepath.Join(t.TempDir(), "archive.tar")
-	if err := os.WriteFile(archive, dockerArchive(t, RunConfig{}, []string{"loaded:1"}, layers[0], tarOf(t, entry{name: "own", body: "x"})), 0o600); err != nil {
+	if err := os.WriteFile(
+		archive,
+		dockerArchive(
+			t, RunConfig{}, []string{"loaded:1"}, layers[0],
+			tarOf(t, entry{name: "own", body: "x"}),
+		),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -94,11 +105,15 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// runAndKill runs the child and kills it after so many lines or so much time; it returns the lines it said.
+// runAndKill runs the child and kills it after so many lines or so much time; it returns the lines
+// it said.
 func runAndKill(t *testing.T, root, ref, archive string, after int, within time.Duration) int {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), crashChild+"="+root, "STRAKE_TEST_CRASH_REF="+ref, "STRAKE_TEST_CRASH_ARCHIVE="+archive)
+	cmd.Env = append(
+		os.Environ(), crashChild+"="+root, "STRAKE_TEST_CRASH_REF="+ref,
+		"STRAKE_TEST_CRASH_ARCHIVE="+archive,
+	)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -126,7 +141,8 @@ func runAndKill(t *testing.T, root, ref, archive string, after int, within time.
 	return n
 }
 
-// checkAfterCrash opens the store and demands that every visible image is whole and that removing everything leaves nothing.
+// checkAfterCrash opens the store and demands that every visible image is whole and that removing
+// everything leaves nothing.
 func checkAfterCrash(t *testing.T, root string, g *testregistry.Registry) {
 	t.Helper()
 	s, err := Open(Config{Root: root})
@@ -157,11 +173,13 @@ func checkAfterCrash(t *testing.T, root string, g *testregistry.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if files, err := os.ReadDir(filepath.Join(root, "content/ingest")); err == nil && len(files) > len(partial) {
+	if files, err := os.ReadDir(filepath.Join(root, "content/ingest")); err == nil &&
+		len(files) > len(partial) {
 		t.Fatalf("%d unfinished blobs on disk, %d known", len(files), len(partial))
 	}
 	for key := range s.RootfsKeys() {
-		if r, err := s.Rootfs(ctx, key); err != nil || !exists(t, r.Upper) || !exists(t, r.Work) || !exists(t, r.Lower[0]) {
+		if r, err := s.Rootfs(ctx, key); err != nil || !exists(t, r.Upper) || !exists(t, r.Work) ||
+			!exists(t, r.Lower[0]) {
 			t.Fatalf("half a container is left: %+v %v", r, err)
 		}
 		if err := s.Release(ctx, key); err != nil {

@@ -22,7 +22,8 @@ import (
 	"strake/image/layer"
 )
 
-// newImage is an image whose blobs and layers exist under a lease and that is about to become visible.
+// newImage is an image whose blobs and layers exist under a lease and that is about to become
+// visible.
 type newImage struct {
 	target, manifest ocispec.Descriptor
 	config           ocispec.Descriptor
@@ -32,8 +33,11 @@ type newImage struct {
 	parent           digest.Digest
 }
 
-// publish makes an image visible: everything before is made durable first. It reports the images that lost one of the references.
-func (s *Store) publish(ctx context.Context, n newImage) (id digest.Digest, moved map[string]digest.Digest, err error) {
+// publish makes an image visible: everything before is made durable first. It reports the images
+// that lost one of the references.
+func (s *Store) publish(
+	ctx context.Context, n newImage,
+) (id digest.Digest, moved map[string]digest.Digest, err error) {
 	if err := s.barrier(); err != nil {
 		return "", nil, err
 	}
@@ -41,8 +45,11 @@ func (s *Store) publish(ctx context.Context, n newImage) (id digest.Digest, move
 	defer s.commitMu.Unlock()
 	id = n.config.Digest
 	rec := imageRecord{
-		Target: n.target, Manifest: n.manifest, Platform: n.blob.platform(), Created: n.blob.created(),
-		Labels: n.blob.Config.Labels, Layers: identity.ChainIDs(append([]digest.Digest(nil), n.blob.RootFS.DiffIDs...)), Parent: n.parent,
+		Target: n.target, Manifest: n.manifest, Platform: n.blob.platform(),
+		Created: n.blob.created(),
+		Labels:  n.blob.Config.Labels,
+		Layers:  identity.ChainIDs(append([]digest.Digest(nil), n.blob.RootFS.DiffIDs...)),
+		Parent:  n.parent,
 	}
 	moved = map[string]digest.Digest{}
 	s.mu.RLock()
@@ -52,7 +59,8 @@ func (s *Store) publish(ctx context.Context, n newImage) (id digest.Digest, move
 			rec.Parent = old.rec.Parent
 		}
 		if !old.rec.Removed {
-			// The first form an image came in stays its own; further ones belong to their references.
+			// The first form an image came in stays its own; further ones belong to their
+			// references.
 			rec.Target, rec.Manifest = old.rec.Target, old.rec.Manifest
 		}
 	}
@@ -62,7 +70,10 @@ func (s *Store) publish(ctx context.Context, n newImage) (id digest.Digest, move
 		}
 	}
 	s.mu.RUnlock()
-	c := change{images: map[digest.Digest]imageRecord{id: rec}, layers: n.layers, refs: map[string]refRecord{}}
+	c := change{
+		images: map[digest.Digest]imageRecord{id: rec}, layers: n.layers,
+		refs: map[string]refRecord{},
+	}
 	for _, ref := range n.refs {
 		c.refs[ref] = refRecord{ID: id, Target: slim(n.target)}
 	}
@@ -81,7 +92,8 @@ func slim(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// The labels by which containerd's collector walks from a manifest to its blobs and from a configuration to its layers.
+// The labels by which containerd's collector walks from a manifest to its blobs and from a
+// configuration to its layers.
 func manifestLabels(m ocispec.Manifest) map[string]string {
 	l := map[string]string{"containerd.io/gc.ref.content.config": m.Config.Digest.String()}
 	for i, b := range m.Layers {
@@ -102,19 +114,28 @@ func configLabels(diffs []digest.Digest) map[string]string {
 	if len(diffs) == 0 {
 		return nil
 	}
-	return map[string]string{"containerd.io/gc.ref.snapshot." + snapshotterName: identity.ChainID(diffs).String()}
+	return map[string]string{
+		"containerd.io/gc.ref.snapshot." + snapshotterName: identity.ChainID(diffs).String(),
+	}
 }
 
 // writeManifest stores a configuration and the manifest that joins it with layers.
-func (s *Store) writeManifest(ctx context.Context, config []byte, blob configBlob, layers []ocispec.Descriptor) (manifest, cfg ocispec.Descriptor, err error) {
-	if cfg, err = s.writeBlob(ctx, "config", config, configLabels(blob.RootFS.DiffIDs)); err != nil {
+func (s *Store) writeManifest(
+	ctx context.Context, config []byte, blob configBlob, layers []ocispec.Descriptor,
+) (manifest, cfg ocispec.Descriptor, err error) {
+	if cfg, err = s.writeBlob(
+		ctx, "config", config, configLabels(blob.RootFS.DiffIDs),
+	); err != nil {
 		return manifest, cfg, err
 	}
 	cfg.MediaType = ocispec.MediaTypeImageConfig
 	if layers == nil {
 		layers = []ocispec.Descriptor{} // the field is required
 	}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: cfg, Layers: layers}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: cfg, Layers: layers,
+	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		return manifest, cfg, err
@@ -134,8 +155,11 @@ type madeLayer struct {
 	rec   layerRecord
 }
 
-// makeLayer stores a plain layer archive as a blob and unpacks it in the same pass, on top of the given chain.
-func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest.Digest) (_ madeLayer, err error) {
+// makeLayer stores a plain layer archive as a blob and unpacks it in the same pass, on top of the
+// given chain.
+func (s *Store) makeLayer(
+	ctx context.Context, plain io.Reader, parents []digest.Digest,
+) (_ madeLayer, err error) {
 	if err := s.unpacks.Acquire(ctx, 1); err != nil {
 		return madeLayer{}, err
 	}
@@ -173,7 +197,9 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 	}
 	defer root.Close()
 	s.cfg.Fault("layer: unpack")
-	res, err := applyVerified(ctx, root, io.TeeReader(plain, w), "", layer.Options{Limits: s.cfg.LayerLimits})
+	res, err := applyVerified(
+		ctx, root, io.TeeReader(plain, w), "", layer.Options{Limits: s.cfg.LayerLimits},
+	)
 	if errors.Is(err, layer.ErrNeedsParents) {
 		err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
@@ -185,10 +211,13 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 		return madeLayer{}, err
 	}
 	m := madeLayer{diff: w.Digest()}
-	m.desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: m.diff, Size: st.Offset}
+	m.desc = ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageLayer, Digest: m.diff, Size: st.Offset,
+	}
 	s.cfg.Fault("layer: commit blob")
 	labels := content.WithLabels(map[string]string{uncompressedLabel: m.diff.String()})
-	if err := w.Commit(ctx, st.Offset, m.diff, labels); err != nil && !errdefs.IsAlreadyExists(err) {
+	if err := w.Commit(ctx, st.Offset, m.diff, labels); err != nil &&
+		!errdefs.IsAlreadyExists(err) {
 		return madeLayer{}, fmt.Errorf("store layer: %w", err)
 	}
 	m.chain = identity.ChainID(append(append([]digest.Digest(nil), parents...), m.diff))
@@ -197,7 +226,10 @@ func (s *Store) makeLayer(ctx context.Context, plain io.Reader, parents []digest
 }
 
 // commitMade chains a layer made here onto its parents.
-func (s *Store) commitMade(ctx context.Context, key string, root *os.File, m madeLayer, parents []digest.Digest, res layer.Result) (layerRecord, error) {
+func (s *Store) commitMade(
+	ctx context.Context, key string, root *os.File, m madeLayer, parents []digest.Digest,
+	res layer.Result,
+) (layerRecord, error) {
 	unlock, err := s.flights.lockContext(ctx, "layer "+m.chain.String())
 	if err != nil {
 		return layerRecord{}, err
@@ -250,9 +282,12 @@ type ImportOptions struct {
 	Created time.Time
 }
 
-// Import makes an image of one layer from a root file system archive, plain or packed with gzip, bzip2, xz or zstd (docker import). Errors of the
-// archive wrap errdefs.ErrInvalidArgument and leave nothing behind.
-func (s *Store) Import(ctx context.Context, archive io.Reader, o ImportOptions) (digest.Digest, error) {
+// Import makes an image of one layer from a root file system archive, plain or packed with gzip,
+// bzip2, xz or zstd (docker import). Errors of the archive wrap errdefs.ErrInvalidArgument and
+// leave nothing behind.
+func (s *Store) Import(
+	ctx context.Context, archive io.Reader, o ImportOptions,
+) (digest.Digest, error) {
 	refs, err := tagList(o.Ref)
 	if err != nil {
 		return "", err
@@ -281,7 +316,9 @@ func tagList(ref string) ([]string, error) {
 	return []string{t.String()}, nil
 }
 
-func (s *Store) importLayer(ctx context.Context, archive io.Reader, o ImportOptions, refs []string) (digest.Digest, error) {
+func (s *Store) importLayer(
+	ctx context.Context, archive io.Reader, o ImportOptions, refs []string,
+) (digest.Digest, error) {
 	plain, _, err := layer.Decompress(archive)
 	if err != nil {
 		return "", err
@@ -295,7 +332,10 @@ func (s *Store) importLayer(ctx context.Context, archive io.Reader, o ImportOpti
 	blob.Comment = o.Message
 	blob.RootFS.DiffIDs = []digest.Digest{m.diff}
 	blob.History = []ocispec.History{{Created: blob.Created, Comment: o.Message}}
-	return s.publishMade(ctx, blob, []ocispec.Descriptor{m.desc}, map[digest.Digest]layerRecord{m.chain: m.rec}, refs, "")
+	return s.publishMade(
+		ctx, blob, []ocispec.Descriptor{m.desc}, map[digest.Digest]layerRecord{m.chain: m.rec},
+		refs, "",
+	)
 }
 
 func newConfig(p ocispec.Platform, created time.Time, run RunConfig) configBlob {
@@ -310,12 +350,16 @@ func newConfig(p ocispec.Platform, created time.Time, run RunConfig) configBlob 
 	}
 	created = created.UTC()
 	return configBlob{
-		Created: &created, Architecture: p.Architecture, Variant: p.Variant, OS: p.OS, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures,
+		Created: &created, Architecture: p.Architecture, Variant: p.Variant, OS: p.OS,
+		OSVersion: p.OSVersion, OSFeatures: p.OSFeatures,
 		Config: run, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}},
 	}
 }
 
-func (s *Store) publishMade(ctx context.Context, blob configBlob, layers []ocispec.Descriptor, recs map[digest.Digest]layerRecord, refs []string, parent digest.Digest) (digest.Digest, error) {
+func (s *Store) publishMade(
+	ctx context.Context, blob configBlob, layers []ocispec.Descriptor,
+	recs map[digest.Digest]layerRecord, refs []string, parent digest.Digest,
+) (digest.Digest, error) {
 	b, err := json.Marshal(blob)
 	if err != nil {
 		return "", err
@@ -324,7 +368,13 @@ func (s *Store) publishMade(ctx context.Context, blob configBlob, layers []ocisp
 	if err != nil {
 		return "", err
 	}
-	id, _, err := s.publish(ctx, newImage{target: manifest, manifest: manifest, config: config, blob: blob, layers: recs, refs: refs, parent: parent})
+	id, _, err := s.publish(
+		ctx,
+		newImage{
+			target: manifest, manifest: manifest, config: config, blob: blob, layers: recs,
+			refs: refs, parent: parent,
+		},
+	)
 	return id, err
 }
 
@@ -342,8 +392,8 @@ type CommitOptions struct {
 	Created   time.Time
 }
 
-// Commit makes an image of a container's image plus its writable layer (docker commit). The container should be paused by the caller; its layer is
-// read as it is.
+// Commit makes an image of a container's image plus its writable layer (docker commit). The
+// container should be paused by the caller; its layer is read as it is.
 func (s *Store) Commit(ctx context.Context, key string, o CommitOptions) (digest.Digest, error) {
 	refs, err := tagList(o.Ref)
 	if err != nil {
@@ -366,7 +416,9 @@ func (s *Store) Commit(ctx context.Context, key string, o CommitOptions) (digest
 	return id, nil
 }
 
-func (s *Store) commitLayer(ctx context.Context, key string, base digest.Digest, o CommitOptions, refs []string) (digest.Digest, error) {
+func (s *Store) commitLayer(
+	ctx context.Context, key string, base digest.Digest, o CommitOptions, refs []string,
+) (digest.Digest, error) {
 	s.mu.RLock()
 	im, ok := s.idx.images[base]
 	s.mu.RUnlock()
@@ -400,8 +452,19 @@ func (s *Store) commitLayer(ctx context.Context, key string, base digest.Digest,
 	blob.Author, blob.Comment, blob.Container, blob.Parent = o.Author, o.Comment, o.Container, ""
 	blob.RootFS.DiffIDs = append(append(blob.RootFS.DiffIDs, old.RootFS.DiffIDs...), m.diff)
 	if len(blob.RootFS.DiffIDs) > maxLayers {
-		return "", fmt.Errorf("image would have %d layers, at most %d: %w", len(blob.RootFS.DiffIDs), maxLayers, errdefs.ErrFailedPrecondition)
+		return "", fmt.Errorf(
+			"image would have %d layers, at most %d: %w", len(blob.RootFS.DiffIDs), maxLayers,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
-	blob.History = append(append(blob.History, old.History...), ocispec.History{Created: blob.Created, CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment})
-	return s.publishMade(ctx, blob, append(layers, m.desc), map[digest.Digest]layerRecord{m.chain: m.rec}, refs, base)
+	blob.History = append(
+		append(blob.History, old.History...),
+		ocispec.History{
+			Created: blob.Created, CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment,
+		},
+	)
+	return s.publishMade(
+		ctx, blob, append(layers, m.desc), map[digest.Digest]layerRecord{m.chain: m.rec}, refs,
+		base,
+	)
 }

@@ -69,7 +69,10 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 	var b bytes.Buffer
 	tw := tar.NewWriter(&b)
 	for _, e := range entries {
-		h := &tar.Header{Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: e.mode, Uid: e.uid, Size: int64(len(e.body)), ModTime: time.Unix(1e9, 0), PAXRecords: e.pax}
+		h := &tar.Header{
+			Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: e.mode, Uid: e.uid,
+			Size: int64(len(e.body)), ModTime: time.Unix(1e9, 0), PAXRecords: e.pax,
+		}
 		if h.Typeflag == 0 {
 			h.Typeflag = tar.TypeReg
 			if strings.HasSuffix(e.name, "/") {
@@ -108,7 +111,8 @@ func gzipped(t testing.TB, b []byte) []byte {
 	return out.Bytes()
 }
 
-// dockerArchive builds what docker save of the 20.10 era writes: one directory per layer, symbolic links for repeated layers.
+// dockerArchive builds what docker save of the 20.10 era writes: one directory per layer, symbolic
+// links for repeated layers.
 func dockerArchive(t testing.TB, run RunConfig, tags []string, layers ...[]byte) []byte {
 	t.Helper()
 	config := configJSON(t, run, layers...)
@@ -130,7 +134,9 @@ func dockerArchive(t testing.TB, run RunConfig, tags []string, layers ...[]byte)
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries = append(entries, entry{name: configName, body: string(config)}, entry{name: "manifest.json", body: string(list)},
+	entries = append(entries, entry{name: configName, body: string(config)}, entry{
+		name: "manifest.json", body: string(list),
+	},
 		entry{name: "repositories", body: "{}"})
 	return tarOf(t, entries...)
 }
@@ -141,7 +147,9 @@ func configJSON(t testing.TB, run RunConfig, layers ...[]byte) []byte {
 	c := newConfig(ocispec.Platform{}, created, run)
 	for i, l := range layers {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, plainDigest(t, l))
-		c.History = append(c.History, ocispec.History{Created: &created, CreatedBy: fmt.Sprintf("step %d", i)})
+		c.History = append(
+			c.History, ocispec.History{Created: &created, CreatedBy: fmt.Sprintf("step %d", i)},
+		)
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -175,7 +183,9 @@ func mustLoad(t testing.TB, s *Store, archive []byte) []Loaded {
 
 func mustImport(t testing.TB, s *Store, ref string, entries ...entry) digest.Digest {
 	t.Helper()
-	id, err := s.Import(context.Background(), bytes.NewReader(tarOf(t, entries...)), ImportOptions{Ref: ref})
+	id, err := s.Import(
+		context.Background(), bytes.NewReader(tarOf(t, entries...)), ImportOptions{Ref: ref},
+	)
 	if err != nil {
 		t.Fatalf("Import %q: %v", ref, err)
 	}

@@ -21,7 +21,8 @@ import (
 	"github.com/distribution/reference"
 )
 
-// Auth is what a client sends as X-Registry-Auth. At most one of the three ways is used, in this order.
+// Auth is what a client sends as X-Registry-Auth. At most one of the three ways is used, in this
+// order.
 type Auth struct {
 	// RegistryToken is sent as it is (bearer).
 	RegistryToken string
@@ -35,18 +36,25 @@ func (r Registries) validate() error {
 	for _, m := range r.Mirrors {
 		u, err := url.Parse(m)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("image store: Registries.Mirrors: %q is not an http or https URL: %w", m, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"image store: Registries.Mirrors: %q is not an http or https URL: %w", m,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	for _, i := range r.Insecure {
 		if i == "" || strings.Contains(i, "://") {
-			return fmt.Errorf("image store: Registries.Insecure: %q, want host, host:port or CIDR: %w", i, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"image store: Registries.Insecure: %q, want host, host:port or CIDR: %w", i,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	return nil
 }
 
-// insecure says whether a registry host may be spoken to without verified TLS. Loopback always may, as dockerd allows.
+// insecure says whether a registry host may be spoken to without verified TLS. Loopback always may,
+// as dockerd allows.
 func (r Registries) insecure(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {
@@ -138,7 +146,9 @@ func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth)
 	}
 	if cfg.insecure(domain) {
 		// Prefer TLS, fall back to plain HTTP, as dockerd does for these.
-		o.DefaultTLS, o.DefaultScheme = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, "http"
+		o.DefaultTLS, o.DefaultScheme = &tls.Config{
+			InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+		}, "http"
 	}
 	configured := config.ConfigureHosts(ctx, o)
 	hosts := func(host string) ([]docker.RegistryHost, error) {
@@ -165,7 +175,9 @@ func (s *Store) registry(ctx context.Context, named reference.Named, auth *Auth)
 		return list, nil
 	}
 	r.hosts = hosts
-	r.resolver = docker.NewResolver(docker.ResolverOptions{Hosts: hosts, Headers: http.Header{"User-Agent": {cfg.UserAgent}}})
+	r.resolver = docker.NewResolver(
+		docker.ResolverOptions{Hosts: hosts, Headers: http.Header{"User-Agent": {cfg.UserAgent}}},
+	)
 	return r
 }
 
@@ -177,10 +189,16 @@ func (r Registries) mirrors() []docker.RegistryHost {
 		if err != nil {
 			continue // validate has refused it
 		}
-		c := &http.Client{Transport: docker.DefaultHTTPTransport(&tls.Config{InsecureSkipVerify: r.insecure(u.Host), MinVersion: tls.VersionTLS12})}
+		c := &http.Client{
+			Transport: docker.DefaultHTTPTransport(
+				&tls.Config{InsecureSkipVerify: r.insecure(u.Host), MinVersion: tls.VersionTLS12},
+			),
+		}
 		out = append(out, docker.RegistryHost{
-			Client: c, Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(c)), Host: u.Host, Scheme: u.Scheme,
-			Path: strings.TrimSuffix(u.Path, "/") + "/v2", Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+			Client: c, Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(c)),
+			Host: u.Host, Scheme: u.Scheme,
+			Path:         strings.TrimSuffix(u.Path, "/") + "/v2",
+			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		})
 	}
 	return out
@@ -194,11 +212,15 @@ func remoteError(err error, named reference.Named) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case errors.Is(err, docker.ErrInvalidAuthorization), statusOf(err) == http.StatusUnauthorized, statusOf(err) == http.StatusForbidden:
+	case errors.Is(err, docker.ErrInvalidAuthorization), statusOf(err) == http.StatusUnauthorized,
+		statusOf(err) == http.StatusForbidden:
 		return fmt.Errorf("access denied for %s, repository does not exist or may require authentication: %w: %w",
 			reference.FamiliarName(named), err, errdefs.ErrPermissionDenied)
 	case errdefs.IsNotFound(err):
-		return fmt.Errorf("manifest for %s not found: manifest unknown: %w", reference.FamiliarString(named), errdefs.ErrNotFound)
+		return fmt.Errorf(
+			"manifest for %s not found: manifest unknown: %w", reference.FamiliarString(named),
+			errdefs.ErrNotFound,
+		)
 	}
 	return err
 }

@@ -14,8 +14,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// The index is the denormalised view that lists and lookups are answered from. It lives in memory and, as JSON values, in a bucket of the
-// metadata database, where one transaction changes it together with containerd's own records.
+// The index is the denormalised view that lists and lookups are answered from. It lives in memory
+// and, as JSON values, in a bucket of the metadata database, where one transaction changes it
+// together with containerd's own records.
 //
 //	strake / images / <config digest>   imageRecord
 //	strake / layers / <chain ID>        layerRecord
@@ -163,8 +164,8 @@ func (x *index) dropRef(ref string) {
 	x.name(r.ID)
 }
 
-// name recomputes the names of an image. The number of references is small against the cost of a database write, which precedes every call but
-// those of load, which names all images in one pass.
+// name recomputes the names of an image. The number of references is small against the cost of a
+// database write, which precedes every call but those of load, which names all images in one pass.
 func (x *index) name(id digest.Digest) {
 	im, ok := x.images[id]
 	if !ok {
@@ -207,10 +208,14 @@ func (x *index) load(tx *bolt.Tx) error {
 	if v := top.Get(keyFormat); string(v) != fmt.Sprint(formatVersion) {
 		return fmt.Errorf("image index has format %q, this program reads %d", v, formatVersion)
 	}
-	if err := forEachJSON(top.Bucket(bucketLayers), func(k string, l layerRecord) { x.layers[digest.Digest(k)] = l }); err != nil {
+	if err := forEachJSON(
+		top.Bucket(bucketLayers), func(k string, l layerRecord) { x.layers[digest.Digest(k)] = l },
+	); err != nil {
 		return err
 	}
-	if err := forEachJSON(top.Bucket(bucketRefs), func(k string, r refRecord) { x.refs[k] = r }); err != nil {
+	if err := forEachJSON(
+		top.Bucket(bucketRefs), func(k string, r refRecord) { x.refs[k] = r },
+	); err != nil {
 		return err
 	}
 	byID := map[digest.Digest][]string{}
@@ -280,7 +285,8 @@ func deleteKey(tx *bolt.Tx, bucket []byte, key string) error {
 	return nil
 }
 
-// setDirty notes in the transaction that removes something that a collection is due, so that a crash in between is made good at Open.
+// setDirty notes in the transaction that removes something that a collection is due, so that a
+// crash in between is made good at Open.
 func setDirty(tx *bolt.Tx, dirty bool) error {
 	top, err := tx.CreateBucketIfNotExists(bucketStrake)
 	if err != nil {

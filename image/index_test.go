@@ -49,8 +49,14 @@ func TestFind(t *testing.T) {
 		{"docker.io/library/busybox:latest", a, "docker.io/library/busybox:latest", ""},
 		{"strake/base", b, "docker.io/strake/base:latest", ""},
 		{"host:5000/x:1", b, "host:5000/x:1", ""},
-		{"busybox@" + target.Digest.String(), a, "docker.io/library/busybox@" + target.Digest.String(), ""},
-		{"busybox:1.0@" + target.Digest.String(), a, "docker.io/library/busybox@" + target.Digest.String(), ""},
+		{
+			"busybox@" + target.Digest.String(), a,
+			"docker.io/library/busybox@" + target.Digest.String(), "",
+		},
+		{
+			"busybox:1.0@" + target.Digest.String(), a,
+			"docker.io/library/busybox@" + target.Digest.String(), "",
+		},
 		{"cafe@" + target.Digest.String(), a, "", ""},
 		{a.String(), a, "", ""},
 		{a.Encoded(), a, "", ""},
@@ -98,22 +104,59 @@ func TestRemovePlan(t *testing.T) {
 		refused bool
 	}{
 		{name: "last tag", refs: []string{tag}, given: tag, out: "-a:1 x11 x33"},
-		{name: "last tag, no prune", refs: []string{tag}, given: tag, o: RemoveOptions{NoPrune: true}, out: "-a:1 x11"},
+		{
+			name: "last tag, no prune", refs: []string{tag}, given: tag,
+			o: RemoveOptions{NoPrune: true}, out: "-a:1 x11",
+		},
 		{name: "one of two tags", refs: []string{tag, tag2}, given: tag, out: "-a:1"},
 		{name: "one of two repositories", refs: []string{tag, other}, given: tag, out: "-a:1"},
 		{name: "tag and its digest", refs: []string{tag, dig}, given: tag, out: "-a:1 -a@ x11 x33"},
-		{name: "digest stays with another tag", refs: []string{tag, tag2, dig}, given: tag, out: "-a:1"},
+		{
+			name: "digest stays with another tag", refs: []string{tag, tag2, dig}, given: tag,
+			out: "-a:1",
+		},
 		{name: "by ID", refs: []string{tag, dig}, out: "-a:1 -a@ x11 x33"},
-		{name: "by ID, two repositories", refs: []string{tag, other}, err: "(must be forced) - image is referenced in multiple repositories"},
-		{name: "by ID, two tags", refs: []string{tag, tag2}, err: "(must be forced) - image is referenced in multiple repositories"},
-		{name: "by ID, two repositories, forced", refs: []string{tag, other}, o: RemoveOptions{Force: true}, out: "-a:1 -b:1 x11 x33"},
-		{name: "stopped, by tag", refs: []string{tag}, uses: stopped, given: tag, err: "unable to remove repository reference \"docker.io/library/a:1\" (must force) - container stopped-cont is using"},
-		{name: "stopped, by tag, forced", refs: []string{tag}, uses: stopped, given: tag, o: RemoveOptions{Force: true}, out: "-a:1 x11 x33"},
-		{name: "stopped, by one of two tags", refs: []string{tag, tag2}, uses: stopped, given: tag, out: "-a:1"},
-		{name: "stopped, by ID", refs: nil, uses: stopped, err: "(must be forced) - image is being used by stopped container stopped-cont"},
-		{name: "running, by ID, forced", refs: []string{tag}, uses: running, o: RemoveOptions{Force: true}, err: "(cannot be forced) - image is being used by running container run-containe"},
-		{name: "running, by tag, forced", refs: []string{tag}, uses: running, given: tag, o: RemoveOptions{Force: true}, out: "-a:1"},
-		{name: "child, by ID", refs: nil, child: true, o: RemoveOptions{Force: true}, err: "(cannot be forced) - image has dependent child images"},
+		{
+			name: "by ID, two repositories", refs: []string{tag, other},
+			err: "(must be forced) - image is referenced in multiple repositories",
+		},
+		{
+			name: "by ID, two tags", refs: []string{tag, tag2},
+			err: "(must be forced) - image is referenced in multiple repositories",
+		},
+		{
+			name: "by ID, two repositories, forced", refs: []string{tag, other},
+			o: RemoveOptions{Force: true}, out: "-a:1 -b:1 x11 x33",
+		},
+		{
+			name: "stopped, by tag", refs: []string{tag}, uses: stopped, given: tag,
+			err: "unable to remove repository reference \"docker.io/library/a:1\" (must force) - container stopped-cont is using",
+		},
+		{
+			name: "stopped, by tag, forced", refs: []string{tag}, uses: stopped, given: tag,
+			o: RemoveOptions{Force: true}, out: "-a:1 x11 x33",
+		},
+		{
+			name: "stopped, by one of two tags", refs: []string{tag, tag2}, uses: stopped,
+			given: tag, out: "-a:1",
+		},
+		{
+			name: "stopped, by ID", refs: nil, uses: stopped,
+			err: "(must be forced) - image is being used by stopped container stopped-cont",
+		},
+		{
+			name: "running, by ID, forced", refs: []string{tag}, uses: running,
+			o:   RemoveOptions{Force: true},
+			err: "(cannot be forced) - image is being used by running container run-containe",
+		},
+		{
+			name: "running, by tag, forced", refs: []string{tag}, uses: running, given: tag,
+			o: RemoveOptions{Force: true}, out: "-a:1",
+		},
+		{
+			name: "child, by ID", refs: nil, child: true, o: RemoveOptions{Force: true},
+			err: "(cannot be forced) - image has dependent child images",
+		},
 		{name: "child, by tag", refs: []string{tag}, child: true, given: tag, out: "-a:1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -162,8 +205,16 @@ func TestListFilters(t *testing.T) {
 	at := func(h int) time.Time { return time.Date(2026, 1, 1, h, 0, 0, 0, time.UTC) }
 	x.putLayer("l1", layerRecord{Size: 10})
 	x.putLayer("l2", layerRecord{Size: 5})
-	x.putImage(testID("a"), imageRecord{Created: at(1), Labels: map[string]string{"k": "v"}, Layers: []digest.Digest{"l1"}})
-	x.putImage(testID("b"), imageRecord{Created: at(2), Layers: []digest.Digest{"l1", "l2"}, Parent: testID("d")})
+	x.putImage(
+		testID("a"),
+		imageRecord{
+			Created: at(1), Labels: map[string]string{"k": "v"}, Layers: []digest.Digest{"l1"},
+		},
+	)
+	x.putImage(
+		testID("b"),
+		imageRecord{Created: at(2), Layers: []digest.Digest{"l1", "l2"}, Parent: testID("d")},
+	)
 	x.putImage(testID("c"), imageRecord{Created: at(3)})
 	x.putImage(testID("d"), imageRecord{Created: at(4)})
 	x.putImage(testID("e"), imageRecord{Created: at(5), Removed: true})
@@ -202,13 +253,16 @@ func TestListFilters(t *testing.T) {
 		}
 	}
 	l, _ := s.List(context.Background(), Filter{SharedSize: true, References: []string{"one:2"}})
-	if len(l) != 1 || l[0].SharedSize != 10 || l[0].Size != 10 || !slices.Equal(l[0].RepoTags, []string{"one:2"}) {
+	if len(l) != 1 || l[0].SharedSize != 10 || l[0].Size != 10 ||
+		!slices.Equal(l[0].RepoTags, []string{"one:2"}) {
 		t.Errorf("shared size %+v", l)
 	}
 	if _, err := s.List(context.Background(), Filter{Before: "none"}); !errdefs.IsNotFound(err) {
 		t.Errorf("before nothing: %v", err)
 	}
-	if _, err := s.List(context.Background(), Filter{References: []string{"["}}); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.List(
+		context.Background(), Filter{References: []string{"["}},
+	); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("bad pattern: %v", err)
 	}
 }
@@ -236,14 +290,23 @@ func TestImportForms(t *testing.T) {
 	}{
 		{"plain", plain, false},
 		{"gzip", gz, false},
-		{"zstd", pack(func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }), false},
+		{
+			"zstd", pack(func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }),
+			false,
+		},
 		{"xz", pack(func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }), false},
 		{"truncated gzip", gz[:len(gz)-12], true},
 		{"truncated tar", plain[:512], true},
 		{"noise", []byte(noise(5000)), true},
 		{"escape", tarOf(t, entry{name: "../x", body: "x"}), true},
 	} {
-		id, err := s.Import(ctx, bytes.NewReader(tc.data), ImportOptions{Ref: "im:1", Message: "m", Config: RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"c"}}}})
+		id, err := s.Import(
+			ctx, bytes.NewReader(tc.data),
+			ImportOptions{
+				Ref: "im:1", Message: "m",
+				Config: RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"c"}}},
+			},
+		)
 		if tc.bad {
 			if !errdefs.IsInvalidArgument(err) {
 				t.Errorf("%s: error %v", tc.name, err)
@@ -255,7 +318,8 @@ func TestImportForms(t *testing.T) {
 			continue
 		}
 		d, err := s.Inspect(ctx, "im:1")
-		if err != nil || d.ID != id || d.Comment != "m" || d.Config.Cmd[0] != "c" || !exists(t, d.Dirs[0], "f") || d.Size != 1 {
+		if err != nil || d.ID != id || d.Comment != "m" || d.Config.Cmd[0] != "c" ||
+			!exists(t, d.Dirs[0], "f") || d.Size != 1 {
 			t.Errorf("%s: %+v %v", tc.name, d, err)
 		}
 		if _, err := s.Remove(ctx, "im:1", RemoveOptions{}); err != nil {
@@ -263,7 +327,9 @@ func TestImportForms(t *testing.T) {
 		}
 	}
 	assertEmpty(t, s)
-	if _, err := s.Import(ctx, bytes.NewReader(plain), ImportOptions{Ref: "BAD"}); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.Import(
+		ctx, bytes.NewReader(plain), ImportOptions{Ref: "BAD"},
+	); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("bad name: %v", err)
 	}
 }
@@ -289,19 +355,28 @@ func TestCommitHistoryChanges(t *testing.T) {
 	if u, err := s.Usage(ctx, "c"); err != nil || u.Inodes != 3 || u.Bytes == 0 {
 		t.Errorf("usage %+v %v", u, err)
 	}
-	id, err := s.Commit(ctx, "c", CommitOptions{Ref: "top:1", Author: "me", Comment: "why", CreatedBy: "sh", Created: time.Unix(1e9, 0)})
+	id, err := s.Commit(
+		ctx, "c",
+		CommitOptions{
+			Ref: "top:1", Author: "me", Comment: "why", CreatedBy: "sh", Created: time.Unix(1e9, 0),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d, err := s.Inspect(ctx, "top:1")
-	if err != nil || d.ID != id || d.Parent != base || len(d.Dirs) != 2 || d.Author != "me" || d.Size != 3 || !exists(t, d.Dirs[1], "etc/b") {
+	if err != nil || d.ID != id || d.Parent != base || len(d.Dirs) != 2 || d.Author != "me" ||
+		d.Size != 3 || !exists(t, d.Dirs[1], "etc/b") {
 		t.Errorf("committed %+v %v", d, err)
 	}
 	h, err := s.History(ctx, "top:1")
-	if err != nil || len(h) != 2 || h[0].ID != id || h[0].Size != 2 || h[0].CreatedBy != "sh" || h[1].ID != base || h[1].Size != 1 {
+	if err != nil || len(h) != 2 || h[0].ID != id || h[0].Size != 2 || h[0].CreatedBy != "sh" ||
+		h[1].ID != base || h[1].Size != 1 {
 		t.Errorf("history %+v %v", h, err)
 	}
-	if _, err := s.Remove(ctx, base.String(), RemoveOptions{Force: true}); !errdefs.IsConflict(err) {
+	if _, err := s.Remove(
+		ctx, base.String(), RemoveOptions{Force: true},
+	); !errdefs.IsConflict(err) {
 		t.Errorf("removal of a parent: %v", err)
 	}
 	if _, err := s.Remove(ctx, "base:1", RemoveOptions{Force: true}); err != nil {
@@ -339,11 +414,47 @@ func TestLoadFaults(t *testing.T) {
 		{"nothing in it", tarOf(t, entry{name: "x"}), "neither manifest.json nor index.json"},
 		{"old form", tarOf(t, entry{name: "repositories", body: "{}"}), "docker before 1.10"},
 		{"truncated", good[:len(good)/2], "truncated"},
-		{"file outside", tarOf(t, entry{name: "manifest.json", body: `[{"Config":"../../etc/passwd","Layers":[]}]`}), "does not hold it"},
-		{"link outside", tarOf(t, entry{name: "c", kind: '2', link: "/etc/passwd"}, entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`}), "does not hold it"},
-		{"link loop", tarOf(t, entry{name: "c", kind: '2', link: "c"}, entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`}), "does not hold it"},
-		{"wrong layer", tarOf(t, entry{name: "c", body: string(config)}, entry{name: "l", body: string(tarOf(t, entry{name: "other"}))}, entry{name: "manifest.json", body: `[{"Config":"c","Layers":["l"]}]`}), "its image says"},
-		{"layers missing", tarOf(t, entry{name: "c", body: string(config)}, entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`}), "1 layers in its configuration and 0"},
+		{
+			"file outside",
+			tarOf(
+				t,
+				entry{name: "manifest.json", body: `[{"Config":"../../etc/passwd","Layers":[]}]`},
+			),
+			"does not hold it",
+		},
+		{
+			"link outside",
+			tarOf(
+				t, entry{name: "c", kind: '2', link: "/etc/passwd"},
+				entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`},
+			),
+			"does not hold it",
+		},
+		{
+			"link loop",
+			tarOf(
+				t, entry{name: "c", kind: '2', link: "c"},
+				entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`},
+			),
+			"does not hold it",
+		},
+		{
+			"wrong layer",
+			tarOf(
+				t, entry{name: "c", body: string(config)},
+				entry{name: "l", body: string(tarOf(t, entry{name: "other"}))},
+				entry{name: "manifest.json", body: `[{"Config":"c","Layers":["l"]}]`},
+			),
+			"its image says",
+		},
+		{
+			"layers missing",
+			tarOf(
+				t, entry{name: "c", body: string(config)},
+				entry{name: "manifest.json", body: `[{"Config":"c","Layers":[]}]`},
+			),
+			"1 layers in its configuration and 0",
+		},
 		{"bad tag", dockerArchive(t, RunConfig{}, []string{"BAD:1"}, layer), "BAD"},
 		{"no JSON", tarOf(t, entry{name: "manifest.json", body: `{`}), "manifest.json"},
 	} {
@@ -354,7 +465,9 @@ func TestLoadFaults(t *testing.T) {
 		assertEmpty(t, s)
 	}
 	boom := errors.New("boom")
-	if _, err := s.Load(ctx, io.MultiReader(bytes.NewReader(good[:1000]), errReader{boom}), LoadOptions{}); !errors.Is(err, boom) {
+	if _, err := s.Load(
+		ctx, io.MultiReader(bytes.NewReader(good[:1000]), errReader{boom}), LoadOptions{},
+	); !errors.Is(err, boom) {
 		t.Errorf("reader's error: %v", err)
 	}
 	assertEmpty(t, s)
@@ -367,9 +480,15 @@ func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 func TestLayersThatNeedTheirParents(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
-	base := tarOf(t, entry{name: "usr/lib/"}, entry{name: "usr/lib/a", body: "a"}, entry{name: "lib", kind: '2', link: "usr/lib"}, entry{name: "drop/x", body: "x"})
+	base := tarOf(
+		t, entry{name: "usr/lib/"}, entry{name: "usr/lib/a", body: "a"},
+		entry{name: "lib", kind: '2', link: "usr/lib"}, entry{name: "drop/x", body: "x"},
+	)
 	mid := tarOf(t, entry{name: "mid", body: "m"})
-	top := tarOf(t, entry{name: "lib/b", body: "b"}, entry{name: "hard", kind: '1', link: "usr/lib/a"}, entry{name: ".wh.drop"}, entry{name: "usr/lib/.wh.none"})
+	top := tarOf(
+		t, entry{name: "lib/b", body: "b"}, entry{name: "hard", kind: '1', link: "usr/lib/a"},
+		entry{name: ".wh.drop"}, entry{name: "usr/lib/.wh.none"},
+	)
 	l := mustLoad(t, s, dockerArchive(t, RunConfig{}, []string{"m:1"}, base, mid, top))
 	d, err := s.Inspect(context.Background(), l[0].ID.String())
 	if err != nil {
@@ -381,12 +500,16 @@ func TestLayersThatNeedTheirParents(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(d.Dirs[2], "hard")); err != nil || string(b) != "a" {
 		t.Errorf("hard link to a parent's file: %q %v", b, err)
 	}
-	if st, err := os.Lstat(filepath.Join(d.Dirs[2], "drop")); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+	if st, err := os.Lstat(filepath.Join(d.Dirs[2], "drop")); err != nil ||
+		st.Mode()&os.ModeCharDevice == 0 {
 		t.Errorf("whiteout: %v %v", st, err)
 	}
 	// The same at the bottom, where no parent can help, is the archive's fault.
 	bad := tarOf(t, entry{name: "h", kind: '1', link: "nowhere"})
-	if _, err := s.Load(context.Background(), bytes.NewReader(dockerArchive(t, RunConfig{}, nil, bad)), LoadOptions{}); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.Load(
+		context.Background(), bytes.NewReader(dockerArchive(t, RunConfig{}, nil, bad)),
+		LoadOptions{},
+	); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("dangling hard link: %v", err)
 	}
 }
@@ -402,13 +525,16 @@ func TestConfigValidate(t *testing.T) {
 		{Config{Root: "/x", Registries: Registries{Mirrors: []string{"ftp://x"}}}, "Mirrors"},
 		{Config{Root: "/x", Registries: Registries{Insecure: []string{"http://x"}}}, "Insecure"},
 	} {
-		if err := tc.c.Validate(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.text) {
+		if err := tc.c.Validate(); !errdefs.IsInvalidArgument(err) ||
+			!strings.Contains(err.Error(), tc.text) {
 			t.Errorf("%+v: %v", tc.c, err)
 		}
 	}
 	r := Registries{Insecure: []string{"10.0.0.0/8", "reg.example:5000", "plain.example"}}
 	for host, want := range map[string]bool{
-		"localhost:5000": true, "127.1.2.3": true, "[::1]:80": true, "10.2.3.4:5000": true, "11.2.3.4": false, "reg.example:5000": true, "reg.example": false, "plain.example:1": true, "docker.io": false,
+		"localhost:5000": true, "127.1.2.3": true, "[::1]:80": true, "10.2.3.4:5000": true,
+		"11.2.3.4": false, "reg.example:5000": true, "reg.example": false, "plain.example:1": true,
+		"docker.io": false,
 	} {
 		if r.insecure(host) != want {
 			t.Errorf("insecure(%q) is %v", host, !want)
@@ -420,7 +546,9 @@ func BenchmarkList1000(b *testing.B) {
 	s := &Store{idx: newIndex()}
 	for i := range 1000 {
 		id := digest.FromString(fmt.Sprint(i))
-		s.idx.putImage(id, imageRecord{Created: time.Unix(int64(i), 0), Labels: map[string]string{"k": "v"}})
+		s.idx.putImage(
+			id, imageRecord{Created: time.Unix(int64(i), 0), Labels: map[string]string{"k": "v"}},
+		)
 		s.idx.putRef(fmt.Sprintf("docker.io/library/image%d:latest", i), refRecord{ID: id})
 	}
 	for b.Loop() {

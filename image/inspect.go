@@ -35,10 +35,12 @@ type Detail struct {
 	Author  string
 	Comment string
 	Config  RunConfig
-	// DiffIDs and Dirs are the layers, base first: the digests of their plain archives, and their directories on this host.
+	// DiffIDs and Dirs are the layers, base first: the digests of their plain archives, and their
+	// directories on this host.
 	DiffIDs []digest.Digest
 	Dirs    []string
-	// Manifest describes the manifest and Target what the image was pulled as: the manifest itself or an index.
+	// Manifest describes the manifest and Target what the image was pulled as: the manifest itself
+	// or an index.
 	Manifest, Target ocispec.Descriptor
 	// Raw is the configuration document, whose digest is the ID.
 	Raw           []byte
@@ -60,13 +62,15 @@ type HistoryEntry struct {
 
 func (im *image) public(ref string) Image {
 	return Image{
-		ID: im.id, Ref: ref, RepoTags: im.tags, RepoDigests: im.digests, Created: im.rec.Created, Size: im.size, Labels: im.rec.Labels,
+		ID: im.id, Ref: ref, RepoTags: im.tags, RepoDigests: im.digests, Created: im.rec.Created,
+		Size: im.size, Labels: im.rec.Labels,
 		Platform: im.rec.Platform, Parent: im.rec.Parent, LastTagged: im.rec.LastTagged,
 	}
 }
 
-// Resolve finds an image by what a user wrote: name[:tag], name@digest, a full ID, or an unambiguous prefix of an ID, in dockerd's order. Errors:
-// ErrNotFound ("No such image: …"), ErrInvalidArgument (not a reference). It reads memory only.
+// Resolve finds an image by what a user wrote: name[:tag], name@digest, a full ID, or an
+// unambiguous prefix of an ID, in dockerd's order. Errors: ErrNotFound ("No such image: …"),
+// ErrInvalidArgument (not a reference). It reads memory only.
 func (s *Store) Resolve(ctx context.Context, ref string) (Image, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -100,7 +104,8 @@ func (s *Store) Inspect(ctx context.Context, ref string) (Detail, error) {
 		return Detail{}, fmt.Errorf("inspect image %q: %w", ref, err)
 	}
 	d := Detail{
-		Image: im.public(matched), Author: c.Author, Comment: c.Comment, Config: c.Config, DiffIDs: c.RootFS.DiffIDs,
+		Image: im.public(matched), Author: c.Author, Comment: c.Comment, Config: c.Config,
+		DiffIDs:  c.RootFS.DiffIDs,
 		Manifest: im.rec.Manifest, Target: im.rec.Target, Raw: raw, DockerVersion: c.DockerVersion,
 	}
 	s.mu.RLock()
@@ -182,19 +187,29 @@ func parseManifest(b []byte) (ocispec.Manifest, error) {
 	}
 	switch {
 	case shape.FSLayers != nil || shape.SchemaVersion == 1:
-		return m, fmt.Errorf("manifest has schema version 1, which carries no verifiable configuration; the image must be pushed anew in a current form: %w", errdefs.ErrInvalidArgument)
+		return m, fmt.Errorf(
+			"manifest has schema version 1, which carries no verifiable configuration; the image must be pushed anew in a current form: %w",
+			errdefs.ErrInvalidArgument,
+		)
 	case shape.Manifests != nil: // one document must not be readable as two things (CVE-2021-41190)
-		return m, fmt.Errorf("manifest has a field \"manifests\", which belongs to an index: %w", errdefs.ErrInvalidArgument)
+		return m, fmt.Errorf(
+			"manifest has a field \"manifests\", which belongs to an index: %w",
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
 		return m, fmt.Errorf("manifest: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
 		if err := d.Digest.Validate(); err != nil {
-			return m, fmt.Errorf("manifest: digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument)
+			return m, fmt.Errorf(
+				"manifest: digest %q: %w: %w", d.Digest, err, errdefs.ErrInvalidArgument,
+			)
 		}
 		if d.Size < 0 {
-			return m, fmt.Errorf("manifest: blob %s has size %d: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument)
+			return m, fmt.Errorf(
+				"manifest: blob %s has size %d: %w", d.Digest, d.Size, errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	return m, nil

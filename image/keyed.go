@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// keyed is a set of locks by name, for work that must not be done twice at the same time. The zero value is ready.
+// keyed is a set of locks by name, for work that must not be done twice at the same time. The zero
+// value is ready.
 type keyed struct {
 	mu sync.Mutex
 	m  map[string]*keyLock // guarded by mu

@@ -21,7 +21,8 @@ type Filter struct {
 	Dangling *bool
 	// Labels are "key" or "key=value"; all must match. NotLabels must not.
 	Labels, NotLabels []string
-	// References are patterns as in docker images --filter reference=; one must match a tag or digest.
+	// References are patterns as in docker images --filter reference=; one must match a tag or
+	// digest.
 	References []string
 	// Before and Since name images; only older or younger ones pass.
 	Before, Since string
@@ -61,7 +62,9 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Summary, error) {
 	}
 	for _, p := range f.References {
 		if _, err := path.Match(p, ""); err != nil {
-			return nil, fmt.Errorf("filter reference=%q is not a pattern: %w", p, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"filter reference=%q is not a pattern: %w", p, errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	out := make([]Summary, 0, len(s.idx.images))
@@ -82,7 +85,9 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Summary, error) {
 		}
 		sum := Summary{Image: im.public(""), SharedSize: -1, Dangling: dangling}
 		if len(f.References) > 0 {
-			sum.RepoTags, sum.RepoDigests = matching(im.tags, f.References), matching(im.digests, f.References)
+			sum.RepoTags, sum.RepoDigests = matching(im.tags, f.References), matching(
+				im.digests, f.References,
+			)
 			if len(sum.RepoTags)+len(sum.RepoDigests) == 0 {
 				continue
 			}
@@ -126,7 +131,8 @@ func hasLabel(have map[string]string, want string) bool {
 	return ok && (!withValue || got == v)
 }
 
-// matching keeps the names that fit a pattern (reference.FamiliarMatch: the whole familiar name or the part without tag).
+// matching keeps the names that fit a pattern (reference.FamiliarMatch: the whole familiar name or
+// the part without tag).
 func matching(names, patterns []string) []string {
 	var out []string
 	for _, n := range names {

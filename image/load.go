@@ -32,9 +32,10 @@ type Loaded struct {
 	Moved map[string]digest.Digest
 }
 
-// Load reads an archive of images: what docker save writes (every form since manifest.json exists, docker 1.10), an OCI image layout
-// (image-spec image-layout.md) in a tar, or both in one, plain or compressed. Images appear one by one, each whole. Errors of the archive
-// wrap errdefs.ErrInvalidArgument.
+// Load reads an archive of images: what docker save writes (every form since manifest.json exists,
+// docker 1.10), an OCI image layout (image-spec image-layout.md) in a tar, or both in one, plain or
+// compressed. Images appear one by one, each whole. Errors of the archive wrap
+// errdefs.ErrInvalidArgument.
 func (s *Store) Load(ctx context.Context, archive io.Reader, o LoadOptions) ([]Loaded, error) {
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
@@ -106,9 +107,14 @@ func (a *archiveFiles) items(ctx context.Context, want *ocispec.Platform) ([]arc
 	case a.has("index.json"):
 		return a.layoutItems(ctx, want)
 	case a.has("repositories"):
-		return nil, fmt.Errorf("archive has the form of docker before 1.10 (repositories without manifest.json), which carries no verifiable configuration: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"archive has the form of docker before 1.10 (repositories without manifest.json), which carries no verifiable configuration: %w",
+			errdefs.ErrInvalidArgument,
+		)
 	}
-	return nil, fmt.Errorf("archive holds neither manifest.json nor index.json: %w", errdefs.ErrInvalidArgument)
+	return nil, fmt.Errorf(
+		"archive holds neither manifest.json nor index.json: %w", errdefs.ErrInvalidArgument,
+	)
 }
 
 func (a *archiveFiles) dockerItems(ctx context.Context) ([]archiveItem, error) {
@@ -140,7 +146,8 @@ func (a *archiveFiles) dockerItems(ctx context.Context) ([]archiveItem, error) {
 	return out, nil
 }
 
-// originals maps configurations to the manifests of an OCI layout in the same archive, so that loading keeps the digests the images had.
+// originals maps configurations to the manifests of an OCI layout in the same archive, so that
+// loading keeps the digests the images had.
 func (a *archiveFiles) originals(ctx context.Context) map[digest.Digest]archiveItem {
 	out := map[digest.Digest]archiveItem{}
 	if !a.has("index.json") {
@@ -160,7 +167,9 @@ func (a *archiveFiles) originals(ctx context.Context) map[digest.Digest]archiveI
 	return out
 }
 
-func (a *archiveFiles) layoutItems(ctx context.Context, want *ocispec.Platform) ([]archiveItem, error) {
+func (a *archiveFiles) layoutItems(
+	ctx context.Context, want *ocispec.Platform,
+) ([]archiveItem, error) {
 	var top ocispec.Index
 	if err := a.document(ctx, "index.json", &top); err != nil {
 		return nil, err
@@ -196,12 +205,16 @@ func (a *archiveFiles) layoutItems(ctx context.Context, want *ocispec.Platform) 
 		out = append(out, it)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("archive's index.json names no complete image for this platform: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"archive's index.json names no complete image for this platform: %w",
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return out, nil
 }
 
-// layoutName is the name an OCI layout gives an image: containerd's annotation, or the standard one when it is more than a tag.
+// layoutName is the name an OCI layout gives an image: containerd's annotation, or the standard one
+// when it is more than a tag.
 func layoutName(d ocispec.Descriptor) string {
 	if n := d.Annotations["io.containerd.image.name"]; n != "" {
 		return n
@@ -226,7 +239,9 @@ func platformOf(ctx context.Context, a *archiveFiles, it archiveItem) ocispec.Pl
 }
 
 // walk lists the complete images below a descriptor. Index documents nest at most four deep.
-func (a *archiveFiles) walk(ctx context.Context, d, target ocispec.Descriptor, index [][]byte, depth int) []archiveItem {
+func (a *archiveFiles) walk(
+	ctx context.Context, d, target ocispec.Descriptor, index [][]byte, depth int,
+) []archiveItem {
 	if depth > 4 || d.Digest.Validate() != nil {
 		return nil
 	}
@@ -242,7 +257,9 @@ func (a *archiveFiles) walk(ctx context.Context, d, target ocispec.Descriptor, i
 	if json.Unmarshal(b, &x) == nil && len(x.Manifests) > 0 {
 		var out []archiveItem
 		for _, m := range x.Manifests {
-			out = append(out, a.walk(ctx, m, target, append(index[:len(index):len(index)], b), depth+1)...)
+			out = append(
+				out, a.walk(ctx, m, target, append(index[:len(index):len(index)], b), depth+1)...,
+			)
 		}
 		return out
 	}
@@ -254,7 +271,8 @@ func (a *archiveFiles) walk(ctx context.Context, d, target ocispec.Descriptor, i
 	if it.desc.MediaType == "" {
 		it.desc.MediaType = m.MediaType
 	}
-	if it.config, err = a.get(blobName(m.Config.Digest)); err != nil || it.config.desc.Digest != m.Config.Digest {
+	if it.config, err = a.get(blobName(m.Config.Digest)); err != nil ||
+		it.config.desc.Digest != m.Config.Digest {
 		return nil
 	}
 	for _, l := range m.Layers {
@@ -267,9 +285,13 @@ func (a *archiveFiles) walk(ctx context.Context, d, target ocispec.Descriptor, i
 	return []archiveItem{it}
 }
 
-func blobName(d digest.Digest) string { return "blobs/" + d.Algorithm().String() + "/" + d.Encoded() }
+func blobName(d digest.Digest) string {
+	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()
+}
 
-func (s *Store) loadItem(ctx context.Context, a *archiveFiles, it archiveItem, progress *reporter) (Loaded, error) {
+func (s *Store) loadItem(
+	ctx context.Context, a *archiveFiles, it archiveItem, progress *reporter,
+) (Loaded, error) {
 	raw, err := a.bytes(ctx, it.config)
 	if err != nil {
 		return Loaded{}, err
@@ -315,7 +337,8 @@ func (s *Store) loadItem(ctx context.Context, a *archiveFiles, it archiveItem, p
 	return l, nil
 }
 
-// loadNames turns an archive's names into references; docker ignores none, so a bad one is an error.
+// loadNames turns an archive's names into references; docker ignores none, so a bad one is an
+// error.
 func loadNames(names []string) (refs, shown []string, err error) {
 	for _, n := range names {
 		t, err := parseTag(n)
@@ -328,7 +351,9 @@ func loadNames(names []string) (refs, shown []string, err error) {
 }
 
 // loadLayers makes blobs of the layers and describes the unpacking.
-func (s *Store) loadLayers(ctx context.Context, a *archiveFiles, it archiveItem, blob configBlob, progress *reporter) ([]ocispec.Descriptor, []pending, error) {
+func (s *Store) loadLayers(
+	ctx context.Context, a *archiveFiles, it archiveItem, blob configBlob, progress *reporter,
+) ([]ocispec.Descriptor, []pending, error) {
 	var descs []ocispec.Descriptor
 	var work []pending
 	for i, f := range it.layers {
@@ -384,16 +409,23 @@ func layerMediaType(c layer.Compression) (string, error) {
 	case layer.Zstd:
 		return ocispec.MediaTypeImageLayerZstd, nil
 	}
-	return "", fmt.Errorf("layer is packed with %s, for which images have no media type (want plain, gzip or zstd): %w", c, errdefs.ErrInvalidArgument)
+	return "", fmt.Errorf(
+		"layer is packed with %s, for which images have no media type (want plain, gzip or zstd): %w",
+		c, errdefs.ErrInvalidArgument,
+	)
 }
 
 // keepOriginal stores the manifest, and the index documents above it, as they came.
-func (s *Store) keepOriginal(ctx context.Context, it archiveItem, config []byte, n *newImage) (err error) {
+func (s *Store) keepOriginal(
+	ctx context.Context, it archiveItem, config []byte, n *newImage,
+) (err error) {
 	m, err := parseManifest(it.manifest)
 	if err != nil {
 		return err
 	}
-	if n.config, err = s.writeBlob(ctx, "config", config, configLabels(n.blob.RootFS.DiffIDs)); err != nil {
+	if n.config, err = s.writeBlob(
+		ctx, "config", config, configLabels(n.blob.RootFS.DiffIDs),
+	); err != nil {
 		return err
 	}
 	if _, err = s.writeBlob(ctx, "manifest", it.manifest, manifestLabels(m)); err != nil {

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountOverlay makes an overlay of directories that is attached nowhere (fsopen(2), fsmount(2)) and returns a handle (O_PATH) on its root: it goes
-// with its last descriptor, so a crash leaves no mount behind. lower is topmost first; without upper it is read-only. attrs are of
+// MountOverlay makes an overlay of directories that is attached nowhere (fsopen(2), fsmount(2)) and
+// returns a handle (O_PATH) on its root: it goes with its last descriptor, so a crash leaves no
+// mount behind. lower is topmost first; without upper it is read-only. attrs are of
 // mount_setattr(2).
 func MountOverlay(lower []string, upper, work string, attrs int) (*os.File, error) {
 	f, err := overlayOneByOne(lower, upper, work, attrs)
@@ -22,8 +23,8 @@ func MountOverlay(lower []string, upper, work string, attrs int) (*os.File, erro
 	return f, err
 }
 
-// overlayFixed are options that make the upper directory hold whole files under their own names, whatever this host's defaults are, so that a
-// layer can be read without the kernel's help.
+// overlayFixed are options that make the upper directory hold whole files under their own names,
+// whatever this host's defaults are, so that a layer can be read without the kernel's help.
 var overlayFixed = [][2]string{{"index", "off"}, {"redirect_dir", "off"}, {"metacopy", "off"}}
 
 // overlayOneByOne names each layer in a call of its own, as Linux 6.7 and later let it.
@@ -57,8 +58,9 @@ func overlayOneByOne(lower []string, upper, work string, attrs int) (*os.File, e
 	return os.NewFile(uintptr(fd), "overlay"), nil
 }
 
-// overlayAtOnce names all layers in the one page that mount(2) takes: as descriptors, by their numbers, from the directory that has them. The
-// mount is made in a mount namespace of a thread, and a copy of it taken from there; the thread, the namespace and the mount end together.
+// overlayAtOnce names all layers in the one page that mount(2) takes: as descriptors, by their
+// numbers, from the directory that has them. The mount is made in a mount namespace of a thread,
+// and a copy of it taken from there; the thread, the namespace and the mount end together.
 func overlayAtOnce(lower []string, upper, work string, attrs int) (*os.File, error) {
 	fd, err := -1, error(nil)
 	onLastThread(func() { fd, err = overlayHere(lower, upper, work, attrs) })
@@ -78,7 +80,8 @@ func onLastThread(fn func()) {
 			fn()
 			return // locked: that ends the thread
 		}
-		// The first thread cannot end, and all of /proc/self shows it. Held here, it is not the next one again.
+		// The first thread cannot end, and all of /proc/self shows it. Held here, it is not the
+		// next one again.
 		defer runtime.UnlockOSThread()
 		onLastThread(fn)
 	}()
@@ -126,7 +129,9 @@ func overlayHere(lower []string, upper, work string, attrs int) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("overlay: open_tree: %w", err)
 	}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: uint64(attrs)}); err != nil {
+	if err := unix.MountSetattr(
+		fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: uint64(attrs)},
+	); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("overlay: mount_setattr: %w", err)
 	}

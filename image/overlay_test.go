@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMountOverlay compares what both ways of naming layers give: one by one, and all at once for kernels before 6.7.
+// TestMountOverlay compares what both ways of naming layers give: one by one, and all at once for
+// kernels before 6.7.
 func TestMountOverlay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -46,14 +47,18 @@ func TestMountOverlay(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(raw)) {
-			if strings.Contains(line, " - overlay ") && strings.Contains(line, filepath.Base(filepath.Dir(dir))) || strings.Contains(line, " /proc ") {
+			if strings.Contains(line, " - overlay ") &&
+				strings.Contains(line, filepath.Base(filepath.Dir(dir))) ||
+				strings.Contains(line, " /proc ") {
 				list = append(list, line)
 			}
 		}
 		return list
 	}
 	before := mounts()
-	for name, mount := range map[string]func([]string, string, string, int) (*os.File, error){"one by one": overlayOneByOne, "at once": overlayAtOnce} {
+	for name, mount := range map[string]func([]string, string, string, int) (*os.File, error){
+		"one by one": overlayOneByOne, "at once": overlayAtOnce,
+	} {
 		t.Run(name, func(t *testing.T) {
 			for _, writable := range []bool{false, true} {
 				u, w := "", ""
@@ -77,7 +82,8 @@ func TestMountOverlay(t *testing.T) {
 					t.Errorf("top says %q: %v", b, err)
 				}
 				var st unix.Statfs_t
-				if err := unix.Fstatfs(int(root.Fd()), &st); err != nil || st.Flags&unix.ST_NOEXEC == 0 || (st.Flags&unix.ST_RDONLY == 0) != writable {
+				if err := unix.Fstatfs(int(root.Fd()), &st); err != nil ||
+					st.Flags&unix.ST_NOEXEC == 0 || (st.Flags&unix.ST_RDONLY == 0) != writable {
 					t.Errorf("flags %#x, writable %v: %v", st.Flags, writable, err)
 				}
 				file := at + "/new " + name
@@ -99,7 +105,9 @@ func TestMountOverlay(t *testing.T) {
 	if after := mounts(); !slices.Equal(after, before) {
 		t.Errorf("the mounts of this process changed:\n%s\nwere\n%s", after, before)
 	}
-	if _, err := MountOverlay([]string{lower[0], dir + "/none"}, "", "", 0); !errors.Is(err, unix.ENOENT) {
+	if _, err := MountOverlay([]string{lower[0], dir + "/none"}, "", "", 0); !errors.Is(
+		err, unix.ENOENT,
+	) {
 		t.Errorf("missing layer: %v", err)
 	}
 }

@@ -2,7 +2,8 @@ package image
 
 import "sync"
 
-// Event is one step of a pull, push or load in dockerd's words (Docker Engine API, POST /images/create: "status", "id", "progressDetail").
+// Event is one step of a pull, push or load in dockerd's words (Docker Engine API, POST
+// /images/create: "status", "id", "progressDetail").
 type Event struct {
 	// ID is the abbreviated layer the event is about, or the tag; empty for the whole operation.
 	ID     string
@@ -29,7 +30,8 @@ func (r *reporter) send(e Event) {
 	r.fn(e)
 }
 
-// meter turns byte counts into events, one per step of a hundredth or 512 KiB, whichever is larger. One goroutine at a time.
+// meter turns byte counts into events, one per step of a hundredth or 512 KiB, whichever is larger.
+// One goroutine at a time.
 type meter struct {
 	r              *reporter
 	id, status     string

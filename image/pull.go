@@ -32,9 +32,10 @@ type PullOptions struct {
 	Progress Progress
 }
 
-// Pull fetches an image from its registry (distribution-spec, "Pull") and unpacks it. Layers are fetched and unpacked in parallel; blobs that are
-// here already are not fetched, interrupted ones are continued. Errors: ErrNotFound, ErrPermissionDenied, ErrInvalidArgument (the reference, or what
-// the registry sent), and those of the network.
+// Pull fetches an image from its registry (distribution-spec, "Pull") and unpacks it. Layers are
+// fetched and unpacked in parallel; blobs that are here already are not fetched, interrupted ones
+// are continued. Errors: ErrNotFound, ErrPermissionDenied, ErrInvalidArgument (the reference, or
+// what the registry sent), and those of the network.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
 	named, err := parseNamed(ref)
 	if err != nil {
@@ -46,7 +47,10 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	}
 	r := s.registry(leased, named, o.Auth)
 	defer r.close()
-	p := &pull{s: s, named: named, platform: o.Platform, report: &reporter{fn: o.Progress}, unleased: s.context(ctx)}
+	p := &pull{
+		s: s, named: named, platform: o.Platform, report: &reporter{fn: o.Progress},
+		unleased: s.context(ctx),
+	}
 	p.lease, _ = leases.FromContext(leased)
 	if err := p.run(leased, r.resolver); err != nil {
 		s.abandon(ctx, done)
@@ -62,7 +66,8 @@ type pull struct {
 	named    reference.Named
 	platform *ocispec.Platform
 	report   *reporter
-	// unleased is the operation's context without its lease: what is written under it outlives the operation.
+	// unleased is the operation's context without its lease: what is written under it outlives the
+	// operation.
 	unleased context.Context
 	lease    string
 	fetcher  remotes.Fetcher
@@ -74,14 +79,18 @@ func (p *pull) run(ctx context.Context, resolver remotes.Resolver) error {
 		return remoteError(err, p.named)
 	}
 	if d, ok := p.named.(reference.Digested); ok && d.Digest() != target.Digest {
-		return fmt.Errorf("registry resolved it to %s: %w", target.Digest, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"registry resolved it to %s: %w", target.Digest, errdefs.ErrInvalidArgument,
+		)
 	}
 	if p.fetcher, err = resolver.Fetcher(ctx, name); err != nil {
 		return err
 	}
 	p.report.send(Event{ID: p.label(), Status: "Pulling from " + reference.Path(p.named)})
 	n := newImage{target: slim(target), refs: []string{p.named.String()}}
-	if byDigest, err := reference.WithDigest(reference.TrimNamed(p.named), target.Digest); err == nil && byDigest.String() != p.named.String() {
+	if byDigest, err := reference.WithDigest(
+		reference.TrimNamed(p.named), target.Digest,
+	); err == nil && byDigest.String() != p.named.String() {
 		n.refs = append(n.refs, byDigest.String())
 	}
 	if n.manifest, err = p.choose(ctx, n.target, 0); err != nil {
@@ -114,13 +123,19 @@ func (p *pull) label() string {
 	return ""
 }
 
-// choose walks from what a reference names to the manifest for the wanted platform, storing the index documents on the way.
-func (p *pull) choose(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+// choose walks from what a reference names to the manifest for the wanted platform, storing the
+// index documents on the way.
+func (p *pull) choose(
+	ctx context.Context, d ocispec.Descriptor, depth int,
+) (ocispec.Descriptor, error) {
 	if images.IsManifestType(d.MediaType) {
 		return d, nil
 	}
 	if !images.IsIndexType(d.MediaType) || depth > 3 {
-		return d, fmt.Errorf("registry names media type %q, which is no image this engine can run: %w", d.MediaType, errdefs.ErrInvalidArgument)
+		return d, fmt.Errorf(
+			"registry names media type %q, which is no image this engine can run: %w", d.MediaType,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	b, err := p.document(ctx, d)
 	if err != nil {
@@ -145,10 +160,13 @@ func (p *pull) choose(ctx context.Context, d ocispec.Descriptor, depth int) (oci
 }
 
 // selectManifest picks the best match. Attestations ("unknown/unknown") match no platform.
-func selectManifest(ms []ocispec.Descriptor, match platforms.MatchComparer) (ocispec.Descriptor, error) {
+func selectManifest(
+	ms []ocispec.Descriptor, match platforms.MatchComparer,
+) (ocispec.Descriptor, error) {
 	var fit []ocispec.Descriptor
 	for _, m := range ms {
-		if !images.IsManifestType(m.MediaType) && !images.IsIndexType(m.MediaType) || m.Digest.Validate() != nil {
+		if !images.IsManifestType(m.MediaType) && !images.IsIndexType(m.MediaType) ||
+			m.Digest.Validate() != nil {
 			continue
 		}
 		if m.Platform == nil && len(ms) == 1 || m.Platform != nil && match.Match(*m.Platform) {
@@ -156,7 +174,10 @@ func selectManifest(ms []ocispec.Descriptor, match platforms.MatchComparer) (oci
 		}
 	}
 	if len(fit) == 0 {
-		return ocispec.Descriptor{}, fmt.Errorf("no matching manifest for the platform in the manifest list entries: %w", errdefs.ErrNotFound)
+		return ocispec.Descriptor{}, fmt.Errorf(
+			"no matching manifest for the platform in the manifest list entries: %w",
+			errdefs.ErrNotFound,
+		)
 	}
 	slices.SortStableFunc(fit, func(a, b ocispec.Descriptor) int {
 		switch {
@@ -172,7 +193,8 @@ func selectManifest(ms []ocispec.Descriptor, match platforms.MatchComparer) (oci
 	return fit[0], nil
 }
 
-// document fetches a small blob or manifest whole, from the store when it is there, and verifies it.
+// document fetches a small blob or manifest whole, from the store when it is there, and verifies
+// it.
 func (p *pull) document(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	if err := p.s.hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
 		return nil, err
@@ -181,7 +203,10 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) ([]byte, erro
 		return b, nil
 	}
 	if d.Size > maxJSON {
-		return nil, fmt.Errorf("%s has %d bytes where a document of at most %d belongs: %w", d.Digest, d.Size, maxJSON, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"%s has %d bytes where a document of at most %d belongs: %w", d.Digest, d.Size, maxJSON,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	var b []byte
 	err := p.retry(ctx, "", func() error {
@@ -197,7 +222,10 @@ func (p *pull) document(ctx context.Context, d ocispec.Descriptor) ([]byte, erro
 		return nil, err
 	}
 	if got := d.Digest.Algorithm().FromBytes(b); got != d.Digest {
-		return nil, fmt.Errorf("registry sent a document with digest %s for %s: %w", got, d.Digest, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"registry sent a document with digest %s for %s: %w", got, d.Digest,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return b, nil
 }
@@ -213,7 +241,10 @@ func (p *pull) image(ctx context.Context, n *newImage) (fresh bool, err error) {
 		return false, err
 	}
 	if !images.IsConfigType(m.Config.MediaType) {
-		return false, fmt.Errorf("manifest's configuration has media type %q, which is no container image: %w", m.Config.MediaType, errdefs.ErrInvalidArgument)
+		return false, fmt.Errorf(
+			"manifest's configuration has media type %q, which is no container image: %w",
+			m.Config.MediaType, errdefs.ErrInvalidArgument,
+		)
 	}
 	cb, err := p.document(ctx, m.Config)
 	if err != nil {
@@ -223,10 +254,16 @@ func (p *pull) image(ctx context.Context, n *newImage) (fresh bool, err error) {
 		return false, err
 	}
 	if n.blob.OS != "linux" {
-		return false, fmt.Errorf("image is for operating system %q, this engine runs linux: %w", n.blob.OS, errdefs.ErrInvalidArgument)
+		return false, fmt.Errorf(
+			"image is for operating system %q, this engine runs linux: %w", n.blob.OS,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if len(m.Layers) != len(n.blob.RootFS.DiffIDs) {
-		return false, fmt.Errorf("manifest has %d layers, its configuration %d: %w", len(m.Layers), len(n.blob.RootFS.DiffIDs), errdefs.ErrInvalidArgument)
+		return false, fmt.Errorf(
+			"manifest has %d layers, its configuration %d: %w", len(m.Layers),
+			len(n.blob.RootFS.DiffIDs), errdefs.ErrInvalidArgument,
+		)
 	}
 	n.config = slim(m.Config)
 	p.s.mu.RLock()
@@ -244,11 +281,14 @@ func (p *pull) image(ctx context.Context, n *newImage) (fresh bool, err error) {
 }
 
 // layers fetches and unpacks all layers at once; unpacking one starts when its blob is complete.
-func (p *pull) layers(ctx context.Context, layers []ocispec.Descriptor, diffs []digest.Digest) (map[digest.Digest]layerRecord, error) {
+func (p *pull) layers(
+	ctx context.Context, layers []ocispec.Descriptor, diffs []digest.Digest,
+) (map[digest.Digest]layerRecord, error) {
 	g, gctx := errgroup.WithContext(p.unleased)
 	work := make([]pending, len(layers))
 	for i, d := range layers {
-		// Descriptors may name other places to fetch from; an image does not get to choose whom this host talks to.
+		// Descriptors may name other places to fetch from; an image does not get to choose whom
+		// this host talks to.
 		d.URLs = nil
 		id, ready := short(d.Digest), make(chan struct{})
 		var existed atomic.Bool
@@ -325,8 +365,9 @@ func (p *pull) blob(ctx context.Context, d ocispec.Descriptor) (existed bool, er
 	return false, err
 }
 
-// download fetches a blob once, from where an earlier attempt or an earlier process stopped. The unfinished file belongs to no lease, so that it
-// outlives this operation (by at most 24 hours, containerd's bound); the finished blob belongs to ours.
+// download fetches a blob once, from where an earlier attempt or an earlier process stopped. The
+// unfinished file belongs to no lease, so that it outlives this operation (by at most 24 hours,
+// containerd's bound); the finished blob belongs to ours.
 func (p *pull) download(ctx, leased context.Context, d ocispec.Descriptor) error {
 	ref := "download-" + d.Digest.String()
 	w, err := content.OpenWriter(ctx, p.s.content, content.WithRef(ref), content.WithDescriptor(d))
@@ -342,7 +383,12 @@ func (p *pull) download(ctx, leased context.Context, d ocispec.Descriptor) error
 		return err
 	}
 	if st.Offset > d.Size {
-		return p.spoiled(ctx, w, ref, fmt.Errorf("has %d bytes instead of %d: %w", st.Offset, d.Size, errdefs.ErrInvalidArgument))
+		return p.spoiled(
+			ctx, w, ref,
+			fmt.Errorf(
+				"has %d bytes instead of %d: %w", st.Offset, d.Size, errdefs.ErrInvalidArgument,
+			),
+		)
 	}
 	if st.Offset < d.Size {
 		rc, err := p.fetcher.Fetch(ctx, d)
@@ -353,13 +399,18 @@ func (p *pull) download(ctx, leased context.Context, d ocispec.Descriptor) error
 		if st.Offset > 0 {
 			sk, ok := rc.(io.Seeker)
 			if !ok {
-				return fmt.Errorf("fetcher cannot continue at %d: %w", st.Offset, errdefs.ErrInternal)
+				return fmt.Errorf(
+					"fetcher cannot continue at %d: %w", st.Offset, errdefs.ErrInternal,
+				)
 			}
 			if _, err := sk.Seek(st.Offset, io.SeekStart); err != nil {
 				return err
 			}
 		}
-		m := &meter{r: p.report, id: short(d.Digest), status: "Downloading", total: d.Size, current: st.Offset}
+		m := &meter{
+			r: p.report, id: short(d.Digest), status: "Downloading", total: d.Size,
+			current: st.Offset,
+		}
 		n, err := io.CopyBuffer(onlyWriter{w}, &countReader{rc, m.add}, make([]byte, 256<<10))
 		if err != nil {
 			return err
@@ -369,7 +420,9 @@ func (p *pull) download(ctx, leased context.Context, d ocispec.Descriptor) error
 		}
 	}
 	p.report.send(Event{ID: short(d.Digest), Status: "Verifying Checksum"})
-	labels := map[string]string{"containerd.io/distribution.source." + reference.Domain(p.named): reference.Path(p.named)}
+	labels := map[string]string{
+		"containerd.io/distribution.source." + reference.Domain(p.named): reference.Path(p.named),
+	}
 	err = w.Commit(leased, d.Size, d.Digest, content.WithLabels(labels))
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return p.spoiled(ctx, w, ref, err)
@@ -380,7 +433,8 @@ func (p *pull) download(ctx, leased context.Context, d ocispec.Descriptor) error
 // spoiled throws a download away whose bytes are wrong: continuing it could never succeed.
 func (p *pull) spoiled(ctx context.Context, w content.Writer, ref string, cause error) error {
 	err := errors.Join(fmt.Errorf("blob: %w", cause), w.Close())
-	if aerr := p.s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil && !errdefs.IsNotFound(aerr) {
+	if aerr := p.s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil &&
+		!errdefs.IsNotFound(aerr) {
 		err = errors.Join(err, aerr)
 	}
 	return err
@@ -389,8 +443,9 @@ func (p *pull) spoiled(ctx context.Context, w content.Writer, ref string, cause 
 // attempts bounds how often one transfer is tried; the waits between double from half a second.
 const attempts = 5
 
-// retry repeats what failed by the network's or the registry's fault. What a registry refuses or sends wrong is not asked for again, but for one
-// spoiled download, which may have been continued wrongly.
+// retry repeats what failed by the network's or the registry's fault. What a registry refuses or
+// sends wrong is not asked for again, but for one spoiled download, which may have been continued
+// wrongly.
 func (p *pull) retry(ctx context.Context, id string, fn func() error) error {
 	return retry(ctx, p.report, id, fn)
 }
@@ -402,7 +457,8 @@ func retry(ctx context.Context, report *reporter, id string, fn func() error) er
 		err := fn()
 		switch {
 		case err == nil, ctx.Err() != nil, n == attempts,
-			errdefs.IsNotFound(err), errdefs.IsPermissionDenied(err), errdefs.IsUnauthorized(err), spoiled && errdefs.IsFailedPrecondition(err),
+			errdefs.IsNotFound(err), errdefs.IsPermissionDenied(err), errdefs.IsUnauthorized(err),
+			spoiled && errdefs.IsFailedPrecondition(err),
 			errdefs.IsInvalidArgument(err), refused(err):
 			return err
 		}
@@ -421,7 +477,8 @@ func retry(ctx context.Context, report *reporter, id string, fn func() error) er
 	}
 }
 
-// refused recognises client errors of HTTP other than the two that ask to come back, and credentials that are missing or wrong.
+// refused recognises client errors of HTTP other than the two that ask to come back, and
+// credentials that are missing or wrong.
 func refused(err error) bool {
 	if errors.Is(err, docker.ErrInvalidAuthorization) {
 		return true

@@ -33,25 +33,39 @@ type published struct {
 }
 
 // publish puts an image of gzip layers into a registry.
-func publishTo(t testing.TB, g *testregistry.Registry, repo, tag string, layers ...[]byte) published {
+func publishTo(
+	t testing.TB, g *testregistry.Registry, repo, tag string, layers ...[]byte,
+) published {
 	t.Helper()
-	config := configJSON(t, RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"sh"}}}, layers...)
+	config := configJSON(
+		t, RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"sh"}}}, layers...,
+	)
 	p := published{ref: g.Host() + "/" + repo + ":" + tag, id: g.AddBlob(repo, config)}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: p.id, Size: int64(len(config))}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+	}
+	m.Config = ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageConfig, Digest: p.id, Size: int64(len(config)),
+	}
 	for _, l := range layers {
 		mt := ocispec.MediaTypeImageLayerGzip
 		if bytes.HasPrefix(l, []byte{0x28, 0xb5}) {
 			mt = ocispec.MediaTypeImageLayerZstd
 		}
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: mt, Digest: g.AddBlob(repo, l), Size: int64(len(l))})
+		m.Layers = append(
+			m.Layers,
+			ocispec.Descriptor{MediaType: mt, Digest: g.AddBlob(repo, l), Size: int64(len(l))},
+		)
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.layers = m.Layers
-	p.manifest = ocispec.Descriptor{MediaType: m.MediaType, Digest: g.AddManifest(repo, tag, m.MediaType, b), Size: int64(len(b))}
+	p.manifest = ocispec.Descriptor{
+		MediaType: m.MediaType, Digest: g.AddManifest(repo, tag, m.MediaType, b),
+		Size: int64(len(b)),
+	}
 	return p
 }
 
@@ -82,7 +96,13 @@ func sampleLayers(t testing.TB) [][]byte {
 	w.Write(tarOf(t, entry{name: "z", body: "zstd"}))
 	w.Close()
 	return [][]byte{
-		gzipped(t, tarOf(t, entry{name: "etc/", mode: 0o750}, entry{name: "etc/a", body: noise(3 << 20)}, entry{name: "lib", kind: '2', link: "etc"})),
+		gzipped(
+			t,
+			tarOf(
+				t, entry{name: "etc/", mode: 0o750}, entry{name: "etc/a", body: noise(3 << 20)},
+				entry{name: "lib", kind: '2', link: "etc"},
+			),
+		),
 		gzipped(t, tarOf(t, entry{name: "etc/b", body: "b"})),          // implies etc/
 		gzipped(t, tarOf(t, entry{name: "lib/through", body: "link"})), // reaches through the parent's link
 		zs.Bytes(),
@@ -105,12 +125,16 @@ func TestPullPush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if im.ID != p.id || !slices.Equal(im.RepoTags, []string{p.ref}) || !slices.Equal(im.RepoDigests, []string{g.Host() + "/team/app@" + p.manifest.Digest.String()}) {
+	if im.ID != p.id || !slices.Equal(im.RepoTags, []string{p.ref}) || !slices.Equal(
+		im.RepoDigests, []string{g.Host() + "/team/app@" + p.manifest.Digest.String()},
+	) {
 		t.Errorf("pulled %+v", im)
 	}
 	for _, want := range []string{
-		"1 Pulling from team/app", short(p.layers[0].Digest) + " Pulling fs layer", short(p.layers[0].Digest) + " Download complete",
-		short(p.layers[0].Digest) + " Pull complete", "Digest: " + p.manifest.Digest.String(), "Status: Downloaded newer image for " + p.ref,
+		"1 Pulling from team/app", short(p.layers[0].Digest) + " Pulling fs layer",
+		short(p.layers[0].Digest) + " Download complete",
+		short(p.layers[0].Digest) + " Pull complete", "Digest: " + p.manifest.Digest.String(),
+		"Status: Downloaded newer image for " + p.ref,
 	} {
 		if !slices.Contains(seen, want) {
 			t.Errorf("no event %q in %q", want, seen)
@@ -121,7 +145,8 @@ func TestPullPush(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The second layer says nothing about etc/: it shows the first one's mode.
-	if st, err := os.Stat(filepath.Join(d.Dirs[1], "etc")); err != nil || st.Mode().Perm() != 0o750 {
+	if st, err := os.Stat(filepath.Join(d.Dirs[1], "etc")); err != nil ||
+		st.Mode().Perm() != 0o750 {
 		t.Errorf("implied directory: %v %v", st, err)
 	}
 	if !exists(t, d.Dirs[2], "etc/through") || exists(t, d.Dirs[2], "lib") {
@@ -153,7 +178,8 @@ func TestPullPush(t *testing.T) {
 	if _, b, ok := other.Manifest("copy", "2"); !ok || digest.FromBytes(b) != p.manifest.Digest {
 		t.Error("the registry has another manifest")
 	}
-	if im, err := s.Resolve(ctx, other.Host()+"/copy@"+out.Digest.String()); err != nil || im.ID != p.id {
+	if im, err := s.Resolve(ctx, other.Host()+"/copy@"+out.Digest.String()); err != nil ||
+		im.ID != p.id {
 		t.Errorf("pushed digest does not resolve: %v", err)
 	}
 	if _, err := s.Remove(ctx, p.id.String(), RemoveOptions{Force: true}); err != nil {
@@ -173,7 +199,8 @@ func TestPushOfMadeImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Push(ctx, g.Host()+"/none:1", PushOptions{}); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "does not exist locally") {
+	if _, err := s.Push(ctx, g.Host()+"/none:1", PushOptions{}); !errdefs.IsNotFound(err) ||
+		!strings.Contains(err.Error(), "does not exist locally") {
 		t.Errorf("push of nothing: %v", err)
 	}
 	again, err := s.Push(ctx, ref, PushOptions{})
@@ -199,15 +226,23 @@ func TestPullIndex(t *testing.T) {
 	ctx := context.Background()
 	g := newRegistry(t)
 	mine := publishTo(t, g, "multi", "amd", gzipped(t, tarOf(t, entry{name: "mine"})))
-	x := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	x := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+	}
 	d := mine.manifest
 	d.Platform = &ocispec.Platform{OS: "linux", Architecture: "riscv64"}
-	gone := ocispec.Descriptor{MediaType: d.MediaType, Digest: digest.FromString("not here"), Size: 8, Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}
+	gone := ocispec.Descriptor{
+		MediaType: d.MediaType, Digest: digest.FromString("not here"), Size: 8,
+		Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"},
+	}
 	x.Manifests = []ocispec.Descriptor{gone, d}
 	b, _ := json.Marshal(x)
 	target := g.AddManifest("multi", "1", x.MediaType, b)
 	s := openStore(t, t.TempDir())
-	if _, err := s.Pull(ctx, g.Host()+"/multi:1", PullOptions{Platform: &ocispec.Platform{OS: "linux", Architecture: "mips"}}); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "no matching manifest") {
+	if _, err := s.Pull(
+		ctx, g.Host()+"/multi:1",
+		PullOptions{Platform: &ocispec.Platform{OS: "linux", Architecture: "mips"}},
+	); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "no matching manifest") {
 		t.Errorf("platform that is not there: %v", err)
 	}
 	assertEmpty(t, s)
@@ -215,7 +250,9 @@ func TestPullIndex(t *testing.T) {
 	if err != nil || im.ID != mine.id {
 		t.Fatalf("%+v %v", im, err)
 	}
-	if want := g.Host() + "/multi@" + target.String(); !slices.Equal(im.RepoDigests, []string{want}) {
+	if want := g.Host() + "/multi@" + target.String(); !slices.Equal(
+		im.RepoDigests, []string{want},
+	) {
 		t.Errorf("digests %q, want %q", im.RepoDigests, want)
 	}
 	// The index is incomplete here, so a push sends the one manifest.
@@ -223,7 +260,8 @@ func TestPullIndex(t *testing.T) {
 	if err := s.Tag(ctx, im.RepoTags[0], to); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.Push(ctx, to, PushOptions{}); err != nil || out.Digest != mine.manifest.Digest {
+	if out, err := s.Push(ctx, to, PushOptions{}); err != nil ||
+		out.Digest != mine.manifest.Digest {
 		t.Errorf("push: %+v %v", out, err)
 	}
 }
@@ -238,7 +276,8 @@ func TestPullResumes(t *testing.T) {
 	var cut atomic.Bool
 	cut.Store(true)
 	g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
-		if !cut.Load() || r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, blob.String()) {
+		if !cut.Load() || r.Method != http.MethodGet ||
+			!strings.HasSuffix(r.URL.Path, blob.String()) {
 			return false
 		}
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
@@ -273,7 +312,8 @@ func TestPullResumes(t *testing.T) {
 	if _, err := s.Pull(context.Background(), p.ref, PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := g.Ranges(); len(r) != 1 || !strings.HasPrefix(r[0], "bytes=") || strings.HasPrefix(r[0], "bytes=0-") {
+	if r := g.Ranges(); len(r) != 1 || !strings.HasPrefix(r[0], "bytes=") ||
+		strings.HasPrefix(r[0], "bytes=0-") {
 		t.Errorf("ranges %q, want one that continues", r)
 	}
 }
@@ -354,7 +394,9 @@ func TestPullFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 				if auth != nil {
-					if _, err := s.Push(context.Background(), p.ref, PushOptions{Auth: auth}); err != nil {
+					if _, err := s.Push(
+						context.Background(), p.ref, PushOptions{Auth: auth},
+					); err != nil {
 						t.Errorf("push: %v", err)
 					}
 				}
@@ -377,7 +419,10 @@ func TestMirrorThroughHostsDirectory(t *testing.T) {
 	if err := os.Mkdir(write, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	toml := fmt.Sprintf("server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", g.Host())
+	toml := fmt.Sprintf(
+		"server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+		g.Host(),
+	)
 	if err := os.WriteFile(filepath.Join(write, "hosts.toml"), []byte(toml), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -35,8 +35,9 @@ type Pushed struct {
 	Size int64
 }
 
-// Push sends an image to the registry its name says (distribution-spec, "Push"), blobs in parallel, the manifest last. What was pulled or loaded
-// with a manifest goes out byte for byte; a pulled index goes out whole when all of it is here, else the one manifest that is. Plain layers of
+// Push sends an image to the registry its name says (distribution-spec, "Push"), blobs in parallel,
+// the manifest last. What was pulled or loaded with a manifest goes out byte for byte; a pulled
+// index goes out whole when all of it is here, else the one manifest that is. Plain layers of
 // images made here are packed with gzip once. ref is name[:tag].
 func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, error) {
 	tag, err := parseTag(ref)
@@ -48,7 +49,10 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, er
 	im, known := s.idx.images[local.ID]
 	s.mu.RUnlock()
 	if !tagged || !known {
-		return Pushed{}, fmt.Errorf("an image does not exist locally with the tag: %s: %w", reference.FamiliarString(tag), errdefs.ErrNotFound)
+		return Pushed{}, fmt.Errorf(
+			"an image does not exist locally with the tag: %s: %w", reference.FamiliarString(tag),
+			errdefs.ErrNotFound,
+		)
 	}
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
@@ -66,7 +70,9 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, er
 		}
 	}
 	if err != nil {
-		return Pushed{}, fmt.Errorf("push %q: %w", reference.FamiliarString(tag), remoteError(err, tag))
+		return Pushed{}, fmt.Errorf(
+			"push %q: %w", reference.FamiliarString(tag), remoteError(err, tag),
+		)
 	}
 	return out, nil
 }
@@ -81,7 +87,9 @@ type push struct {
 	packed bool
 }
 
-func (p *push) run(ctx context.Context, resolver remotes.Resolver, im *image, r refRecord) (Pushed, error) {
+func (p *push) run(
+	ctx context.Context, resolver remotes.Resolver, im *image, r refRecord,
+) (Pushed, error) {
 	p.report.send(Event{Status: fmt.Sprintf("The push refers to repository [%s]", p.tag.Name())})
 	target, err := p.target(ctx, im, r.Target)
 	if err != nil {
@@ -100,12 +108,18 @@ func (p *push) run(ctx context.Context, resolver remotes.Resolver, im *image, r 
 	if err := p.remember(ctx, im.id, byDigest.String(), target); err != nil {
 		return Pushed{}, err
 	}
-	p.report.send(Event{Status: fmt.Sprintf("%s: digest: %s size: %d", p.tag.Tag(), target.Digest, target.Size)})
+	p.report.send(
+		Event{
+			Status: fmt.Sprintf("%s: digest: %s size: %d", p.tag.Tag(), target.Digest, target.Size),
+		},
+	)
 	return Pushed{Tag: p.tag.Tag(), Digest: target.Digest, Size: target.Size}, nil
 }
 
 // remember records the digest under which the image can be pulled from now on.
-func (p *push) remember(ctx context.Context, id digest.Digest, ref string, target ocispec.Descriptor) error {
+func (p *push) remember(
+	ctx context.Context, id digest.Digest, ref string, target ocispec.Descriptor,
+) error {
 	p.s.commitMu.Lock()
 	defer p.s.commitMu.Unlock()
 	p.s.mu.RLock()
@@ -114,12 +128,16 @@ func (p *push) remember(ctx context.Context, id digest.Digest, ref string, targe
 	if !known {
 		return nil // removed while it was pushed
 	}
-	_, err := p.s.apply(ctx, change{refs: map[string]refRecord{ref: {ID: id, Target: slim(target)}}})
+	_, err := p.s.apply(
+		ctx, change{refs: map[string]refRecord{ref: {ID: id, Target: slim(target)}}},
+	)
 	return err
 }
 
 // target decides what to send.
-func (p *push) target(ctx context.Context, im *image, target ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (p *push) target(
+	ctx context.Context, im *image, target ocispec.Descriptor,
+) (ocispec.Descriptor, error) {
 	if images.IsIndexType(target.MediaType) && p.complete(ctx, target, 0) {
 		return target, nil
 	}
@@ -208,7 +226,9 @@ func (p *push) tree(ctx context.Context, d ocispec.Descriptor, depth int) error 
 				return err
 			}
 			defer p.s.uploads.Release(1)
-			return p.send(gctx, l, &meter{r: p.report, id: short(l.Digest), status: "Pushing", total: l.Size})
+			return p.send(
+				gctx, l, &meter{r: p.report, id: short(l.Digest), status: "Pushing", total: l.Size},
+			)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -255,8 +275,8 @@ func kindOf(d ocispec.Descriptor) string {
 	return "layer"
 }
 
-// withSource tells the pusher from which repositories of the same registry a blob came, so that it can be mounted instead of sent
-// (distribution-spec, "Mounting a blob from another repository").
+// withSource tells the pusher from which repositories of the same registry a blob came, so that it
+// can be mounted instead of sent (distribution-spec, "Mounting a blob from another repository").
 func (p *push) withSource(ctx context.Context, d ocispec.Descriptor) ocispec.Descriptor {
 	key := "containerd.io/distribution.source." + reference.Domain(p.tag)
 	info, err := p.s.content.Info(ctx, d.Digest)
@@ -288,7 +308,14 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *meter) error
 		r = &countReader{r, m.add}
 	}
 	// content.Copy starts the stream again when the pusher says that the connection was replaced.
-	return content.Copy(ctx, w, &rewinder{Reader: r, at: func(off int64) io.Reader { return io.NewSectionReader(ra, off, ra.Size()-off) }}, d.Size, d.Digest)
+	return content.Copy(
+		ctx, w,
+		&rewinder{
+			Reader: r,
+			at:     func(off int64) io.Reader { return io.NewSectionReader(ra, off, ra.Size()-off) },
+		},
+		d.Size, d.Digest,
+	)
 }
 
 // rewinder is a reader that content.Copy can set back.
@@ -305,8 +332,9 @@ func (r *rewinder) Seek(off int64, whence int) (int64, error) {
 	return off, nil
 }
 
-// packed returns an image's manifest with all layers compressed. Images made here keep plain layers until they are first pushed; the packed form
-// then replaces the plain one. The ID stays, it is the configuration's digest.
+// packed returns an image's manifest with all layers compressed. Images made here keep plain layers
+// until they are first pushed; the packed form then replaces the plain one. The ID stays, it is the
+// configuration's digest.
 func (s *Store) packed(ctx context.Context, im *image) (ocispec.Descriptor, error) {
 	unlock, err := s.flights.lockContext(ctx, "pack "+im.id.String())
 	if err != nil {
@@ -332,14 +360,17 @@ func (s *Store) packed(ctx context.Context, im *image) (ocispec.Descriptor, erro
 	if err != nil || received {
 		return im.rec.Manifest, err
 	}
-	if err := s.hold(ctx, append(digestsOf(m.Layers), m.Config.Digest, im.rec.Manifest.Digest), nil); err != nil {
+	if err := s.hold(
+		ctx, append(digestsOf(m.Layers), m.Config.Digest, im.rec.Manifest.Digest), nil,
+	); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	layers := append([]ocispec.Descriptor{}, m.Layers...)
 	changed := false
 	g, gctx := errgroup.WithContext(ctx)
 	for i, l := range layers {
-		if l.MediaType != ocispec.MediaTypeImageLayer && l.MediaType != images.MediaTypeDockerSchema2Layer {
+		if l.MediaType != ocispec.MediaTypeImageLayer &&
+			l.MediaType != images.MediaTypeDockerSchema2Layer {
 			continue
 		}
 		changed = true
@@ -396,7 +427,9 @@ func (s *Store) replaceManifest(ctx context.Context, im *image, d ocispec.Descri
 }
 
 // pack compresses one plain layer. Equal layers give equal blobs: no time, no name.
-func (s *Store) pack(ctx context.Context, plain ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
+func (s *Store) pack(
+	ctx context.Context, plain ocispec.Descriptor,
+) (_ ocispec.Descriptor, err error) {
 	if err := s.unpacks.Acquire(ctx, 1); err != nil {
 		return plain, err
 	}
@@ -414,13 +447,16 @@ func (s *Store) pack(ctx context.Context, plain ocispec.Descriptor) (_ ocispec.D
 	defer func() {
 		w.Close()
 		if err != nil {
-			if aerr := s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil && !errdefs.IsNotFound(aerr) {
+			if aerr := s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil &&
+				!errdefs.IsNotFound(aerr) {
 				err = errors.Join(err, aerr)
 			}
 		}
 	}()
 	zw := gzip.NewWriter(w)
-	if _, err := io.CopyBuffer(onlyWriter{zw}, onlyReader{contextReader{ctx, r}}, make([]byte, 256<<10)); err != nil {
+	if _, err := io.CopyBuffer(
+		onlyWriter{zw}, onlyReader{contextReader{ctx, r}}, make([]byte, 256<<10),
+	); err != nil {
 		return plain, err
 	}
 	if err := zw.Close(); err != nil {
@@ -430,14 +466,19 @@ func (s *Store) pack(ctx context.Context, plain ocispec.Descriptor) (_ ocispec.D
 	if err != nil {
 		return plain, err
 	}
-	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: w.Digest(), Size: st.Offset}
+	d := ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageLayerGzip, Digest: w.Digest(), Size: st.Offset,
+	}
 	if plain.MediaType == images.MediaTypeDockerSchema2Layer {
 		d.MediaType = images.MediaTypeDockerSchema2LayerGzip
 	}
 	if err := s.hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
 		return plain, err
 	}
-	err = w.Commit(ctx, d.Size, d.Digest, content.WithLabels(map[string]string{uncompressedLabel: plain.Digest.String()}))
+	err = w.Commit(
+		ctx, d.Size, d.Digest,
+		content.WithLabels(map[string]string{uncompressedLabel: plain.Digest.String()}),
+	)
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return plain, err
 	}

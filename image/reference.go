@@ -19,7 +19,8 @@ type notFoundError struct{ ref string }
 func (e notFoundError) Error() string { return "No such image: " + e.ref }
 func (e notFoundError) Unwrap() error { return errdefs.ErrNotFound }
 
-// parseNamed reads a reference and completes it: docker.io, library/ and, when it has neither tag nor digest, the tag latest.
+// parseNamed reads a reference and completes it: docker.io, library/ and, when it has neither tag
+// nor digest, the tag latest.
 func parseNamed(ref string) (reference.Named, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
@@ -40,16 +41,21 @@ func parseTag(ref string) (reference.NamedTagged, error) {
 	}
 	t, ok := named.(reference.NamedTagged)
 	if !ok {
-		return nil, fmt.Errorf("reference %q: cannot name an image by a digest it did not come from: %w", ref, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"reference %q: cannot name an image by a digest it did not come from: %w", ref,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return t, nil
 }
 
-// find resolves what a user wrote, in dockerd's order: full ID, reference, ID prefix. matched is the key in x.refs, empty when the ID was meant.
+// find resolves what a user wrote, in dockerd's order: full ID, reference, ID prefix. matched is
+// the key in x.refs, empty when the ID was meant.
 func (x *index) find(ref string) (im *image, matched string, err error) {
 	id, hasAlgo := strings.CutPrefix(ref, digest.Canonical.String()+":")
 	if len(id) == 64 && hexPrefix.MatchString(id) {
-		if im, ok := x.images[digest.NewDigestFromEncoded(digest.Canonical, id)]; ok && !im.rec.Removed {
+		if im, ok := x.images[digest.NewDigestFromEncoded(digest.Canonical, id)]; ok &&
+			!im.rec.Removed {
 			return im, "", nil
 		}
 		return nil, "", notFoundError{ref}
@@ -81,8 +87,9 @@ func (x *index) find(ref string) (im *image, matched string, err error) {
 	return nil, "", notFoundError{display}
 }
 
-// byTarget finds an image by repository and digest where the digest was never recorded as a reference: an image of that repository whose
-// own manifest or index it is, or the digest given is its ID.
+// byTarget finds an image by repository and digest where the digest was never recorded as a
+// reference: an image of that repository whose own manifest or index it is, or the digest given is
+// its ID.
 func (x *index) byTarget(named reference.Named, d digest.Digest) *image {
 	name := named.Name()
 	for ref, r := range x.refs {

@@ -17,13 +17,13 @@ type RemoveOptions struct {
 	Force bool
 	// NoPrune keeps untagged parents.
 	NoPrune bool
-	// Later leaves the bytes to a following Collect, for callers that remove many images: a collection looks at every image there is. A
-	// crash in between is made good by the next Open.
+	// Later leaves the bytes to a following Collect, for callers that remove many images: a
+	// collection looks at every image there is. A crash in between is made good by the next Open.
 	Later bool
 }
 
-// Removed is one thing that a Remove did, in order: exactly one field is set. Untagged is a familiar reference, Deleted the ID of an image or
-// the chain ID of a layer.
+// Removed is one thing that a Remove did, in order: exactly one field is set. Untagged is a
+// familiar reference, Deleted the ID of an image or the chain ID of a layer.
 type Removed struct {
 	Untagged string
 	Deleted  string
@@ -57,8 +57,9 @@ func (s *Store) Tag(ctx context.Context, src, ref string) error {
 	return err
 }
 
-// Remove removes a reference, or the image when it was the last one, with dockerd's rules (POST /images/{name}, "docker rmi"). What only this
-// image needed is deleted before it returns; layers under a container wait for its Release. Conflicts wrap errdefs.ErrConflict.
+// Remove removes a reference, or the image when it was the last one, with dockerd's rules (POST
+// /images/{name}, "docker rmi"). What only this image needed is deleted before it returns; layers
+// under a container wait for its Release. Conflicts wrap errdefs.ErrConflict.
 func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Removed, error) {
 	ctx = s.context(ctx)
 	s.commitMu.Lock()
@@ -74,7 +75,9 @@ func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Remo
 func (s *Store) Collect(ctx context.Context) error { return s.collect(s.context(ctx)) }
 
 // remove plans and commits. Callers hold commitMu, which keeps the index as the plan saw it.
-func (s *Store) remove(ctx context.Context, ref string, o RemoveOptions) (out []Removed, deleted bool, err error) {
+func (s *Store) remove(
+	ctx context.Context, ref string, o RemoveOptions,
+) (out []Removed, deleted bool, err error) {
 	im, matched, err := s.resolve(ref)
 	if err != nil {
 		return nil, false, err
@@ -117,7 +120,8 @@ func (s *Store) remove(ctx context.Context, ref string, o RemoveOptions) (out []
 	return out, len(c.drop)+len(p.dropRefs) > 0, nil
 }
 
-// conceal makes an image invisible to Prepare and says whether a container stands on it all the same. From here on no new one can.
+// conceal makes an image invisible to Prepare and says whether a container stands on it all the
+// same. From here on no new one can.
 func (s *Store) conceal(id digest.Digest) (inUse bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +154,10 @@ type indexView struct {
 }
 
 func viewOf(x *index) indexView {
-	v := indexView{images: map[digest.Digest]*image{}, children: map[digest.Digest]int{}, refs: map[digest.Digest][]string{}}
+	v := indexView{
+		images: map[digest.Digest]*image{}, children: map[digest.Digest]int{},
+		refs: map[digest.Digest][]string{},
+	}
 	for id, im := range x.images {
 		if !im.rec.Removed {
 			v.images[id] = im
@@ -168,7 +175,8 @@ func viewOf(x *index) indexView {
 	return v
 }
 
-// removal plans one Remove; it changes only its own view. The rules are those of moby's image_delete.go: what is hard cannot be forced.
+// removal plans one Remove; it changes only its own view. The rules are those of moby's
+// image_delete.go: what is hard cannot be forced.
 type removal struct {
 	view     indexView
 	uses     map[digest.Digest][]Use
@@ -208,7 +216,9 @@ func (p *removal) run(id digest.Digest, given, matched string, o RemoveOptions) 
 }
 
 func (p *removal) untag(id digest.Digest, ref string) {
-	p.view.refs[id] = slices.DeleteFunc(slices.Clone(p.view.refs[id]), func(r string) bool { return r == ref })
+	p.view.refs[id] = slices.DeleteFunc(slices.Clone(p.view.refs[id]), func(r string) bool {
+		return r == ref
+	})
 	p.dropRefs = append(p.dropRefs, ref)
 	p.out = append(p.out, Removed{Untagged: familiar(ref)})
 }
@@ -231,10 +241,12 @@ func (p *removal) untagDigests(id digest.Digest, repo string) {
 	}
 }
 
-// delete removes the image itself and, when pruning, its untagged parents. quiet: something was done already, so that a conflict is no error.
+// delete removes the image itself and, when pruning, its untagged parents. quiet: something was
+// done already, so that a conflict is no error.
 func (p *removal) delete(id digest.Digest, force, prune, quiet bool) error {
 	if err := p.conflict(id, force, true); err != nil {
-		if dangling := len(p.view.refs[id]) == 0 && p.view.children[id] == 0; quiet && (!dangling || len(p.uses[id]) > 0) {
+		if dangling := len(p.view.refs[id]) == 0 && p.view.children[id] == 0; quiet &&
+			(!dangling || len(p.uses[id]) > 0) {
 			return nil
 		}
 		return err
@@ -260,7 +272,9 @@ func (p *removal) delete(id digest.Digest, force, prune, quiet bool) error {
 // conflict says why an image cannot go.
 func (p *removal) conflict(id digest.Digest, force, checkRefs bool) error {
 	refuse := func(how, why string) error {
-		return fmt.Errorf("conflict: unable to delete %s (%s) - %s: %w", short(id), how, why, errdefs.ErrConflict)
+		return fmt.Errorf(
+			"conflict: unable to delete %s (%s) - %s: %w", short(id), how, why, errdefs.ErrConflict,
+		)
 	}
 	const hard, soft = "cannot be forced", "must be forced"
 	if p.view.children[id] > 0 {
@@ -283,7 +297,8 @@ func (p *removal) conflict(id digest.Digest, force, checkRefs bool) error {
 	return nil
 }
 
-// singleReference says whether the references are at most one tag, with digests of the same repository.
+// singleReference says whether the references are at most one tag, with digests of the same
+// repository.
 func singleReference(refs []string) bool {
 	if len(refs) <= 1 {
 		return true

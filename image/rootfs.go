@@ -21,8 +21,9 @@ import (
 	"strake/image/layer"
 )
 
-// Rootfs is a container's root file system as host paths for an overlay mount; the caller mounts it. Mount with redirect_dir=off, metacopy=off
-// and index=off, so that the writable layer stays readable by Changes and Diff (Documentation/filesystems/overlayfs.rst).
+// Rootfs is a container's root file system as host paths for an overlay mount; the caller mounts
+// it. Mount with redirect_dir=off, metacopy=off and index=off, so that the writable layer stays
+// readable by Changes and Diff (Documentation/filesystems/overlayfs.rst).
 type Rootfs struct {
 	// Image is the ID of the image below.
 	Image digest.Digest
@@ -42,8 +43,9 @@ type Usage struct {
 
 var keyPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 
-// Below <root>/containers there are three directories, each with one entry per key. An entry in image is what makes a container layer exist: a
-// symbolic link whose text says what it stands on. It is made last and removed first, so whatever diff or work holds beside it is a leftover.
+// Below <root>/containers there are three directories, each with one entry per key. An entry in
+// image is what makes a container layer exist: a symbolic link whose text says what it stands on.
+// It is made last and removed first, so whatever diff or work holds beside it is a leftover.
 const (
 	upperName = "diff"
 	workName  = "work"
@@ -51,7 +53,8 @@ const (
 	emptyName = "empty" // the lower directory of images without layers
 )
 
-// rootfsTable is the set of container layers. The directories are the truth; the table is read from them at Open.
+// rootfsTable is the set of container layers. The directories are the truth; the table is read from
+// them at Open.
 type rootfsTable struct {
 	dir      string
 	fault    func(step string) // Config.Fault; constant
@@ -63,7 +66,8 @@ type rootfsTable struct {
 
 func (t *rootfsTable) path(kind, key string) string { return filepath.Join(t.dir, kind, key) }
 
-// linkText packs an ID into less than 60 bytes, which ext4 keeps in the inode: longer links cost a block each.
+// linkText packs an ID into less than 60 bytes, which ext4 keeps in the inode: longer links cost a
+// block each.
 func linkText(id digest.Digest) (string, error) {
 	b, err := hex.DecodeString(id.Encoded())
 	if err != nil {
@@ -87,8 +91,11 @@ func (t *rootfsTable) open(dir string) error {
 	if err := os.MkdirAll(dir, 0o710); err != nil {
 		return fmt.Errorf("open container layers: %w", err)
 	}
-	for name, mode := range map[string]os.FileMode{upperName: 0o710, workName: 0o710, imageName: 0o710, emptyName: 0o755} {
-		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+	for name, mode := range map[string]os.FileMode{
+		upperName: 0o710, workName: 0o710, imageName: 0o710, emptyName: 0o755,
+	} {
+		if err := os.Mkdir(filepath.Join(dir, name), mode); err != nil &&
+			!errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("open container layers: %w", err)
 		}
 	}
@@ -169,8 +176,9 @@ func (t *rootfsTable) uses(id digest.Digest) bool {
 	return t.count[id] > 0
 }
 
-// Prepare makes a writable layer on an image (full ID) under a key and keeps the image's layers until Release. It costs a handful of directory
-// operations; the directories are not made durable one by one. Errors: ErrAlreadyExists, ErrNotFound (image), ErrInvalidArgument (key).
+// Prepare makes a writable layer on an image (full ID) under a key and keeps the image's layers
+// until Release. It costs a handful of directory operations; the directories are not made durable
+// one by one. Errors: ErrAlreadyExists, ErrNotFound (image), ErrInvalidArgument (key).
 func (s *Store) Prepare(ctx context.Context, key string, id digest.Digest) (Rootfs, error) {
 	return s.prepare(key, id, true)
 }
@@ -183,7 +191,9 @@ func (s *Store) View(ctx context.Context, key string, id digest.Digest) (Rootfs,
 func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, err error) {
 	t := &s.rootfs
 	if !keyPattern.MatchString(key) {
-		return Rootfs{}, fmt.Errorf("container layer key %q, want %s: %w", key, keyPattern, errdefs.ErrInvalidArgument)
+		return Rootfs{}, fmt.Errorf(
+			"container layer key %q, want %s: %w", key, keyPattern, errdefs.ErrInvalidArgument,
+		)
 	}
 	defer t.sequence.lock(key)()
 	if _, ok := t.get(key); ok {
@@ -195,7 +205,9 @@ func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("make container layer %q: %w", key, err), t.drop(key), s.dropKey(key))
+			err = errors.Join(
+				fmt.Errorf("make container layer %q: %w", key, err), t.drop(key), s.dropKey(key),
+			)
 		}
 	}()
 	s.cfg.Fault("container layer: make directories")
@@ -215,7 +227,8 @@ func (s *Store) prepare(key string, id digest.Digest, writable bool) (_ Rootfs, 
 	return r, nil
 }
 
-// retain counts key as a user of the image in the same critical section that sees the image alive; Remove looks the other way round.
+// retain counts key as a user of the image in the same critical section that sees the image alive;
+// Remove looks the other way round.
 func (s *Store) retain(key string, id digest.Digest) (Rootfs, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -235,8 +248,8 @@ func (s *Store) lowerLocked(im *image) []string {
 	return s.idx.dirs(s.path("layers"), im)
 }
 
-// makeUpper makes the upper and work directories of a key. A merged root directory shows the upper layer's attributes, so they are copied from the
-// image.
+// makeUpper makes the upper and work directories of a key. A merged root directory shows the upper
+// layer's attributes, so they are copied from the image.
 func (t *rootfsTable) makeUpper(key, top string) (upper, work string, err error) {
 	upper, work = t.path(upperName, key), t.path(workName, key)
 	if err := os.Mkdir(work, 0o710); err != nil {
@@ -272,7 +285,9 @@ func (s *Store) Rootfs(ctx context.Context, key string) (Rootfs, error) {
 	im, ok := s.idx.images[id]
 	if !ok {
 		s.mu.RUnlock()
-		return Rootfs{}, fmt.Errorf("container layer %q: image %s: %w", key, id, errdefs.ErrNotFound)
+		return Rootfs{}, fmt.Errorf(
+			"container layer %q: image %s: %w", key, id, errdefs.ErrNotFound,
+		)
 	}
 	r := Rootfs{Image: id, Lower: s.lowerLocked(im)}
 	s.mu.RUnlock()
@@ -296,8 +311,9 @@ func (s *Store) RootfsKeys() map[string]digest.Digest {
 	return out
 }
 
-// Release removes a container's layer, which must not be mounted, and the image's layers with it when the image was removed meanwhile and this was
-// its last user. Once it has begun, a crash finishes it at the next Open. Errors: ErrNotFound.
+// Release removes a container's layer, which must not be mounted, and the image's layers with it
+// when the image was removed meanwhile and this was its last user. Once it has begun, a crash
+// finishes it at the next Open. Errors: ErrNotFound.
 func (s *Store) Release(ctx context.Context, key string) error {
 	t := &s.rootfs
 	defer t.sequence.lock(key)()
@@ -410,7 +426,9 @@ func (s *Store) Diff(ctx context.Context, key string, w io.Writer) error {
 }
 
 // openLayers opens a container's directories; upper is nil for a View.
-func (s *Store) openLayers(ctx context.Context, key string) (upper *os.File, lower []*os.File, done func(), err error) {
+func (s *Store) openLayers(
+	ctx context.Context, key string,
+) (upper *os.File, lower []*os.File, done func(), err error) {
 	r, err := s.Rootfs(ctx, key)
 	if err != nil || r.Upper == "" {
 		return nil, nil, nil, err

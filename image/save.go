@@ -18,8 +18,10 @@ import (
 	"strake/image/layer"
 )
 
-// Save writes images as one uncompressed tar that is an OCI image layout (image-spec image-layout.md) and carries docker's manifest.json, so that
-// OCI tools and every docker since 1.10 load it. A reference by name keeps that name, one by ID keeps none. Equal images give equal bytes.
+// Save writes images as one uncompressed tar that is an OCI image layout (image-spec
+// image-layout.md) and carries docker's manifest.json, so that OCI tools and every docker since
+// 1.10 load it. A reference by name keeps that name, one by ID keeps none. Equal images give equal
+// bytes.
 func (s *Store) Save(ctx context.Context, w io.Writer, refs []string) error {
 	if len(refs) == 0 {
 		return fmt.Errorf("save images: no image named: %w", errdefs.ErrInvalidArgument)
@@ -47,7 +49,8 @@ type savedImage struct {
 	refs []string // complete tags
 }
 
-// savedImages resolves what was asked for, each image once. A bare repository name means all its tags, as docker save has it.
+// savedImages resolves what was asked for, each image once. A bare repository name means all its
+// tags, as docker save has it.
 func (s *Store) savedImages(refs []string) ([]*savedImage, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -70,7 +73,8 @@ func (s *Store) savedImages(refs []string) ([]*savedImage, error) {
 		}
 	}
 	for _, ref := range refs {
-		if named, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(named) {
+		if named, err := reference.ParseNormalizedNamed(ref); err == nil &&
+			reference.IsNameOnly(named) {
 			found := false
 			for _, full := range s.idx.tagsOf(named.Name()) {
 				if im, ok := s.idx.images[s.idx.refs[full].ID]; ok && !im.rec.Removed {
@@ -118,7 +122,9 @@ func (v *saver) run(ctx context.Context, saved []*savedImage) error {
 	if err := v.file("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
 		return err
 	}
-	top := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	top := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+	}
 	docker := []dockerItem{}
 	for _, e := range saved {
 		item, err := v.image(ctx, e)
@@ -168,7 +174,9 @@ func (v *saver) image(ctx context.Context, e *savedImage) (dockerItem, error) {
 	if err != nil {
 		return dockerItem{}, err
 	}
-	if err := v.s.hold(ctx, append(digestsOf(m.Layers), e.im.id, e.im.rec.Manifest.Digest), nil); err != nil {
+	if err := v.s.hold(
+		ctx, append(digestsOf(m.Layers), e.im.id, e.im.rec.Manifest.Digest), nil,
+	); err != nil {
 		return dockerItem{}, err
 	}
 	item := dockerItem{Config: blobName(e.im.id)}
@@ -198,8 +206,11 @@ func digestsOf(ds []ocispec.Descriptor) []digest.Digest {
 	return out
 }
 
-// dockerLayer names a layer for manifest.json. Docker before 23 does not read zstd: such layers are added a second time, plain.
-func (v *saver) dockerLayer(ctx context.Context, d ocispec.Descriptor, diff digest.Digest) (string, error) {
+// dockerLayer names a layer for manifest.json. Docker before 23 does not read zstd: such layers are
+// added a second time, plain.
+func (v *saver) dockerLayer(
+	ctx context.Context, d ocispec.Descriptor, diff digest.Digest,
+) (string, error) {
 	kind, err := v.s.compressionOf(ctx, archiveFile{desc: d})
 	if err != nil || kind != layer.Zstd {
 		return blobName(d.Digest), err
@@ -249,7 +260,9 @@ func (v *saver) blob(ctx context.Context, d ocispec.Descriptor) error {
 	if err := v.header(name, ra.Size()); err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(onlyWriter{v.tw}, onlyReader{io.NewSectionReader(ra, 0, ra.Size())}, v.buf)
+	_, err = io.CopyBuffer(
+		onlyWriter{v.tw}, onlyReader{io.NewSectionReader(ra, 0, ra.Size())}, v.buf,
+	)
 	return err
 }
 
@@ -263,5 +276,10 @@ func (v *saver) file(name string, b []byte) error {
 
 func (v *saver) header(name string, size int64) error {
 	v.written[name] = true
-	return v.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatPAX})
+	return v.tw.WriteHeader(
+		&tar.Header{
+			Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0),
+			Format: tar.FormatPAX,
+		},
+	)
 }

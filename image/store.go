@@ -38,7 +38,8 @@ const (
 	snapshotterName = "overlay"
 	// leaseLabel marks leases that die with the process.
 	leaseLabel = "strake/operation"
-	// uncompressedLabel says on a blob which diff ID it unpacks to; containerd and BuildKit use the same.
+	// uncompressedLabel says on a blob which diff ID it unpacks to; containerd and BuildKit use the
+	// same.
 	uncompressedLabel = "containerd.io/uncompressed"
 )
 
@@ -74,7 +75,8 @@ type Store struct {
 	rootfs rootfsTable
 }
 
-// Open opens or creates the store and removes what a crash left behind. A store that another process has open is errdefs.ErrUnavailable.
+// Open opens or creates the store and removes what a crash left behind. A store that another
+// process has open is errdefs.ErrUnavailable.
 func Open(cfg Config) (_ *Store, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -91,7 +93,8 @@ func Open(cfg Config) (_ *Store, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	// Set-user-ID files of images lie below: nobody but root passes (CVE-2021-41091). 0710 so that a group can be let through deliberately.
+	// Set-user-ID files of images lie below: nobody but root passes (CVE-2021-41091). 0710 so that
+	// a group can be let through deliberately.
 	if err := os.MkdirAll(cfg.Root, 0o710); err != nil {
 		return nil, fmt.Errorf("create image store: %w", err)
 	}
@@ -127,13 +130,17 @@ func lockFile(name string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("image store is open in another process (lock %q): %w: %w", name, err, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf(
+			"image store is open in another process (lock %q): %w: %w", name, err,
+			errdefs.ErrUnavailable,
+		)
 	}
 	return f, nil
 }
 
 func (s *Store) openBackends() (err error) {
-	// The list of free pages stays in the file: without it, opening would read the whole file into memory to find them.
+	// The list of free pages stays in the file: without it, opening would read the whole file into
+	// memory to find them.
 	s.bolt, err = bolt.Open(s.path("meta.db"), 0o600, &bolt.Options{
 		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
 	})
@@ -160,7 +167,8 @@ func (s *Store) openBackends() (err error) {
 	return nil
 }
 
-// Close releases the store. Operations must have ended. It is safe on a half-opened store and may be called twice.
+// Close releases the store. Operations must have ended. It is safe on a half-opened store and may
+// be called twice.
 func (s *Store) Close() error {
 	var errs []error
 	if s.snaps != nil {
@@ -172,7 +180,8 @@ func (s *Store) Close() error {
 		s.bolt = nil
 	}
 	if s.lock != nil {
-		// Not left to close(2): a child that another goroutine is just forking holds the descriptor, and with it the lock, until it executes.
+		// Not left to close(2): a child that another goroutine is just forking holds the
+		// descriptor, and with it the lock, until it executes.
 		errs = append(errs, unix.Flock(int(s.lock.Fd()), unix.LOCK_UN))
 	}
 	for _, f := range []**os.File{&s.dir, &s.lock} {
@@ -202,8 +211,8 @@ type change struct {
 	drop     []digest.Digest // images
 }
 
-// apply commits a change: one transaction that is the point where it becomes visible, then the memory. Callers hold commitMu. It returns the layers
-// that lost their last image.
+// apply commits a change: one transaction that is the point where it becomes visible, then the
+// memory. Callers hold commitMu. It returns the layers that lost their last image.
 func (s *Store) apply(ctx context.Context, c change) (orphans []digest.Digest, err error) {
 	dropped := map[digest.Digest]bool{}
 	for _, id := range c.drop {
@@ -318,7 +327,12 @@ func (s *Store) orphansOf(id digest.Digest, gone map[digest.Digest]bool) []diges
 
 // putRoot makes a descriptor a garbage-collection root under a name.
 func (s *Store) putRoot(ctx context.Context, name string, target ocispec.Descriptor) error {
-	im := images.Image{Name: name, Target: ocispec.Descriptor{MediaType: target.MediaType, Digest: target.Digest, Size: target.Size}}
+	im := images.Image{
+		Name: name,
+		Target: ocispec.Descriptor{
+			MediaType: target.MediaType, Digest: target.Digest, Size: target.Size,
+		},
+	}
 	_, err := s.images.Create(ctx, im)
 	if errdefs.IsAlreadyExists(err) {
 		_, err = s.images.Update(ctx, im, "target")
@@ -333,7 +347,8 @@ func (s *Store) dropRoot(ctx context.Context, name string) error {
 	return nil
 }
 
-// barrier makes everything written so far durable: file data and metadata of every layer in one go (syncfs(2)).
+// barrier makes everything written so far durable: file data and metadata of every layer in one go
+// (syncfs(2)).
 func (s *Store) barrier() error {
 	s.cfg.Fault("image: make durable")
 	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
@@ -342,8 +357,11 @@ func (s *Store) barrier() error {
 	return nil
 }
 
-// writeBlob stores a small blob and returns its descriptor without media type. Labels are containerd's references for garbage collection.
-func (s *Store) writeBlob(ctx context.Context, what string, b []byte, labels map[string]string) (ocispec.Descriptor, error) {
+// writeBlob stores a small blob and returns its descriptor without media type. Labels are
+// containerd's references for garbage collection.
+func (s *Store) writeBlob(
+	ctx context.Context, what string, b []byte, labels map[string]string,
+) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{Digest: digest.FromBytes(b), Size: int64(len(b))}
 	unlock := s.flights.lock("blob " + desc.Digest.String())
 	defer unlock()
@@ -351,7 +369,10 @@ func (s *Store) writeBlob(ctx context.Context, what string, b []byte, labels map
 		return desc, err
 	}
 	s.cfg.Fault("image: write " + what)
-	err := content.WriteBlob(ctx, s.content, what+"-"+desc.Digest.String(), strings.NewReader(string(b)), desc, content.WithLabels(labels))
+	err := content.WriteBlob(
+		ctx, s.content, what+"-"+desc.Digest.String(), strings.NewReader(string(b)), desc,
+		content.WithLabels(labels),
+	)
 	if err != nil {
 		return desc, fmt.Errorf("store %s: %w", what, err)
 	}
@@ -380,7 +401,8 @@ func (s *Store) label(ctx context.Context, d digest.Digest, labels map[string]st
 	return err
 }
 
-// maxJSON bounds manifests and configurations (distribution-spec, "Pushing Manifests", asks registries for 4 MiB).
+// maxJSON bounds manifests and configurations (distribution-spec, "Pushing Manifests", asks
+// registries for 4 MiB).
 const maxJSON = 16 << 20
 
 // readBlob reads a small blob whole.
@@ -391,7 +413,10 @@ func (s *Store) readBlob(ctx context.Context, d ocispec.Descriptor) ([]byte, err
 	}
 	defer ra.Close()
 	if ra.Size() > maxJSON {
-		return nil, fmt.Errorf("blob %s has %d bytes where a document of at most %d belongs: %w", d.Digest, ra.Size(), maxJSON, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"blob %s has %d bytes where a document of at most %d belongs: %w", d.Digest, ra.Size(),
+			maxJSON, errdefs.ErrInvalidArgument,
+		)
 	}
 	b := make([]byte, ra.Size())
 	if _, err := io.ReadFull(io.NewSectionReader(ra, 0, ra.Size()), b); err != nil {

@@ -18,9 +18,13 @@ func TestImportPrepareRelease(t *testing.T) {
 	if st, err := os.Stat(s.cfg.Root); err != nil || st.Mode().Perm() != 0o710 {
 		t.Errorf("the store's directory lets others in: %v %v", st.Mode(), err)
 	}
-	id := mustImport(t, s, "strake/base", entry{name: "etc/"}, entry{name: "etc/motd", body: "hello"}, entry{name: "./", mode: 0o711, uid: 7})
+	id := mustImport(
+		t, s, "strake/base", entry{name: "etc/"}, entry{name: "etc/motd", body: "hello"},
+		entry{name: "./", mode: 0o711, uid: 7},
+	)
 	im, err := s.Resolve(ctx, "strake/base")
-	if err != nil || im.ID != id || im.RepoTags[0] != "strake/base:latest" || im.Ref != "docker.io/strake/base:latest" {
+	if err != nil || im.ID != id || im.RepoTags[0] != "strake/base:latest" ||
+		im.Ref != "docker.io/strake/base:latest" {
 		t.Fatalf("Resolve: %+v, %v", im, err)
 	}
 	r, err := s.Prepare(ctx, "c1", id)
@@ -63,16 +67,30 @@ func TestImportPrepareRelease(t *testing.T) {
 func TestLoadSaveRoundTrip(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	base := tarOf(t, entry{name: "a/"}, entry{name: "a/one", body: "1"}, entry{name: "a/two", body: strings.Repeat("2", 1<<20)})
+	base := tarOf(
+		t, entry{name: "a/"}, entry{name: "a/one", body: "1"},
+		entry{name: "a/two", body: strings.Repeat("2", 1<<20)},
+	)
 	top := tarOf(t, entry{name: "a/"}, entry{name: "a/.wh.one"}, entry{name: "b", body: "b"})
 	for _, tc := range []struct {
 		name    string
 		archive []byte
 	}{
 		{"plain layers", dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, base, top)},
-		{"packed layers", dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, gzipped(t, base), gzipped(t, top))},
-		{"packed archive", gzipped(t, dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, base, top))},
-		{"repeated layer", dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, base, top, base)},
+		{
+			"packed layers",
+			dockerArchive(
+				t, RunConfig{}, []string{"x/y:1", "x/y:2"}, gzipped(t, base), gzipped(t, top),
+			),
+		},
+		{
+			"packed archive",
+			gzipped(t, dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, base, top)),
+		},
+		{
+			"repeated layer",
+			dockerArchive(t, RunConfig{}, []string{"x/y:1", "x/y:2"}, base, top, base),
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +110,8 @@ func TestLoadSaveRoundTrip(t *testing.T) {
 			}
 			d1, err1 := s.Inspect(ctx, "x/y:1")
 			d2, err2 := s2.Inspect(ctx, "x/y:2")
-			if err1 != nil || err2 != nil || d1.Manifest.Digest != d2.Manifest.Digest || d1.Size != d2.Size || d1.Size == 0 {
+			if err1 != nil || err2 != nil || d1.Manifest.Digest != d2.Manifest.Digest ||
+				d1.Size != d2.Size || d1.Size == 0 {
 				t.Errorf("round trip changed the image: %v %v %+v %+v", err1, err2, d1, d2)
 			}
 			if !exists(t, d2.Dirs[0], "a/two") {
@@ -124,7 +143,8 @@ func TestReopen(t *testing.T) {
 		if _, err := s.Prepare(ctx, "c", id); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := s.Remove(ctx, "kept:1", RemoveOptions{Force: true}); err != nil || len(out) < 2 {
+		if out, err := s.Remove(ctx, "kept:1", RemoveOptions{Force: true}); err != nil ||
+			len(out) < 2 {
 			t.Fatalf("Remove: %v %v", out, err)
 		}
 	}()

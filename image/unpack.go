@@ -38,9 +38,12 @@ type pending struct {
 	onDone  func(existed bool)
 }
 
-// unpack turns an image's layers into overlay directories, several at once, each without regard to its parents, and chains them in order. It
-// returns the layers' records by chain ID. ctx carries the lease that keeps them until they belong to an image.
-func (s *Store) unpack(ctx context.Context, layers []pending) (map[digest.Digest]layerRecord, error) {
+// unpack turns an image's layers into overlay directories, several at once, each without regard to
+// its parents, and chains them in order. It returns the layers' records by chain ID. ctx carries
+// the lease that keeps them until they belong to an image.
+func (s *Store) unpack(
+	ctx context.Context, layers []pending,
+) (map[digest.Digest]layerRecord, error) {
 	diffs := make([]digest.Digest, len(layers))
 	for i, l := range layers {
 		diffs[i] = l.diff
@@ -67,7 +70,9 @@ func (s *Store) unpack(ctx context.Context, layers []pending) (map[digest.Digest
 			u.below = func() []layerRecord { return records[:i] }
 			records[i], err = u.run(ctx)
 			if err != nil {
-				return fmt.Errorf("layer %d of %d (%s): %w", i+1, len(layers), short(layers[i].diff), err)
+				return fmt.Errorf(
+					"layer %d of %d (%s): %w", i+1, len(layers), short(layers[i].diff), err,
+				)
 			}
 			// Ready means "this and everything below", also when the layer itself was there before.
 			return u.awaitParent(ctx)
@@ -103,7 +108,8 @@ type unpacking struct {
 }
 
 func (u *unpacking) run(ctx context.Context) (layerRecord, error) {
-	// Two images that share a layer unpack it once. The lock is taken before the slot: whoever waits for somebody else's layer occupies none.
+	// Two images that share a layer unpack it once. The lock is taken before the slot: whoever
+	// waits for somebody else's layer occupies none.
 	unlock, err := u.s.flights.lockContext(ctx, "layer "+u.chain.String())
 	if err != nil {
 		return layerRecord{}, err
@@ -120,7 +126,8 @@ func (u *unpacking) run(ctx context.Context) (layerRecord, error) {
 	rec, err = u.make(ctx, key)
 	if err != nil {
 		// The snapshot dies with the lease; removing it now gives the space back before that.
-		if rerr := u.s.snaps.Remove(context.WithoutCancel(ctx), key); rerr != nil && !errdefs.IsNotFound(rerr) {
+		if rerr := u.s.snaps.Remove(context.WithoutCancel(ctx), key); rerr != nil &&
+			!errdefs.IsNotFound(rerr) {
 			err = errors.Join(err, rerr)
 		}
 		return layerRecord{}, err
@@ -153,7 +160,10 @@ func (u *unpacking) existing(ctx context.Context) (layerRecord, error) {
 func (u *unpacking) record(info snapshots.Info, size int64) (layerRecord, error) {
 	rel, err := filepath.Rel(u.s.path("layers"), info.Labels[upperLabel])
 	if err != nil || !filepath.IsLocal(rel) {
-		return layerRecord{}, fmt.Errorf("layer directory %q is not below %q: %w", info.Labels[upperLabel], u.s.path("layers"), errdefs.ErrInternal)
+		return layerRecord{}, fmt.Errorf(
+			"layer directory %q is not below %q: %w", info.Labels[upperLabel], u.s.path("layers"),
+			errdefs.ErrInternal,
+		)
 	}
 	return layerRecord{Diff: u.diff, Dir: rel, Size: size}, nil
 }
@@ -212,7 +222,9 @@ func (u *unpacking) awaitParent(ctx context.Context) error {
 }
 
 func (u *unpacking) commit(ctx context.Context, key string, size int64) (layerRecord, error) {
-	opts := []snapshots.Opt{snapshots.WithLabels(map[string]string{uncompressedLabel: u.diff.String()})}
+	opts := []snapshots.Opt{
+		snapshots.WithLabels(map[string]string{uncompressedLabel: u.diff.String()}),
+	}
 	if u.parent != "" {
 		opts = append(opts, snapshots.WithParent(u.parent.String()))
 	}
@@ -231,7 +243,10 @@ func (u *unpacking) commit(ctx context.Context, key string, size int64) (layerRe
 // bindSource is the directory of a snapshot without parents.
 func bindSource(mounts []mount.Mount) (string, error) {
 	if len(mounts) != 1 || mounts[0].Type != "bind" {
-		return "", fmt.Errorf("snapshot without parents has mounts %v, want one bind mount: %w", mounts, errdefs.ErrInternal)
+		return "", fmt.Errorf(
+			"snapshot without parents has mounts %v, want one bind mount: %w", mounts,
+			errdefs.ErrInternal,
+		)
 	}
 	return mounts[0].Source, nil
 }
@@ -246,13 +261,16 @@ func (u *unpacking) openBelow() ([]*os.File, error) {
 }
 
 // apply unpacks the archive below root and compares what was unpacked with the diff ID.
-func (u *unpacking) apply(ctx context.Context, root *os.File, style layer.Style) (layer.Result, error) {
+func (u *unpacking) apply(
+	ctx context.Context, root *os.File, style layer.Style,
+) (layer.Result, error) {
 	blob, err := u.open(ctx)
 	if err != nil {
 		return layer.Result{}, err
 	}
 	defer blob.Close()
-	// The slot is taken only now: a layer that still waits for its download must not hold up one that does not.
+	// The slot is taken only now: a layer that still waits for its download must not hold up one
+	// that does not.
 	if err := u.s.unpacks.Acquire(ctx, 1); err != nil {
 		return layer.Result{}, err
 	}
@@ -269,15 +287,21 @@ func (u *unpacking) apply(ctx context.Context, root *os.File, style layer.Style)
 		return layer.Result{}, err
 	}
 	defer plain.Close()
-	return applyVerified(ctx, root, plain, u.diff, layer.Options{Style: style, Limits: u.s.cfg.LayerLimits})
+	return applyVerified(
+		ctx, root, plain, u.diff, layer.Options{Style: style, Limits: u.s.cfg.LayerLimits},
+	)
 }
 
 // applyVerified unpacks a plain archive while hashing it. An empty diff accepts any.
-func applyVerified(ctx context.Context, root *os.File, plain io.Reader, diff digest.Digest, o layer.Options) (layer.Result, error) {
+func applyVerified(
+	ctx context.Context, root *os.File, plain io.Reader, diff digest.Digest, o layer.Options,
+) (layer.Result, error) {
 	algorithm := digest.Canonical
 	if diff != "" {
 		if err := diff.Validate(); err != nil {
-			return layer.Result{}, fmt.Errorf("diff ID %q: %w: %w", diff, err, errdefs.ErrInvalidArgument)
+			return layer.Result{}, fmt.Errorf(
+				"diff ID %q: %w: %w", diff, err, errdefs.ErrInvalidArgument,
+			)
 		}
 		algorithm = diff.Algorithm()
 	}
@@ -289,16 +313,22 @@ func applyVerified(ctx context.Context, root *os.File, plain io.Reader, diff dig
 		return layer.Result{}, err
 	}
 	if got := h.Digest(); diff != "" && got != diff {
-		return layer.Result{}, fmt.Errorf("layer unpacks to %s, its image says %s: %w", got, diff, errdefs.ErrInvalidArgument)
+		return layer.Result{}, fmt.Errorf(
+			"layer unpacks to %s, its image says %s: %w", got, diff, errdefs.ErrInvalidArgument,
+		)
 	}
 	return res, nil
 }
 
-// applyMerged is for archives that cannot be unpacked without their parents: the layer's directory is emptied and becomes the upper directory
-// of an overlay mount that nobody else can see (fsmount(2)); the kernel does the rest.
-func (u *unpacking) applyMerged(ctx context.Context, root *os.File, lower []*os.File) (layer.Result, error) {
+// applyMerged is for archives that cannot be unpacked without their parents: the layer's directory
+// is emptied and becomes the upper directory of an overlay mount that nobody else can see
+// (fsmount(2)); the kernel does the rest.
+func (u *unpacking) applyMerged(
+	ctx context.Context, root *os.File, lower []*os.File,
+) (layer.Result, error) {
 	if len(lower) == 0 {
-		// Nothing below can hold what is missing. Applying in this style names the entry that is at fault.
+		// Nothing below can hold what is missing. Applying in this style names the entry that is at
+		// fault.
 		if err := emptyDir(root); err != nil {
 			return layer.Result{}, err
 		}
@@ -307,7 +337,8 @@ func (u *unpacking) applyMerged(ctx context.Context, root *os.File, lower []*os.
 	if err := emptyDir(root); err != nil {
 		return layer.Result{}, err
 	}
-	// The merged root shows upper's attributes: an archive that says nothing about "./" leaves the parent's.
+	// The merged root shows upper's attributes: an archive that says nothing about "./" leaves the
+	// parent's.
 	if err := layer.InheritDirs(root, lower, []string{"."}); err != nil {
 		return layer.Result{}, err
 	}

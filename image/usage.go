@@ -11,17 +11,20 @@ import (
 type DiskUsage struct {
 	// Images counts visible images.
 	Images int
-	// LayerBytes is the sum of the file sizes of all unpacked layers, each counted once, and Layers their number.
+	// LayerBytes is the sum of the file sizes of all unpacked layers, each counted once, and Layers
+	// their number.
 	LayerBytes int64
 	Layers     int
-	// BlobBytes is the sum of all stored blobs (packed layers, manifests, configurations), and Blobs their number.
+	// BlobBytes is the sum of all stored blobs (packed layers, manifests, configurations), and
+	// Blobs their number.
 	BlobBytes int64
 	Blobs     int
 	// PartialBytes are held by downloads that wait to be resumed.
 	PartialBytes int64
 }
 
-// DiskUsage adds up the store. Layers and images come from memory, blobs from the metadata database.
+// DiskUsage adds up the store. Layers and images come from memory, blobs from the metadata
+// database.
 func (s *Store) DiskUsage(ctx context.Context) (DiskUsage, error) {
 	var u DiskUsage
 	s.mu.RLock()

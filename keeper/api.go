@@ -14,7 +14,8 @@ import (
 	"strake/keeper/wire"
 )
 
-// ErrDied means that a process was killed before it could execute: from outside, or by a memory limit that is too small for its set-up.
+// ErrDied means that a process was killed before it could execute: from outside, or by a memory
+// limit that is too small for its set-up.
 var ErrDied = errors.New("the process was killed while it was being set up")
 
 // ErrClosed means that the connection to the keeper has ended, with or without the keeper.
@@ -33,22 +34,24 @@ const (
 type StdioMode = wire.StdioMode
 
 const (
-	// StdioNull gives it /dev/null for those of "stdin", "stdout" and "stderr" that its program asks for.
+	// StdioNull gives it /dev/null for those of "stdin", "stdout" and "stderr" that its program
+	// asks for.
 	StdioNull = wire.StdioNull
 	// StdioPipes gives it pipes.
 	StdioPipes = wire.StdioPipes
-	// StdioTTY gives it a terminal. A program that asks for the input "tty" gets one of the host's devpts; any other program opens one
-	// itself and sends its master (program.StageTTY).
+	// StdioTTY gives it a terminal. A program that asks for the input "tty" gets one of the host's
+	// devpts; any other program opens one itself and sends its master (program.StageTTY).
 	StdioTTY = wire.StdioTTY
 )
 
 // Stdio describes a process's standard streams.
 type Stdio struct {
 	Mode StdioMode
-	// Stdin opens standard input (StdioPipes); otherwise it is /dev/null. A terminal always has input.
+	// Stdin opens standard input (StdioPipes); otherwise it is /dev/null. A terminal always has
+	// input.
 	Stdin bool
-	// Width and Height are the terminal's first size in characters; 0 leaves what it has. A program that opens its terminal itself sets the
-	// size too, or the process may see it a moment late.
+	// Width and Height are the terminal's first size in characters; 0 leaves what it has. A program
+	// that opens its terminal itself sets the size too, or the process may see it a moment late.
 	Width, Height uint16
 }
 
@@ -65,9 +68,11 @@ const (
 // LogConfig describes a process's log.
 type LogConfig struct {
 	Driver LogDriver
-	// Path is absolute. It is created with mode 0640 if missing and appended to otherwise; its directory must exist.
+	// Path is absolute. It is created with mode 0640 if missing and appended to otherwise; its
+	// directory must exist.
 	Path string
-	// MaxBytes is the size at which a file is renamed to Path.1 (that to Path.2, and so on); 0 for no limit.
+	// MaxBytes is the size at which a file is renamed to Path.1 (that to Path.2, and so on); 0 for
+	// no limit.
 	MaxBytes int64
 	// MaxFiles counts Path and its renamed predecessors; 0 and 1 mean that a full file is emptied.
 	MaxFiles int
@@ -77,25 +82,30 @@ type LogConfig struct {
 type Overflow = wire.Overflow
 
 const (
-	// OverflowSpill writes what waits to a deleted file in the keeper's state directory. At 64 MiB the subscriber is disconnected: its
-	// descriptor is closed and an event DetachedEvent says how many bytes it had not been given.
+	// OverflowSpill writes what waits to a deleted file in the keeper's state directory. At 64 MiB
+	// the subscriber is disconnected: its descriptor is closed and an event DetachedEvent says how
+	// many bytes it had not been given.
 	OverflowSpill = wire.OverflowSpill
-	// OverflowBlock stops reading from the process until the subscriber has caught up or gone away, as a pipe in a shell does: nothing
-	// is lost and nothing is stored, but the process can block, and its log and other subscribers with it.
+	// OverflowBlock stops reading from the process until the subscriber has caught up or gone away,
+	// as a pipe in a shell does: nothing is lost and nothing is stored, but the process can block,
+	// and its log and other subscribers with it.
 	OverflowBlock = wire.OverflowBlock
 )
 
-// Attachment is a subscription to a process's output. The descriptors are sockets or pipes, stay the caller's, and may be closed once the
-// call has returned: the keeper has its own. It closes those when the stream has ended and everything is delivered.
+// Attachment is a subscription to a process's output. The descriptors are sockets or pipes, stay
+// the caller's, and may be closed once the call has returned: the keeper has its own. It closes
+// those when the stream has ended and everything is delivered.
 type Attachment struct {
-	// Stdout and Stderr may be the same file, in which case both streams go there in the order in which they were read. nil skips a
-	// stream. Output of a terminal is Stdout.
+	// Stdout and Stderr may be the same file, in which case both streams go there in the order in
+	// which they were read. nil skips a stream. Output of a terminal is Stdout.
 	Stdout, Stderr *os.File
-	// Framed puts Docker's header of eight bytes in front of every piece: stream 1 or 2, three zeros, length (big-endian uint32).
+	// Framed puts Docker's header of eight bytes in front of every piece: stream 1 or 2, three
+	// zeros, length (big-endian uint32).
 	Framed   bool
 	Overflow Overflow
-	// Pending first delivers the beginning of a line that was read before and is not in the log yet, so that the log up to
-	// Attached.LogOffset followed by this subscription is everything exactly once.
+	// Pending first delivers the beginning of a line that was read before and is not in the log
+	// yet, so that the log up to Attached.LogOffset followed by this subscription is everything
+	// exactly once.
 	Pending bool
 }
 
@@ -103,23 +113,26 @@ type Attachment struct {
 type Attached struct {
 	// Subscription names it for Detach and in events.
 	Subscription uint64
-	// LogRotations counts the files of the log that have been filled since the process was started or adopted, and LogOffset is the
-	// size in bytes of the current one at the moment of the subscription.
+	// LogRotations counts the files of the log that have been filled since the process was started
+	// or adopted, and LogOffset is the size in bytes of the current one at the moment of the
+	// subscription.
 	LogRotations uint64
 	LogOffset    int64
 }
 
 // StartRequest describes a process to start.
 type StartRequest struct {
-	// ID is unique among all processes of a keeper until it is forgotten: 1 to 128 letters, digits, '_', '.', '-'.
+	// ID is unique among all processes of a keeper until it is forgotten: 1 to 128 letters, digits,
+	// '_', '.', '-'.
 	ID   string
 	Kind Kind
 	// Note is up to 1,024 bytes that come back in Process.
 	Note string
 	// Image is the encoded program (program.Program.Encode).
 	Image []byte
-	// Inputs are descriptors for names that the program asks for, at most 240. They stay the caller's. The keeper supplies "stdin",
-	// "stdout", "stderr" and "tty" as Stdio says; an entry here goes before that.
+	// Inputs are descriptors for names that the program asks for, at most 240. They stay the
+	// caller's. The keeper supplies "stdin", "stdout", "stderr" and "tty" as Stdio says; an entry
+	// here goes before that.
 	Inputs map[string]int
 	// CgroupFD is a cgroup2 directory to be born in (CLONE_INTO_CGROUP); 0 or less for none.
 	CgroupFD int
@@ -130,8 +143,8 @@ type StartRequest struct {
 	Log            LogConfig
 	// Attach is subscribed before the process exists, so nothing is missed.
 	Attach []Attachment
-	// Hold makes Start return at every stage at which the program waits (program.StageHooks), with Process.State Held; Continue goes on.
-	// Without it the keeper continues by itself.
+	// Hold makes Start return at every stage at which the program waits (program.StageHooks), with
+	// Process.State Held; Continue goes on. Without it the keeper continues by itself.
 	Hold bool
 }
 
@@ -149,9 +162,11 @@ const (
 	Exited = wire.Exited
 )
 
-// Process is a process of the keeper with duplicates of the descriptors that the keeper holds for it: to be held until the process is
-// forgotten, so that the keeper's death hurts nobody, and to be given to Adopt. Output must not be read from them while a keeper lives. All
-// are close-on-exec and, but for PidFD, non-blocking. They are bare numbers because an os.File would wake the caller for every output.
+// Process is a process of the keeper with duplicates of the descriptors that the keeper holds for
+// it: to be held until the process is forgotten, so that the keeper's death hurts nobody, and to be
+// given to Adopt. Output must not be read from them while a keeper lives. All are close-on-exec
+// and, but for PidFD, non-blocking. They are bare numbers because an os.File would wake the caller
+// for every output.
 type Process struct {
 	ID    string
 	Kind  Kind
@@ -171,15 +186,15 @@ type Process struct {
 	// Adopted says that the keeper is not its parent.
 	Adopted bool
 
-	// Where the process has no such thing (any more) the number is -1. Stdin is the end to write to; TTY is the master and is input and
-	// output at once.
+	// Where the process has no such thing (any more) the number is -1. Stdin is the end to write
+	// to; TTY is the master and is input and output at once.
 	PidFD, Stdin, Stdout, Stderr, TTY int
 }
 
 func (p *Process) fds() []*int { return []*int{&p.PidFD, &p.Stdin, &p.Stdout, &p.Stderr, &p.TTY} }
 
-// Close closes the descriptors. The process is not affected, except that input ends when the keeper's copy is closed too. It may be called
-// twice, but not concurrently.
+// Close closes the descriptors. The process is not affected, except that input ends when the
+// keeper's copy is closed too. It may be called twice, but not concurrently.
 func (p *Process) Close() {
 	for _, fd := range p.fds() {
 		if *fd >= 0 {
@@ -189,7 +204,8 @@ func (p *Process) Close() {
 	}
 }
 
-// CloseStdin closes this copy of the input pipe. The process sees the end of its input when Client.CloseStdin has closed the keeper's.
+// CloseStdin closes this copy of the input pipe. The process sees the end of its input when
+// Client.CloseStdin has closed the keeper's.
 func (p *Process) CloseStdin() {
 	if p.Stdin >= 0 {
 		unix.Close(p.Stdin)
@@ -197,8 +213,9 @@ func (p *Process) CloseStdin() {
 	}
 }
 
-// Input returns a new file to write the process's input to: its pipe or its terminal. Writes wait without a thread while the process does
-// not read, and can be given deadlines. It is errdefs.ErrFailedPrecondition if there is no open input.
+// Input returns a new file to write the process's input to: its pipe or its terminal. Writes wait
+// without a thread while the process does not read, and can be given deadlines. It is
+// errdefs.ErrFailedPrecondition if there is no open input.
 func (p *Process) Input() (*os.File, error) {
 	fd := p.Stdin
 	if p.TTY >= 0 {
@@ -219,7 +236,8 @@ type Exit struct {
 	// Status is as wait(2) returns it. It means nothing if Unknown.
 	Status syscall.WaitStatus
 	Time   time.Time
-	// Unknown says that the keeper which was the parent died, and the status could not be learned in any other way.
+	// Unknown says that the keeper which was the parent died, and the status could not be learned
+	// in any other way.
 	Unknown bool
 }
 
@@ -234,30 +252,35 @@ func (e *Exit) Code() int {
 	return e.Status.ExitStatus()
 }
 
-// Event is something that happened to a process: *ExitEvent, *StreamsClosedEvent, *DetachedEvent or *LogEvent.
+// Event is something that happened to a process: *ExitEvent, *StreamsClosedEvent, *DetachedEvent or
+// *LogEvent.
 type Event interface{ event() }
 
-// ExitEvent says that a process has ended. What it had written by then has been read, unless an OverflowBlock subscriber held it back.
+// ExitEvent says that a process has ended. What it had written by then has been read, unless an
+// OverflowBlock subscriber held it back.
 type ExitEvent struct {
 	ID   string
 	Kind Kind
 	Exit Exit
 }
 
-// StreamsClosedEvent says that all output of a process has ended: no other process has its pipes or terminal any more. It can come
-// before or, if there are such processes, long after the ExitEvent. Forget ends the streams at once.
+// StreamsClosedEvent says that all output of a process has ended: no other process has its pipes or
+// terminal any more. It can come before or, if there are such processes, long after the ExitEvent.
+// Forget ends the streams at once.
 type StreamsClosedEvent struct{ ID string }
 
-// DetachedEvent says that a subscription has ended before the stream: its reader went away (Lost 0), or was too slow.
+// DetachedEvent says that a subscription has ended before the stream: its reader went away (Lost
+// 0), or was too slow.
 type DetachedEvent struct {
 	ID           string
 	Subscription uint64
-	// Lost counts bytes that were to be delivered and were not, when the subscriber was disconnected for being slow.
+	// Lost counts bytes that were to be delivered and were not, when the subscriber was
+	// disconnected for being slow.
 	Lost uint64
 }
 
-// LogEvent says that lines could not be written to a log since the last such event, and why; or, with an empty Reason, that writing works
-// again. The process was never stopped for it.
+// LogEvent says that lines could not be written to a log since the last such event, and why; or,
+// with an empty Reason, that writing works again. The process was never stopped for it.
 type LogEvent struct {
 	ID     string
 	Lost   uint64 // lines

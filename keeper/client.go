@@ -16,11 +16,13 @@ import (
 	"strake/keeper/wire"
 )
 
-// Client is a connection to a keeper. Its methods may be called concurrently. A canceled context ends the waiting; what the request does is then
-// unknown, except that Start leaves no process behind.
+// Client is a connection to a keeper. Its methods may be called concurrently. A canceled context
+// ends the waiting; what the request does is then unknown, except that Start leaves no process
+// behind.
 //
-// Errors are of the classes of package errdefs: ErrNotFound for an unknown ID, ErrAlreadyExists, ErrInvalidArgument with the field's name,
-// ErrFailedPrecondition for what the process's state does not allow, ErrUnavailable with ErrClosed when the connection is gone.
+// Errors are of the classes of package errdefs: ErrNotFound for an unknown ID, ErrAlreadyExists,
+// ErrInvalidArgument with the field's name, ErrFailedPrecondition for what the process's state does
+// not allow, ErrUnavailable with ErrClosed when the connection is gone.
 type Client struct {
 	conn  *net.UnixConn
 	hello wire.Welcome
@@ -57,7 +59,8 @@ func (a answer) close() {
 type Events bool
 
 const (
-	// WithEvents delivers every event from now on, after those of processes that have exited and are not forgotten.
+	// WithEvents delivers every event from now on, after those of processes that have exited and
+	// are not forgotten.
 	WithEvents Events = true
 	// WithoutEvents is for a connection that only asks.
 	WithoutEvents Events = false
@@ -78,10 +81,13 @@ func Dial(ctx context.Context, path string, events Events) (*Client, error) {
 	unixConn, ok := conn.(*net.UnixConn)
 	if !ok {
 		conn.Close()
-		return nil, fmt.Errorf("dial the keeper: %T is no unix socket: %w", conn, errdefs.ErrInternal)
+		return nil, fmt.Errorf(
+			"dial the keeper: %T is no unix socket: %w", conn, errdefs.ErrInternal,
+		)
 	}
 	c := &Client{
-		conn: unixConn, done: make(chan struct{}), calls: make(map[uint32]*call), arrived: make(chan struct{}, 1),
+		conn: unixConn, done: make(chan struct{}), calls: make(map[uint32]*call),
+		arrived: make(chan struct{}, 1),
 	}
 	go c.read()
 	a, err := c.ask(ctx, &wire.Hello{Events: bool(events)}, nil)
@@ -113,7 +119,8 @@ func (c *Client) Close() error {
 // Pid is the keeper's process ID.
 func (c *Client) Pid() int { return c.hello.Pid }
 
-// Started is when the keeper came to be, and upgrades is how often it has replaced its program since, as of Dial.
+// Started is when the keeper came to be, and upgrades is how often it has replaced its program
+// since, as of Dial.
 func (c *Client) Started() (at time.Time, upgrades int) {
 	return time.Unix(0, c.hello.Started), int(c.hello.Upgrades)
 }
@@ -121,8 +128,9 @@ func (c *Client) Started() (at time.Time, upgrades int) {
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Next returns the next event, in the order in which the keeper sent them. It is for one goroutine; events that it does not fetch are kept in
-// memory. When the connection has ended and all events are fetched, it returns ErrClosed.
+// Next returns the next event, in the order in which the keeper sent them. It is for one goroutine;
+// events that it does not fetch are kept in memory. When the connection has ended and all events
+// are fetched, it returns ErrClosed.
 func (c *Client) Next(ctx context.Context) (Event, error) {
 	for {
 		c.mu.Lock()
@@ -279,7 +287,10 @@ func (c *Client) roundTrip(ctx context.Context, b wire.Body, fds []int) ([]answe
 	c.mu.Unlock()
 	packet, err := wire.Encode(nil, request, b)
 	if err == nil && len(fds) > wire.MaxFDs {
-		err = fmt.Errorf("%d descriptors, at most %d are allowed: %w", len(fds), wire.MaxFDs, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf(
+			"%d descriptors, at most %d are allowed: %w", len(fds), wire.MaxFDs,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if err == nil {
 		var oob []byte
@@ -320,7 +331,8 @@ func (c *Client) roundTrip(ctx context.Context, b wire.Body, fds []int) ([]answe
 	return w.answers, nil
 }
 
-// ask is roundTrip for a request with one answer. An error that the keeper reports is returned as such.
+// ask is roundTrip for a request with one answer. An error that the keeper reports is returned as
+// such.
 func (c *Client) ask(ctx context.Context, b wire.Body, fds []int) (answer, error) {
 	list, err := c.roundTrip(ctx, b, fds)
 	if err != nil {
@@ -348,7 +360,9 @@ func (c *Client) do(ctx context.Context, b wire.Body, fds []int) error {
 
 func unexpected(a answer) error {
 	a.close()
-	return fmt.Errorf("the keeper answered with a message of type %d: %w", a.body.Type(), errdefs.ErrInternal)
+	return fmt.Errorf(
+		"the keeper answered with a message of type %d: %w", a.body.Type(), errdefs.ErrInternal,
+	)
 }
 
 // process takes a process out of an answer.
@@ -358,7 +372,8 @@ func (a answer) process() (*Process, error) {
 		return nil, unexpected(a)
 	}
 	p := &Process{
-		ID: b.ID, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage, Pid: b.Pid, Started: time.Unix(0, b.Started),
+		ID: b.ID, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage, Pid: b.Pid,
+		Started:       time.Unix(0, b.Started),
 		Stdio:         Stdio(b.Stdio),
 		Log:           LogConfig{b.Log.Driver, b.Log.Path, b.Log.MaxBytes, int(b.Log.MaxFiles)},
 		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted,
@@ -382,7 +397,8 @@ func (a answer) process() (*Process, error) {
 	return p, nil
 }
 
-// descriptor returns a file's descriptor without changing its mode. The caller keeps the file alive.
+// descriptor returns a file's descriptor without changing its mode. The caller keeps the file
+// alive.
 func descriptor(f *os.File) (int, error) {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -1,20 +1,26 @@
-// Package keeper is the engine's side of the keeper: the small process that is the parent of all containers, owns their standard
-// streams, terminals and logs, reaps them and remembers how they ended. One keeper serves one engine instance.
+// Package keeper is the engine's side of the keeper: the small process that is the parent of all
+// containers, owns their standard streams, terminals and logs, reaps them and remembers how they
+// ended. One keeper serves one engine instance.
 //
 // What it promises:
 //
-//   - The engine may die at any instant. Containers, their output and their logs go on; an exit status is remembered, in memory
-//     and on disk, until an engine has called Forget. A new engine dials the same socket and lists everything, descriptors included.
-//   - The engine holds duplicates of every descriptor that the keeper holds (Process). If the keeper dies, no container gets SIGPIPE,
-//     and the next keeper takes the descriptors over (Client.Adopt). What a dead keeper had read and not yet written to a log is lost:
-//     an unfinished line of at most 16 KiB for each stream, never a finished one that a reader of the log has seen.
-//   - Output reaches every subscriber in order, without loss and without repetition, as long as it is not slower than what
-//     Attachment.Overflow says. Nothing that a subscriber does blocks another container.
-//   - A keeper replaces its own program in place (Client.Upgrade): same pid, same children, same connections.
+//   - The engine may die at any instant. Containers, their output and their logs go on; an exit
+//     status is remembered, in memory and on disk, until an engine has called Forget. A new engine
+//     dials the same socket and lists everything, descriptors included.
+//   - The engine holds duplicates of every descriptor that the keeper holds (Process). If the
+//     keeper dies, no container gets SIGPIPE, and the next keeper takes the descriptors over
+//     (Client.Adopt). What a dead keeper had read and not yet written to a log is lost: an
+//     unfinished line of at most 16 KiB for each stream, never a finished one that a reader of the
+//     log has seen.
+//   - Output reaches every subscriber in order, without loss and without repetition, as long as it
+//     is not slower than what Attachment.Overflow says. Nothing that a subscriber does blocks
+//     another container.
+//   - A keeper replaces its own program in place (Client.Upgrade): same pid, same children, same
+//     connections.
 //
-// Not for: deciding what runs (package engine), what a container is (container/plan), restarting anything, reading logs. The keeper
-// parses nothing that a user has written.
+// Not for: deciding what runs (package engine), what a container is (container/plan), restarting
+// anything, reading logs. The keeper parses nothing that a user has written.
 //
-// The process itself is package keeper/server, the messages are keeper/wire, the log format keeper/jsonlog. Tested together in
-// keeper/server, with real children and keepers that are killed.
+// The process itself is package keeper/server, the messages are keeper/wire, the log format
+// keeper/jsonlog. Tested together in keeper/server, with real children and keepers that are killed.
 package keeper

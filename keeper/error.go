@@ -12,7 +12,9 @@ import (
 )
 
 func exitOf(e *wire.Exit) *Exit {
-	return &Exit{Status: syscall.WaitStatus(e.Status), Time: time.Unix(0, e.Time), Unknown: e.Unknown}
+	return &Exit{
+		Status: syscall.WaitStatus(e.Status), Time: time.Unix(0, e.Time), Unknown: e.Unknown,
+	}
 }
 
 // errorOf is the error that a keeper reports, with its class.
@@ -44,7 +46,8 @@ func errorOf(e *wire.Error) error {
 	return fmt.Errorf("keeper: %w", err)
 }
 
-// remoteError keeps a text that already ends in its class, the class, and the system's error if there was one.
+// remoteError keeps a text that already ends in its class, the class, and the system's error if
+// there was one.
 type remoteError struct {
 	text  string
 	class error

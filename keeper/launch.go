@@ -20,22 +20,28 @@ import (
 
 // Launch says how to start a keeper.
 type Launch struct {
-	// Command is the executable's path and the words that make it a keeper: "/usr/bin/strake-runtime", "keeper".
+	// Command is the executable's path and the words that make it a keeper:
+	// "/usr/bin/strake-runtime", "keeper".
 	Command []string
 	Environ []string
-	// Socket is where it will listen. Its directory and StateDir are created with mode 0700 if missing.
+	// Socket is where it will listen. Its directory and StateDir are created with mode 0700 if
+	// missing.
 	Socket   string
 	StateDir string
 	// LogFile receives what the keeper has to say, appended; empty for nothing.
 	LogFile string
 }
 
-// StartProcess starts a keeper in a session of its own, with no descriptor but /dev/null, its log and its socket, to which Dial can connect at
-// once. It outlives the caller, whose child it is: the caller calls Wait on the process, at least when its connection has ended. If a keeper
-// listens at Socket already, it is errdefs.ErrAlreadyExists.
+// StartProcess starts a keeper in a session of its own, with no descriptor but /dev/null, its log
+// and its socket, to which Dial can connect at once. It outlives the caller, whose child it is: the
+// caller calls Wait on the process, at least when its connection has ended. If a keeper listens at
+// Socket already, it is errdefs.ErrAlreadyExists.
 func StartProcess(l *Launch) (*os.Process, error) {
 	if len(l.Command) == 0 || !filepath.IsAbs(l.Command[0]) {
-		return nil, fmt.Errorf("start a keeper: command %q: want an absolute path: %w", l.Command, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"start a keeper: command %q: want an absolute path: %w", l.Command,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	for _, dir := range []string{filepath.Dir(l.Socket), l.StateDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -65,7 +71,8 @@ func StartProcess(l *Launch) (*os.Process, error) {
 	defer listener.Close()
 	defer early.Lock()()
 	p, err := os.StartProcess(l.Command[0], args, &os.ProcAttr{
-		Dir: "/", Env: l.Environ, Files: []*os.File{null, out, out, listener}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: l.Environ, Files: []*os.File{null, out, out, listener},
+		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		os.Remove(l.Socket)
@@ -74,8 +81,9 @@ func StartProcess(l *Launch) (*os.Process, error) {
 	return p, nil
 }
 
-// BecomeSubreaper makes the caller the process to which the children of a dead keeper are given, if it has started the keeper
-// (PR_SET_CHILD_SUBREAPER, prctl(2)). It must then reap them, as AwaitOrphan does, and any other process that loses its parent.
+// BecomeSubreaper makes the caller the process to which the children of a dead keeper are given, if
+// it has started the keeper (PR_SET_CHILD_SUBREAPER, prctl(2)). It must then reap them, as
+// AwaitOrphan does, and any other process that loses its parent.
 func BecomeSubreaper() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become a subreaper: %w", err)
@@ -83,8 +91,9 @@ func BecomeSubreaper() error {
 	return nil
 }
 
-// AwaitOrphan waits, without a thread, for the end of a process whose keeper has died. It reaps it if it was given to the caller, and otherwise
-// asks the kernel when somebody else has. The answer is for Client.Report. Exit.Unknown if nobody can tell.
+// AwaitOrphan waits, without a thread, for the end of a process whose keeper has died. It reaps it
+// if it was given to the caller, and otherwise asks the kernel when somebody else has. The answer
+// is for Client.Report. Exit.Unknown if nobody can tell.
 func AwaitOrphan(ctx context.Context, p *Process) (Exit, error) {
 	dup, err := unix.FcntlInt(uintptr(p.PidFD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

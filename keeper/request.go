@@ -16,11 +16,13 @@ import (
 	"strake/keeper/wire"
 )
 
-// Start starts a process and returns when its program has ended in execve(2), or with req.Hold at its first stage. The caller closes the
-// Process. If the program fails, the error is *spawn.Failure, or ErrDied if the process was killed; nothing of it is left then.
+// Start starts a process and returns when its program has ended in execve(2), or with req.Hold at
+// its first stage. The caller closes the Process. If the program fails, the error is
+// *spawn.Failure, or ErrDied if the process was killed; nothing of it is left then.
 func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error) {
 	m := &wire.Start{
-		ID: req.ID, Kind: req.Kind, Note: req.Note, TimeOffsets: req.TimeOffsets, Hold: req.Hold, Stdio: wire.Stdio(req.Stdio),
+		ID: req.ID, Kind: req.Kind, Note: req.Note, TimeOffsets: req.TimeOffsets, Hold: req.Hold,
+		Stdio: wire.Stdio(req.Stdio),
 	}
 	var err error
 	if m.Log, err = req.Log.wire(); err != nil {
@@ -61,7 +63,8 @@ func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error)
 	return a.process()
 }
 
-// abandon undoes a start without waiting for it: a keeper that does not answer is no reason not to return.
+// abandon undoes a start without waiting for it: a keeper that does not answer is no reason not to
+// return.
 func (c *Client) abandon(id string) {
 	c.mu.Lock()
 	if c.err != nil {
@@ -71,13 +74,15 @@ func (c *Client) abandon(id string) {
 	request := c.number()
 	c.calls[request] = &call{done: make(chan struct{}), dropped: true}
 	c.mu.Unlock()
-	if packet, err := wire.Encode(nil, request, &wire.Simple{T: wire.TypeAbort, ID: id}); err == nil {
+	if packet, err := wire.Encode(
+		nil, request, &wire.Simple{T: wire.TypeAbort, ID: id},
+	); err == nil {
 		c.conn.WriteMsgUnix(packet, nil, nil)
 	}
 }
 
-// Continue lets a held process go on and returns when it waits again (State Held) or has executed (State Running). Errors are Start's.
-// If ctx ends, the process goes on.
+// Continue lets a held process go on and returns when it waits again (State Held) or has executed
+// (State Running). Errors are Start's. If ctx ends, the process goes on.
 func (c *Client) Continue(ctx context.Context, id string) (*Process, error) {
 	a, err := c.ask(ctx, &wire.Simple{T: wire.TypeContinue, ID: id}, nil)
 	if err != nil {
@@ -86,12 +91,14 @@ func (c *Client) Continue(ctx context.Context, id string) (*Process, error) {
 	return a.process()
 }
 
-// Abort kills a process and forgets it, whatever its state; that it ends is no event. An unknown ID is no error.
+// Abort kills a process and forgets it, whatever its state; that it ends is no event. An unknown ID
+// is no error.
 func (c *Client) Abort(ctx context.Context, id string) error {
 	return wrap("abort", id, c.do(ctx, &wire.Simple{T: wire.TypeAbort, ID: id}, nil))
 }
 
-// Attach subscribes to a process's output from now on. If the streams have ended, the subscriber's descriptors are closed at once.
+// Attach subscribes to a process's output from now on. If the streams have ended, the subscriber's
+// descriptors are closed at once.
 func (c *Client) Attach(ctx context.Context, id string, at Attachment) (Attached, error) {
 	list, fds, err := attachments([]Attachment{at}, nil)
 	if err != nil {
@@ -109,39 +116,48 @@ func (c *Client) Attach(ctx context.Context, id string, at Attachment) (Attached
 	return Attached(*b), nil
 }
 
-// Detach ends a subscription: its descriptors are closed in the keeper. That it has ended already is no error.
+// Detach ends a subscription: its descriptors are closed in the keeper. That it has ended already
+// is no error.
 func (c *Client) Detach(ctx context.Context, id string, subscription uint64) error {
 	return wrap("detach from", id, c.do(ctx, &wire.Detach{ID: id, Subscription: subscription}, nil))
 }
 
-// CloseStdin closes the keeper's end of a process's input. The input ends when every duplicate of it is closed too (Process.CloseStdin).
-// Closing it twice is no error.
+// CloseStdin closes the keeper's end of a process's input. The input ends when every duplicate of
+// it is closed too (Process.CloseStdin). Closing it twice is no error.
 func (c *Client) CloseStdin(ctx context.Context, id string) error {
-	return wrap("close the input of", id, c.do(ctx, &wire.Simple{T: wire.TypeCloseStdin, ID: id}, nil))
+	return wrap(
+		"close the input of", id, c.do(ctx, &wire.Simple{T: wire.TypeCloseStdin, ID: id}, nil),
+	)
 }
 
-// Signal sends a signal (pidfd_send_signal(2)). To a process that has ended it is errdefs.ErrFailedPrecondition.
+// Signal sends a signal (pidfd_send_signal(2)). To a process that has ended it is
+// errdefs.ErrFailedPrecondition.
 func (c *Client) Signal(ctx context.Context, id string, sig syscall.Signal) error {
 	return wrap("signal", id, c.do(ctx, &wire.Signal{ID: id, Signal: uint32(sig)}, nil))
 }
 
-// Resize sets the size of a process's terminal in characters. Without one it is errdefs.ErrFailedPrecondition.
+// Resize sets the size of a process's terminal in characters. Without one it is
+// errdefs.ErrFailedPrecondition.
 func (c *Client) Resize(ctx context.Context, id string, width, height uint16) error {
 	return wrap("resize", id, c.do(ctx, &wire.Resize{ID: id, Width: width, Height: height}, nil))
 }
 
 // ReopenLog opens a process's log again at its path, for those who have renamed it.
 func (c *Client) ReopenLog(ctx context.Context, id string) error {
-	return wrap("reopen the log of", id, c.do(ctx, &wire.Simple{T: wire.TypeReopenLog, ID: id}, nil))
+	return wrap(
+		"reopen the log of", id, c.do(ctx, &wire.Simple{T: wire.TypeReopenLog, ID: id}, nil),
+	)
 }
 
-// Forget acknowledges that a process has exited: its status is dropped, its streams end, its ID is free. Subscribers are
-// still given what waits for them, unless the keeper is upgraded before. Before it has exited it is errdefs.ErrFailedPrecondition.
+// Forget acknowledges that a process has exited: its status is dropped, its streams end, its ID is
+// free. Subscribers are still given what waits for them, unless the keeper is upgraded before.
+// Before it has exited it is errdefs.ErrFailedPrecondition.
 func (c *Client) Forget(ctx context.Context, id string) error {
 	return wrap("forget", id, c.do(ctx, &wire.Simple{T: wire.TypeForget, ID: id}, nil))
 }
 
-// List returns all processes with fresh duplicates of their descriptors, which the caller closes, and every exit that is not forgotten.
+// List returns all processes with fresh duplicates of their descriptors, which the caller closes,
+// and every exit that is not forgotten.
 func (c *Client) List(ctx context.Context) ([]*Process, error) {
 	answers, err := c.roundTrip(ctx, &wire.Empty{T: wire.TypeList}, nil)
 	if err != nil {
@@ -175,12 +191,14 @@ func (c *Client) List(ctx context.Context) ([]*Process, error) {
 	return list, nil
 }
 
-// Adopt hands a process of a dead keeper to this one, which takes over its streams, its terminal, its log (appending) and the notification of
-// its exit. The descriptors of p stay the caller's. Its exit status is the caller's to Report, if it was reparented to the caller, or is
-// asked of the kernel (PIDFD_GET_INFO, Linux 6.15); if neither comes, the exit is Unknown.
+// Adopt hands a process of a dead keeper to this one, which takes over its streams, its terminal,
+// its log (appending) and the notification of its exit. The descriptors of p stay the caller's. Its
+// exit status is the caller's to Report, if it was reparented to the caller, or is asked of the
+// kernel (PIDFD_GET_INFO, Linux 6.15); if neither comes, the exit is Unknown.
 func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*Process, error) {
 	m := &wire.Adopt{Process: wire.Process{
-		ID: p.ID, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid, Started: p.Started.UnixNano(), Stdio: wire.Stdio(p.Stdio),
+		ID: p.ID, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
+		Started: p.Started.UnixNano(), Stdio: wire.Stdio(p.Stdio),
 	}}
 	var err error
 	if m.Process.Log, err = p.Log.wire(); err != nil {
@@ -204,8 +222,8 @@ func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*
 	return a.process()
 }
 
-// Report tells the keeper how an adopted process ended. For a process whose parent the keeper is it is errdefs.ErrFailedPrecondition; if the
-// exit was recorded already, nothing happens.
+// Report tells the keeper how an adopted process ended. For a process whose parent the keeper is it
+// is errdefs.ErrFailedPrecondition; if the exit was recorded already, nothing happens.
 func (c *Client) Report(ctx context.Context, id string, exit Exit) error {
 	return wrap("report the exit of", id, c.do(ctx, &wire.Report{ID: id, Exit: wire.Exit{
 		Status: uint32(exit.Status), Time: exit.Time.UnixNano(), Unknown: exit.Unknown,
@@ -222,7 +240,8 @@ const (
 	KillAll Force = true
 )
 
-// Shutdown ends the keeper. Exits that were not forgotten stay in its state directory for the next one.
+// Shutdown ends the keeper. Exits that were not forgotten stay in its state directory for the next
+// one.
 func (c *Client) Shutdown(ctx context.Context, force Force) error {
 	err := c.do(ctx, &wire.Shutdown{Force: bool(force)}, nil)
 	if err != nil {
@@ -231,9 +250,10 @@ func (c *Client) Shutdown(ctx context.Context, force Force) error {
 	return nil
 }
 
-// Upgrade makes the keeper replace its program by an executable, which must be a regular or sealed memory file. It returns when the successor
-// has taken over; connections, this one included, go on, and a new Dial counts one upgrade more. If the successor says that it cannot
-// take over, nothing has changed and the error is errdefs.ErrFailedPrecondition.
+// Upgrade makes the keeper replace its program by an executable, which must be a regular or sealed
+// memory file. It returns when the successor has taken over; connections, this one included, go on,
+// and a new Dial counts one upgrade more. If the successor says that it cannot take over, nothing
+// has changed and the error is errdefs.ErrFailedPrecondition.
 func (c *Client) Upgrade(ctx context.Context, executable *os.File) error {
 	fd, err := descriptor(executable)
 	if err == nil {
@@ -255,9 +275,13 @@ func wrap(verb, id string, err error) error {
 
 func (l *LogConfig) wire() (wire.Log, error) {
 	if l.MaxFiles < 0 || l.MaxFiles > math.MaxInt32 {
-		return wire.Log{}, fmt.Errorf("log.maxFiles %d: must not be negative: %w", l.MaxFiles, errdefs.ErrInvalidArgument)
+		return wire.Log{}, fmt.Errorf(
+			"log.maxFiles %d: must not be negative: %w", l.MaxFiles, errdefs.ErrInvalidArgument,
+		)
 	}
-	return wire.Log{Driver: l.Driver, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: uint32(l.MaxFiles)}, nil
+	return wire.Log{
+		Driver: l.Driver, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: uint32(l.MaxFiles),
+	}, nil
 }
 
 // attachments appends the descriptors of a list to fds.
@@ -266,10 +290,13 @@ func attachments(list []Attachment, fds []int) ([]wire.Attachment, []int, error)
 	var out []wire.Attachment
 	for i, at := range list {
 		if at.Stdout == nil && at.Stderr == nil {
-			return nil, nil, fmt.Errorf("attach[%d]: neither stdout nor stderr is given: %w", i, errdefs.ErrInvalidArgument)
+			return nil, nil, fmt.Errorf(
+				"attach[%d]: neither stdout nor stderr is given: %w", i, errdefs.ErrInvalidArgument,
+			)
 		}
 		w := wire.Attachment{
-			Stdout: at.Stdout != nil, Stderr: at.Stderr != nil, Same: at.Stdout == at.Stderr, Framed: at.Framed, Pending: at.Pending,
+			Stdout: at.Stdout != nil, Stderr: at.Stderr != nil, Same: at.Stdout == at.Stderr,
+			Framed: at.Framed, Pending: at.Pending,
 			Overflow: at.Overflow,
 		}
 		files := []*os.File{at.Stdout, at.Stderr}
@@ -294,10 +321,16 @@ func attachments(list []Attachment, fds []int) ([]wire.Attachment, []int, error)
 // sealed puts an image into a memory file that cannot change any more.
 func sealed(image []byte) (int, error) {
 	if len(image) == 0 || len(image) > wire.MaxImage {
-		return -1, fmt.Errorf("image of %d bytes, 1 to %d are allowed: %w", len(image), wire.MaxImage, errdefs.ErrInvalidArgument)
+		return -1, fmt.Errorf(
+			"image of %d bytes, 1 to %d are allowed: %w", len(image), wire.MaxImage,
+			errdefs.ErrInvalidArgument,
+		)
 	}
-	// MFD_NOEXEC_SEAL is for hosts that refuse executable memory files; kernels before 6.3 do not know it.
-	fd, err := unix.MemfdCreate("strake-program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	// MFD_NOEXEC_SEAL is for hosts that refuse executable memory files; kernels before 6.3 do not
+	// know it.
+	fd, err := unix.MemfdCreate(
+		"strake-program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL,
+	)
 	if errors.Is(err, unix.EINVAL) {
 		fd, err = unix.MemfdCreate("strake-program", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}

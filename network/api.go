@@ -15,22 +15,26 @@ import (
 // DefaultName is the name of the network that exists always.
 const DefaultName = "bridge"
 
-// ResolverAddr is the name server of every container on one of our networks. It is link-local: on each network's link it is our resolver.
+// ResolverAddr is the name server of every container on one of our networks. It is link-local: on
+// each network's link it is our resolver.
 var ResolverAddr = netip.AddrFrom4([4]byte{169, 254, 53, 53})
 
 // Spec is the wish for a network.
 type Spec struct {
-	// Name is unique among networks: a letter or digit, then up to 127 letters, digits, "_", "." and "-".
+	// Name is unique among networks: a letter or digit, then up to 127 letters, digits, "_", "."
+	// and "-".
 	Name string
 	// Driver is "bridge" or empty, which means the same.
 	Driver string
-	// Subnets are at most one of IPv4 and one of IPv6. A family without one gets one from the pools: IPv4 always, IPv6 with EnableIPv6.
+	// Subnets are at most one of IPv4 and one of IPv6. A family without one gets one from the
+	// pools: IPv4 always, IPv6 with EnableIPv6.
 	Subnets []Subnet
 	// Internal networks have no way out, no way in, and no answers to names outside.
 	Internal   bool
 	EnableIPv6 bool
 	Labels     map[string]string
-	// Options are those of Docker's bridge driver that are supported (parseOptions lists them); any other is refused.
+	// Options are those of Docker's bridge driver that are supported (parseOptions lists them); any
+	// other is refused.
 	Options map[string]string
 }
 
@@ -41,7 +45,8 @@ type Subnet struct {
 	Gateway netip.Addr
 	// Range limits the addresses that are handed out; invalid means Prefix.
 	Range netip.Prefix
-	// Reserved are addresses that are not handed out, by a name that nothing here uses (Docker's auxiliary addresses).
+	// Reserved are addresses that are not handed out, by a name that nothing here uses (Docker's
+	// auxiliary addresses).
 	Reserved map[string]netip.Addr `json:",omitempty"`
 }
 
@@ -82,8 +87,9 @@ const (
 type PortBinding struct {
 	Proto         firewall.Proto
 	ContainerPort uint16
-	// HostIP is the host's address to publish on. Invalid means the network's default, which is 0.0.0.0 and, on a network with IPv6, also ::, under
-	// the same port. In an Attachment it is always valid.
+	// HostIP is the host's address to publish on. Invalid means the network's default, which is
+	// 0.0.0.0 and, on a network with IPv6, also ::, under the same port. In an Attachment it is
+	// always valid.
 	HostIP netip.Addr
 	// HostPort 0 lets the kernel choose one of its ephemeral ports.
 	HostPort uint16
@@ -99,8 +105,9 @@ type Recycling int
 const (
 	// DestroyAfterUse is the safe choice and the zero value.
 	DestroyAfterUse Recycling = iota
-	// RecycleIfClean allows another container to get the namespace if it is found as it was made. Preconditions, which nothing can check
-	// afterwards: the container had neither CAP_NET_ADMIN nor CAP_SYS_ADMIN over it, no writable /proc/sys, and no net.* sysctls of its own.
+	// RecycleIfClean allows another container to get the namespace if it is found as it was made.
+	// Preconditions, which nothing can check afterwards: the container had neither CAP_NET_ADMIN
+	// nor CAP_SYS_ADMIN over it, no writable /proc/sys, and no net.* sysctls of its own.
 	RecycleIfClean
 )
 
@@ -108,15 +115,17 @@ const (
 type Request struct {
 	// EndpointID is the attachment's name, 64 hexadecimal digits; empty lets Attach choose one.
 	EndpointID string
-	// ContainerID names the container. Its first attachment makes its network namespace, later ones add interfaces to it.
+	// ContainerID names the container. Its first attachment makes its network namespace, later ones
+	// add interfaces to it.
 	ContainerID string
 	// Network is a network's name, ID, or the beginning of its ID.
 	Network string
-	// Name, Hostname and Aliases are what other containers of the network can call it; its short ID is added. Aliases of several containers
-	// resolve to all of them.
+	// Name, Hostname and Aliases are what other containers of the network can call it; its short ID
+	// is added. Aliases of several containers resolve to all of them.
 	Name, Hostname string
 	Aliases        []string
-	// IPv4, IPv6 and MAC are wishes; invalid or empty for none. Attaching with a wish takes about a millisecond longer.
+	// IPv4, IPv6 and MAC are wishes; invalid or empty for none. Attaching with a wish takes about a
+	// millisecond longer.
 	IPv4, IPv6 netip.Addr
 	MAC        net.HardwareAddr
 	Ports      []PortBinding
@@ -130,9 +139,11 @@ type Request struct {
 type Attachment struct {
 	EndpointID string
 	NetworkID  string
-	// NetNS is the container's network namespace. It belongs to the Manager: valid until Release or Close, not to be closed.
+	// NetNS is the container's network namespace. It belongs to the Manager: valid until Release or
+	// Close, not to be closed.
 	NetNS *os.File
-	// NetNSPath names the same for joining by path; it is valid while this process lives and NetNS is.
+	// NetNSPath names the same for joining by path; it is valid while this process lives and NetNS
+	// is.
 	NetNSPath string
 	// Interface is its name in the container: eth0, eth1, ...
 	Interface          string
@@ -142,10 +153,14 @@ type Attachment struct {
 	Ports              []PortBinding
 }
 
-// validate names the first field that cannot be granted whatever the state, as an errdefs.ErrInvalidArgument.
+// validate names the first field that cannot be granted whatever the state, as an
+// errdefs.ErrInvalidArgument.
 func (r Request) validate() error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("attach container %q: "+format+": %w", append(append([]any{r.ContainerID}, args...), errdefs.ErrInvalidArgument)...)
+		return fmt.Errorf(
+			"attach container %q: "+format+": %w",
+			append(append([]any{r.ContainerID}, args...), errdefs.ErrInvalidArgument)...,
+		)
 	}
 	if !namePattern.MatchString(r.ContainerID) {
 		return bad("container ID: want a letter or digit, then up to 127 letters, digits, '_', '.' and '-'")

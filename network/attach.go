@@ -16,10 +16,11 @@ import (
 	"strake/network/link"
 )
 
-// Attach gives a container an interface in a network: the first call for a ContainerID makes its network namespace, later ones add to it. Ports
-// are published when it returns. Errors: errdefs.ErrNotFound for the network; ErrAlreadyExists for an endpoint ID, an address or a second
-// attachment to the same network; ErrInvalidArgument; ErrResourceExhausted; a port that is taken is an errdefs.ErrAlreadyExists that
-// says by whom.
+// Attach gives a container an interface in a network: the first call for a ContainerID makes its
+// network namespace, later ones add to it. Ports are published when it returns. Errors:
+// errdefs.ErrNotFound for the network; ErrAlreadyExists for an endpoint ID, an address or a second
+// attachment to the same network; ErrInvalidArgument; ErrResourceExhausted; a port that is taken is
+// an errdefs.ErrAlreadyExists that says by whom.
 func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) {
 	if err := m.alive(ctx); err != nil {
 		return nil, err
@@ -32,10 +33,17 @@ func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) 
 		return nil, err
 	}
 	fail := func(err error) (*Attachment, error) {
-		return nil, fmt.Errorf("attach container %q to network %q: %w", req.ContainerID, n.rec.Name, err)
+		return nil, fmt.Errorf(
+			"attach container %q to network %q: %w", req.ContainerID, n.rec.Name, err,
+		)
 	}
 	if n.rec.Internal && len(req.Ports) > 0 {
-		return fail(fmt.Errorf("port %d/%s: an internal network publishes no ports: %w", req.Ports[0].ContainerPort, req.Ports[0].Proto, errdefs.ErrInvalidArgument))
+		return fail(
+			fmt.Errorf(
+				"port %d/%s: an internal network publishes no ports: %w",
+				req.Ports[0].ContainerPort, req.Ports[0].Proto, errdefs.ErrInvalidArgument,
+			),
+		)
 	}
 	if err := m.bringUp(n); err != nil {
 		return fail(err)
@@ -109,14 +117,20 @@ func (m *Manager) launder(sb *sandbox) error {
 }
 
 // attachMore adds an interface to a container's namespace.
-func (m *Manager) attachMore(sb *sandbox, n *network, req Request, fail func(error) (*Attachment, error)) (*Attachment, error) {
+func (m *Manager) attachMore(
+	sb *sandbox, n *network, req Request, fail func(error) (*Attachment, error),
+) (*Attachment, error) {
 	sb.mu.Lock()
 	defer sb.mu.Unlock()
 	if sb.gone {
 		return fail(fmt.Errorf("container is being released: %w", errdefs.ErrUnavailable))
 	}
 	if sb.ns == nil {
-		return fail(fmt.Errorf("network namespace of the container is not known yet: %w", errdefs.ErrUnavailable))
+		return fail(
+			fmt.Errorf(
+				"network namespace of the container is not known yet: %w", errdefs.ErrUnavailable,
+			),
+		)
 	}
 	used := map[string]bool{}
 	hasWayOut := false
@@ -158,15 +172,18 @@ func (m *Manager) attachMore(sb *sandbox, n *network, req Request, fail func(err
 	return ep.attachment(), nil
 }
 
-// enrol registers an endpoint whose interface is in place: record, ports, names. On failure nothing of it stays. Precondition: sb.mu is held.
+// enrol registers an endpoint whose interface is in place: record, ports, names. On failure nothing
+// of it stays. Precondition: sb.mu is held.
 func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoint, error) {
 	info, err := m.rt.ByName(wr.host)
 	if err != nil {
 		return nil, err
 	}
 	ep := &endpoint{net: n, sandbox: sb, wire: wr, rec: endpointRecord{
-		Version: recordVersion, ID: req.EndpointID, ContainerID: req.ContainerID, NetworkID: n.rec.ID, Name: req.Name,
-		Names: callable(req), DNS: req.DNS, IPv4: wr.v4, IPv6: wr.v6, MAC: wr.mac.String(), Host: wr.host, Interface: wr.name,
+		Version: recordVersion, ID: req.EndpointID, ContainerID: req.ContainerID,
+		NetworkID: n.rec.ID, Name: req.Name,
+		Names: callable(req), DNS: req.DNS, IPv4: wr.v4, IPv6: wr.v6, MAC: wr.mac.String(),
+		Host: wr.host, Interface: wr.name,
 		Cookie: sb.cookie, Recycling: req.Recycling, Baseline: Stats{}.of(info.Stats),
 	}}
 	if ep.rec.Ports, ep.holders, err = m.publish(ep, req.Ports); err != nil {
@@ -210,12 +227,16 @@ func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoin
 	return ep, nil
 }
 
-// hairpin lets a container reach itself through a published port where bridged packets go through the packet filter (br_netfilter): there the kernel
-// sends the translated packet back over the bridge instead of routing it. The container then hears its own broadcasts, so it is set only there.
+// hairpin lets a container reach itself through a published port where bridged packets go through
+// the packet filter (br_netfilter): there the kernel sends the translated packet back over the
+// bridge instead of routing it. The container then hears its own broadcasts, so it is set only
+// there.
 func (m *Manager) hairpin(index int) error {
 	var filtered bool
 	err := link.Enter(m.cfg.NetNS, func() error {
-		for _, name := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		for _, name := range []string{
+			"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
+		} {
 			v, err := readSysctl(name)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -234,7 +255,10 @@ func (m *Manager) hairpin(index int) error {
 func callable(req Request) []string {
 	var out []string
 	seen := map[string]bool{"": true}
-	for _, n := range append([]string{req.Name, req.Hostname, req.ContainerID[:min(12, len(req.ContainerID))]}, req.Aliases...) {
+	for _, n := range append(
+		[]string{req.Name, req.Hostname, req.ContainerID[:min(12, len(req.ContainerID))]},
+		req.Aliases...,
+	) {
 		if !seen[n] {
 			seen[n] = true
 			out = append(out, n)
@@ -252,7 +276,13 @@ func (ep *endpoint) filter(ports []PortBinding) []firewall.Port {
 			to = ep.rec.IPv6.Addr()
 		}
 		if to.IsValid() {
-			out = append(out, firewall.Port{Proto: p.Proto, HostAddr: p.HostIP, HostPort: p.HostPort, To: netip.AddrPortFrom(to, p.ContainerPort)})
+			out = append(
+				out,
+				firewall.Port{
+					Proto: p.Proto, HostAddr: p.HostIP, HostPort: p.HostPort,
+					To: netip.AddrPortFrom(to, p.ContainerPort),
+				},
+			)
 		}
 	}
 	return out
@@ -260,8 +290,11 @@ func (ep *endpoint) filter(ports []PortBinding) []firewall.Port {
 
 func (ep *endpoint) attachment() *Attachment {
 	a := &Attachment{
-		EndpointID: ep.rec.ID, NetworkID: ep.rec.NetworkID, NetNS: ep.sandbox.ns, NetNSPath: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ep.sandbox.ns.Fd()),
-		Interface: ep.wire.name, IPv4: ep.wire.v4, IPv6: ep.wire.v6, MAC: append(net.HardwareAddr(nil), ep.wire.mac...), Ports: append([]PortBinding(nil), ep.rec.Ports...),
+		EndpointID: ep.rec.ID, NetworkID: ep.rec.NetworkID, NetNS: ep.sandbox.ns,
+		NetNSPath: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ep.sandbox.ns.Fd()),
+		Interface: ep.wire.name, IPv4: ep.wire.v4, IPv6: ep.wire.v6,
+		MAC:   append(net.HardwareAddr(nil), ep.wire.mac...),
+		Ports: append([]PortBinding(nil), ep.rec.Ports...),
 	}
 	for _, gw := range ep.net.gateways() {
 		if gw.Is4() {
@@ -273,8 +306,9 @@ func (ep *endpoint) attachment() *Attachment {
 	return a
 }
 
-// Detach takes one interface from a container that goes on running ("network disconnect"). Its namespace stays, and another network becomes the way
-// out. It is no error when there is no such endpoint. When the container has ended, Release is what is meant.
+// Detach takes one interface from a container that goes on running ("network disconnect"). Its
+// namespace stays, and another network becomes the way out. It is no error when there is no such
+// endpoint. When the container has ended, Release is what is meant.
 func (m *Manager) Detach(ctx context.Context, endpointID string) error {
 	if err := m.alive(ctx); err != nil {
 		return err
@@ -314,7 +348,8 @@ func (m *Manager) Detach(ctx context.Context, endpointID string) error {
 	return errors.Join(err, m.reroute(sb))
 }
 
-// reroute makes the first network that has a way out the container's default, and its interface the one towards the resolver.
+// reroute makes the first network that has a way out the container's default, and its interface the
+// one towards the resolver.
 func (m *Manager) reroute(sb *sandbox) error {
 	return link.Enter(sb.ns, func() error {
 		rt, err := link.Open()
@@ -338,7 +373,8 @@ func (m *Manager) reroute(sb *sandbox) error {
 		}
 		var errs []error
 		for _, r := range reqs {
-			// The kernel removed the routes of the interface that went; those of others are there already.
+			// The kernel removed the routes of the interface that went; those of others are there
+			// already.
 			if err := rt.Do(r); err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, err)
 			}
@@ -347,7 +383,8 @@ func (m *Manager) reroute(sb *sandbox) error {
 	})
 }
 
-// strike undoes enrol: ports, names, record. The interface stays. Precondition: ep.sandbox.mu is held, or nobody else knows ep.
+// strike undoes enrol: ports, names, record. The interface stays. Precondition: ep.sandbox.mu is
+// held, or nobody else knows ep.
 func (m *Manager) strike(ep *endpoint) error {
 	m.names.drop(ep)
 	m.mu.Lock()
@@ -365,9 +402,9 @@ func (m *Manager) strike(ep *endpoint) error {
 	return errors.Join(errs...)
 }
 
-// Release gives back everything of a container that has ended: interfaces, addresses, ports, names, and its namespace, which another container
-// may get if the first Request allowed that. Preconditions: none of its processes is left. It is no error when the container is
-// not known.
+// Release gives back everything of a container that has ended: interfaces, addresses, ports, names,
+// and its namespace, which another container may get if the first Request allowed that.
+// Preconditions: none of its processes is left. It is no error when the container is not known.
 func (m *Manager) Release(ctx context.Context, containerID string) error {
 	if err := m.alive(ctx); err != nil {
 		return err

@@ -7,8 +7,8 @@ import (
 	"strake/network/link"
 )
 
-// background runs jobs on a fixed number of threads, in the order in which they came. The queue is unbounded, but what puts jobs
-// into it is bounded by the number of containers.
+// background runs jobs on a fixed number of threads, in the order in which they came. The queue is
+// unbounded, but what puts jobs into it is bounded by the number of containers.
 type background struct {
 	mu      sync.Mutex
 	changed *sync.Cond

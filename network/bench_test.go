@@ -17,7 +17,12 @@ func benchManager(b *testing.B, pool int, v6 bool) *Manager {
 	if err := os.WriteFile(conf, nil, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	m, err := Open(Config{StateDir: filepath.Join(b.TempDir(), "state"), Prefix: "sk", NetNS: host, ResolvConf: conf, PoolSize: pool, DefaultIPv6: v6})
+	m, err := Open(
+		Config{
+			StateDir: filepath.Join(b.TempDir(), "state"), Prefix: "sk", NetNS: host,
+			ResolvConf: conf, PoolSize: pool, DefaultIPv6: v6,
+		},
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -29,7 +34,8 @@ func benchManager(b *testing.B, pool int, v6 bool) *Manager {
 	return m
 }
 
-// BenchmarkAttachRelease is a container that does not use its network, one after the other: the pool's best case.
+// BenchmarkAttachRelease is a container that does not use its network, one after the other: the
+// pool's best case.
 func BenchmarkAttachRelease(b *testing.B) {
 	for _, v6 := range []bool{false, true} {
 		b.Run(fmt.Sprintf("ipv6=%v", v6), func(b *testing.B) {
@@ -41,7 +47,9 @@ func BenchmarkAttachRelease(b *testing.B) {
 			b.ResetTimer()
 			for i := range b.N {
 				id := fmt.Sprint("c", i)
-				if _, err := m.Attach(b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean}); err != nil {
+				if _, err := m.Attach(
+					b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean},
+				); err != nil {
 					b.Fatal(err)
 				}
 				if err := m.Release(b.Context(), id); err != nil {
@@ -54,7 +62,8 @@ func BenchmarkAttachRelease(b *testing.B) {
 	}
 }
 
-// BenchmarkAttachReleaseParallel is the same from as many goroutines as there are processors, including the time that washing takes.
+// BenchmarkAttachReleaseParallel is the same from as many goroutines as there are processors,
+// including the time that washing takes.
 func BenchmarkAttachReleaseParallel(b *testing.B) {
 	m := benchManager(b, 16, false)
 	if _, err := m.Attach(b.Context(), Request{ContainerID: "warm"}); err != nil {
@@ -66,7 +75,9 @@ func BenchmarkAttachReleaseParallel(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			id := fmt.Sprint("c", n.Add(1))
-			if _, err := m.Attach(b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean}); err != nil {
+			if _, err := m.Attach(
+				b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean},
+			); err != nil {
 				b.Error(err)
 				return
 			}
@@ -105,7 +116,15 @@ func BenchmarkAttachPort(b *testing.B) {
 	b.ResetTimer()
 	for i := range b.N {
 		id := fmt.Sprint("c", i)
-		if _, err := m.Attach(b.Context(), Request{ContainerID: id, Ports: []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: uint16(20000 + i%1000)}}}); err != nil {
+		if _, err := m.Attach(
+			b.Context(),
+			Request{
+				ContainerID: id,
+				Ports: []PortBinding{
+					{Proto: TCP, ContainerPort: 80, HostPort: uint16(20000 + i%1000)},
+				},
+			},
+		); err != nil {
 			b.Fatal(err)
 		}
 		if err := m.Release(b.Context(), id); err != nil {

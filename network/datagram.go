@@ -10,14 +10,16 @@ import (
 )
 
 const (
-	// maxSessions bounds the senders that a datagram relay serves at once; whoever comes then is not heard.
+	// maxSessions bounds the senders that a datagram relay serves at once; whoever comes then is
+	// not heard.
 	maxSessions = 1024
-	// sessionIdle is how long a sender's answers find back after its last datagram; connection tracking of established UDP has about as much
-	// (nf_conntrack_udp_timeout_stream).
+	// sessionIdle is how long a sender's answers find back after its last datagram; connection
+	// tracking of established UDP has about as much (nf_conntrack_udp_timeout_stream).
 	sessionIdle = 2 * time.Minute
 )
 
-// datagramRelay does for UDP what relay does for TCP: datagrams to [::1] go to the container from a socket of their sender's own, answers go back.
+// datagramRelay does for UDP what relay does for TCP: datagrams to [::1] go to the container from a
+// socket of their sender's own, answers go back.
 type datagramRelay struct {
 	pc   net.PacketConn
 	dial func() (net.Conn, error)
@@ -50,7 +52,8 @@ func (r *datagramRelay) receive() {
 			continue // an answer that could not be delivered is reported here (udp(7))
 		}
 		if c := r.session(from.(*net.UDPAddr).AddrPort()); c != nil {
-			// What is lost is lost: the container's refusal comes back to nobody, as through a router that drops it.
+			// What is lost is lost: the container's refusal comes back to nobody, as through a
+			// router that drops it.
 			_ = c.SetDeadline(time.Now().Add(sessionIdle))
 			_, _ = c.Write(buf[:n])
 		}

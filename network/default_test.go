@@ -11,15 +11,23 @@ import (
 	"strake/network/link"
 )
 
-// TestWithoutIPv6: on a host that has none the default network is one of IPv4, and [::1] still leads to published ports.
+// TestWithoutIPv6: on a host that has none the default network is one of IPv4, and [::1] still
+// leads to published ports.
 func TestWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	if err := link.Enter(l.host, func() error { return writeSysctl("net.ipv6.conf.all.disable_ipv6", "1") }); err != nil {
+	if err := link.Enter(
+		l.host, func() error { return writeSysctl("net.ipv6.conf.all.disable_ipv6", "1") },
+	); err != nil {
 		t.Skipf("needs the kernel's IPv6, to switch it off: %v", err)
 	}
 	m := l.open(nil)
-	a := l.attach(m, Request{ContainerID: "a", Ports: []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: 8080}}})
+	a := l.attach(
+		m,
+		Request{
+			ContainerID: "a", Ports: []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: 8080}},
+		},
+	)
 	if a.IPv6.IsValid() || a.Gateway6.IsValid() || len(a.Ports) != 1 {
 		t.Errorf("got %v by %v, ports %v; want IPv4 only", a.IPv6, a.Gateway6, a.Ports)
 	}
@@ -34,8 +42,10 @@ func TestOnlyIPv4(t *testing.T) {
 	m := l.open(func(c *Config) { c.DefaultIPv6 = false })
 	loopback := netip.IPv6Loopback()
 	a := l.attach(m, Request{ContainerID: "a", Ports: []PortBinding{
-		{Proto: TCP, ContainerPort: 80, HostPort: 8080}, {Proto: UDP, ContainerPort: 80, HostPort: 8080},
-		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: loopback}, {Proto: UDP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
+		{Proto: TCP, ContainerPort: 80, HostPort: 8080},
+		{Proto: UDP, ContainerPort: 80, HostPort: 8080},
+		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
+		{Proto: UDP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
 	}})
 	l.serve(a.NetNS, 80, "a")
 	for _, proto := range []string{"tcp", "udp"} {
@@ -43,13 +53,25 @@ func TestOnlyIPv4(t *testing.T) {
 			l.reaches("IPv6 loopback", l.host, proto, "[::1]:"+port, "a "+a.Gateway4.String())
 		}
 	}
-	_, err := m.Attach(t.Context(), Request{ContainerID: "b", Ports: []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: 8082, HostIP: netip.MustParseAddr(hostAddr6)}}})
+	_, err := m.Attach(
+		t.Context(),
+		Request{
+			ContainerID: "b",
+			Ports: []PortBinding{
+				{
+					Proto: TCP, ContainerPort: 80, HostPort: 8082,
+					HostIP: netip.MustParseAddr(hostAddr6),
+				},
+			},
+		},
+	)
 	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "no IPv6") {
 		t.Errorf("an IPv6 address for a network without: got %v", err)
 	}
 }
 
-// TestDefaultNetwork: its subnets are the same in the next process, follow the configuration when nobody is attached, and stay when somebody is.
+// TestDefaultNetwork: its subnets are the same in the next process, follow the configuration when
+// nobody is attached, and stay when somebody is.
 func TestDefaultNetwork(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -84,12 +106,19 @@ func TestDefaultNetwork(t *testing.T) {
 		}
 	}
 	drawn := subnets(nil, "")
-	if p, err := netip.ParsePrefix(strings.Fields(drawn[1])[0]); err != nil || p.Bits() != 64 || p.Addr().As16()[0] != 0xfd {
+	if p, err := netip.ParsePrefix(strings.Fields(drawn[1])[0]); err != nil || p.Bits() != 64 ||
+		p.Addr().As16()[0] != 0xfd {
 		t.Errorf("IPv6 subnet %v: want a /64 of fd00::/8 (RFC 4193)", drawn[1])
 	}
 	equal("the next process", subnets(nil, ""), drawn)
 	chosen := func(c *Config) {
-		c.DefaultSubnets = []Subnet{{Prefix: netip.MustParsePrefix("10.99.0.0/24"), Gateway: netip.MustParseAddr("10.99.0.9")}, {Prefix: netip.MustParsePrefix("fd00:99::/64")}}
+		c.DefaultSubnets = []Subnet{
+			{
+				Prefix:  netip.MustParsePrefix("10.99.0.0/24"),
+				Gateway: netip.MustParseAddr("10.99.0.9"),
+			},
+			{Prefix: netip.MustParsePrefix("fd00:99::/64")},
+		}
 	}
 	want := []string{"10.99.0.0/24 by 10.99.0.9", "fd00:99::/64 by fd00:99::1"}
 	equal("chosen", subnets(chosen, ""), want)
@@ -104,7 +133,8 @@ func TestDefaultNetwork(t *testing.T) {
 	}
 }
 
-// TestAddressesAtOnce: an address that a container finds is usable; the kernel's search for duplicates (RFC 4862, 5.4) would take a second.
+// TestAddressesAtOnce: an address that a container finds is usable; the kernel's search for
+// duplicates (RFC 4862, 5.4) would take a second.
 func TestAddressesAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -112,8 +142,10 @@ func TestAddressesAtOnce(t *testing.T) {
 	a := l.attach(m, Request{ContainerID: "a"})
 	err := link.Enter(a.NetNS, func() error {
 		flags, err := addressFlags()
-		// The kernel gives the link-local one when it has seen the other end come up, in the background.
-		for deadline := time.Now().Add(10 * time.Second); err == nil && len(flags) < 2 && time.Now().Before(deadline); {
+		// The kernel gives the link-local one when it has seen the other end come up, in the
+		// background.
+		for deadline := time.Now().Add(10 * time.Second); err == nil && len(flags) < 2 &&
+			time.Now().Before(deadline); {
 			flags, err = addressFlags()
 		}
 		for address, f := range flags {

@@ -8,16 +8,19 @@ import (
 
 // Resolv says what a container's /etc/resolv.conf should say.
 type Resolv struct {
-	// Nameservers are the servers; a container on one of our networks has ResolverAddr alone. Empty means the host's.
+	// Nameservers are the servers; a container on one of our networks has ResolverAddr alone. Empty
+	// means the host's.
 	Nameservers []netip.Addr
-	// Search and Options replace the host's when they are not nil. The one search domain "." means none.
+	// Search and Options replace the host's when they are not nil. The one search domain "." means
+	// none.
 	Search, Options []string
 	// Host is the content of the host's resolv.conf.
 	Host []byte
 }
 
-// ResolvConf writes a resolv.conf (resolv.conf(5)). With our resolver as its server a name without a dot is asked as it is before search
-// domains are tried (ndots:0), because names of containers have no dot, unless Options say otherwise.
+// ResolvConf writes a resolv.conf (resolv.conf(5)). With our resolver as its server a name without
+// a dot is asked as it is before search domains are tried (ndots:0), because names of containers
+// have no dot, unless Options say otherwise.
 func ResolvConf(r Resolv) []byte {
 	host := parseResolvConf(r.Host)
 	servers, search, options := r.Nameservers, r.Search, r.Options
@@ -61,7 +64,8 @@ type resolvConf struct {
 	search, options []string
 }
 
-// parseResolvConf reads what it understands and passes over the rest, as libc does. The last of several search and domain lines counts.
+// parseResolvConf reads what it understands and passes over the rest, as libc does. The last of
+// several search and domain lines counts.
 func parseResolvConf(data []byte) resolvConf {
 	var c resolvConf
 	for line := range strings.Lines(string(data)) {
@@ -94,8 +98,9 @@ type HostLine struct {
 	Names []string
 }
 
-// HostsFile writes a container's /etc/hosts (hosts(5)): the loopback names, extra lines in their order, and the container's own addresses with
-// its hostname, and with hostname.domain before it when there is a domain.
+// HostsFile writes a container's /etc/hosts (hosts(5)): the loopback names, extra lines in their
+// order, and the container's own addresses with its hostname, and with hostname.domain before it
+// when there is a domain.
 func HostsFile(hostname, domain string, own []netip.Addr, extra []HostLine) []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n" +

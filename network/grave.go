@@ -11,9 +11,11 @@ import (
 	"strake/network/link"
 )
 
-// Removing one interface takes the kernel some twenty milliseconds of waiting (netdev_run_todo, rcu_barrier), but namespaces that nobody holds it
-// removes many at a time, with all that is in them. So a namespace is not taken apart but let go, and what its pair had, above all its
-// addresses, is given back once the pair is seen to be gone. A pair that stays, because somebody else holds the namespace, is removed by hand.
+// Removing one interface takes the kernel some twenty milliseconds of waiting (netdev_run_todo,
+// rcu_barrier), but namespaces that nobody holds it removes many at a time, with all that is in
+// them. So a namespace is not taken apart but let go, and what its pair had, above all its
+// addresses, is given back once the pair is seen to be gone. A pair that stays, because somebody
+// else holds the namespace, is removed by hand.
 
 // remains are a pair that is about to go.
 type remains struct {
@@ -70,7 +72,8 @@ func (m *Manager) schedule() {
 	}
 }
 
-// visit gives back what pairs had that are gone, and removes those that have stayed for longer than patience.
+// visit gives back what pairs had that are gone, and removes those that have stayed for longer than
+// patience.
 func (m *Manager) visit(patience time.Duration) error {
 	m.yard.looking.Lock()
 	defer m.yard.looking.Unlock()
@@ -165,7 +168,8 @@ func (m *Manager) deleteAll(reqs []link.Request) error {
 	return errors.Join(errs...)
 }
 
-// settle waits for everything that goes on in the background, and removes by hand what is waited for.
+// settle waits for everything that goes on in the background, and removes by hand what is waited
+// for.
 func (m *Manager) settle() error {
 	m.bg.idle()
 	err := m.visit(0)

@@ -19,7 +19,8 @@ import (
 	"strake/network/link"
 )
 
-// lab is a host in a network namespace of its own, with a neighbour on its uplink. Nothing of the machine's own network is touched.
+// lab is a host in a network namespace of its own, with a neighbour on its uplink. Nothing of the
+// machine's own network is touched.
 type lab struct {
 	t          *testing.T
 	host       *os.File
@@ -52,9 +53,14 @@ func needRoot(t testing.TB) {
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	needRoot(t)
-	l := &lab{t: t, stateDir: filepath.Join(t.TempDir(), "state"), resolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
+	l := &lab{
+		t: t, stateDir: filepath.Join(t.TempDir(), "state"),
+		resolvConf: filepath.Join(t.TempDir(), "resolv.conf"),
+	}
 	l.host, l.outside = labNamespaces(t)
-	if err := os.WriteFile(l.resolvConf, []byte("nameserver "+outsideAddr4+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		l.resolvConf, []byte("nameserver "+outsideAddr4+"\n"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -64,7 +70,10 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 	t.Helper()
 	bare := func() *os.File {
 		ns, err := link.Create(func(*os.File) error {
-			for _, s := range [][2]string{{"net.ipv6.conf.default.accept_dad", "0"}, {"net.ipv6.conf.all.accept_dad", "0"}, {"net.ipv4.ip_forward", "0"}} {
+			for _, s := range [][2]string{
+				{"net.ipv6.conf.default.accept_dad", "0"}, {"net.ipv6.conf.all.accept_dad", "0"},
+				{"net.ipv4.ip_forward", "0"},
+			} {
 				if err := writeSysctl(s[0], s[1]); err != nil {
 					return err
 				}
@@ -90,7 +99,9 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 		}
 		defer rt.Close()
 		// A bridge of the lab's stands for the host's uplink; its only port leads to the neighbour.
-		if err := rt.Do(link.AddBridge("uplink", net.HardwareAddr{2, 0, 0, 0, 0, 1}, 0)); err != nil {
+		if err := rt.Do(
+			link.AddBridge("uplink", net.HardwareAddr{2, 0, 0, 0, 0, 1}, 0),
+		); err != nil {
 			return err
 		}
 		info, err := rt.ByName("uplink")
@@ -98,7 +109,11 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 			return err
 		}
 		return rt.Do(
-			link.AddVeth(link.Veth{Name: "port0", Bridge: info.Index, PeerName: "up0", PeerNS: int(outside.Fd())}),
+			link.AddVeth(
+				link.Veth{
+					Name: "port0", Bridge: info.Index, PeerName: "up0", PeerNS: int(outside.Fd()),
+				},
+			),
 			link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr4+"/24")), link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr6+"/64")))
 	})
 	if err != nil {
@@ -114,9 +129,17 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 		if err != nil {
 			return err
 		}
-		// The neighbour uses the host as its router: what it sends to containers' addresses arrives.
-		return rt.Do(link.SetUp(info.Index), link.AddAddress(info.Index, netip.MustParsePrefix(outsideAddr4+"/24")), link.AddAddress(info.Index, netip.MustParsePrefix(outsideAddr6+"/64")),
-			link.AddRoute(link.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr(hostAddr4), Index: info.Index}),
+		// The neighbour uses the host as its router: what it sends to containers' addresses
+		// arrives.
+		return rt.Do(link.SetUp(info.Index), link.AddAddress(
+			info.Index, netip.MustParsePrefix(outsideAddr4+"/24"),
+		), link.AddAddress(info.Index, netip.MustParsePrefix(outsideAddr6+"/64")),
+			link.AddRoute(
+				link.Route{
+					Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr(hostAddr4),
+					Index: info.Index,
+				},
+			),
 			link.AddRoute(link.Route{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr(hostAddr6), Index: info.Index}))
 	})
 	if err != nil {
@@ -126,7 +149,10 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 }
 
 func (l *lab) config() Config {
-	return Config{StateDir: l.stateDir, Prefix: "sk", NetNS: l.host, ResolvConf: l.resolvConf, PoolSize: 2, DefaultIPv6: true, Logger: slog.New(slog.NewTextHandler(testWriter{l.t}, nil))}
+	return Config{
+		StateDir: l.stateDir, Prefix: "sk", NetNS: l.host, ResolvConf: l.resolvConf, PoolSize: 2,
+		DefaultIPv6: true, Logger: slog.New(slog.NewTextHandler(testWriter{l.t}, nil)),
+	}
 }
 
 type testWriter struct{ t *testing.T }
@@ -174,7 +200,8 @@ func (l *lab) network(m *Manager, s Spec) Network {
 	return n
 }
 
-// serve answers every connection and datagram on a port in ns with its word and the sender's address.
+// serve answers every connection and datagram on a port in ns with its word and the sender's
+// address.
 func (l *lab) serve(ns *os.File, port int, word string) {
 	l.t.Helper()
 	var listener net.Listener
@@ -220,7 +247,8 @@ func host(hostport string) string {
 	return ap.Addr().Unmap().String()
 }
 
-// call connects from ns and returns what the server says, or the error. Silence ends after patience.
+// call connects from ns and returns what the server says, or the error. Silence ends after
+// patience.
 func call(ns *os.File, network, address string, patience time.Duration) (string, error) {
 	var c net.Conn
 	err := link.Enter(ns, func() (err error) {
@@ -266,7 +294,8 @@ func (l *lab) unreachable(what string, ns *os.File, network, address string) {
 	}
 }
 
-// addressFlags reads /proc/net/if_inet6 of the calling thread's namespace without the loopback interface.
+// addressFlags reads /proc/net/if_inet6 of the calling thread's namespace without the loopback
+// interface.
 func addressFlags() (map[string]uint64, error) {
 	raw, err := os.ReadFile("/proc/thread-self/net/if_inet6")
 	if err != nil {

@@ -38,9 +38,11 @@ type Manager struct {
 	networks  map[string]*network  // guarded by mu; by ID
 	endpoints map[string]*endpoint // guarded by mu; by ID
 	sandboxes map[string]*sandbox  // guarded by mu; by container ID
-	wires     map[string]bool      // guarded by mu; names of our ends of pairs that are meant to exist
-	spoiled   []string             // guarded by mu; records that could not be read, for Reconcile to remove
-	closed    bool                 // guarded by mu
+	// guarded by mu; names of our ends of pairs that are meant to exist
+	wires map[string]bool
+	// guarded by mu; records that could not be read, for Reconcile to remove
+	spoiled []string
+	closed  bool // guarded by mu
 }
 
 // endpoint is a container's attachment to a network.
@@ -52,9 +54,10 @@ type endpoint struct {
 	holders []*holder
 }
 
-// Open opens the instance whose records are in cfg.StateDir, or starts a new one. It restores what containers recorded there need: their
-// addresses are theirs, the nftables table is replaced by its like in one transaction, ports are held again, names resolve. Whether
-// these containers still live is for Reconcile to say.
+// Open opens the instance whose records are in cfg.StateDir, or starts a new one. It restores what
+// containers recorded there need: their addresses are theirs, the nftables table is replaced by its
+// like in one transaction, ports are held again, names resolve. Whether these containers still live
+// is for Reconcile to say.
 //
 // A new instance touches nothing but StateDir: networks come up when they are first used.
 func Open(cfg Config) (*Manager, error) {
@@ -69,7 +72,8 @@ func Open(cfg Config) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, own: ownInterface(cfg.Prefix), store: st,
 		fw:       firewall.Open(tableName(cfg.Prefix), cfg.NetNS),
-		networks: map[string]*network{}, endpoints: map[string]*endpoint{}, sandboxes: map[string]*sandbox{}, wires: map[string]bool{},
+		networks: map[string]*network{}, endpoints: map[string]*endpoint{},
+		sandboxes: map[string]*sandbox{}, wires: map[string]bool{},
 	}
 	m.names = newNames(cfg)
 	if m.bg, err = newBackground(2); err != nil {
@@ -103,7 +107,8 @@ func Open(cfg Config) (*Manager, error) {
 	return m, nil
 }
 
-// Close ends the Manager and leaves the containers' networking as it is, without names. Pooled namespaces go.
+// Close ends the Manager and leaves the containers' networking as it is, without names. Pooled
+// namespaces go.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	if m.closed {
@@ -146,13 +151,19 @@ func (m *Manager) loadHost() error {
 	rec, err := load[hostRecord](filepath.Join(m.cfg.StateDir, "host.json"))
 	if err == nil && rec.Version == recordVersion {
 		if rec.Prefix != m.cfg.Prefix {
-			return fmt.Errorf("network: Prefix %q: the state in %q is that of %q: %w", m.cfg.Prefix, m.cfg.StateDir, rec.Prefix, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"network: Prefix %q: the state in %q is that of %q: %w", m.cfg.Prefix,
+				m.cfg.StateDir, rec.Prefix, errdefs.ErrInvalidArgument,
+			)
 		}
 		m.host = rec
 		return nil
 	}
 	if err == nil {
-		return fmt.Errorf("network state: host.json has version %d, want %d: %w", rec.Version, recordVersion, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"network state: host.json has version %d, want %d: %w", rec.Version, recordVersion,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -160,13 +171,18 @@ func (m *Manager) loadHost() error {
 	// RFC 4193, 3.2.1: fd00::/8 and forty random bits.
 	ula := [16]byte{0xfd}
 	rand.Read(ula[1:6])
-	m.host = hostRecord{Version: recordVersion, Prefix: m.cfg.Prefix, PoolV6: netip.PrefixFrom(netip.AddrFrom16(ula), 48)}
+	m.host = hostRecord{
+		Version: recordVersion, Prefix: m.cfg.Prefix,
+		PoolV6: netip.PrefixFrom(netip.AddrFrom16(ula), 48),
+	}
 	return m.store.durable("host.json", m.host)
 }
 
 // loadNetworks reads the networks and finishes what a crash left half made or half removed.
 func (m *Manager) loadNetworks() error {
-	recs, bad, err := loadAll(filepath.Join(m.cfg.StateDir, "networks"), func(r networkRecord) int { return r.Version })
+	recs, bad, err := loadAll(filepath.Join(m.cfg.StateDir, "networks"), func(r networkRecord) int {
+		return r.Version
+	})
 	if err != nil {
 		return err
 	}
@@ -191,7 +207,11 @@ func (m *Manager) loadNetworks() error {
 
 // loadEndpoints reads the attachments and claims what they hold.
 func (m *Manager) loadEndpoints() error {
-	recs, bad, err := loadAll(filepath.Join(m.cfg.StateDir, "endpoints"), func(r endpointRecord) int { return r.Version })
+	recs, bad, err := loadAll(filepath.Join(
+		m.cfg.StateDir, "endpoints",
+	), func(r endpointRecord) int {
+		return r.Version
+	})
 	if err != nil {
 		return err
 	}
@@ -212,7 +232,10 @@ func (m *Manager) loadEndpoints() error {
 			sb = &sandbox{container: rec.ContainerID, cookie: rec.Cookie}
 			m.sandboxes[rec.ContainerID] = sb
 		}
-		ep := &endpoint{rec: rec, net: n, sandbox: sb, wire: wire{host: rec.Host, name: rec.Interface, v4: rec.IPv4, v6: rec.IPv6}}
+		ep := &endpoint{
+			rec: rec, net: n, sandbox: sb,
+			wire: wire{host: rec.Host, name: rec.Interface, v4: rec.IPv4, v6: rec.IPv6},
+		}
 		sb.endpoints = append(sb.endpoints, ep)
 		m.endpoints[id] = ep
 		m.wires[rec.Host] = true
@@ -243,8 +266,12 @@ func (m *Manager) revive() error {
 		for _, p := range ep.rec.Ports {
 			h, err := m.hold(p, ep.target)
 			if err != nil {
-				// While nobody held it, another program took the port. Packets still go to the container: the rule stands before any socket.
-				m.cfg.Logger.Warn("published port is taken", "port", p.String(), "container", ep.rec.Name, "error", err)
+				// While nobody held it, another program took the port. Packets still go to the
+				// container: the rule stands before any socket.
+				m.cfg.Logger.Warn(
+					"published port is taken", "port", p.String(), "container", ep.rec.Name,
+					"error", err,
+				)
 				continue
 			}
 			ep.holders = append(ep.holders, h)
@@ -264,7 +291,8 @@ const (
 	rebuild     thoroughness = true
 )
 
-// filter carries a change of the wanted state into the kernel: of is no longer wanted, to is. Precondition: the maps already say so.
+// filter carries a change of the wanted state into the kernel: of is no longer wanted, to is.
+// Precondition: the maps already say so.
 func (m *Manager) filter(of, to firewall.State, how thoroughness) error {
 	m.fwMu.Lock()
 	defer m.fwMu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"strake/network/resolver"
 )
 
-// names is the resolver's place in the networks: a namespace of its own with a leg in each. Both end with the process; the next one makes
-// them anew under the same addresses.
+// names is the resolver's place in the networks: a namespace of its own with a leg in each. Both
+// end with the process; the next one makes them anew under the same addresses.
 type names struct {
 	cfg Config
 	dir *resolver.Directory
@@ -36,7 +36,8 @@ func newNames(cfg Config) *names {
 // add makes a container's names known.
 func (s *names) add(ep *endpoint) {
 	e := resolver.Entry{
-		ID: ep.rec.ID, Container: ep.rec.ContainerID, Network: ep.rec.NetworkID, NetworkName: ep.net.rec.Name, Internal: ep.net.rec.Internal,
+		ID: ep.rec.ID, Container: ep.rec.ContainerID, Network: ep.rec.NetworkID,
+		NetworkName: ep.net.rec.Name, Internal: ep.net.rec.Internal,
 		Names: ep.rec.Names, Addrs: []netip.Addr{ep.rec.IPv4.Addr()},
 	}
 	if ep.rec.IPv6.IsValid() {
@@ -59,9 +60,11 @@ func (s *names) start() error {
 	var l net.Listener
 	ns, err := link.Create(func(*os.File) error {
 		for _, set := range [][2]string{
-			// A question whose source address is not one of the network it comes from is an attempt to ask for somebody else.
+			// A question whose source address is not one of the network it comes from is an attempt
+			// to ask for somebody else.
 			{"net.ipv4.conf.all.rp_filter", "1"}, {"net.ipv4.conf.default.rp_filter", "1"},
-			{"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.disable_ipv6", "1"}, {"net.ipv6.conf.default.disable_ipv6", "1"},
+			{"net.ipv4.ip_forward", "0"}, {"net.ipv6.conf.all.disable_ipv6", "1"},
+			{"net.ipv6.conf.default.disable_ipv6", "1"},
 		} {
 			if err := writeSysctl(set[0], set[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -73,7 +76,9 @@ func (s *names) start() error {
 		}
 		defer rt.Close()
 		const loopback = 1
-		if err := rt.Do(link.SetUp(loopback), link.AddAddress(loopback, netip.PrefixFrom(ResolverAddr, 32))); err != nil {
+		if err := rt.Do(
+			link.SetUp(loopback), link.AddAddress(loopback, netip.PrefixFrom(ResolverAddr, 32)),
+		); err != nil {
 			return err
 		}
 		at := netip.AddrPortFrom(ResolverAddr, 53).String()
@@ -89,7 +94,10 @@ func (s *names) start() error {
 		return fmt.Errorf("start name server: %w", err)
 	}
 	s.ns = ns
-	s.server = resolver.Serve(resolver.Config{Directory: s.dir, Upstream: s.servers, Dial: s.dial, Logger: s.cfg.Logger}, pc, l)
+	s.server = resolver.Serve(
+		resolver.Config{Directory: s.dir, Upstream: s.servers, Dial: s.dial, Logger: s.cfg.Logger},
+		pc, l,
+	)
 	return nil
 }
 
@@ -126,7 +134,8 @@ func (s *names) servers() []netip.AddrPort {
 	return s.upstream
 }
 
-// join gives the resolver a leg in a network that is coming up. Legs of a former process are removed: they hang on a namespace that is dying.
+// join gives the resolver a leg in a network that is coming up. Legs of a former process are
+// removed: they hang on a namespace that is dying.
 func (s *names) join(m *Manager, n *network) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,14 +165,23 @@ func (s *names) join(m *Manager, n *network) error {
 			return err
 		}
 		defer rt.Close()
-		if err := m.rt.Do(link.AddVeth(link.Veth{Name: name, Bridge: bridge, MTU: n.opts.mtu, PeerName: name, PeerMAC: resolverMAC(), PeerNS: int(s.ns.Fd())})); err != nil {
+		if err := m.rt.Do(
+			link.AddVeth(
+				link.Veth{
+					Name: name, Bridge: bridge, MTU: n.opts.mtu, PeerName: name,
+					PeerMAC: resolverMAC(), PeerNS: int(s.ns.Fd()),
+				},
+			),
+		); err != nil {
 			return err
 		}
 		info, err := rt.ByName(name)
 		if err != nil {
 			return err
 		}
-		return rt.Do(link.SetUp(info.Index), link.AddRoute(link.Route{Dst: n.v4.Prefix, Index: info.Index}))
+		return rt.Do(
+			link.SetUp(info.Index), link.AddRoute(link.Route{Dst: n.v4.Prefix, Index: info.Index}),
+		)
 	})
 }
 

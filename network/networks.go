@@ -122,8 +122,9 @@ func (m *Manager) Networks(ctx context.Context) ([]Network, error) {
 	return out, nil
 }
 
-// InspectNetwork returns one network, by name, ID or the beginning of an ID, with its endpoints. The error is an errdefs.ErrNotFound when
-// there is none, and an errdefs.ErrInvalidArgument when several IDs begin so.
+// InspectNetwork returns one network, by name, ID or the beginning of an ID, with its endpoints.
+// The error is an errdefs.ErrNotFound when there is none, and an errdefs.ErrInvalidArgument when
+// several IDs begin so.
 func (m *Manager) InspectNetwork(ctx context.Context, ref string) (Network, error) {
 	if err := m.alive(ctx); err != nil {
 		return Network{}, err
@@ -137,7 +138,13 @@ func (m *Manager) InspectNetwork(ctx context.Context, ref string) (Network, erro
 	v := n.view()
 	for _, ep := range m.endpoints {
 		if ep.net == n {
-			v.Endpoints = append(v.Endpoints, Endpoint{ep.rec.ID, ep.rec.ContainerID, ep.rec.Name, ep.rec.IPv4, ep.rec.IPv6, ep.rec.MAC})
+			v.Endpoints = append(
+				v.Endpoints,
+				Endpoint{
+					ep.rec.ID, ep.rec.ContainerID, ep.rec.Name, ep.rec.IPv4, ep.rec.IPv6,
+					ep.rec.MAC,
+				},
+			)
 		}
 	}
 	sort.Slice(v.Endpoints, func(i, j int) bool { return v.Endpoints[i].ID < v.Endpoints[j].ID })
@@ -167,10 +174,14 @@ func (m *Manager) find(ref string) (*network, error) {
 	case 0:
 		return nil, fmt.Errorf("network %s not found: %w", ref, errdefs.ErrNotFound)
 	}
-	return nil, fmt.Errorf("network ID prefix %q is ambiguous: %d networks begin so: %w", ref, len(byPrefix), errdefs.ErrInvalidArgument)
+	return nil, fmt.Errorf(
+		"network ID prefix %q is ambiguous: %d networks begin so: %w", ref, len(byPrefix),
+		errdefs.ErrInvalidArgument,
+	)
 }
 
-// defaultNetwork returns the default network, and defines it when it is first asked for. Its interfaces come later, with the first container.
+// defaultNetwork returns the default network, and defines it when it is first asked for. Its
+// interfaces come later, with the first container.
 func (m *Manager) defaultNetwork() (*network, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -193,8 +204,8 @@ func (m *Manager) defaultSpec() Spec {
 	return s
 }
 
-// redefine drops the default network's record if it is not what is wanted now, so that the next use defines it anew. Containers that live keep the
-// network that they have.
+// redefine drops the default network's record if it is not what is wanted now, so that the next use
+// defines it anew. Containers that live keep the network that they have.
 func (m *Manager) redefine() error {
 	want := m.defaultSpec()
 	for _, n := range m.networks {
@@ -202,7 +213,10 @@ func (m *Manager) redefine() error {
 			continue
 		}
 		if n.used {
-			m.cfg.Logger.Warn("the default network is in use and stays as it is until a start finds no container in it", "subnets", n.rec.Subnets)
+			m.cfg.Logger.Warn(
+				"the default network is in use and stays as it is until a start finds no container in it",
+				"subnets", n.rec.Subnets,
+			)
 			return nil
 		}
 		if err := errors.Join(m.takeDown(n), m.store.remove(networkFile(n.rec.ID))); err != nil {
@@ -230,8 +244,9 @@ func (n *network) fits(want Spec) bool {
 	return true
 }
 
-// CreateNetwork makes a network and brings it up. Errors: errdefs.ErrAlreadyExists for a name that is taken,
-// ErrInvalidArgument, ErrResourceExhausted when the pools are used up, ErrFailedPrecondition when a chosen subnet overlaps another network.
+// CreateNetwork makes a network and brings it up. Errors: errdefs.ErrAlreadyExists for a name that
+// is taken, ErrInvalidArgument, ErrResourceExhausted when the pools are used up,
+// ErrFailedPrecondition when a chosen subnet overlaps another network.
 func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error) {
 	if err := m.alive(ctx); err != nil {
 		return Network{}, err
@@ -255,7 +270,9 @@ func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error)
 		err = m.store.durable(networkFile(rec.ID), rec)
 	}
 	if err != nil {
-		return Network{}, errors.Join(fmt.Errorf("create network %q: %w", spec.Name, err), m.discard(n))
+		return Network{}, errors.Join(
+			fmt.Errorf("create network %q: %w", spec.Name, err), m.discard(n),
+		)
 	}
 	m.warnOfBlockers()
 	m.mu.Lock()
@@ -266,10 +283,15 @@ func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error)
 // define checks a wish, completes it, and records it. Precondition: m.mu is held.
 func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
 	if !namePattern.MatchString(spec.Name) {
-		return nil, fmt.Errorf("name %q: want a letter or digit, then up to 127 letters, digits, '_', '.' and '-': %w", spec.Name, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"name %q: want a letter or digit, then up to 127 letters, digits, '_', '.' and '-': %w",
+			spec.Name, errdefs.ErrInvalidArgument,
+		)
 	}
 	if spec.Driver != "" && spec.Driver != "bridge" {
-		return nil, fmt.Errorf("driver %q: want bridge: %w", spec.Driver, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"driver %q: want bridge: %w", spec.Driver, errdefs.ErrInvalidArgument,
+		)
 	}
 	opts, err := parseOptions(spec.Options)
 	if err != nil {
@@ -292,10 +314,15 @@ func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
 	var taken []netip.Prefix
 	for _, n := range m.networks {
 		if n.rec.Name == spec.Name {
-			return nil, fmt.Errorf("network with name %s already exists: %w", spec.Name, errdefs.ErrAlreadyExists)
+			return nil, fmt.Errorf(
+				"network with name %s already exists: %w", spec.Name, errdefs.ErrAlreadyExists,
+			)
 		}
 		if n.rec.Device == rec.Device {
-			return nil, fmt.Errorf("interface %q already belongs to network %q: %w", rec.Device, n.rec.Name, errdefs.ErrAlreadyExists)
+			return nil, fmt.Errorf(
+				"interface %q already belongs to network %q: %w", rec.Device, n.rec.Name,
+				errdefs.ErrAlreadyExists,
+			)
 		}
 		for _, s := range n.rec.Subnets {
 			taken = append(taken, s.Prefix)
@@ -303,7 +330,10 @@ func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
 	}
 	if opts.device != "" {
 		if _, err := m.rt.ByName(opts.device); err == nil {
-			return nil, fmt.Errorf("network option %q: interface %q exists already: %w", optDevice, opts.device, errdefs.ErrAlreadyExists)
+			return nil, fmt.Errorf(
+				"network option %q: interface %q exists already: %w", optDevice, opts.device,
+				errdefs.ErrAlreadyExists,
+			)
 		} else if !errors.Is(err, unix.ENODEV) {
 			return nil, err
 		}
@@ -338,24 +368,42 @@ func (m *Manager) subnets(spec Spec, taken []netip.Prefix) ([]Subnet, error) {
 			place, limit = &v6, 126
 		}
 		if *place != nil {
-			return nil, fmt.Errorf("subnet %q: second of its family, want at most one of IPv4 and one of IPv6: %w", s.Prefix, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"subnet %q: second of its family, want at most one of IPv4 and one of IPv6: %w",
+				s.Prefix, errdefs.ErrInvalidArgument,
+			)
 		}
 		if s.Prefix.Bits() > limit || s.Prefix.Bits() == 0 {
-			return nil, fmt.Errorf("subnet %q: want a prefix length of 1 to %d: %w", s.Prefix, limit, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"subnet %q: want a prefix length of 1 to %d: %w", s.Prefix, limit,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 		if s.Prefix != s.Prefix.Masked() {
-			return nil, fmt.Errorf("subnet %q: address bits are set behind the prefix, want %q: %w", s.Prefix, s.Prefix.Masked(), errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"subnet %q: address bits are set behind the prefix, want %q: %w", s.Prefix,
+				s.Prefix.Masked(), errdefs.ErrInvalidArgument,
+			)
 		}
 		if a := s.Prefix.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
-			return nil, fmt.Errorf("subnet %q: loopback, multicast and link-local addresses cannot be used: %w", s.Prefix, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"subnet %q: loopback, multicast and link-local addresses cannot be used: %w",
+				s.Prefix, errdefs.ErrInvalidArgument,
+			)
 		}
 		for _, t := range taken {
 			if t.Overlaps(s.Prefix) {
-				return nil, fmt.Errorf("subnet %q overlaps %q of another network: %w", s.Prefix, t, errdefs.ErrFailedPrecondition)
+				return nil, fmt.Errorf(
+					"subnet %q overlaps %q of another network: %w", s.Prefix, t,
+					errdefs.ErrFailedPrecondition,
+				)
 			}
 		}
 		if s.Gateway.IsValid() && !s.Prefix.Contains(s.Gateway) {
-			return nil, fmt.Errorf("gateway %q: not inside subnet %q: %w", s.Gateway, s.Prefix, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"gateway %q: not inside subnet %q: %w", s.Gateway, s.Prefix,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 		*place = &s
 	}
@@ -427,7 +475,9 @@ func (m *Manager) bringUp(n *network) error {
 	n.filtered = true
 	m.mu.Unlock()
 	m.cfg.Fault("bring up: filter")
-	if err := m.filter(firewall.State{}, firewall.State{Networks: []firewall.Network{n.filter()}}, incremental); err != nil {
+	if err := m.filter(
+		firewall.State{}, firewall.State{Networks: []firewall.Network{n.filter()}}, incremental,
+	); err != nil {
 		return fmt.Errorf("bring up network %q: %w", n.rec.Name, err)
 	}
 	m.cfg.Fault("bring up: resolver")
@@ -447,8 +497,8 @@ func (n *network) bridgeAddresses() []netip.Prefix {
 	return out
 }
 
-// RemoveNetwork removes a network. Errors: errdefs.ErrNotFound; ErrFailedPrecondition while containers are attached; ErrPermissionDenied for the
-// default network.
+// RemoveNetwork removes a network. Errors: errdefs.ErrNotFound; ErrFailedPrecondition while
+// containers are attached; ErrPermissionDenied for the default network.
 func (m *Manager) RemoveNetwork(ctx context.Context, ref string) error {
 	if err := m.alive(ctx); err != nil {
 		return err
@@ -459,7 +509,10 @@ func (m *Manager) RemoveNetwork(ctx context.Context, ref string) error {
 	}
 	m.mu.Lock()
 	if n.rec.Default {
-		err = fmt.Errorf("%s is a pre-defined network and cannot be removed: %w", n.rec.Name, errdefs.ErrPermissionDenied)
+		err = fmt.Errorf(
+			"%s is a pre-defined network and cannot be removed: %w", n.rec.Name,
+			errdefs.ErrPermissionDenied,
+		)
 	}
 	var names []string
 	for _, ep := range m.endpoints {
@@ -469,7 +522,10 @@ func (m *Manager) RemoveNetwork(ctx context.Context, ref string) error {
 	}
 	if len(names) > 0 {
 		sort.Strings(names)
-		err = fmt.Errorf("network %s has active endpoints: %s: %w", n.rec.Name, strings.Join(names, ", "), errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf(
+			"network %s has active endpoints: %s: %w", n.rec.Name, strings.Join(names, ", "),
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	if err == nil && n.removing {
 		err = fmt.Errorf("network %s not found: %w", ref, errdefs.ErrNotFound)
@@ -496,7 +552,8 @@ func (m *Manager) RemoveNetwork(ctx context.Context, ref string) error {
 	return nil
 }
 
-// discard removes everything of a network that nobody is attached to: pool, filter, bridges, record.
+// discard removes everything of a network that nobody is attached to: pool, filter, bridges,
+// record.
 func (m *Manager) discard(n *network) error {
 	m.mu.Lock()
 	n.removing = true
@@ -510,13 +567,19 @@ func (m *Manager) discard(n *network) error {
 	for _, sb := range ready {
 		errs = append(errs, m.destroy(sb))
 	}
-	// A namespace that is being prepared in the background finds the network gone and destroys itself; its pair goes with the bridge's ports.
+	// A namespace that is being prepared in the background finds the network gone and destroys
+	// itself; its pair goes with the bridge's ports.
 	n.setup.Lock()
 	defer n.setup.Unlock()
 	n.up = false
 	m.cfg.Fault("discard: filter")
 	if filtered {
-		errs = append(errs, m.filter(firewall.State{Networks: []firewall.Network{was}}, firewall.State{}, incremental))
+		errs = append(
+			errs,
+			m.filter(
+				firewall.State{Networks: []firewall.Network{was}}, firewall.State{}, incremental,
+			),
+		)
 	}
 	errs = append(errs, m.names.leave(m, n))
 	m.cfg.Fault("discard: bridges")

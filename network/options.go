@@ -33,7 +33,8 @@ const (
 
 var devicePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}$`)
 
-// parseOptions understands driver options. An unknown one is an errdefs.ErrInvalidArgument that lists the known ones.
+// parseOptions understands driver options. An unknown one is an errdefs.ErrInvalidArgument that
+// lists the known ones.
 func parseOptions(in map[string]string) (options, error) {
 	o := options{masquerade: true}
 	names := make([]string, 0, len(in))
@@ -44,7 +45,9 @@ func parseOptions(in map[string]string) (options, error) {
 	for _, k := range names {
 		v := in[k]
 		bad := func(want string) error {
-			return fmt.Errorf("network option %q: %q: want %s: %w", k, v, want, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"network option %q: %q: want %s: %w", k, v, want, errdefs.ErrInvalidArgument,
+			)
 		}
 		var err error
 		switch k {
@@ -83,8 +86,8 @@ func parseOptions(in map[string]string) (options, error) {
 	return o, nil
 }
 
-// macOf derives a hardware address from an IPv4 address, so that peers' neighbour entries stay right when an address comes back.
-// The first byte marks it locally administered (IEEE 802).
+// macOf derives a hardware address from an IPv4 address, so that peers' neighbour entries stay
+// right when an address comes back. The first byte marks it locally administered (IEEE 802).
 func macOf(a netip.Addr) net.HardwareAddr {
 	b := a.As4()
 	return net.HardwareAddr{0x02, 0x53, b[0], b[1], b[2], b[3]}

@@ -15,7 +15,8 @@ import (
 	"strake/network/link"
 )
 
-// TestPublishedPorts runs with bridged packets going through the packet filter, as on hosts where others loaded br_netfilter, and without.
+// TestPublishedPorts runs with bridged packets going through the packet filter, as on hosts where
+// others loaded br_netfilter, and without.
 func TestPublishedPorts(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"0", "1"} {
@@ -29,7 +30,9 @@ func TestPublishedPorts(t *testing.T) {
 func testPublishedPorts(t *testing.T, call string) {
 	l := newLab(t)
 	err := link.Enter(l.host, func() error {
-		for _, name := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		for _, name := range []string{
+			"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
+		} {
 			if err := writeSysctl(name, call); err != nil {
 				return err
 			}
@@ -52,7 +55,8 @@ func testPublishedPorts(t *testing.T, call string) {
 	web := l.attach(m, Request{ContainerID: "web", Name: "web", Ports: []PortBinding{everywhere("tcp"), everywhere("udp"),
 		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("127.0.0.1")},
 		{Proto: UDP, ContainerPort: 80, HostPort: 8082, HostIP: netip.MustParseAddr(hostAddr4)},
-		{Proto: TCP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()}, {Proto: UDP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
+		{Proto: TCP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
+		{Proto: UDP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
 		{Proto: TCP, ContainerPort: 80},
 	}})
 	other := l.attach(m, Request{ContainerID: "other", Name: "other"})
@@ -64,37 +68,88 @@ func testPublishedPorts(t *testing.T, call string) {
 
 	for _, proto := range []string{"tcp", "udp"} {
 		l.reaches("outside to published", l.outside, proto, hostAddr4+":8080", "web "+outsideAddr4)
-		l.reaches("outside to published", l.outside, proto, "["+hostAddr6+"]:8080", "web "+outsideAddr6)
+		l.reaches(
+			"outside to published", l.outside, proto, "["+hostAddr6+"]:8080", "web "+outsideAddr6,
+		)
 		l.reaches("host to its own address", l.host, proto, hostAddr4+":8080", "web "+hostAddr4)
-		l.reaches("host to its own address", l.host, proto, "["+hostAddr6+"]:8080", "web "+hostAddr6)
+		l.reaches(
+			"host to its own address", l.host, proto, "["+hostAddr6+"]:8080", "web "+hostAddr6,
+		)
 		l.reaches("host to loopback", l.host, proto, "127.0.0.1:8080", "web "+gw4)
-		l.reaches("neighbour container through the host", other.NetNS, proto, hostAddr4+":8080", "web "+gw4)
-		l.reaches("neighbour container through the host", other.NetNS, proto, "["+hostAddr6+"]:8080", "web "+gw6)
-		l.reaches("container to itself through the host", web.NetNS, proto, hostAddr4+":8080", "web "+gw4)
-		l.reaches("container of another network through the host", far.NetNS, proto, hostAddr4+":8080", "web "+far.IPv4.Addr().String())
-		l.reaches("container of another network through the host", far.NetNS, proto, "["+hostAddr6+"]:8080", "web "+far.IPv6.Addr().String())
-		l.reaches("neighbour container directly", other.NetNS, proto, netip.AddrPortFrom(web.IPv4.Addr(), 81).String(), "secret "+other.IPv4.Addr().String())
-		l.reaches("neighbour container directly", other.NetNS, proto, netip.AddrPortFrom(web.IPv6.Addr(), 81).String(), "secret "+other.IPv6.Addr().String())
-		l.reaches("host directly", l.host, proto, netip.AddrPortFrom(web.IPv4.Addr(), 81).String(), "secret "+gw4)
+		l.reaches(
+			"neighbour container through the host", other.NetNS, proto, hostAddr4+":8080",
+			"web "+gw4,
+		)
+		l.reaches(
+			"neighbour container through the host", other.NetNS, proto, "["+hostAddr6+"]:8080",
+			"web "+gw6,
+		)
+		l.reaches(
+			"container to itself through the host", web.NetNS, proto, hostAddr4+":8080", "web "+gw4,
+		)
+		l.reaches(
+			"container of another network through the host", far.NetNS, proto, hostAddr4+":8080",
+			"web "+far.IPv4.Addr().String(),
+		)
+		l.reaches(
+			"container of another network through the host", far.NetNS, proto,
+			"["+hostAddr6+"]:8080", "web "+far.IPv6.Addr().String(),
+		)
+		l.reaches(
+			"neighbour container directly", other.NetNS, proto,
+			netip.AddrPortFrom(web.IPv4.Addr(), 81).String(), "secret "+other.IPv4.Addr().String(),
+		)
+		l.reaches(
+			"neighbour container directly", other.NetNS, proto,
+			netip.AddrPortFrom(web.IPv6.Addr(), 81).String(), "secret "+other.IPv6.Addr().String(),
+		)
+		l.reaches(
+			"host directly", l.host, proto, netip.AddrPortFrom(web.IPv4.Addr(), 81).String(),
+			"secret "+gw4,
+		)
 
 		for _, port := range []uint16{80, 81} {
-			l.unreachable("outside to a container's address", l.outside, proto, netip.AddrPortFrom(web.IPv4.Addr(), port).String())
-			l.unreachable("outside to a container's address", l.outside, proto, netip.AddrPortFrom(web.IPv6.Addr(), port).String())
-			l.unreachable("container of another network", far.NetNS, proto, netip.AddrPortFrom(web.IPv4.Addr(), port).String())
-			l.unreachable("container of another network", far.NetNS, proto, netip.AddrPortFrom(web.IPv6.Addr(), port).String())
+			l.unreachable(
+				"outside to a container's address", l.outside, proto,
+				netip.AddrPortFrom(web.IPv4.Addr(), port).String(),
+			)
+			l.unreachable(
+				"outside to a container's address", l.outside, proto,
+				netip.AddrPortFrom(web.IPv6.Addr(), port).String(),
+			)
+			l.unreachable(
+				"container of another network", far.NetNS, proto,
+				netip.AddrPortFrom(web.IPv4.Addr(), port).String(),
+			)
+			l.unreachable(
+				"container of another network", far.NetNS, proto,
+				netip.AddrPortFrom(web.IPv6.Addr(), port).String(),
+			)
 		}
 		l.unreachable("outside to an unpublished port", l.outside, proto, hostAddr4+":81")
 	}
 	for _, proto := range []string{"tcp", "udp"} {
 		l.reaches("host to IPv6 loopback", l.host, proto, "[::1]:8080", "web "+gw6)
-		l.reaches("host to a port published on IPv6 loopback", l.host, proto, "[::1]:8083", "web "+gw6)
-		l.unreachable("outside to a port published on IPv6 loopback", l.outside, proto, "["+hostAddr6+"]:8083")
-		l.unreachable("IPv4 loopback to a port published on IPv6 loopback", l.host, proto, "127.0.0.1:8083")
+		l.reaches(
+			"host to a port published on IPv6 loopback", l.host, proto, "[::1]:8083", "web "+gw6,
+		)
+		l.unreachable(
+			"outside to a port published on IPv6 loopback", l.outside, proto,
+			"["+hostAddr6+"]:8083",
+		)
+		l.unreachable(
+			"IPv4 loopback to a port published on IPv6 loopback", l.host, proto, "127.0.0.1:8083",
+		)
 	}
 	l.reaches("host to a port published on loopback", l.host, "tcp", "127.0.0.1:8081", "web "+gw4)
 	l.unreachable("outside to a port published on loopback", l.outside, "tcp", hostAddr4+":8081")
-	l.reaches("outside to a port published on one address", l.outside, "udp", hostAddr4+":8082", "web "+outsideAddr4)
-	l.unreachable("host's loopback to a port published on another address", l.host, "udp", "127.0.0.1:8082")
+	l.reaches(
+		"outside to a port published on one address", l.outside, "udp", hostAddr4+":8082",
+		"web "+outsideAddr4,
+	)
+	l.unreachable(
+		"host's loopback to a port published on another address", l.host, "udp", "127.0.0.1:8082",
+	)
 
 	var chosen []PortBinding
 	for _, p := range web.Ports {
@@ -105,7 +160,10 @@ func testPublishedPorts(t *testing.T, call string) {
 	if len(chosen) != 2 || chosen[0].HostPort != chosen[1].HostPort {
 		t.Fatalf("chosen ports: got %v; want one for each family, the same", chosen)
 	}
-	l.reaches("outside to a chosen port", l.outside, "tcp", fmt.Sprintf("%s:%d", hostAddr4, chosen[0].HostPort), "web "+outsideAddr4)
+	l.reaches(
+		"outside to a chosen port", l.outside, "tcp",
+		fmt.Sprintf("%s:%d", hostAddr4, chosen[0].HostPort), "web "+outsideAddr4,
+	)
 
 	// A neighbour that makes us its route to 127.0.0.0/8.
 	err = link.Enter(l.outside, func() error {
@@ -124,12 +182,21 @@ func testPublishedPorts(t *testing.T, call string) {
 		if err != nil {
 			return err
 		}
-		return rt.Do(link.AddRoute(link.Route{Dst: netip.MustParsePrefix("127.0.0.1/32"), Via: netip.MustParseAddr(hostAddr4), Index: info.Index}))
+		return rt.Do(
+			link.AddRoute(
+				link.Route{
+					Dst: netip.MustParsePrefix("127.0.0.1/32"), Via: netip.MustParseAddr(hostAddr4),
+					Index: info.Index,
+				},
+			),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = link.Enter(l.host, func() error { return writeSysctl("net.ipv4.conf.uplink.route_localnet", "1") })
+	err = link.Enter(l.host, func() error {
+		return writeSysctl("net.ipv4.conf.uplink.route_localnet", "1")
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,12 +205,23 @@ func testPublishedPorts(t *testing.T, call string) {
 	if err := m.Release(t.Context(), "web"); err != nil {
 		t.Fatal(err)
 	}
-	l.unreachable("outside to a port that is published no more", l.outside, "tcp", hostAddr4+":8080")
+	l.unreachable(
+		"outside to a port that is published no more", l.outside, "tcp", hostAddr4+":8080",
+	)
 	// The port is free for another.
-	again := l.attach(m, Request{ContainerID: "again", Ports: []PortBinding{everywhere("tcp"), everywhere("udp")}})
+	again := l.attach(
+		m,
+		Request{ContainerID: "again", Ports: []PortBinding{everywhere("tcp"), everywhere("udp")}},
+	)
 	l.serve(again.NetNS, 80, "again")
-	l.reaches("outside to the port's next holder", l.outside, "udp", hostAddr4+":8080", "again "+outsideAddr4)
-	l.reaches("outside to the port's next holder", l.outside, "tcp", hostAddr4+":8080", "again "+outsideAddr4)
+	l.reaches(
+		"outside to the port's next holder", l.outside, "udp", hostAddr4+":8080",
+		"again "+outsideAddr4,
+	)
+	l.reaches(
+		"outside to the port's next holder", l.outside, "tcp", hostAddr4+":8080",
+		"again "+outsideAddr4,
+	)
 }
 
 func TestWayOut(t *testing.T) {
@@ -159,10 +237,22 @@ func TestWayOut(t *testing.T) {
 	l.serve(l.outside, 80, "outside")
 	l.serve(b.NetNS, 80, "b")
 	for _, proto := range []string{"tcp", "udp"} {
-		l.reaches("way out with the host's address", a.NetNS, proto, outsideAddr4+":80", "outside "+hostAddr4)
-		l.reaches("way out with the host's address", a.NetNS, proto, "["+outsideAddr6+"]:80", "outside "+hostAddr6)
-		l.reaches("way out with its own address", d.NetNS, proto, outsideAddr4+":80", "outside "+d.IPv4.Addr().String())
-		l.reaches("within an internal network", c.NetNS, proto, b.IPv4.Addr().String()+":80", "b "+c.IPv4.Addr().String())
+		l.reaches(
+			"way out with the host's address", a.NetNS, proto, outsideAddr4+":80",
+			"outside "+hostAddr4,
+		)
+		l.reaches(
+			"way out with the host's address", a.NetNS, proto, "["+outsideAddr6+"]:80",
+			"outside "+hostAddr6,
+		)
+		l.reaches(
+			"way out with its own address", d.NetNS, proto, outsideAddr4+":80",
+			"outside "+d.IPv4.Addr().String(),
+		)
+		l.reaches(
+			"within an internal network", c.NetNS, proto, b.IPv4.Addr().String()+":80",
+			"b "+c.IPv4.Addr().String(),
+		)
 		l.unreachable("way out of an internal network", b.NetNS, proto, outsideAddr4+":80")
 	}
 	// Also when the container makes itself a route.
@@ -172,7 +262,14 @@ func TestWayOut(t *testing.T) {
 			return err
 		}
 		defer rt.Close()
-		return rt.Do(link.AddRoute(link.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: inner.Subnets[0].Gateway, Index: 2}))
+		return rt.Do(
+			link.AddRoute(
+				link.Route{
+					Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: inner.Subnets[0].Gateway,
+					Index: 2,
+				},
+			),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +278,8 @@ func TestWayOut(t *testing.T) {
 	l.unreachable("into another network with a route", b.NetNS, "tcp", a.IPv4.Addr().String()+":80")
 }
 
-// TestHostLoopback: 127.0.0.1 of the host is not reachable from a container, although route_localnet is set on the bridge.
+// TestHostLoopback: 127.0.0.1 of the host is not reachable from a container, although
+// route_localnet is set on the bridge.
 func TestHostLoopback(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -198,7 +296,12 @@ func TestHostLoopback(t *testing.T) {
 		if err := writeSysctl("net.ipv4.conf.all.route_localnet", "1"); err != nil {
 			return err
 		}
-		return rt.Do(link.DelAddress(1, netip.MustParsePrefix("127.0.0.1/8")), link.AddRoute(link.Route{Dst: netip.MustParsePrefix("127.0.0.1/32"), Via: a.Gateway4, Index: 2}))
+		return rt.Do(
+			link.DelAddress(1, netip.MustParsePrefix("127.0.0.1/8")),
+			link.AddRoute(
+				link.Route{Dst: netip.MustParsePrefix("127.0.0.1/32"), Via: a.Gateway4, Index: 2},
+			),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +322,9 @@ func ask(t *testing.T, ns *os.File, network, name string, typ uint16) (*dns.Msg,
 	}
 	defer c.Close()
 	client := &dns.Client{Net: network, Timeout: patient}
-	reply, _, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(name, typ), &dns.Conn{Conn: c})
+	reply, _, err := client.ExchangeWithConn(
+		new(dns.Msg).SetQuestion(name, typ), &dns.Conn{Conn: c},
+	)
 	return reply, err
 }
 
@@ -230,7 +335,14 @@ func TestNames(t *testing.T) {
 	// A name server outside, on the address in the lab's resolv.conf.
 	upstream := dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) {
 		reply := new(dns.Msg).SetReply(r)
-		reply.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(192, 0, 2, 80)}}
+		reply.Answer = []dns.RR{
+			&dns.A{
+				Hdr: dns.RR_Header{
+					Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60,
+				},
+				A: net.IPv4(192, 0, 2, 80),
+			},
+		}
 		w.WriteMsg(reply)
 	})
 	var pc net.PacketConn
@@ -244,7 +356,13 @@ func TestNames(t *testing.T) {
 	go srv.ActivateAndServe()
 	t.Cleanup(func() { srv.ShutdownContext(context.Background()) })
 
-	web := l.attach(m, Request{ContainerID: "0123456789abcdef", Name: "web", Hostname: "webhost", Aliases: []string{"service"}})
+	web := l.attach(
+		m,
+		Request{
+			ContainerID: "0123456789abcdef", Name: "web", Hostname: "webhost",
+			Aliases: []string{"service"},
+		},
+	)
 	app := l.attach(m, Request{ContainerID: "app", Name: "app", Aliases: []string{"service"}})
 	inner := l.network(m, Spec{Name: "inner", Internal: true})
 	hidden := l.attach(m, Request{ContainerID: "hidden", Name: "hidden", Network: inner.ID})
@@ -264,16 +382,31 @@ func TestNames(t *testing.T) {
 		{"name in capitals", "WEB.", app, dns.TypeA, dns.RcodeSuccess, []string{address(web.IPv4)}},
 		{"IPv6", "web.", app, dns.TypeAAAA, dns.RcodeSuccess, []string{address(web.IPv6)}},
 		{"hostname", "webhost.", app, dns.TypeA, dns.RcodeSuccess, []string{address(web.IPv4)}},
-		{"short ID", "0123456789ab.", app, dns.TypeA, dns.RcodeSuccess, []string{address(web.IPv4)}},
+		{
+			"short ID", "0123456789ab.", app, dns.TypeA, dns.RcodeSuccess,
+			[]string{address(web.IPv4)},
+		},
 		{"qualified", "web.bridge.", app, dns.TypeA, dns.RcodeSuccess, []string{address(web.IPv4)}},
 		{"itself", "app.", app, dns.TypeA, dns.RcodeSuccess, []string{address(app.IPv4)}},
-		{"alias of two", "service.", web, dns.TypeA, dns.RcodeSuccess, []string{address(web.IPv4), address(app.IPv4)}},
+		{
+			"alias of two", "service.", web, dns.TypeA, dns.RcodeSuccess,
+			[]string{address(web.IPv4), address(app.IPv4)},
+		},
 		{"other type of a known name", "web.", app, dns.TypeMX, dns.RcodeSuccess, nil},
 		{"reverse", reversed, app, dns.TypePTR, dns.RcodeSuccess, []string{"web.bridge."}},
 		{"outside", "example.net.", app, dns.TypeA, dns.RcodeSuccess, []string{"192.0.2.80"}},
-		{"name of another network goes outside", "hidden.", app, dns.TypeA, dns.RcodeSuccess, []string{"192.0.2.80"}},
-		{"outside from an internal network", "example.net.", hidden, dns.TypeA, dns.RcodeServerFailure, nil},
-		{"itself in an internal network", "hidden.", hidden, dns.TypeA, dns.RcodeSuccess, []string{address(hidden.IPv4)}},
+		{
+			"name of another network goes outside", "hidden.", app, dns.TypeA, dns.RcodeSuccess,
+			[]string{"192.0.2.80"},
+		},
+		{
+			"outside from an internal network", "example.net.", hidden, dns.TypeA,
+			dns.RcodeServerFailure, nil,
+		},
+		{
+			"itself in an internal network", "hidden.", hidden, dns.TypeA, dns.RcodeSuccess,
+			[]string{address(hidden.IPv4)},
+		},
 	}
 	for _, tt := range tests {
 		for _, network := range []string{"udp", "tcp"} {
@@ -297,7 +430,10 @@ func TestNames(t *testing.T) {
 					}
 				}
 				if reply.Rcode != tt.rcode || len(got) != len(tt.want) {
-					t.Fatalf("got %s %v; want %s %v", dns.RcodeToString[reply.Rcode], got, dns.RcodeToString[tt.rcode], tt.want)
+					t.Fatalf(
+						"got %s %v; want %s %v", dns.RcodeToString[reply.Rcode], got,
+						dns.RcodeToString[tt.rcode], tt.want,
+					)
 				}
 				for _, w := range tt.want {
 					if !got[w] {

@@ -18,13 +18,15 @@ import (
 	"strake/network/link"
 )
 
-// holder keeps a host port for a container by a socket bound to it, so that no other program takes the port while packets to it go elsewhere, and
-// ss(8) shows it. Packets never reach the socket: they are translated before, with one exception, those to [::1]. A socket that can be asked for
+// holder keeps a host port for a container by a socket bound to it, so that no other program takes
+// the port while packets to it go elsewhere, and ss(8) shows it. Packets never reach the socket:
+// they are translated before, with one exception, those to [::1]. A socket that can be asked for
 // these relays them.
 //
 // The socket ends with this process; the rule in the kernel does not. The next Open binds it again.
 type holder struct {
-	fd    int    // -1 without a socket of its own: the relay has it, or the kernel has no such protocol
+	// -1 without a socket of its own: the relay has it, or the kernel has no such protocol
+	fd    int
 	port  uint16 // the port that it is bound to
 	relay interface{ close() error }
 }
@@ -50,7 +52,9 @@ func (m *Manager) closeHolders(ep *endpoint) error {
 }
 
 // publish resolves wishes to bindings and takes hold of their ports. On failure it holds none.
-func (m *Manager) publish(ep *endpoint, wishes []PortBinding) (bound []PortBinding, holders []*holder, err error) {
+func (m *Manager) publish(
+	ep *endpoint, wishes []PortBinding,
+) (bound []PortBinding, holders []*holder, err error) {
 	defer func() {
 		if err == nil {
 			return
@@ -67,9 +71,13 @@ func (m *Manager) publish(ep *endpoint, wishes []PortBinding) (bound []PortBindi
 		}
 		// What is sent to [::1] is relayed, which IPv4 does as well.
 		if w.HostIP.Is6() && w.HostIP != netip.IPv6Loopback() && !ep.rec.IPv6.IsValid() {
-			return bound, holders, fmt.Errorf("port %d/%s on %s: the network has no IPv6: %w", w.ContainerPort, w.Proto, w.HostIP, errdefs.ErrInvalidArgument)
+			return bound, holders, fmt.Errorf(
+				"port %d/%s on %s: the network has no IPv6: %w", w.ContainerPort, w.Proto, w.HostIP,
+				errdefs.ErrInvalidArgument,
+			)
 		}
-		// Which port is free for one family is only known by binding; the other family may have it taken.
+		// Which port is free for one family is only known by binding; the other family may have it
+		// taken.
 		for attempt := 0; ; attempt++ {
 			got, held, err := m.publishOne(w, addrs, ep.target)
 			if err == nil {
@@ -103,7 +111,9 @@ func defaultHostAddrs(chosen netip.Addr, v6 bool) []netip.Addr {
 }
 
 // publishOne takes hold of one port on several addresses.
-func (m *Manager) publishOne(w PortBinding, addrs []netip.Addr, target func(PortBinding) netip.AddrPort) (bound []PortBinding, holders []*holder, err error) {
+func (m *Manager) publishOne(
+	w PortBinding, addrs []netip.Addr, target func(PortBinding) netip.AddrPort,
+) (bound []PortBinding, holders []*holder, err error) {
 	port := w.HostPort
 	for _, a := range addrs {
 		b := PortBinding{w.Proto, w.ContainerPort, a, port}
@@ -144,9 +154,14 @@ func (m *Manager) hold(p PortBinding, target func(PortBinding) netip.AddrPort) (
 	case errors.Is(err, unix.EADDRINUSE):
 		return nil, m.taken(p)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("publish port %s: %s is not an address of this host: %w", p, p.HostIP, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"publish port %s: %s is not an address of this host: %w", p, p.HostIP,
+			errdefs.ErrInvalidArgument,
+		)
 	case errors.Is(err, unix.EAFNOSUPPORT):
-		return nil, fmt.Errorf("publish port %s: this host has no IPv6: %w", p, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf(
+			"publish port %s: this host has no IPv6: %w", p, errdefs.ErrFailedPrecondition,
+		)
 	default:
 		return nil, fmt.Errorf("publish port %s: %w", p, err)
 	}
@@ -158,8 +173,9 @@ func (m *Manager) hold(p PortBinding, target func(PortBinding) netip.AddrPort) (
 	return h, nil
 }
 
-// holdLocalhost takes hold of a port of [::1] for a container without IPv6, as far as it is free: many programs take localhost for ::1 and do
-// not try 127.0.0.1 after it. Nil when there is nothing to do.
+// holdLocalhost takes hold of a port of [::1] for a container without IPv6, as far as it is free:
+// many programs take localhost for ::1 and do not try 127.0.0.1 after it. Nil when there is nothing
+// to do.
 func (m *Manager) holdLocalhost(ep *endpoint, p PortBinding) *holder {
 	if ep.rec.IPv6.IsValid() || p.Proto == SCTP || p.HostIP != netip.IPv4Unspecified() {
 		return nil
@@ -181,7 +197,9 @@ func (m *Manager) relay(h *holder, proto firewall.Proto, to netip.AddrPort) erro
 	fd := h.fd
 	h.fd = -1
 	if proto == UDP {
-		r, err := startDatagramRelay(fd, func() (net.Conn, error) { return m.names.dial("udp", to.String()) })
+		r, err := startDatagramRelay(fd, func() (net.Conn, error) {
+			return m.names.dial("udp", to.String())
+		})
 		if err == nil {
 			h.relay = r
 		}
@@ -194,8 +212,9 @@ func (m *Manager) relay(h *holder, proto firewall.Proto, to netip.AddrPort) erro
 	return err
 }
 
-// bind binds a socket in the calling thread's namespace. A TCP socket listens as well: only then does bind(2) by others fail whatever
-// options they set, and no connection in TIME_WAIT keeps us from binding.
+// bind binds a socket in the calling thread's namespace. A TCP socket listens as well: only then
+// does bind(2) by others fail whatever options they set, and no connection in TIME_WAIT keeps us
+// from binding.
 func bind(p PortBinding) (*holder, error) {
 	family, typ := unix.AF_INET, unix.SOCK_STREAM
 	if p.HostIP.Is6() {
@@ -207,7 +226,8 @@ func bind(p PortBinding) (*holder, error) {
 	fd, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(p.Proto))
 	if err != nil {
 		if p.Proto == SCTP {
-			return &holder{fd: -1}, nil // a kernel without SCTP sockets has nobody to keep the port from
+			// a kernel without SCTP sockets has nobody to keep the port from
+			return &holder{fd: -1}, nil
 		}
 		return nil, err
 	}
@@ -295,7 +315,8 @@ func overlap(a, b netip.Addr) bool {
 	return a.Is4() == b.Is4() && (a == b || a.IsUnspecified() || b.IsUnspecified())
 }
 
-// socketInode asks the kernel for the socket that has the port, in the calling thread's namespace (sock_diag(7)).
+// socketInode asks the kernel for the socket that has the port, in the calling thread's namespace
+// (sock_diag(7)).
 func socketInode(p PortBinding) (uint32, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_INET_DIAG)
 	if err != nil {
@@ -353,7 +374,8 @@ type flowFilter func(f *netlink.ConntrackFlow) bool
 // MatchConntrackFlow says whether the flow is to be deleted.
 func (f flowFilter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return f(flow) }
 
-// forgetFlows deletes what connection tracking knows of container addresses, so that no answer to a former holder reaches the next.
+// forgetFlows deletes what connection tracking knows of container addresses, so that no answer to a
+// former holder reaches the next.
 func (m *Manager) forgetFlows(addrs ...netip.Addr) error {
 	ours := map[netip.Addr]bool{}
 	var v4, v6 bool
@@ -368,7 +390,8 @@ func (m *Manager) forgetFlows(addrs ...netip.Addr) error {
 	})
 }
 
-// forgetPublished deletes the flows to published UDP ports. TCP needs none of it: a connection ends by itself and a new one is looked up anew.
+// forgetPublished deletes the flows to published UDP ports. TCP needs none of it: a connection ends
+// by itself and a new one is looked up anew.
 func (m *Manager) forgetPublished(ports []firewall.Port) error {
 	ours := map[uint16]bool{}
 	var v4, v6 bool
@@ -393,12 +416,16 @@ func (m *Manager) deleteFlows(v4, v6 bool, match flowFilter) error {
 			return fmt.Errorf("connection tracking: %w", err)
 		}
 		defer h.Close()
-		for family, wanted := range map[netlink.InetFamily]bool{unix.AF_INET: v4, unix.AF_INET6: v6} {
+		for family, wanted := range map[netlink.InetFamily]bool{
+			unix.AF_INET: v4, unix.AF_INET6: v6,
+		} {
 			if !wanted {
 				continue
 			}
 			// ENOENT: an entry ended between the listing and its deletion.
-			if _, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, family, match); err != nil && !errors.Is(err, unix.ENOENT) {
+			if _, err := h.ConntrackDeleteFilters(
+				netlink.ConntrackTable, family, match,
+			); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("connection tracking: %w", err)
 			}
 		}

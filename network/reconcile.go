@@ -14,16 +14,19 @@ import (
 // Live is a container that lives, as the engine knows.
 type Live struct {
 	ContainerID string
-	// NetNS is a path of its network namespace, for example /proc/PID/ns/net. It is opened once, during Reconcile. Empty when it is not known: the
-	// container keeps its network, but no interface can be added.
+	// NetNS is a path of its network namespace, for example /proc/PID/ns/net. It is opened once,
+	// during Reconcile. Empty when it is not known: the container keeps its network, but no
+	// interface can be added.
 	NetNS string
-	// Endpoints are the IDs of its attachments; others that are recorded were never acknowledged, and are taken from it. Nil leaves all.
+	// Endpoints are the IDs of its attachments; others that are recorded were never acknowledged,
+	// and are taken from it. Nil leaves all.
 	Endpoints []string
 }
 
-// Reconcile compares what is recorded with what lives. What belongs to no live container is removed: interfaces, addresses, ports, names,
-// records, and interfaces of this instance that nobody recorded. For live containers nothing changes. The engine calls it once after Open,
-// before the first Attach.
+// Reconcile compares what is recorded with what lives. What belongs to no live container is
+// removed: interfaces, addresses, ports, names, records, and interfaces of this instance that
+// nobody recorded. For live containers nothing changes. The engine calls it once after Open, before
+// the first Attach.
 func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 	if err := m.alive(ctx); err != nil {
 		return err
@@ -52,7 +55,10 @@ func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 	for _, l := range live {
 		if l.NetNS != "" {
 			if err := m.adopt(l); err != nil {
-				m.cfg.Logger.Warn("network namespace of a live container", "container", l.ContainerID, "error", err)
+				m.cfg.Logger.Warn(
+					"network namespace of a live container", "container", l.ContainerID, "error",
+					err,
+				)
 			}
 		}
 	}
@@ -121,7 +127,10 @@ func (m *Manager) adopt(l Live) error {
 		return err
 	})
 	if err == nil && sb.cookie != 0 && cookie != sb.cookie {
-		err = fmt.Errorf("%s has cookie %d, recorded was %d: it is another namespace", l.NetNS, cookie, sb.cookie)
+		err = fmt.Errorf(
+			"%s has cookie %d, recorded was %d: it is another namespace", l.NetNS, cookie,
+			sb.cookie,
+		)
 	}
 	if err != nil {
 		return errors.Join(err, ns.Close())
@@ -165,8 +174,9 @@ func (m *Manager) sweep() error {
 	return m.deleteAll(reqs)
 }
 
-// Teardown removes everything that this instance has on the host, and StateDir, and puts back the sysctls that it changed, unless another
-// instance is there, which needs them too. Containers lose their network. The Manager is closed afterwards.
+// Teardown removes everything that this instance has on the host, and StateDir, and puts back the
+// sysctls that it changed, unless another instance is there, which needs them too. Containers lose
+// their network. The Manager is closed afterwards.
 func (m *Manager) Teardown(ctx context.Context) error {
 	if err := m.alive(ctx); err != nil {
 		return err
@@ -192,7 +202,9 @@ func (m *Manager) Teardown(ctx context.Context) error {
 		errs = append(errs, m.discard(n))
 	}
 	errs = append(errs, m.settle(), m.sweep(), m.fw.Remove())
-	siblings, err := m.fw.Siblings(func(name string) bool { return name == "strake" || len(name) > 7 && name[:7] == "strake_" })
+	siblings, err := m.fw.Siblings(func(name string) bool {
+		return name == "strake" || len(name) > 7 && name[:7] == "strake_"
+	})
 	errs = append(errs, err)
 	if len(siblings) == 0 {
 		errs = append(errs, m.restoreSysctls())

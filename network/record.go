@@ -36,8 +36,9 @@ type networkRecord struct {
 	Default bool `json:",omitempty"`
 }
 
-// endpointRecord is <StateDir>/endpoints/<ID>.json. It is written once, before Attach returns, and not synced: after a power failure neither
-// the container nor its interface exists. An incomplete one belongs to an Attach that never returned.
+// endpointRecord is <StateDir>/endpoints/<ID>.json. It is written once, before Attach returns, and
+// not synced: after a power failure neither the container nor its interface exists. An incomplete
+// one belongs to an Attach that never returned.
 type endpointRecord struct {
 	Version     int
 	ID          string
@@ -77,7 +78,9 @@ type store struct {
 }
 
 func openStore(dir string, fault func(step string)) (*store, error) {
-	for _, d := range []string{dir, filepath.Join(dir, "networks"), filepath.Join(dir, "endpoints")} {
+	for _, d := range []string{
+		dir, filepath.Join(dir, "networks"), filepath.Join(dir, "endpoints"),
+	} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("network state: %w", err)
 		}
@@ -87,7 +90,9 @@ func openStore(dir string, fault func(step string)) (*store, error) {
 		return nil, fmt.Errorf("network state: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("network state %q is in use by another process: %w", dir, err), f.Close())
+		return nil, errors.Join(
+			fmt.Errorf("network state %q is in use by another process: %w", dir, err), f.Close(),
+		)
 	}
 	return &store{dir, f, fault}, nil
 }
@@ -156,7 +161,8 @@ func load[T any](path string) (T, error) {
 	return v, nil
 }
 
-// loadAll reads the records of a directory by ID. Those that cannot be read, or are of another version, are named in bad.
+// loadAll reads the records of a directory by ID. Those that cannot be read, or are of another
+// version, are named in bad.
 func loadAll[T any](dir string, version func(T) int) (good map[string]T, bad []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

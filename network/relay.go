@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// relay accepts TCP connections on a socket and copies bytes between each and a connection to the container. It serves [::1], see package comment.
+// relay accepts TCP connections on a socket and copies bytes between each and a connection to the
+// container. It serves [::1], see package comment.
 type relay struct {
 	l    net.Listener
 	done sync.WaitGroup
@@ -83,7 +84,9 @@ func (r *relay) serve(c net.Conn, dial func() (net.Conn, error)) {
 	defer r.drop(to)
 	var both sync.WaitGroup
 	pipe := func(dst, src net.Conn) {
-		io.Copy(dst, src) // splice(2); an error on either side ends this direction, which is all there is to do about it
+		// splice(2); an error on either side ends this direction, which is all there is to do about
+		// it
+		io.Copy(dst, src)
 		if t, ok := dst.(*net.TCPConn); ok {
 			t.CloseWrite()
 		}

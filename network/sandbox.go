@@ -24,15 +24,19 @@ import (
 //
 // # What recycling proves
 //
-// A namespace costs half a millisecond to make and more to destroy, so one that a container did not visibly use goes back to the pool. "Did
-// not use" is proved, not assumed, when the container is gone (inspect):
+// A namespace costs half a millisecond to make and more to destroy, so one that a container did not
+// visibly use goes back to the pool. "Did not use" is proved, not assumed, when the container is
+// gone (inspect):
 //
 //   - no socket is left in it, no TCP connection in TIME_WAIT (/proc/net/sockstat);
-//   - its interface never sent a packet, apart from the kernel's own multicast listener reports, so nothing on the network
-//     knows its address, no connection tracking entry was ever answered by it, and its counters say nothing about its former holder;
-//   - interfaces, addresses, routes and rules are those it was made with; its nftables were never changed (generation number).
+//   - its interface never sent a packet, apart from the kernel's own multicast listener reports, so
+//     nothing on the network knows its address, no connection tracking entry was ever answered by
+//     it, and its counters say nothing about its former holder;
+//   - interfaces, addresses, routes and rules are those it was made with; its nftables were never
+//     changed (generation number).
 //
-// What cannot be seen from outside, above all sysctls, is covered by the preconditions of RecycleIfClean. Everything else is destroyed.
+// What cannot be seen from outside, above all sysctls, is covered by the preconditions of
+// RecycleIfClean. Everything else is destroyed.
 type sandbox struct {
 	container string
 	recycling Recycling
@@ -65,7 +69,9 @@ func (s *sandbox) sort() {
 		i, _ := strconv.Atoi(strings.TrimPrefix(ep.wire.name, "eth"))
 		return i
 	}
-	sort.Slice(s.endpoints, func(i, j int) bool { return number(s.endpoints[i]) < number(s.endpoints[j]) })
+	sort.Slice(s.endpoints, func(i, j int) bool {
+		return number(s.endpoints[i]) < number(s.endpoints[j])
+	})
 }
 
 // wish is what a request asks of a wire.
@@ -76,7 +82,8 @@ type wish struct {
 
 func (w wish) any() bool { return w.v4.IsValid() || w.v6.IsValid() || w.mac != nil }
 
-// maker makes a network namespace and runs a function in it: link.Create, or the same on a thread that is at hand.
+// maker makes a network namespace and runs a function in it: link.Create, or the same on a thread
+// that is at hand.
 type maker func(func(*os.File) error) (*os.File, error)
 
 // prepare makes a namespace with an interface in the network. Precondition: the network is up.
@@ -109,7 +116,10 @@ func (m *Manager) prepare(n *network, w wish, create maker) (*sandbox, error) {
 		return err
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare network namespace: %w", err), m.bury(sb, unused, []*network{n}, []wire{*wr}))
+		return nil, errors.Join(
+			fmt.Errorf("prepare network namespace: %w", err),
+			m.bury(sb, unused, []*network{n}, []wire{*wr}),
+		)
 	}
 	return sb, nil
 }
@@ -130,7 +140,9 @@ func (m *Manager) allot(n *network, w wish, name string) (*wire, error) {
 			break
 		}
 		if err := m.destroy(evicted); err != nil {
-			m.cfg.Logger.Warn("destroy pooled network namespace", "network", n.rec.Name, "error", err)
+			m.cfg.Logger.Warn(
+				"destroy pooled network namespace", "network", n.rec.Name, "error", err,
+			)
 		}
 	}
 	if err != nil {
@@ -146,8 +158,9 @@ func (m *Manager) allot(n *network, w wish, name string) (*wire, error) {
 	return wr, nil
 }
 
-// takeAddresses takes the addresses for a wire. When only namespaces that wait in the pool stand in the way it returns one of them, taken out of the
-// pool, for the caller to destroy before trying again. Precondition: Manager.mu is held.
+// takeAddresses takes the addresses for a wire. When only namespaces that wait in the pool stand in
+// the way it returns one of them, taken out of the pool, for the caller to destroy before trying
+// again. Precondition: Manager.mu is held.
 func (n *network) takeAddresses(wr *wire, w wish) (evicted *sandbox, err error) {
 	v4, err := n.takeOne(n.alloc4, w.v4)
 	if err != nil {
@@ -157,7 +170,10 @@ func (n *network) takeAddresses(wr *wire, w wish) (evicted *sandbox, err error) 
 	if n.alloc6 == nil {
 		if w.v6.IsValid() {
 			n.alloc4.Restore(v4)
-			return nil, fmt.Errorf("IPv6 address %q: network %q has no IPv6: %w", w.v6, n.rec.Name, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"IPv6 address %q: network %q has no IPv6: %w", w.v6, n.rec.Name,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 		return nil, nil
 	}
@@ -177,10 +193,12 @@ func (n *network) takeOne(a *ipam.Allocator, want netip.Addr) (netip.Addr, error
 	return a.Take(now())
 }
 
-// evict takes a namespace out of the pool: the one that holds addr, or any when there is no address left.
+// evict takes a namespace out of the pool: the one that holds addr, or any when there is no address
+// left.
 func (n *network) evict(addr netip.Addr, err error) *sandbox {
 	for i, sb := range n.ready {
-		if errdefs.IsResourceExhausted(err) || (addr.IsValid() && (sb.first.v4.Addr() == addr || sb.first.v6.Addr() == addr)) {
+		if errdefs.IsResourceExhausted(err) ||
+			(addr.IsValid() && (sb.first.v4.Addr() == addr || sb.first.v6.Addr() == addr)) {
 			n.ready = append(n.ready[:i:i], n.ready[i+1:]...)
 			return sb
 		}
@@ -229,17 +247,21 @@ func (n *network) gateways() []netip.Addr {
 	return out
 }
 
-// plug makes the pair and configures the container's end. The calling thread is in ns, and rt is a socket of ns.
-func (m *Manager) plug(n *network, wr *wire, ns *os.File, rt *link.Socket, gateways []netip.Addr, which ordinal) error {
+// plug makes the pair and configures the container's end. The calling thread is in ns, and rt is a
+// socket of ns.
+func (m *Manager) plug(
+	n *network, wr *wire, ns *os.File, rt *link.Socket, gateways []netip.Addr, which ordinal,
+) error {
 	v6 := wr.v6.IsValid()
-	// What an interface inherits when it is born (ip-sysctl.rst, conf/default): without IPv6 it sends nothing on its own account; with it,
-	// addresses are ours to give, and usable at once.
+	// What an interface inherits when it is born (ip-sysctl.rst, conf/default): without IPv6 it
+	// sends nothing on its own account; with it, addresses are ours to give, and usable at once.
 	settings := [][2]string{{"disable_ipv6", "1"}}
 	if v6 {
 		settings = [][2]string{{"disable_ipv6", "0"}, {"accept_dad", "0"}, {"accept_ra", "0"}}
 	}
 	for _, s := range settings {
-		if err := writeSysctl("net.ipv6.conf.default."+s[0], s[1]); err != nil && (v6 || !errors.Is(err, fs.ErrNotExist)) {
+		if err := writeSysctl("net.ipv6.conf.default."+s[0], s[1]); err != nil &&
+			(v6 || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}
@@ -247,7 +269,14 @@ func (m *Manager) plug(n *network, wr *wire, ns *os.File, rt *link.Socket, gatew
 	bridge := wr.shard.index
 	m.mu.Unlock()
 	m.cfg.Fault("plug: veth pair")
-	err := m.rt.Do(link.AddVeth(link.Veth{Name: wr.host, Bridge: bridge, MTU: n.opts.mtu, PeerName: wr.name, PeerMAC: wr.mac, PeerNS: int(ns.Fd())}))
+	err := m.rt.Do(
+		link.AddVeth(
+			link.Veth{
+				Name: wr.host, Bridge: bridge, MTU: n.opts.mtu, PeerName: wr.name, PeerMAC: wr.mac,
+				PeerNS: int(ns.Fd()),
+			},
+		),
+	)
 	if err != nil {
 		return err
 	}
@@ -265,7 +294,10 @@ func (m *Manager) plug(n *network, wr *wire, ns *os.File, rt *link.Socket, gatew
 		return err
 	}
 	wr.index = info.Index
-	reqs := []link.Request{link.SetUp(wr.index), link.AddAddress(wr.index, wr.v4), link.AddNeighbour(wr.index, ResolverAddr, resolverMAC())}
+	reqs := []link.Request{
+		link.SetUp(wr.index), link.AddAddress(wr.index, wr.v4),
+		link.AddNeighbour(wr.index, ResolverAddr, resolverMAC()),
+	}
 	if v6 {
 		reqs = append(reqs, link.AddAddress(wr.index, wr.v6))
 	}
@@ -297,7 +329,9 @@ func defaultRoutes(index int, gateways []netip.Addr) []link.Request {
 		if gw.Is6() {
 			zero = netip.IPv6Unspecified()
 		}
-		out = append(out, link.AddRoute(link.Route{Dst: netip.PrefixFrom(zero, 0), Via: gw, Index: index}))
+		out = append(
+			out, link.AddRoute(link.Route{Dst: netip.PrefixFrom(zero, 0), Via: gw, Index: index}),
+		)
 	}
 	return out
 }
@@ -312,7 +346,8 @@ type fingerprint struct {
 	sockets    string // /proc/net/sockstat: who is left
 	topology   uint64 // links, addresses, routes, rules
 	generation uint32 // of its nftables
-	reports    uint64 // multicast listener reports sent, the only packets a kernel sends on its own here
+	// multicast listener reports sent, the only packets a kernel sends on its own here
+	reports uint64
 }
 
 // inspect takes the fingerprint of the calling thread's namespace; rt is a socket of it.
@@ -336,11 +371,14 @@ func inspect(rt *link.Socket, v6 bool) (fingerprint, error) {
 	if err != nil {
 		return f, fmt.Errorf("inspect network namespace: %w", err)
 	}
-	f.reports = counter(string(snmp), "Icmp6OutMLDv2Reports") + counter(string(snmp), "Icmp6OutGroupMembResponses") + counter(string(snmp), "Icmp6OutGroupMembReductions")
+	f.reports = counter(string(snmp), "Icmp6OutMLDv2Reports") + counter(
+		string(snmp), "Icmp6OutGroupMembResponses",
+	) + counter(string(snmp), "Icmp6OutGroupMembReductions")
 	return f, nil
 }
 
-// sockets keeps of sockstat what is per namespace: sockets in use, and TCP connections in TIME_WAIT.
+// sockets keeps of sockstat what is per namespace: sockets in use, and TCP connections in
+// TIME_WAIT.
 func sockets(stat string) string {
 	var used, tw string
 	for line := range strings.Lines(stat) {
@@ -367,7 +405,8 @@ func counter(snmp, name string) uint64 {
 	return 0
 }
 
-// generation asks for the number of changes that the nftables of the calling thread's namespace have seen (NFT_MSG_GETGEN).
+// generation asks for the number of changes that the nftables of the calling thread's namespace
+// have seen (NFT_MSG_GETGEN).
 func generation() (uint32, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -388,13 +427,15 @@ func generation() (uint32, error) {
 	}
 	// nlmsghdr, nfgenmsg, then NFTA_GEN_ID first: a 32-bit number in network byte order.
 	const at = unix.NLMSG_HDRLEN + 4
-	if n < at+8 || binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR || binary.NativeEndian.Uint16(buf[at+2:]) != unix.NFTA_GEN_ID {
+	if n < at+8 || binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR ||
+		binary.NativeEndian.Uint16(buf[at+2:]) != unix.NFTA_GEN_ID {
 		return 0, fmt.Errorf("nftables generation: unexpected answer: %w", unix.EBADMSG)
 	}
 	return binary.BigEndian.Uint32(buf[at+4:]), nil
 }
 
-// clean says why a namespace may not go back to the pool; empty when it may. sent is how many packets its interface sent in its life.
+// clean says why a namespace may not go back to the pool; empty when it may. sent is how many
+// packets its interface sent in its life.
 func clean(born, died fingerprint, sent uint64) string {
 	switch {
 	case died.sockets != born.sockets:
@@ -409,12 +450,16 @@ func clean(born, died fingerprint, sent uint64) string {
 	return ""
 }
 
-// wash looks at a released namespace and gives it back to the pool, or destroys it. The container is gone.
+// wash looks at a released namespace and gives it back to the pool, or destroys it. The container
+// is gone.
 func (m *Manager) wash(t *link.Thread, sb *sandbox) {
 	why := m.dirt(t, sb)
 	m.mu.Lock()
 	if why == "" && !sb.net.removing && !m.closed && len(sb.net.ready) < m.cfg.MaxPooled {
-		sb.net.ready = append(sb.net.ready, &sandbox{ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, born: sb.born})
+		sb.net.ready = append(
+			sb.net.ready,
+			&sandbox{ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, born: sb.born},
+		)
 		m.mu.Unlock()
 		return
 	}
@@ -439,7 +484,8 @@ func (m *Manager) dirt(t *link.Thread, sb *sandbox) string {
 	if err != nil {
 		return err.Error()
 	}
-	// After the fingerprint: both counts only grow, so when they are equal there was no packet but the reports.
+	// After the fingerprint: both counts only grow, so when they are equal there was no packet but
+	// the reports.
 	host, err := m.rt.ByName(sb.first.host)
 	if err != nil {
 		return err.Error()
@@ -447,7 +493,8 @@ func (m *Manager) dirt(t *link.Thread, sb *sandbox) string {
 	return clean(sb.born, died, host.Stats.RxPackets)
 }
 
-// unplug removes a pair of a container that goes on, forgets the connections of its addresses, and gives the addresses back.
+// unplug removes a pair of a container that goes on, forgets the connections of its addresses, and
+// gives the addresses back.
 func (m *Manager) unplug(n *network, wr *wire) error {
 	err := gone(m.rt.Do(link.DeleteName(wr.host)))
 	err = errors.Join(err, m.forgetFlows(wr.v4.Addr(), wr.v6.Addr()))
@@ -455,7 +502,8 @@ func (m *Manager) unplug(n *network, wr *wire) error {
 	return err
 }
 
-// stock says how many namespaces should wait for containers of a network. Precondition: m.mu is held.
+// stock says how many namespaces should wait for containers of a network. Precondition: m.mu is
+// held.
 func (m *Manager) stock(n *network) int {
 	switch {
 	case !n.used || n.removing || m.closed:
@@ -466,7 +514,8 @@ func (m *Manager) stock(n *network) int {
 	return (m.cfg.PoolSize + 3) / 4
 }
 
-// refill queues the preparation of namespaces until the pool is as full as it should be. Precondition: m.mu is held.
+// refill queues the preparation of namespaces until the pool is as full as it should be.
+// Precondition: m.mu is held.
 func (m *Manager) refill(n *network) {
 	for len(n.ready)+n.filling < m.stock(n) {
 		if !m.bg.add(func(t *link.Thread) { m.fill(t, n) }) {

@@ -11,10 +11,12 @@ import (
 	"strake/network/link"
 )
 
-// A network's first bridge carries its addresses. When its ports are used up, further bridges take containers, each joined to the first by a veth
-// pair: a star, so that a frame crosses at most two joints. BR_MAX_PORTS of the kernel (net/bridge/br_private.h) is 1024, port 0 unused.
+// A network's first bridge carries its addresses. When its ports are used up, further bridges take
+// containers, each joined to the first by a veth pair: a star, so that a frame crosses at most two
+// joints. BR_MAX_PORTS of the kernel (net/bridge/br_private.h) is 1024, port 0 unused.
 const (
-	// portsPerShard leaves some of the 1,023 ports of every bridge for joints, the resolver and what an administrator adds.
+	// portsPerShard leaves some of the 1,023 ports of every bridge for joints, the resolver and
+	// what an administrator adds.
 	portsPerShard = 960
 	maxShards     = 64
 )
@@ -26,7 +28,8 @@ type shard struct {
 	ports  int // guarded by Manager.mu; ends of pairs that are ports of it
 }
 
-// shardName derives the name of something of a network's i-th further bridge: s the bridge, u and w the ends of its joint.
+// shardName derives the name of something of a network's i-th further bridge: s the bridge, u and w
+// the ends of its joint.
 func (m *Manager) shardName(n *network, class string, i int) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%d", n.rec.ID, i)
@@ -50,7 +53,8 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 		mac[0], mac[1] = 0x06, byte(i)
 	}
 	m.cfg.Fault("bring up: bridge")
-	if err := m.rt.Do(link.AddBridge(s.device, mac, n.opts.mtu)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := m.rt.Do(link.AddBridge(s.device, mac, n.opts.mtu)); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	info, err := m.rt.ByName(s.device)
@@ -62,7 +66,9 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 	}
 	m.cfg.Fault("bring up: bridge settings")
 	v6 := n.v6.Prefix.IsValid()
-	if err := link.Enter(m.cfg.NetNS, func() error { return bridgeSysctls(s.device, v6, i == 0) }); err != nil {
+	if err := link.Enter(
+		m.cfg.NetNS, func() error { return bridgeSysctls(s.device, v6, i == 0) },
+	); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -74,25 +80,34 @@ func (m *Manager) bringUpShard(n *network, i int) error {
 	}
 	m.cfg.Fault("bring up: addresses")
 	for _, p := range n.bridgeAddresses() {
-		if err := m.rt.Do(link.AddAddress(info.Index, p)); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := m.rt.Do(link.AddAddress(info.Index, p)); err != nil &&
+			!errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
 	return nil
 }
 
-// bridgeSysctls configures a bridge interface. These are settings of our own interface; they go with it.
+// bridgeSysctls configures a bridge interface. These are settings of our own interface; they go
+// with it.
 func bridgeSysctls(device string, v6, root bool) error {
-	set := func(family, key, value string) error { return writeSysctl(confName(family, device, key), value) }
+	set := func(family, key, value string) error {
+		return writeSysctl(confName(family, device, key), value)
+	}
 	if root {
-		// For answers from containers to connections that the host made to 127.0.0.1. The chain "spoofed" keeps everything else out.
+		// For answers from containers to connections that the host made to 127.0.0.1. The chain
+		// "spoofed" keeps everything else out.
 		if err := set("ipv4", "route_localnet", "1"); err != nil {
 			return err
 		}
 	}
 	if v6 && root {
-		// Where interfaces are born without IPv6, ours gets it all the same: the network was defined with it.
-		return errors.Join(set("ipv6", "accept_dad", "0"), set("ipv6", "accept_ra", "0"), set("ipv6", "disable_ipv6", "0"))
+		// Where interfaces are born without IPv6, ours gets it all the same: the network was
+		// defined with it.
+		return errors.Join(
+			set("ipv6", "accept_dad", "0"), set("ipv6", "accept_ra", "0"),
+			set("ipv6", "disable_ipv6", "0"),
+		)
 	}
 	if err := set("ipv6", "disable_ipv6", "1"); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
@@ -104,7 +119,8 @@ func bridgeSysctls(device string, v6, root bool) error {
 func (m *Manager) joint(n *network, i, root, index int) error {
 	up, down := m.shardName(n, "u", i), m.shardName(n, "w", i)
 	m.cfg.Fault("bring up: joint")
-	if err := m.rt.Do(link.AddVethPorts(up, root, down)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := m.rt.Do(link.AddVethPorts(up, root, down)); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	info, err := m.rt.ByName(down)
@@ -114,7 +130,8 @@ func (m *Manager) joint(n *network, i, root, index int) error {
 	return m.rt.Do(link.SetMaster(info.Index, index), link.SetUp(info.Index))
 }
 
-// place finds a bridge of the network with a free port, and counts it as taken; it makes a further bridge when there is none.
+// place finds a bridge of the network with a free port, and counts it as taken; it makes a further
+// bridge when there is none.
 func (m *Manager) place(n *network) (*shard, error) {
 	take := func() *shard {
 		m.mu.Lock()
@@ -140,7 +157,9 @@ func (m *Manager) place(n *network) (*shard, error) {
 	// Isolation is a matter between ports of one bridge; over a joint it would end.
 	if i >= maxShards || n.opts.isolated {
 		m.mu.Unlock()
-		return nil, fmt.Errorf("network %q has %d bridges full of containers: %w", n.rec.Name, i, unix.ENOSPC)
+		return nil, fmt.Errorf(
+			"network %q has %d bridges full of containers: %w", n.rec.Name, i, unix.ENOSPC,
+		)
 	}
 	n.shards = append(n.shards, &shard{device: m.shardName(n, "s", i), ports: portsPerShard})
 	m.mu.Unlock()
@@ -149,7 +168,9 @@ func (m *Manager) place(n *network) (*shard, error) {
 		m.mu.Lock()
 		f := n.filter()
 		m.mu.Unlock()
-		err = m.filter(firewall.State{}, firewall.State{Networks: []firewall.Network{f}}, incremental)
+		err = m.filter(
+			firewall.State{}, firewall.State{Networks: []firewall.Network{f}}, incremental,
+		)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -174,7 +195,8 @@ func (m *Manager) wireName() string {
 	}
 }
 
-// rediscover finds the further bridges that a former process made, and counts their ports. Precondition: n.setup is held.
+// rediscover finds the further bridges that a former process made, and counts their ports.
+// Precondition: n.setup is held.
 func (m *Manager) rediscover(n *network) error {
 	links, err := m.rt.Links()
 	if err != nil {

@@ -26,8 +26,10 @@ func (Stats) of(s link.Stats) Stats {
 // minus is what was counted since base.
 func (s Stats) minus(base Stats) Stats {
 	return Stats{
-		RxBytes: s.RxBytes - base.RxBytes, RxPackets: s.RxPackets - base.RxPackets, RxErrors: s.RxErrors - base.RxErrors, RxDropped: s.RxDropped - base.RxDropped,
-		TxBytes: s.TxBytes - base.TxBytes, TxPackets: s.TxPackets - base.TxPackets, TxErrors: s.TxErrors - base.TxErrors, TxDropped: s.TxDropped - base.TxDropped,
+		RxBytes: s.RxBytes - base.RxBytes, RxPackets: s.RxPackets - base.RxPackets,
+		RxErrors: s.RxErrors - base.RxErrors, RxDropped: s.RxDropped - base.RxDropped,
+		TxBytes: s.TxBytes - base.TxBytes, TxPackets: s.TxPackets - base.TxPackets,
+		TxErrors: s.TxErrors - base.TxErrors, TxDropped: s.TxDropped - base.TxDropped,
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"strake/network/link"
 )
 
-// sysctlPath is the file of a sysctl. Names are written with dots, so interface names that contain one are written with a slash in its place,
-// as sysctl(8) does.
+// sysctlPath is the file of a sysctl. Names are written with dots, so interface names that contain
+// one are written with a slash in its place, as sysctl(8) does.
 func sysctlPath(name string) string {
 	swap := strings.NewReplacer(".", "/", "/", ".")
 	return filepath.Join("/proc/sys", swap.Replace(name))
@@ -70,7 +70,8 @@ func (m *Manager) changeSysctl(name, value string) error {
 	})
 }
 
-// hasIPv6 says whether the kernel of a network namespace has IPv6 and it is not switched off as a whole (ip-sysctl.rst, disable_ipv6).
+// hasIPv6 says whether the kernel of a network namespace has IPv6 and it is not switched off as a
+// whole (ip-sysctl.rst, disable_ipv6).
 func hasIPv6(ns *os.File) (has bool, err error) {
 	err = link.Enter(ns, func() error {
 		v, err := readSysctl("net.ipv6.conf.all.disable_ipv6")
@@ -91,7 +92,8 @@ func (m *Manager) forward(v6 bool) error {
 	if !v6 {
 		return nil
 	}
-	// A host that forwards ignores router advertisements where accept_ra is 1 (ip-sysctl.rst), and with them its own default route.
+	// A host that forwards ignores router advertisements where accept_ra is 1 (ip-sysctl.rst), and
+	// with them its own default route.
 	devices, err := os.ReadDir("/proc/sys/net/ipv6/conf")
 	if m.cfg.NetNS != nil {
 		err = link.Enter(m.cfg.NetNS, func() (err error) {

@@ -28,7 +28,14 @@ func TestTiming(t *testing.T) {
 			s, _ := link.Open()
 			lap("sockopen", t1)
 			t1 = time.Now()
-			if err := rt.Do(link.AddVeth(link.Veth{Name: fmt.Sprint("v", i), Bridge: br.Index, PeerName: "eth0", PeerNS: int(ns.Fd())})); err != nil {
+			if err := rt.Do(
+				link.AddVeth(
+					link.Veth{
+						Name: fmt.Sprint("v", i), Bridge: br.Index, PeerName: "eth0",
+						PeerNS: int(ns.Fd()),
+					},
+				),
+			); err != nil {
 				return err
 			}
 			lap("veth", t1)

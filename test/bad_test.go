@@ -13,20 +13,25 @@ import (
 	"testing"
 )
 
-// TestBad: wrong commands and configurations. Each gets one error that names what is wrong, with docker's exit status (125 the engine's or the
-// command line's fault, 126 and 127 the command's, else the process's own), and leaves nothing.
+// TestBad: wrong commands and configurations. Each gets one error that names what is wrong, with
+// docker's exit status (125 the engine's or the command line's fault, 126 and 127 the command's,
+// else the process's own), and leaves nothing.
 func TestBad(t *testing.T) {
 	r := start(t)
 	eachClient(t, r, func(t *testing.T, c *client) {
 		c.ok("run", "-d", "--name", "web", "-p", "127.0.0.1:0:80", "box", "sleep", "1000")
 		port := strings.TrimSpace(c.ok("port", "web", "80"))
 		c.ok("create", "--name", "idle", "box", "true")
-		notJSON, badProfile := c.file("not.json", "{"), c.file("bad.json", `{"defaultAction":"SCMP_ACT_NONSENSE"}`)
+		notJSON, badProfile := c.file("not.json", "{"), c.file(
+			"bad.json", `{"defaultAction":"SCMP_ACT_NONSENSE"}`,
+		)
 		before := c.everything()
 		for _, b := range []struct {
 			args string // separated by blanks
 			code int
-			text string // what it says: one of the texts between bars, as clients refuse some things in words of their own
+			// what it says: one of the texts between bars, as clients refuse some things in words
+			// of their own
+			text string
 		}{
 			// The process.
 			{"run --rm box sh -c exit\t7", 7, ""},
@@ -62,14 +67,20 @@ func TestBad(t *testing.T) {
 			{"run --rm --security-opt nonsense box true", 125, "nonsense"},
 			{"run --rm --security-opt seccomp=/does/not/exist box true", 125, "/does/not/exist"},
 			{"run --rm --security-opt seccomp=" + notJSON + " box true", 125, "seccomp"},
-			{"run --rm --security-opt seccomp=" + badProfile + " box true", 125, "SCMP_ACT_NONSENSE"},
+			{
+				"run --rm --security-opt seccomp=" + badProfile + " box true", 125,
+				"SCMP_ACT_NONSENSE",
+			},
 			{"run --rm --sysctl kernel.panic=1 box true", 125, "kernel.panic"},
 			{"run --rm --device /dev/none-such box true", 127, "/dev/none-such"},
 			{"run --rm --userns nonsense box true", 125, "nonsense|invalid USER mode"},
 			{"run --rm --pid container:nobody box true", 125, "nobody"},
 			{"run --rm --ipc nonsense box true", 125, "nonsense"},
 			// Files.
-			{"run --rm --mount type=bind,src=/does/not/exist,dst=/d box true", 125, "/does/not/exist"},
+			{
+				"run --rm --mount type=bind,src=/does/not/exist,dst=/d box true", 125,
+				"/does/not/exist",
+			},
 			{"run --rm --mount type=nonsense,dst=/d box true", 125, "nonsense"},
 			{"run --rm --mount type=bind,src=/tmp box true", 125, "target"},
 			{"run --rm --mount type=volume,dst=/d,nonsense=1 box true", 125, "nonsense"},
@@ -149,8 +160,12 @@ func TestBad(t *testing.T) {
 				args[i] = strings.ReplaceAll(args[i], "\t", " ")
 			}
 			got := c.do(args...)
-			if got.code != b.code || !containsOne(got.err, b.text) || got.out != "" || c.name == "strake" && strings.Count(strings.TrimSpace(got.err), "\n") > 1 {
-				t.Errorf("%s: status %d, %q, %q; want status %d with %q", b.args, got.code, got.out, got.err, b.code, b.text)
+			if got.code != b.code || !containsOne(got.err, b.text) || got.out != "" ||
+				c.name == "strake" && strings.Count(strings.TrimSpace(got.err), "\n") > 1 {
+				t.Errorf(
+					"%s: status %d, %q, %q; want status %d with %q", b.args, got.code, got.out,
+					got.err, b.code, b.text,
+				)
 			}
 		}
 		if after := c.everything(); after != before {
@@ -161,13 +176,17 @@ func TestBad(t *testing.T) {
 }
 
 func containsOne(s, texts string) bool {
-	return slices.ContainsFunc(strings.Split(texts, "|"), func(text string) bool { return strings.Contains(s, text) })
+	return slices.ContainsFunc(strings.Split(texts, "|"), func(text string) bool {
+		return strings.Contains(s, text)
+	})
 }
 
 // everything is what a command may leave in the engine.
 func (c *client) everything() string {
 	c.t.Helper()
-	return sorted(c.ok("ps", "-a", "--format", "{{.Names}} {{.State}}")) + sorted(c.ok("images", "-a", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")) +
+	return sorted(c.ok("ps", "-a", "--format", "{{.Names}} {{.State}}")) + sorted(
+		c.ok("images", "-a", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"),
+	) +
 		c.ok("volume", "ls", "-q") + sorted(c.ok("network", "ls", "--format", "{{.Name}}"))
 }
 
@@ -185,7 +204,12 @@ func archive(t *testing.T, entries ...archiveEntry) string {
 		if e.kind == 0 {
 			e.kind = tar.TypeReg
 		}
-		if err := w.WriteHeader(&tar.Header{Name: e.name, Linkname: e.link, Typeflag: e.kind, Mode: 0o755, Size: int64(len(e.body))}); err != nil {
+		if err := w.WriteHeader(
+			&tar.Header{
+				Name: e.name, Linkname: e.link, Typeflag: e.kind, Mode: 0o755,
+				Size: int64(len(e.body)),
+			},
+		); err != nil {
 			t.Fatal(err)
 		}
 		w.Write([]byte(e.body))
@@ -205,7 +229,10 @@ func saved(t *testing.T, layer, diffID string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return archive(t, archiveEntry{name: "manifest.json", body: `[{"Config":"c.json","RepoTags":["hostile:latest"],"Layers":["l/layer.tar"]}]`},
+	return archive(t, archiveEntry{
+		name: "manifest.json",
+		body: `[{"Config":"c.json","RepoTags":["hostile:latest"],"Layers":["l/layer.tar"]}]`,
+	},
 		archiveEntry{name: "c.json", body: string(config)}, archiveEntry{name: "l/layer.tar", body: layer})
 }
 
@@ -228,24 +255,46 @@ func TestBadArchives(t *testing.T) {
 	plain := archive(t, archiveEntry{name: "f", body: "x"})
 	// Trees that try to write outside of their root. They may be refused or kept inside.
 	hostile := map[string]string{
-		"dots":             archive(t, archiveEntry{name: up + "/evil", body: "evil"}),
-		"absolute":         archive(t, archiveEntry{name: target + "/evil", body: "evil"}),
-		"through a link":   archive(t, archiveEntry{name: "l", link: target, kind: tar.TypeSymlink}, archiveEntry{name: "l/evil", body: "evil"}),
-		"through dots":     archive(t, archiveEntry{name: "l", link: up, kind: tar.TypeSymlink}, archiveEntry{name: "l/evil", body: "evil"}),
-		"hard link":        archive(t, archiveEntry{name: "l", link: up + "/kept", kind: tar.TypeLink}, archiveEntry{name: "l", body: "evil"}),
-		"link to itself":   archive(t, archiveEntry{name: "l", link: "l", kind: tar.TypeSymlink}, archiveEntry{name: "l/evil", body: "evil"}),
+		"dots":     archive(t, archiveEntry{name: up + "/evil", body: "evil"}),
+		"absolute": archive(t, archiveEntry{name: target + "/evil", body: "evil"}),
+		"through a link": archive(
+			t, archiveEntry{name: "l", link: target, kind: tar.TypeSymlink},
+			archiveEntry{name: "l/evil", body: "evil"},
+		),
+		"through dots": archive(
+			t, archiveEntry{name: "l", link: up, kind: tar.TypeSymlink},
+			archiveEntry{name: "l/evil", body: "evil"},
+		),
+		"hard link": archive(
+			t, archiveEntry{name: "l", link: up + "/kept", kind: tar.TypeLink},
+			archiveEntry{name: "l", body: "evil"},
+		),
+		"link to itself": archive(
+			t, archiveEntry{name: "l", link: "l", kind: tar.TypeSymlink},
+			archiveEntry{name: "l/evil", body: "evil"},
+		),
 		"whiteout of dots": archive(t, archiveEntry{name: up + "/.wh.kept"}),
 		"whiteout as name": archive(t, archiveEntry{name: ".wh..."}, archiveEntry{name: ".wh.."}),
 	}
 	bad := map[string]string{
-		"truncated": whole[:len(whole)/2], "empty": "", "noise": strings.Repeat("noise", 1000), "a tree": plain,
-		"wrong digest":        strings.Replace(whole, "busybox", "busyboy", 1),
-		"wrong diff ID":       saved(t, plain, "sha256:"+strings.Repeat("0", 64)),
-		"no diff ID":          saved(t, plain, "nonsense"),
-		"layer not there":     archive(t, archiveEntry{name: "manifest.json", body: `[{"Config":"c.json","Layers":["none"]}]`}),
-		"manifest not JSON":   archive(t, archiveEntry{name: "manifest.json", body: `[{`}),
-		"manifest of dots":    archive(t, archiveEntry{name: "manifest.json", body: `[{"Config":"../../etc/passwd","Layers":[]}]`}),
-		"bad tag":             strings.Replace(saved(t, plain, ""), "hostile:latest", "HOSTILE:latest", 1),
+		"truncated": whole[:len(whole)/2], "empty": "", "noise": strings.Repeat("noise", 1000),
+		"a tree":        plain,
+		"wrong digest":  strings.Replace(whole, "busybox", "busyboy", 1),
+		"wrong diff ID": saved(t, plain, "sha256:"+strings.Repeat("0", 64)),
+		"no diff ID":    saved(t, plain, "nonsense"),
+		"layer not there": archive(
+			t, archiveEntry{name: "manifest.json", body: `[{"Config":"c.json","Layers":["none"]}]`},
+		),
+		"manifest not JSON": archive(t, archiveEntry{name: "manifest.json", body: `[{`}),
+		"manifest of dots": archive(
+			t,
+			archiveEntry{
+				name: "manifest.json", body: `[{"Config":"../../etc/passwd","Layers":[]}]`,
+			},
+		),
+		"bad tag": strings.Replace(
+			saved(t, plain, ""), "hostile:latest", "HOSTILE:latest", 1,
+		),
 		"layer is no archive": saved(t, strings.Repeat("noise", 1000), ""),
 	}
 	kept := filepath.Join(target, "kept")
@@ -264,8 +313,12 @@ func TestBadArchives(t *testing.T) {
 		before := c.everything()
 		for name, body := range bad {
 			file := c.file("bad.tar", body)
-			if got := c.do("load", "-i", file); got.code != 1 || got.err == "" || strings.Count(strings.TrimSpace(got.err), "\n") > 1 {
-				t.Errorf("load, %s: status %d, %q, %q; want one clear error", name, got.code, got.out, got.err)
+			if got := c.do("load", "-i", file); got.code != 1 || got.err == "" ||
+				strings.Count(strings.TrimSpace(got.err), "\n") > 1 {
+				t.Errorf(
+					"load, %s: status %d, %q, %q; want one clear error", name, got.code, got.out,
+					got.err,
+				)
 			}
 			if after := c.everything(); after != before {
 				t.Errorf("load, %s: now there is\n%s", name, after)
@@ -273,7 +326,8 @@ func TestBadArchives(t *testing.T) {
 		}
 		for name, body := range hostile {
 			for verb, args := range map[string][]string{
-				"load": {"load", "-i", c.file("hostile-load.tar", saved(t, body, ""))}, "import": {"import", c.file("hostile.tar", body), "hostile:latest"},
+				"load":   {"load", "-i", c.file("hostile-load.tar", saved(t, body, ""))},
+				"import": {"import", c.file("hostile.tar", body), "hostile:latest"},
 			} {
 				got := c.do(args...)
 				untouched(t, verb+", "+name)
@@ -300,7 +354,9 @@ func TestBadArchives(t *testing.T) {
 	if left := r.ok("images", "-aq", "--filter", "dangling=true"); left != "" {
 		t.Errorf("images left: %q", left)
 	}
-	if list, err := os.ReadDir(filepath.Join(r.dir, "data")); err != nil || slices.ContainsFunc(list, func(e os.DirEntry) bool { return strings.Contains(e.Name(), "tmp-") }) {
+	if list, err := os.ReadDir(filepath.Join(r.dir, "data")); err != nil || slices.ContainsFunc(
+		list, func(e os.DirEntry) bool { return strings.Contains(e.Name(), "tmp-") },
+	) {
 		t.Errorf("left in the data root: %v, %v", list, err)
 	}
 }

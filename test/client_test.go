@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// client is one of the programs that talk to the engine. Its methods have the names of the rig's, which always take the first docker in PATH.
+// client is one of the programs that talk to the engine. Its methods have the names of the rig's,
+// which always take the first docker in PATH.
 type client struct {
 	*rig
 	t       testing.TB
@@ -23,10 +24,14 @@ type client struct {
 	program string
 }
 
-// clientVersions are those that every test of clients runs with: the newest that is common, the one of Debian 12, and strake itself.
-var clientVersions = []struct{ name, version string }{{"docker 28", "28."}, {"docker 20.10", "20.10."}, {"strake", ""}}
+// clientVersions are those that every test of clients runs with: the newest that is common, the one
+// of Debian 12, and strake itself.
+var clientVersions = []struct{ name, version string }{
+	{"docker 28", "28."}, {"docker 20.10", "20.10."}, {"strake", ""},
+}
 
-// eachClient runs a test with each client, one after the other. A client that this machine lacks is a skip with its name.
+// eachClient runs a test with each client, one after the other. A client that this machine lacks is
+// a skip with its name.
 func eachClient(t *testing.T, r *rig, test func(t *testing.T, c *client)) {
 	for _, v := range clientVersions {
 		t.Run(v.name, func(t *testing.T) {
@@ -50,7 +55,9 @@ func eachClient(t *testing.T, r *rig, test func(t *testing.T, c *client)) {
 
 // dockerClient finds a client by the beginning of its version.
 func dockerClient(version string) string {
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin", "/usr/local/bin") {
+	for _, dir := range append(
+		filepath.SplitList(os.Getenv("PATH")), "/usr/bin", "/usr/local/bin",
+	) {
 		program := filepath.Join(dir, "docker")
 		out, err := exec.Command(program, "--version").Output()
 		if err == nil && strings.HasPrefix(string(out), "Docker version "+version) {
@@ -70,8 +77,12 @@ func (c *client) with(t testing.TB) *client {
 func (c *client) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	c.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, c.program, append([]string{"-H", "unix://" + c.socket()}, args...)...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "DOCKER_") }),
+	cmd := exec.CommandContext(
+		ctx, c.program, append([]string{"-H", "unix://" + c.socket()}, args...)...,
+	)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "DOCKER_")
+	}),
 		"DOCKER_CONFIG="+c.dir, "INHERITED=from outside")
 	cmd.Dir = c.dir
 	return cmd
@@ -100,7 +111,9 @@ func (c *client) ok(args ...string) string {
 	c.t.Helper()
 	got := c.do(args...)
 	if got.code != 0 {
-		c.t.Fatalf("%s %s: status %d\n%s%s", c.name, strings.Join(args, " "), got.code, got.out, got.err)
+		c.t.Fatalf(
+			"%s %s: status %d\n%s%s", c.name, strings.Join(args, " "), got.code, got.out, got.err,
+		)
 	}
 	return got.out
 }
@@ -109,7 +122,10 @@ func (c *client) ok(args ...string) string {
 func (c *client) eq(want string, args ...string) {
 	c.t.Helper()
 	if got := c.do(args...); got.out != want || got.code != 0 {
-		c.t.Errorf("%s: got %q, want %q (status %d, %s)", strings.Join(args, " "), got.out, want, got.code, got.err)
+		c.t.Errorf(
+			"%s: got %q, want %q (status %d, %s)", strings.Join(args, " "), got.out, want, got.code,
+			got.err,
+		)
 	}
 }
 
@@ -117,7 +133,10 @@ func (c *client) eq(want string, args ...string) {
 func (c *client) refused(code int, text string, args ...string) {
 	c.t.Helper()
 	if got := c.do(args...); got.code != code || !strings.Contains(got.err, text) || got.out != "" {
-		c.t.Errorf("%s: status %d, %q, %q; want status %d with %q", strings.Join(args, " "), got.code, got.out, got.err, code, text)
+		c.t.Errorf(
+			"%s: status %d, %q, %q; want status %d with %q", strings.Join(args, " "), got.code,
+			got.out, got.err, code, text,
+		)
 	}
 }
 
@@ -174,9 +193,14 @@ func (c *client) ends(b *background) int {
 // says waits for the standard output to contain a text.
 func (c *client) says(b *background, text string) {
 	c.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(b.out.String(), text); runtimeYield() {
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(
+		b.out.String(), text,
+	); runtimeYield() {
 		if time.Now().After(end) {
-			c.t.Fatalf("%s: %q, %q; want %q", strings.Join(b.Args[3:], " "), b.out.String(), b.err.String(), text)
+			c.t.Fatalf(
+				"%s: %q, %q; want %q", strings.Join(b.Args[3:], " "), b.out.String(),
+				b.err.String(), text,
+			)
 		}
 	}
 }

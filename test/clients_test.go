@@ -33,7 +33,10 @@ func TestRunFlags(t *testing.T) {
 		c.file("bound/f", "from the host\n")
 		envFile := c.file("env", "# a comment\nA=from the file\nINHERITED\n")
 		labels := c.file("labels", "one=1\n")
-		deny := c.file("deny.json", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}`)
+		deny := c.file(
+			"deny.json",
+			`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}`,
+		)
 		cid := filepath.Join(r.dir, "cid")
 		status := func(name string) string { return "grep ^" + name + ": /proc/self/status" }
 		for _, f := range []struct {
@@ -43,10 +46,19 @@ func TestRunFlags(t *testing.T) {
 			want  string // a regular expression for all of the output
 			code  int
 		}{
-			{"nothing", "", "echo $$; pwd; id -u; echo $PATH; echo $HOME", `1\n/\n0\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/root\n`, 0},
+			{
+				"nothing", "", "echo $$; pwd; id -u; echo $PATH; echo $HOME",
+				`1\n/\n0\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n/root\n`, 0,
+			},
 			{"-e", "-e|A=b c|--env|C=", `echo "$A.$C."`, `b c\.\.\n`, 0},
-			{"-e of the client's own", "-e|INHERITED|-e|ABSENT", `echo "$INHERITED ${ABSENT-unset}"`, `from outside unset\n`, 0},
-			{"--env-file", "--env-file|" + envFile, `echo "$A $INHERITED"`, `from the file from outside\n`, 0},
+			{
+				"-e of the client's own", "-e|INHERITED|-e|ABSENT",
+				`echo "$INHERITED ${ABSENT-unset}"`, `from outside unset\n`, 0,
+			},
+			{
+				"--env-file", "--env-file|" + envFile, `echo "$A $INHERITED"`,
+				`from the file from outside\n`, 0,
+			},
 			{"-w", "-w|/etc", "pwd", `/etc\n`, 0},
 			{"-w that is made", "--workdir|/new/dir", "pwd", `/new/dir\n`, 0},
 			{"-u uid:gid", "-u|5:6", "id -u; id -g", `5\n6\n`, 0},
@@ -54,59 +66,162 @@ func TestRunFlags(t *testing.T) {
 			{"-u that is a name and a number", "--user|1000", "id -u", `1000\n`, 0},
 			{"--group-add", "--group-add|77", "id -G", `0 77\n`, 0},
 			{"-m", "-m|32m", limit("memory/memory.limit_in_bytes", "memory.max"), `33554432\n`, 0},
-			{"--memory in bytes", "--memory|16777216b", limit("memory/memory.limit_in_bytes", "memory.max"), `16777216\n`, 0},
-			{"-m exceeded", "-m|8m|--memory-swap|8m|--tmpfs|/t:size=64m", "head -c 33554432 /dev/zero > /t/f; echo never", ``, 137},
-			{"--cpus", "--cpus|0.5", limit("cpu/cpu.cfs_quota_us", "cpu.max"), `50000( 100000)?\n`, 0},
+			{
+				"--memory in bytes", "--memory|16777216b",
+				limit("memory/memory.limit_in_bytes", "memory.max"), `16777216\n`, 0,
+			},
+			{
+				"-m exceeded", "-m|8m|--memory-swap|8m|--tmpfs|/t:size=64m",
+				"head -c 33554432 /dev/zero > /t/f; echo never", ``, 137,
+			},
+			{
+				"--cpus", "--cpus|0.5", limit("cpu/cpu.cfs_quota_us", "cpu.max"),
+				`50000( 100000)?\n`, 0,
+			},
 			{"--pids-limit", "--pids-limit|20", limit("pids/pids.max", "pids.max"), `20\n`, 0},
-			{"--pids-limit exceeded", "--pids-limit|3", "sleep 5 & sleep 5 & sleep 5 & sleep 5; echo never", `(?s)`, 2},
+			{
+				"--pids-limit exceeded", "--pids-limit|3",
+				"sleep 5 & sleep 5 & sleep 5 & sleep 5; echo never", `(?s)`, 2,
+			},
 			{"--read-only", "--read-only", "touch /f || echo refused", `refused\n`, 0},
-			{"--read-only with --tmpfs", "--read-only|--tmpfs|/t", "touch /t/f && echo written", `written\n`, 0},
-			{"--tmpfs with options", "--tmpfs|/t:size=1m,mode=700", "grep ' /t ' /proc/mounts", `tmpfs /t tmpfs rw,nosuid,nodev,noexec,.*size=1024k,mode=700.*\n`, 0},
+			{
+				"--read-only with --tmpfs", "--read-only|--tmpfs|/t", "touch /t/f && echo written",
+				`written\n`, 0,
+			},
+			{
+				"--tmpfs with options", "--tmpfs|/t:size=1m,mode=700", "grep ' /t ' /proc/mounts",
+				`tmpfs /t tmpfs rw,nosuid,nodev,noexec,.*size=1024k,mode=700.*\n`, 0,
+			},
 			{"default capabilities", "", status("CapEff"), `CapEff:\s+00000000a80425fb\n`, 0},
 			{"--cap-drop", "--cap-drop|CHOWN", status("CapEff"), `CapEff:\s+00000000a80425fa\n`, 0},
-			{"--cap-drop ALL", "--cap-drop|ALL", status("CapBnd"), `CapBnd:\s+0000000000000000\n`, 0},
-			{"--cap-add after ALL", "--cap-drop|all|--cap-add|CAP_NET_ADMIN", status("CapEff"), `CapEff:\s+0000000000001000\n`, 0},
-			{"--security-opt no-new-privileges", "--security-opt|no-new-privileges", status("NoNewPrivs"), `NoNewPrivs:\s+1\n`, 0},
-			{"--security-opt no-new-privileges:false", "--security-opt|no-new-privileges:false", status("NoNewPrivs"), `NoNewPrivs:\s+0\n`, 0},
+			{
+				"--cap-drop ALL", "--cap-drop|ALL", status("CapBnd"),
+				`CapBnd:\s+0000000000000000\n`, 0,
+			},
+			{
+				"--cap-add after ALL", "--cap-drop|all|--cap-add|CAP_NET_ADMIN", status("CapEff"),
+				`CapEff:\s+0000000000001000\n`, 0,
+			},
+			{
+				"--security-opt no-new-privileges", "--security-opt|no-new-privileges",
+				status("NoNewPrivs"), `NoNewPrivs:\s+1\n`, 0,
+			},
+			{
+				"--security-opt no-new-privileges:false", "--security-opt|no-new-privileges:false",
+				status("NoNewPrivs"), `NoNewPrivs:\s+0\n`, 0,
+			},
 			{"default seccomp", "", status("Seccomp"), `Seccomp:\s+2\n`, 0},
-			{"--security-opt seccomp=unconfined", "--security-opt|seccomp=unconfined", status("Seccomp"), `Seccomp:\s+0\n`, 0},
-			{"--security-opt seccomp=FILE", "--security-opt|seccomp=" + deny, "mkdir /d 2>&1", `mkdir: can't create directory '/d': No space left on device\n`, 1},
-			{"--security-opt apparmor=unconfined", "--security-opt|apparmor=unconfined", "echo ran", `ran\n`, 0},
-			{"--privileged", "--privileged", status("Seccomp") + "; touch /sys/fs/cgroup/x 2>/dev/null; ls /dev | grep -c kmsg", `Seccomp:\s+0\n1\n`, 0},
-			{"--init", "--init", "echo $$; (sleep 0 &) ; cat /proc/1/comm", `[2-9]\d*\nstrake-init\n`, 0},
+			{
+				"--security-opt seccomp=unconfined", "--security-opt|seccomp=unconfined",
+				status("Seccomp"), `Seccomp:\s+0\n`, 0,
+			},
+			{
+				"--security-opt seccomp=FILE", "--security-opt|seccomp=" + deny, "mkdir /d 2>&1",
+				`mkdir: can't create directory '/d': No space left on device\n`, 1,
+			},
+			{
+				"--security-opt apparmor=unconfined", "--security-opt|apparmor=unconfined",
+				"echo ran", `ran\n`, 0,
+			},
+			{
+				"--privileged", "--privileged",
+				status("Seccomp") + "; touch /sys/fs/cgroup/x 2>/dev/null; ls /dev | grep -c kmsg",
+				`Seccomp:\s+0\n1\n`, 0,
+			},
+			{
+				"--init", "--init", "echo $$; (sleep 0 &) ; cat /proc/1/comm",
+				`[2-9]\d*\nstrake-init\n`, 0,
+			},
 			{"--entrypoint", "--entrypoint|echo|box|-n|hi", "", `hi`, 0},
 			{"--entrypoint emptied", "--entrypoint||box|echo|hi", "", `hi\n`, 0},
 			{"the image's command", "box", "", ``, 0},
 			{"--network none", "--network|none", "ls /sys/class/net", `lo\n`, 0},
-			{"--net bridge", "--net|bridge", "ls /sys/class/net; grep -c default /etc/hosts; ip -4 route | grep -c ^default", `eth0\nlo\n0\n1\n`, 0},
-			{"--mac-address", "--mac-address|02:42:0a:00:00:09", "cat /sys/class/net/eth0/address", `02:42:0a:00:00:09\n`, 0},
+			{
+				"--net bridge", "--net|bridge",
+				"ls /sys/class/net; grep -c default /etc/hosts; ip -4 route | grep -c ^default",
+				`eth0\nlo\n0\n1\n`, 0,
+			},
+			{
+				"--mac-address", "--mac-address|02:42:0a:00:00:09",
+				"cat /sys/class/net/eth0/address", `02:42:0a:00:00:09\n`, 0,
+			},
 			{"--network host", "--network|host", "hostname", regexp.QuoteMeta(hostName) + `\n`, 0},
-			{"--hostname", "--hostname|h.example", "hostname; grep -c '^[0-9.]*\\sh\\.example' /etc/hosts; cat /etc/hostname", `h\.example\n1\nh\.example\n`, 0},
-			{"-h with --domainname", "-h|h|--domainname|d", "hostname; cat /proc/sys/kernel/domainname", `h\nd\n`, 0},
-			{"--add-host", "--add-host|far:10.9.8.7", "grep far /etc/hosts", `10\.9\.8\.7\s+far\n`, 0},
-			{"--dns", "--dns|192.0.2.9|--network|none", "cat /etc/resolv.conf", `(?s).*192\.0\.2\.9.*`, 0},
+			{
+				"--hostname", "--hostname|h.example",
+				"hostname; grep -c '^[0-9.]*\\sh\\.example' /etc/hosts; cat /etc/hostname",
+				`h\.example\n1\nh\.example\n`, 0,
+			},
+			{
+				"-h with --domainname", "-h|h|--domainname|d",
+				"hostname; cat /proc/sys/kernel/domainname", `h\nd\n`, 0,
+			},
+			{
+				"--add-host", "--add-host|far:10.9.8.7", "grep far /etc/hosts",
+				`10\.9\.8\.7\s+far\n`, 0,
+			},
+			{
+				"--dns", "--dns|192.0.2.9|--network|none", "cat /etc/resolv.conf",
+				`(?s).*192\.0\.2\.9.*`, 0,
+			},
 			{"-v", "-v|" + bound + ":/b", "cat /b/f; echo written > /b/g", `from the host\n`, 0},
-			{"-v read-only", "-v|" + bound + ":/b:ro", "cat /b/g; touch /b/h || echo refused", `written\nrefused\n`, 0},
+			{
+				"-v read-only", "-v|" + bound + ":/b:ro", "cat /b/g; touch /b/h || echo refused",
+				`written\nrefused\n`, 0,
+			},
 			{"-v of a file", "-v|" + bound + "/f:/etc/f:ro", "cat /etc/f", `from the host\n`, 0},
-			{"-v of a directory that is made", "-v|" + bound + "/made:/b", "touch /b/f && echo made", `made\n`, 0},
+			{
+				"-v of a directory that is made", "-v|" + bound + "/made:/b",
+				"touch /b/f && echo made", `made\n`, 0,
+			},
 			{"-v of a named volume", "-v|named:/v", "echo kept > /v/f", ``, 0},
-			{"-v of the same volume", "--volume|named:/v:ro", "cat /v/f; touch /v/g || echo refused", `kept\nrefused\n`, 0},
+			{
+				"-v of the same volume", "--volume|named:/v:ro",
+				"cat /v/f; touch /v/g || echo refused", `kept\nrefused\n`, 0,
+			},
 			{"-v without a source", "-v|/v", "touch /v/f; grep -c ' /v ' /proc/mounts", `1\n`, 0},
-			{"--mount of a directory", "--mount|type=bind,source=" + bound + ",target=/b,readonly", "cat /b/f; touch /b/h || echo refused", `from the host\nrefused\n`, 0},
-			{"--mount of a volume", "--mount|type=volume,src=named,dst=/v", "cat /v/f", `kept\n`, 0},
-			{"--mount of a tmpfs", "--mount|type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770", "grep ' /t ' /proc/mounts", `tmpfs /t tmpfs .*size=1024k,mode=1770.*\n`, 0},
+			{
+				"--mount of a directory",
+				"--mount|type=bind,source=" + bound + ",target=/b,readonly",
+				"cat /b/f; touch /b/h || echo refused", `from the host\nrefused\n`, 0,
+			},
+			{
+				"--mount of a volume", "--mount|type=volume,src=named,dst=/v", "cat /v/f", `kept\n`,
+				0,
+			},
+			{
+				"--mount of a tmpfs", "--mount|type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770",
+				"grep ' /t ' /proc/mounts", `tmpfs /t tmpfs .*size=1024k,mode=1770.*\n`, 0,
+			},
 			{"--ulimit", "--ulimit|nofile=100:200", "ulimit -n; ulimit -Hn", `100\n200\n`, 0},
 			{"--shm-size", "--shm-size|1m", "grep /dev/shm /proc/mounts", `.*size=1024k.*\n`, 0},
-			{"--sysctl", "--sysctl|net.ipv4.ip_default_ttl=9", "cat /proc/sys/net/ipv4/ip_default_ttl", `9\n`, 0},
-			{"--device", "--device|/dev/kmsg:/dev/k", "test -c /dev/k && (: > /dev/k) && echo open", `open\n`, 0},
-			{"--device to be read", "--device|/dev/kmsg:/dev/k:r", "(: > /dev/k) 2>/dev/null || echo refused", `refused\n`, 0},
-			{"no --device", "--cap-add|MKNOD", "mknod /dev/k c 1 11; (: > /dev/k) 2>/dev/null || echo refused", `refused\n`, 0},
-			{"-t in a pipe", "-t", "test -t 1 && stat -c %t:%T /dev/console >/dev/null && echo tty", `tty\r\n`, 0},
+			{
+				"--sysctl", "--sysctl|net.ipv4.ip_default_ttl=9",
+				"cat /proc/sys/net/ipv4/ip_default_ttl", `9\n`, 0,
+			},
+			{
+				"--device", "--device|/dev/kmsg:/dev/k",
+				"test -c /dev/k && (: > /dev/k) && echo open", `open\n`, 0,
+			},
+			{
+				"--device to be read", "--device|/dev/kmsg:/dev/k:r",
+				"(: > /dev/k) 2>/dev/null || echo refused", `refused\n`, 0,
+			},
+			{
+				"no --device", "--cap-add|MKNOD",
+				"mknod /dev/k c 1 11; (: > /dev/k) 2>/dev/null || echo refused", `refused\n`, 0,
+			},
+			{
+				"-t in a pipe", "-t",
+				"test -t 1 && stat -c %t:%T /dev/console >/dev/null && echo tty", `tty\r\n`, 0,
+			},
 			{"-a stdout", "-a|stdout", "echo out; echo err >&2", `out\n`, 0},
 			{"--name", "--name|given", "echo ran", `ran\n`, 0},
 			{"--label-file", "--label-file|" + labels + "|-l|two=2", "true", ``, 0},
 			{"--cidfile", "--cidfile|" + cid, "hostname", `[0-9a-f]{12}\n`, 0},
-			{"--pid host", "--pid|host", "cat /proc/1/comm | wc -l; test $$ != 1 && echo other", `1\nother\n`, 0},
+			{
+				"--pid host", "--pid|host", "cat /proc/1/comm | wc -l; test $$ != 1 && echo other",
+				`1\nother\n`, 0,
+			},
 			{"--ipc host", "--ipc|host", "true", ``, 0},
 			{"--uts host", "--uts|host", "hostname", regexp.QuoteMeta(hostName) + `\n`, 0},
 			{"--stop-signal", "--stop-signal|INT|--stop-timeout|3", "true", ``, 0},
@@ -124,7 +239,10 @@ func TestRunFlags(t *testing.T) {
 				c := c.with(t)
 				got := c.do(args...)
 				if !regexp.MustCompile(`^`+f.want+`$`).MatchString(got.out) || got.code != f.code {
-					t.Errorf("got %q, status %d; want %q, %d\n%s", got.out, got.code, f.want, f.code, got.err)
+					t.Errorf(
+						"got %q, status %d; want %q, %d\n%s", got.out, got.code, f.want, f.code,
+						got.err,
+					)
 				}
 			})
 		}
@@ -137,32 +255,44 @@ func TestRunFlags(t *testing.T) {
 		os.RemoveAll(bound)
 		c.eq("named\n", "volume", "ls", "-q") // that without a name went with its container
 		c.ok("volume", "rm", "named")
-		if got := c.feed("typed\n", "run", "--rm", "-i", "box", "cat"); got.out != "typed\n" || got.code != 0 {
+		if got := c.feed("typed\n", "run", "--rm", "-i", "box", "cat"); got.out != "typed\n" ||
+			got.code != 0 {
 			t.Errorf("run -i: %+v", got)
 		}
 		// More than any buffer on the way holds, in both directions at once.
 		big := strings.Repeat("0123456789abcdef", 1<<18)
 		if got := c.feed(big, "run", "--rm", "-i", "box", "cat"); got.out != big || got.code != 0 {
-			t.Errorf("run -i of %d bytes: %d bytes, status %d, %q", len(big), len(got.out), got.code, got.err)
+			t.Errorf(
+				"run -i of %d bytes: %d bytes, status %d, %q", len(big), len(got.out), got.code,
+				got.err,
+			)
 		}
-		if got := c.do("run", "--rm", "box", "sh", "-c", "head -c 4194304 /dev/zero; head -c 1000000 /dev/zero >&2"); len(got.out) != 4<<20 || len(got.err) != 1000000 {
+		if got := c.do(
+			"run", "--rm", "box", "sh", "-c",
+			"head -c 4194304 /dev/zero; head -c 1000000 /dev/zero >&2",
+		); len(got.out) != 4<<20 || len(got.err) != 1000000 {
 			t.Errorf("run: %d and %d bytes", len(got.out), len(got.err))
 		}
 		if got := c.feed("typed\n", "run", "--rm", "box", "cat"); got.out != "" || got.code != 0 {
 			t.Errorf("run without -i: %+v", got)
 		}
-		if got := c.feed("typed\n", "run", "--rm", "-a", "stdin", "-a", "stdout", "-i", "box", "head", "-n1"); got.out != "typed\n" {
+		if got := c.feed(
+			"typed\n", "run", "--rm", "-a", "stdin", "-a", "stdout", "-i", "box", "head", "-n1",
+		); got.out != "typed\n" {
 			t.Errorf("run -a stdin: %+v", got)
 		}
 	})
 }
 
-// TestLife takes containers through create, start, attach, stop, kill, wait, restart policies and rm.
+// TestLife takes containers through create, start, attach, stop, kill, wait, restart policies and
+// rm.
 func TestLife(t *testing.T) {
 	r := start(t)
 	eachClient(t, r, func(t *testing.T, c *client) {
 		state := func(name string) string {
-			return strings.TrimSpace(c.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name))
+			return strings.TrimSpace(
+				c.ok("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name),
+			)
 		}
 		eq := func(what, got, want string) {
 			t.Helper()
@@ -170,7 +300,12 @@ func TestLife(t *testing.T) {
 				t.Errorf("%s: got %q, want %q", what, got, want)
 			}
 		}
-		id := strings.TrimSpace(c.ok("create", "--name", "one", "-i", "box", "sh", "-c", `trap "echo ended; exit 3" TERM; trap "echo huh" HUP; echo begun; while read l; do echo "got $l"; done; while true; do sleep 0.05; done`))
+		id := strings.TrimSpace(
+			c.ok(
+				"create", "--name", "one", "-i", "box", "sh", "-c",
+				`trap "echo ended; exit 3" TERM; trap "echo huh" HUP; echo begun; while read l; do echo "got $l"; done; while true; do sleep 0.05; done`,
+			),
+		)
 		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(id) {
 			t.Errorf("create printed %q", id)
 		}
@@ -180,10 +315,16 @@ func TestLife(t *testing.T) {
 		c.eq("one\n", "start", "one") // 304: it runs already
 
 		a := c.begin("attach", "one")
-		c.until("attach", func() bool { a.in.Write([]byte("x\n")); return strings.Contains(a.out.String(), "got x") })
+		c.until("attach", func() bool {
+			a.in.Write([]byte("x\n"))
+			return strings.Contains(a.out.String(), "got x")
+		})
 		// Two may be attached; signals of the client go to the process.
 		b := c.begin("attach", "--no-stdin", id[:12])
-		c.until("a second attach", func() bool { a.in.Write([]byte("y\n")); return strings.Contains(b.out.String(), "got y") })
+		c.until("a second attach", func() bool {
+			a.in.Write([]byte("y\n"))
+			return strings.Contains(b.out.String(), "got y")
+		})
 		b.Process.Signal(syscall.SIGHUP)
 		a.in.Close()
 		c.says(a, "huh")
@@ -205,12 +346,14 @@ func TestLife(t *testing.T) {
 		eq("wait", strconv.Itoa(c.ends(w))+" "+w.out.String(), "0 137\n")
 		eq("killed", state("one"), "exited 137")
 		c.eq("one\n", "rm", "one")
-		if got := c.do("inspect", "--type", "container", "one"); got.code != 1 || got.out != "[]\n" || !strings.Contains(got.err, "No such container: one") {
+		if got := c.do("inspect", "--type", "container", "one"); got.code != 1 ||
+			got.out != "[]\n" || !strings.Contains(got.err, "No such container: one") {
 			t.Errorf("inspect after rm: %+v", got)
 		}
 
 		c.ok("create", "--name", "two", "-i", "box", "sh", "-c", "cat; echo err >&2; exit 4")
-		if got := c.feed("fed\n", "start", "-ai", "two"); got.out != "fed\n" || got.err != "err\n" || got.code != 4 {
+		if got := c.feed("fed\n", "start", "-ai", "two"); got.out != "fed\n" ||
+			got.err != "err\n" || got.code != 4 {
 			t.Errorf("start -ai: %+v", got)
 		}
 		c.ok("rm", "two")
@@ -220,36 +363,52 @@ func TestLife(t *testing.T) {
 		c.until("--rm", func() bool { return c.do("inspect", "gone").code == 1 })
 
 		// Restart policies.
-		c.ok("run", "-d", "--name", "failing", "--restart", "on-failure:2", "box", "sh", "-c", "echo try; exit 5")
+		c.ok(
+			"run", "-d", "--name", "failing", "--restart", "on-failure:2", "box", "sh", "-c",
+			"echo try; exit 5",
+		)
 		c.until("on-failure:2", func() bool {
-			return c.ok("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "failing") == "2 exited\n"
+			return c.ok(
+				"inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "failing",
+			) == "2 exited\n"
 		})
 		c.eq("try\ntry\ntry\n", "logs", "failing")
 		c.ok("run", "-d", "--name", "always", "--restart", "always", "box", "sh", "-c", "sleep 0.1")
-		c.until("always", func() bool { return c.ok("inspect", "-f", "{{.RestartCount}}", "always") > "1" })
+		c.until("always", func() bool {
+			return c.ok("inspect", "-f", "{{.RestartCount}}", "always") > "1"
+		})
 		c.ok("stop", "-t", "0", "always")
 		eq("always, stopped", strings.Fields(state("always"))[0], "exited")
 		c.ok("run", "-d", "--name", "unless", "--restart=unless-stopped", "box", "sleep", "1000")
 		c.ok("kill", "unless")
 		eq("unless-stopped, killed", strings.Fields(state("unless"))[0], "exited")
-		c.eq("unless-stopped 0\n", "inspect", "-f", "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}", "unless")
+		c.eq(
+			"unless-stopped 0\n", "inspect", "-f",
+			"{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}",
+			"unless",
+		)
 		c.refused(125, "restart", "run", "--rm", "--restart", "always", "box", "true")
 		c.ok("rm", "failing", "always", "unless")
 
 		// Many at once, some of which do not exist.
 		c.ok("run", "-d", "--name", "aa", "-v", "/v", "box", "sleep", "1000")
 		c.ok("run", "-d", "--name", "bb", "--stop-signal", "KILL", "box", "sleep", "1000")
-		if got := c.do("stop", "-t", "1", "bb", "none"); got.out != "bb\n" || got.code != 1 || !strings.Contains(got.err, "No such container: none") {
+		if got := c.do("stop", "-t", "1", "bb", "none"); got.out != "bb\n" || got.code != 1 ||
+			!strings.Contains(got.err, "No such container: none") {
 			t.Errorf("stop bb none: %+v", got)
 		}
 		c.refused(1, "running", "rm", "aa")
-		if got := c.do("rm", "-f", "-v", "aa", "bb", "none"); got.out != "aa\nbb\n" || !strings.Contains(got.err, "No such container: none") {
+		if got := c.do("rm", "-f", "-v", "aa", "bb", "none"); got.out != "aa\nbb\n" ||
+			!strings.Contains(got.err, "No such container: none") {
 			t.Errorf("rm -f aa bb none: %+v", got)
 		}
 		c.eq("", "volume", "ls", "-q")
 
 		// A client that is told to end passes it on and reports the process's status.
-		f := c.begin("run", "--rm", "box", "sh", "-c", `trap "exit 11" TERM; echo up; while true; do sleep 0.05; done`)
+		f := c.begin(
+			"run", "--rm", "box", "sh", "-c",
+			`trap "exit 11" TERM; echo up; while true; do sleep 0.05; done`,
+		)
 		c.says(f, "up")
 		f.Process.Signal(syscall.SIGTERM)
 		eq("run, terminated", fmt.Sprint(c.ends(f)), "11")
@@ -260,24 +419,36 @@ func TestLife(t *testing.T) {
 func TestExec(t *testing.T) {
 	r := start(t)
 	eachClient(t, r, func(t *testing.T, c *client) {
-		c.ok("run", "-d", "--name", "web", "-e", "A=b", "-w", "/tmp", "--cap-drop", "ALL", "box", "sleep", "1000")
+		c.ok(
+			"run", "-d", "--name", "web", "-e", "A=b", "-w", "/tmp", "--cap-drop", "ALL", "box",
+			"sleep", "1000",
+		)
 		c.eq("b\n/tmp\n", "exec", "web", "sh", "-c", "echo $A; pwd")
-		c.eq("c d\n/etc\n", "exec", "-e", "A=c", "--env", "D=d", "-w", "/etc", "web", "sh", "-c", "echo $A $D; pwd")
+		c.eq(
+			"c d\n/etc\n", "exec", "-e", "A=c", "--env", "D=d", "-w", "/etc", "web", "sh", "-c",
+			"echo $A $D; pwd",
+		)
 		c.eq("from outside\n", "exec", "-e", "INHERITED", "web", "sh", "-c", "echo $INHERITED")
 		c.eq("5\n6\n", "exec", "-u", "5:6", "web", "sh", "-c", "id -u; id -g")
 		c.eq("1000\n", "exec", "--user", "1000", "web", "id", "-u") // CVE-2016-3697
 		c.eq("CapEff:\t0000000000000000\n", "exec", "web", "grep", "CapEff", "/proc/self/status")
-		if got := c.ok("exec", "--privileged", "web", "grep", "CapEff", "/proc/self/status"); strings.Contains(got, "00000000") {
+		if got := c.ok(
+			"exec", "--privileged", "web", "grep", "CapEff", "/proc/self/status",
+		); strings.Contains(got, "00000000") {
 			t.Errorf("exec --privileged: %q", got)
 		}
-		if got := c.feed("typed\n", "exec", "-i", "web", "sh", "-c", "cat; echo err >&2; exit 9"); got.out != "typed\n" || got.err != "err\n" || got.code != 9 {
+		if got := c.feed(
+			"typed\n", "exec", "-i", "web", "sh", "-c", "cat; echo err >&2; exit 9",
+		); got.out != "typed\n" || got.err != "err\n" || got.code != 9 {
 			t.Errorf("exec -i: %+v", got)
 		}
 		if got := c.feed("typed\n", "exec", "web", "cat"); got.out != "" || got.code != 0 {
 			t.Errorf("exec without -i: %+v", got)
 		}
 		c.eq("", "exec", "-d", "web", "sh", "-c", "echo done > /tmp/done")
-		c.until("exec -d", func() bool { return c.do("exec", "web", "cat", "/tmp/done").out == "done\n" })
+		c.until("exec -d", func() bool {
+			return c.do("exec", "web", "cat", "/tmp/done").out == "done\n"
+		})
 		for _, e := range []struct {
 			args []string
 			code int
@@ -296,7 +467,10 @@ func TestExec(t *testing.T) {
 		} {
 			got := c.do(append([]string{"exec"}, e.args...)...)
 			if all := got.out + got.err; got.code != e.code || !strings.Contains(all, e.text) {
-				t.Errorf("exec %s: status %d, %q; want %d with %q", strings.Join(e.args, " "), got.code, all, e.code, e.text)
+				t.Errorf(
+					"exec %s: status %d, %q; want %d with %q", strings.Join(e.args, " "), got.code,
+					all, e.code, e.text,
+				)
 			}
 		}
 		c.ok("stop", "-t", "0", "web")
@@ -309,8 +483,14 @@ func TestExec(t *testing.T) {
 func TestLogs(t *testing.T) {
 	r := start(t)
 	eachClient(t, r, func(t *testing.T, c *client) {
-		c.ok("run", "-d", "--name", "web", "box", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; sleep 0.02; done; echo err >&2; while ! test -e /go; do sleep 0.05; done; echo line 6; sleep 1; echo -n half")
-		c.until("the log", func() bool { got := c.do("logs", "web"); return got.out == lines("line ", 5) && got.err == "err\n" })
+		c.ok(
+			"run", "-d", "--name", "web", "box", "sh", "-c",
+			"for i in 1 2 3 4 5; do echo line $i; sleep 0.02; done; echo err >&2; while ! test -e /go; do sleep 0.05; done; echo line 6; sleep 1; echo -n half",
+		)
+		c.until("the log", func() bool {
+			got := c.do("logs", "web")
+			return got.out == lines("line ", 5) && got.err == "err\n"
+		})
 		f := c.begin("logs", "-f", "web")
 		tailing := c.begin("logs", "--follow", "--tail", "0", "web")
 		c.says(f, "line 5\n")
@@ -329,7 +509,8 @@ func TestLogs(t *testing.T) {
 		if got := c.ok("logs", "--since", at, "web"); !strings.HasPrefix(got, "line 3\n") {
 			t.Errorf("--since %s: %q", at, got)
 		}
-		if got := c.ok("logs", "--until", at, "web"); strings.Contains(got, "line 4") || !strings.HasPrefix(got, "line 1\nline 2\n") {
+		if got := c.ok("logs", "--until", at, "web"); strings.Contains(got, "line 4") ||
+			!strings.HasPrefix(got, "line 1\nline 2\n") {
 			t.Errorf("--until %s: %q", at, got)
 		}
 		if got := c.ok("logs", "--since", "1h", "web"); got != lines("line ", 5) {
@@ -341,10 +522,12 @@ func TestLogs(t *testing.T) {
 		c.until("exec", func() bool { return tailing.out.String() == "" })
 		c.ok("exec", "web", "touch", "/go")
 		// Both end with the container.
-		if c.ends(f) != 0 || f.out.String() != lines("line ", 6)+"half" || f.err.String() != "err\n" {
+		if c.ends(f) != 0 || f.out.String() != lines("line ", 6)+"half" ||
+			f.err.String() != "err\n" {
 			t.Errorf("-f: %q, %q", f.out.String(), f.err.String())
 		}
-		if got := tailing.out.String(); c.ends(tailing) != 0 || !strings.HasSuffix(tailing.out.String(), "half") || strings.Contains(got, "line 5") {
+		if got := tailing.out.String(); c.ends(tailing) != 0 ||
+			!strings.HasSuffix(tailing.out.String(), "half") || strings.Contains(got, "line 5") {
 			t.Errorf("-f --tail 0: %q", got)
 		}
 		c.ok("rm", "web")
@@ -361,47 +544,81 @@ func TestLogs(t *testing.T) {
 func TestListings(t *testing.T) {
 	r := start(t)
 	eachClient(t, r, func(t *testing.T, c *client) {
-		run := strings.TrimSpace(c.ok("run", "-d", "--name", "running", "-l", "k=v", "-m", "32m", "-p", "127.0.0.1:0:80/tcp", "--network", "bridge", "box", "sleep", "1000"))
+		run := strings.TrimSpace(
+			c.ok(
+				"run", "-d", "--name", "running", "-l", "k=v", "-m", "32m", "-p",
+				"127.0.0.1:0:80/tcp", "--network", "bridge", "box", "sleep", "1000",
+			),
+		)
 		c.refused(3, "", "run", "--name", "ended", "-l", "k=w", "box", "sh", "-c", "exit 3")
 		made := strings.TrimSpace(c.ok("create", "--name", "made", "box", "true"))
 		const names = "{{.Names}}"
 		for _, p := range []struct{ args, want string }{
-			{"", "running\n"}, {"-a", "made\nended\nrunning\n"}, {"-n|2", "made\nended\n"}, {"-l", "made\n"},
-			{"-a|--filter|label=k", "ended\nrunning\n"}, {"-a|--filter|label=k=w", "ended\n"}, {"-a|-f|status=created", "made\n"},
-			{"-a|-f|status=exited|-f|status=running", "ended\nrunning\n"}, {"-a|-f|exited=3", "ended\n"}, {"-a|-f|name=^/?e", "ended\n"},
-			{"-a|-f|id=" + made[:12], "made\n"}, {"-a|-f|ancestor=box", "made\nended\nrunning\n"}, {"-a|-f|before=ended", "running\n"},
-			{"-a|-f|since=ended", "made\n"}, {"-f|publish=80", "running\n"}, {"-f|publish=81", ""}, {"-f|expose=80/tcp", "running\n"}, {"-f|network=bridge", "running\n"}, {"-f|volume=/v", ""},
+			{"", "running\n"}, {"-a", "made\nended\nrunning\n"}, {"-n|2", "made\nended\n"},
+			{"-l", "made\n"},
+			{"-a|--filter|label=k", "ended\nrunning\n"}, {"-a|--filter|label=k=w", "ended\n"},
+			{"-a|-f|status=created", "made\n"},
+			{"-a|-f|status=exited|-f|status=running", "ended\nrunning\n"},
+			{"-a|-f|exited=3", "ended\n"}, {"-a|-f|name=^/?e", "ended\n"},
+			{"-a|-f|id=" + made[:12], "made\n"}, {"-a|-f|ancestor=box", "made\nended\nrunning\n"},
+			{"-a|-f|before=ended", "running\n"},
+			{"-a|-f|since=ended", "made\n"}, {"-f|publish=80", "running\n"}, {"-f|publish=81", ""},
+			{"-f|expose=80/tcp", "running\n"}, {"-f|network=bridge", "running\n"},
+			{"-f|volume=/v", ""},
 		} {
-			c.with(t).eq(p.want, append(append([]string{"ps"}, strings.FieldsFunc(p.args, func(r rune) bool { return r == '|' })...), "--format", names)...)
+			c.with(t).eq(
+				p.want,
+				append(
+					append(
+						[]string{"ps"},
+						strings.FieldsFunc(p.args, func(r rune) bool { return r == '|' })...,
+					),
+					"--format", names,
+				)...,
+			)
 		}
 		c.eq(run[:12]+"\n", "ps", "-q")
 		c.eq(run+"\n", "ps", "-q", "--no-trunc")
 		c.refused(1, "nonsense", "ps", "-f", "nonsense=1")
-		if got := c.ok("ps", "-a"); !regexp.MustCompile(`(?m)^CONTAINER ID +IMAGE +COMMAND +CREATED +STATUS +PORTS +NAMES$`).MatchString(strings.SplitN(got, "\n", 2)[0]) ||
-			!regexp.MustCompile(`(?m)^[0-9a-f]{12} +box +"sleep 1000" +.* ago +Up .* +127\.0\.0\.1:\d+->80/tcp +running$`).MatchString(got) ||
+		if got := c.ok("ps", "-a"); !regexp.MustCompile(
+			`(?m)^CONTAINER ID +IMAGE +COMMAND +CREATED +STATUS +PORTS +NAMES$`,
+		).MatchString(strings.SplitN(got, "\n", 2)[0]) ||
+			!regexp.MustCompile(
+				`(?m)^[0-9a-f]{12} +box +"sleep 1000" +.* ago +Up .* +127\.0\.0\.1:\d+->80/tcp +running$`,
+			).MatchString(got) ||
 			!strings.Contains(got, "Exited (3) ") {
 			t.Errorf("ps -a:\n%s", got)
 		}
-		if got := c.ok("ps", "-s", "--format", "{{.Size}}"); !regexp.MustCompile(`^\d.*B \(virtual \d.*B\)\n$`).MatchString(got) {
+		if got := c.ok("ps", "-s", "--format", "{{.Size}}"); !regexp.MustCompile(
+			`^\d.*B \(virtual \d.*B\)\n$`,
+		).MatchString(got) {
 			t.Errorf("ps -s: %q", got)
 		}
 		list := eachLine(t, c.ok("ps", "-a", "--no-trunc", "--format", "{{json .}}"))
-		if len(list) != 3 || field(list[2], "ID") != run || field(list[2], "Names") != "running" || field(list[2], "State") != "running" || field(list[2], "Labels") != "k=v" {
+		if len(list) != 3 || field(list[2], "ID") != run || field(list[2], "Names") != "running" ||
+			field(list[2], "State") != "running" || field(list[2], "Labels") != "k=v" {
 			t.Errorf("ps --format '{{json .}}': %v", list)
 		}
 		c.eq("running bridge\n", "ps", "--format", "{{.Names}} {{.Networks}}")
 
 		// inspect
-		c.eq(run+" 33554432 v [sleep 1000]\n", "inspect", "-f", `{{.Id}} {{.HostConfig.Memory}} {{index .Config.Labels "k"}} {{.Config.Cmd}}`, "running")
+		c.eq(
+			run+" 33554432 v [sleep 1000]\n", "inspect", "-f",
+			`{{.Id}} {{.HostConfig.Memory}} {{index .Config.Labels "k"}} {{.Config.Cmd}}`,
+			"running",
+		)
 		c.eq(`"running"`+"\n", "inspect", "--format", "{{json .State.Status}}", "running")
-		if v := c.object("inspect", "-f", "{{json .}}", "running"); field(v, "Id") != run || field(v, "HostConfig", "Memory") != "3.3554432e+07" || field(v, "Name") != "/running" {
+		if v := c.object("inspect", "-f", "{{json .}}", "running"); field(v, "Id") != run ||
+			field(v, "HostConfig", "Memory") != "3.3554432e+07" || field(v, "Name") != "/running" {
 			t.Errorf("inspect -f '{{json .}}': %v", v)
 		}
 		c.eq("/ended\n/made\n", "inspect", "-f", "{{.Name}}", "ended", "made")
-		if got := c.do("inspect", "absent"); got.code != 1 || strings.TrimSpace(got.out) != "[]" || !strings.Contains(got.err, "absent") {
+		if got := c.do("inspect", "absent"); got.code != 1 || strings.TrimSpace(got.out) != "[]" ||
+			!strings.Contains(got.err, "absent") {
 			t.Errorf("inspect absent: %+v", got)
 		}
-		if got := c.do("inspect", "-f", "{{.Nothing}}", "running"); got.code == 0 || strings.Contains(got.out, "no value") {
+		if got := c.do("inspect", "-f", "{{.Nothing}}", "running"); got.code == 0 ||
+			strings.Contains(got.out, "no value") {
 			t.Errorf("inspect of an unknown field: %+v", got)
 		}
 		if got := c.ok("inspect", "-s", "-f", "{{.SizeRootFs}}", "running"); len(got) < 6 {
@@ -411,20 +628,31 @@ func TestListings(t *testing.T) {
 		c.eq(image+"\n", "inspect", "-f", "{{.Image}}", "running")
 
 		// stats
-		if got := c.ok("stats", "--no-stream"); !regexp.MustCompile(`(?m)^` + run[:12] + ` +running +\d+\.\d\d% +[\d.]+[kKM]iB / 32MiB +\d+\.\d\d% +\S+ / \S+ +\S+ / \S+ +1 *$`).MatchString(got) {
+		if got := c.ok("stats", "--no-stream"); !regexp.MustCompile(
+			`(?m)^` + run[:12] + ` +running +\d+\.\d\d% +[\d.]+[kKM]iB / 32MiB +\d+\.\d\d% +\S+ / \S+ +\S+ / \S+ +1 *$`,
+		).MatchString(got) {
 			t.Errorf("stats --no-stream:\n%s", got)
 		}
 		v := c.object("stats", "--no-stream", "--format", "{{json .}}", "running")
-		if field(v, "Name") != "running" || field(v, "PIDs") != "1" || !strings.HasSuffix(field(v, "MemUsage"), "/ 32MiB") {
+		if field(v, "Name") != "running" || field(v, "PIDs") != "1" ||
+			!strings.HasSuffix(field(v, "MemUsage"), "/ 32MiB") {
 			t.Errorf("stats --format '{{json .}}': %v", v)
 		}
-		if got, want := sorted(c.ok("stats", "-a", "--no-stream", "--no-trunc", "--format", "{{.Name}} {{.PIDs}} {{.ID}}")), "ended 0 "; !strings.HasPrefix(got, want) ||
-			!strings.Contains(got, "\nmade 0 "+made+"\n") || !strings.HasSuffix(got, "\nrunning 1 "+run+"\n") {
+		if got, want := sorted(
+			c.ok(
+				"stats", "-a", "--no-stream", "--no-trunc", "--format",
+				"{{.Name}} {{.PIDs}} {{.ID}}",
+			),
+		), "ended 0 "; !strings.HasPrefix(got, want) ||
+			!strings.Contains(got, "\nmade 0 "+made+"\n") ||
+			!strings.HasSuffix(got, "\nrunning 1 "+run+"\n") {
 			t.Errorf("stats -a: %q", got)
 		}
 		c.refused(1, "No such container: none", "stats", "--no-stream", "none")
 		s := c.begin("stats", "--format", "{{.Name}}", "running")
-		c.until("a second reading", func() bool { return strings.Count(s.out.String(), "running") >= 2 })
+		c.until("a second reading", func() bool {
+			return strings.Count(s.out.String(), "running") >= 2
+		})
 		s.Process.Kill() // that of 28 does not hear an interrupt (docker/cli 6090)
 		c.ends(s)
 
@@ -433,23 +661,38 @@ func TestListings(t *testing.T) {
 		c.ok("tag", "box", "example.test:5000/deep/name:v1")
 		c.ok("tag", short, "second")
 		for _, p := range []struct{ args, want string }{
-			{"", "box:latest\nexample.test:5000/deep/name:v1\nsecond:latest\n"}, {"box", "box:latest\n"}, {"second:latest", "second:latest\n"},
-			{"-f|reference=*/*/name", "example.test:5000/deep/name:v1\n"}, {"--filter|dangling=true", ""}, {"-f|label=none", ""},
+			{"", "box:latest\nexample.test:5000/deep/name:v1\nsecond:latest\n"},
+			{"box", "box:latest\n"}, {"second:latest", "second:latest\n"},
+			{"-f|reference=*/*/name", "example.test:5000/deep/name:v1\n"},
+			{"--filter|dangling=true", ""}, {"-f|label=none", ""},
 		} {
-			got := c.ok(append(append([]string{"images"}, strings.FieldsFunc(p.args, func(r rune) bool { return r == '|' })...), "--format", "{{.Repository}}:{{.Tag}}")...)
+			got := c.ok(
+				append(
+					append(
+						[]string{"images"},
+						strings.FieldsFunc(p.args, func(r rune) bool { return r == '|' })...,
+					),
+					"--format", "{{.Repository}}:{{.Tag}}",
+				)...,
+			)
 			if got = strings.Replace(sorted(got), "strake/base:latest\n", "", 1); got != p.want {
 				t.Errorf("images %s: %q, want %q", p.args, got, p.want)
 			}
 		}
 		c.eq(short+"\n", "images", "-q", "box")
 		c.eq(image+"\n", "images", "-q", "--no-trunc", "box")
-		if got := c.ok("images", "box"); !regexp.MustCompile(`(?m)^box +latest +` + short + ` +.* ago +[\d.]+[kM]B$`).MatchString(got) {
+		if got := c.ok("images", "box"); !regexp.MustCompile(
+			`(?m)^box +latest +` + short + ` +.* ago +[\d.]+[kM]B$`,
+		).MatchString(got) {
 			t.Errorf("images:\n%s", got)
 		}
-		if l := eachLine(t, c.ok("images", "--format", "{{json .}}", "box")); len(l) != 1 || field(l[0], "ID") != short || field(l[0], "Tag") != "latest" {
+		if l := eachLine(t, c.ok("images", "--format", "{{json .}}", "box")); len(l) != 1 ||
+			field(l[0], "ID") != short || field(l[0], "Tag") != "latest" {
 			t.Errorf("images --format '{{json .}}': %v", l)
 		}
-		if got := c.ok("images", "--digests", "--format", "{{.Digest}}", "box"); !strings.HasPrefix(got, "<none>") && !strings.HasPrefix(got, "sha256:") {
+		if got := c.ok("images", "--digests", "--format", "{{.Digest}}", "box"); !strings.HasPrefix(
+			got, "<none>",
+		) && !strings.HasPrefix(got, "sha256:") {
 			t.Errorf("images --digests: %q", got)
 		}
 		c.eq("Untagged: second:latest\n", "rmi", "second")
@@ -460,17 +703,25 @@ func TestListings(t *testing.T) {
 		c.refused(1, "UPPER", "tag", "box", "UPPER")
 
 		// version and info
-		if got := c.ok("version", "--format", "{{.Server.Version}}|{{.Server.Os}}|{{.Client.Version}}"); !regexp.MustCompile(`^\S+\|linux\|\S+\n$`).MatchString(got) {
+		if got := c.ok(
+			"version", "--format", "{{.Server.Version}}|{{.Server.Os}}|{{.Client.Version}}",
+		); !regexp.MustCompile(`^\S+\|linux\|\S+\n$`).MatchString(got) {
 			t.Errorf("version: %q", got)
 		}
-		if v := c.object("version", "-f", "{{json .}}"); field(v, "Server", "Os") != "linux" || field(v, "Server", "ApiVersion") == "" {
+		if v := c.object("version", "-f", "{{json .}}"); field(v, "Server", "Os") != "linux" ||
+			field(v, "Server", "ApiVersion") == "" {
 			t.Errorf("version -f '{{json .}}': %v", v)
 		}
-		if got := c.ok("version"); !strings.Contains(got, "Client:") || !strings.Contains(got, "Server:") {
+		if got := c.ok("version"); !strings.Contains(got, "Client:") ||
+			!strings.Contains(got, "Server:") {
 			t.Errorf("version: %q", got)
 		}
-		c.eq("3 1 2\n", "info", "--format", "{{.Containers}} {{.ContainersRunning}} {{.ContainersStopped}}")
-		if v := c.object("info", "-f", "{{json .}}"); field(v, "Images") == "0" || field(v, "DockerRootDir") != filepath.Join(r.dir, "data") {
+		c.eq(
+			"3 1 2\n", "info", "--format",
+			"{{.Containers}} {{.ContainersRunning}} {{.ContainersStopped}}",
+		)
+		if v := c.object("info", "-f", "{{json .}}"); field(v, "Images") == "0" ||
+			field(v, "DockerRootDir") != filepath.Join(r.dir, "data") {
 			t.Errorf("info -f '{{json .}}': %v", v)
 		}
 		if got := c.ok("info"); !strings.Contains(got, "Containers: 3") {
@@ -479,7 +730,9 @@ func TestListings(t *testing.T) {
 		c.ok("rm", "-f", "running", "ended", "made")
 		if c.name == "strake" {
 			for _, verb := range []string{"ps", "images"} {
-				if got := strings.TrimSpace(c.ok(verb, "-o", "json")); !strings.HasPrefix(got, "[") || !strings.HasSuffix(got, "]") {
+				if got := strings.TrimSpace(
+					c.ok(verb, "-o", "json"),
+				); !strings.HasPrefix(got, "[") || !strings.HasSuffix(got, "]") {
 					t.Errorf("%s -o json: %q", verb, got)
 				}
 			}
@@ -500,7 +753,8 @@ func sorted(s string) string {
 	return strings.Join(l, "")
 }
 
-// TestTerminals runs, attaches and executes on a pseudo-terminal: sizes, resizing, control keys, detaching.
+// TestTerminals runs, attaches and executes on a pseudo-terminal: sizes, resizing, control keys,
+// detaching.
 func TestTerminals(t *testing.T) {
 	r := start(t)
 	const detach = "\x10\x11"
@@ -518,7 +772,9 @@ func TestTerminals(t *testing.T) {
 		})
 		p.write("trap 'echo caught' INT\n")
 		p.write("sleep 1000\n")
-		c.until("sleep", func() bool { return strings.Contains(c.do("exec", "one", "ps").out, "sleep 1000") })
+		c.until("sleep", func() bool {
+			return strings.Contains(c.do("exec", "one", "ps").out, "sleep 1000")
+		})
 		p.write("\x03")
 		p.expect("^Ccaught") // and not the line typed above
 		p.write("kept=yes\n")
@@ -529,14 +785,19 @@ func TestTerminals(t *testing.T) {
 		c.eq("running\n", "inspect", "-f", "{{.State.Status}}", "one")
 
 		q := onTerminal(t, c.command("attach", "--detach-keys", "ctrl-x,q", "one"), 60, 20)
-		c.until("attach", func() bool { q.write("\n"); return strings.Contains(q.screen.String(), "#") })
+		c.until("attach", func() bool {
+			q.write("\n")
+			return strings.Contains(q.screen.String(), "#")
+		})
 		q.write("echo kept: $kept; stty size\n")
 		q.expect("kept: yes")
 		q.expect("20 60")
 		q.write("\x18q")
 		q.expect("read escape sequence")
 		// Docker's client takes this for an error of attach, though not of run.
-		if code, want := q.ends(), map[string]int{"docker 28": 1, "docker 20.10": 1}[c.name]; code != want {
+		if code, want := q.ends(), map[string]int{
+			"docker 28": 1, "docker 20.10": 1,
+		}[c.name]; code != want {
 			t.Errorf("detached by other keys: status %d, want %d", code, want)
 		}
 		// A part of the sequence goes to the process.
@@ -560,13 +821,19 @@ func TestTerminals(t *testing.T) {
 		d.write(detach)
 		d.ends() // docker's status is 1 or 0, by its version
 		s := onTerminal(t, c.command("attach", "one"), 60, 20)
-		c.until("attach", func() bool { s.write("\n"); return strings.Contains(s.screen.String(), "#") })
+		c.until("attach", func() bool {
+			s.write("\n")
+			return strings.Contains(s.screen.String(), "#")
+		})
 		s.write("exit 6\n")
 		if code := s.ends(); code != 6 {
 			t.Errorf("attach: status %d", code)
 		}
 		a := onTerminal(t, c.command("start", "-ai", "one"), 40, 15)
-		c.until("start -ai", func() bool { a.write("stty size\n"); return strings.Contains(a.screen.String(), "15 40") })
+		c.until("start -ai", func() bool {
+			a.write("stty size\n")
+			return strings.Contains(a.screen.String(), "15 40")
+		})
 		a.write("\x04")
 		if code := a.ends(); code != 0 {
 			t.Errorf("start -ai: status %d", code)
@@ -574,14 +841,22 @@ func TestTerminals(t *testing.T) {
 		c.ok("rm", "one")
 		// What a process says just before it ends is not lost.
 		for i := range 5 {
-			e := onTerminal(t, c.command("run", "-it", "--rm", "box", "sh", "-c", "echo last; exit 4"), 80, 24)
+			e := onTerminal(
+				t, c.command("run", "-it", "--rm", "box", "sh", "-c", "echo last; exit 4"), 80, 24,
+			)
 			if code := e.ends(); code != 4 {
 				t.Errorf("run %d: status %d", i, code)
 			}
 			e.expect("last")
 		}
 		// The keyboard's interrupt reaches the process, whose status is that of the signal.
-		i := onTerminal(t, c.command("run", "-it", "--init", "--rm", "box", "sh", "-c", "echo up; exec sleep 1000"), 80, 24)
+		i := onTerminal(
+			t,
+			c.command(
+				"run", "-it", "--init", "--rm", "box", "sh", "-c", "echo up; exec sleep 1000",
+			),
+			80, 24,
+		)
 		i.expect("up")
 		i.write("\x03") // once: when the process ended, the terminal is the client's own, and the next would end that
 		if code := i.ends(); code != 130 {
@@ -606,15 +881,20 @@ func TestPublish(t *testing.T) {
 		c.until("TCP", func() bool { return ask("tcp", addr) == "tcp\n" })
 		udp := strings.TrimSpace(c.ok("port", "web", "53/udp"))
 		c.until("UDP", func() bool { return ask("udp", udp) == "udp\n" })
-		if got := c.ok("port", "web"); !strings.Contains(got, "80/tcp -> "+addr) || !strings.Contains(got, "81/tcp -> 0.0.0.0:") || strings.Contains(got, "82/tcp") {
+		if got := c.ok("port", "web"); !strings.Contains(got, "80/tcp -> "+addr) ||
+			!strings.Contains(got, "81/tcp -> 0.0.0.0:") || strings.Contains(got, "82/tcp") {
 			t.Errorf("port: %q", got)
 		}
 		c.eq("tcp\n", "run", "--rm", "--network", "container:web", "box", "nc", "127.0.0.1", "80")
-		if got := c.do("run", "--rm", "-p", addr+":80", "box", "true"); got.code != 125 || !strings.Contains(got.err, "port is already allocated") {
+		if got := c.do("run", "--rm", "-p", addr+":80", "box", "true"); got.code != 125 ||
+			!strings.Contains(got.err, "port is already allocated") {
 			t.Errorf("port taken: %+v", got)
 		}
 		c.ok("rm", "-f", "web")
-		c.until("the port is free", func() bool { l, err := net.Listen("tcp", addr); return err == nil && l.Close() == nil })
+		c.until("the port is free", func() bool {
+			l, err := net.Listen("tcp", addr)
+			return err == nil && l.Close() == nil
+		})
 		c.ok("run", "-d", "--name", "all", "-P", "--expose", "82/tcp", "box", "sleep", "1000")
 		if got := c.ok("port", "all"); !strings.Contains(got, "82/tcp -> 0.0.0.0:") {
 			t.Errorf("-P: %q", got)

@@ -15,7 +15,8 @@ import (
 // suite is the release that the tree is made of.
 const suite = "bookworm"
 
-// TestDebian makes a whole Debian 12 with debootstrap, imports it, and works in it at a terminal: with packages from a mirror, through the NAT.
+// TestDebian makes a whole Debian 12 with debootstrap, imports it, and works in it at a terminal:
+// with packages from a mirror, through the NAT.
 func TestDebian(t *testing.T) {
 	r := start(t)
 	debootstrap := find("debootstrap")
@@ -28,9 +29,14 @@ func TestDebian(t *testing.T) {
 	}
 	tree := filepath.Join(r.dir, "debian")
 	began := time.Now()
-	if out, err := exec.Command(debootstrap, "--variant=minbase", suite, tree, mirror).CombinedOutput(); err != nil {
-		if strings.Contains(string(out), "Couldn't resolve") || strings.Contains(string(out), "Failed getting release file") {
-			t.Skipf("needs the mirror in this host's apt sources to answer: %s", tail(string(out), 300))
+	if out, err := exec.Command(
+		debootstrap, "--variant=minbase", suite, tree, mirror,
+	).CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "Couldn't resolve") ||
+			strings.Contains(string(out), "Failed getting release file") {
+			t.Skipf(
+				"needs the mirror in this host's apt sources to answer: %s", tail(string(out), 300),
+			)
 		}
 		t.Fatalf("debootstrap: %v\n%s", err, tail(string(out), 3000))
 	}
@@ -45,14 +51,19 @@ func TestDebian(t *testing.T) {
 		}
 	}
 	archive := filepath.Join(r.dir, "debian.tar")
-	if out, err := exec.Command("tar", "-C", tree, "--numeric-owner", "-cf", archive, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"tar", "-C", tree, "--numeric-owner", "-cf", archive, ".",
+	).CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
 	ids := map[string]string{}
 	eachClient(t, r, func(t *testing.T, c *client) {
 		// Each imports it itself; the same tree is one layer for all of them.
 		began := time.Now()
-		c.ok("import", "-c", `CMD ["bash"]`, "-c", "ENV DEBIAN_FRONTEND=noninteractive", archive, "debian:12")
+		c.ok(
+			"import", "-c", `CMD ["bash"]`, "-c", "ENV DEBIAN_FRONTEND=noninteractive", archive,
+			"debian:12",
+		)
 		t.Logf("import: %s", time.Since(began).Round(10*time.Millisecond))
 		ids[c.name] = strings.TrimSpace(c.ok("inspect", "-f", "{{.RootFS.Layers}}", "debian:12"))
 		args := []string{"run", "-it", "--name", "deb", "--hostname", "deb"}
@@ -79,7 +90,10 @@ func TestDebian(t *testing.T) {
 		}
 		// What was installed is in the container alone, and still there when it starts again.
 		q := onTerminal(t, c.command("start", "-ai", "deb"), 80, 24)
-		c.until("the shell", func() bool { q.write("\n"); return strings.Contains(q.screen.String(), "# ") })
+		c.until("the shell", func() bool {
+			q.write("\n")
+			return strings.Contains(q.screen.String(), "# ")
+		})
 		q.write("hello -t; exit\n")
 		q.expect("hello, world")
 		if code := q.ends(); code != 0 {
@@ -105,7 +119,9 @@ type source struct {
 // hostMirror finds the mirror from which this host gets the suite.
 func hostMirror() string {
 	files := []string{"/etc/apt/sources.list"}
-	for _, pattern := range []string{"/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources"} {
+	for _, pattern := range []string{
+		"/etc/apt/sources.list.d/*.list", "/etc/apt/sources.list.d/*.sources",
+	} {
 		more, _ := filepath.Glob(pattern)
 		files = append(files, more...)
 	}
@@ -143,7 +159,12 @@ func parseSources(text string, stanzas bool) (list []source) {
 	flush := func() {
 		if slices.Contains(strings.Fields(fields["types"]), "deb") && fields["enabled"] != "no" {
 			for _, uri := range strings.Fields(fields["uris"]) {
-				list = append(list, source{uri, strings.Fields(fields["suites"]), strings.Fields(fields["components"])})
+				list = append(
+					list,
+					source{
+						uri, strings.Fields(fields["suites"]), strings.Fields(fields["components"]),
+					},
+				)
 			}
 		}
 		fields, last = map[string]string{}, ""
@@ -165,7 +186,8 @@ func parseSources(text string, stanzas bool) (list []source) {
 	return list
 }
 
-// hostAptConfig is how this host's apt reaches its mirror: proxies and the like, and what it thinks of dates.
+// hostAptConfig is how this host's apt reaches its mirror: proxies and the like, and what it thinks
+// of dates.
 func hostAptConfig() string {
 	out, err := exec.Command("apt-config", "dump").Output()
 	if err != nil {
@@ -173,7 +195,10 @@ func hostAptConfig() string {
 	}
 	var b strings.Builder
 	for line := range strings.Lines(string(out)) {
-		for _, prefix := range []string{"Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acquire::Force", "Acquire::Retries"} {
+		for _, prefix := range []string{
+			"Acquire::http::", "Acquire::https::", "Acquire::Check-", "Acquire::Force",
+			"Acquire::Retries",
+		} {
 			if strings.HasPrefix(line, prefix) {
 				b.WriteString(line)
 			}
@@ -182,7 +207,8 @@ func hostAptConfig() string {
 	return b.String()
 }
 
-// hostsEntry is what --add-host needs for a mirror that this host knows from its own /etc/hosts alone.
+// hostsEntry is what --add-host needs for a mirror that this host knows from its own /etc/hosts
+// alone.
 func hostsEntry(mirror string) string {
 	u, err := url.Parse(mirror)
 	raw, rerr := os.ReadFile("/etc/hosts")
@@ -224,14 +250,20 @@ Suites: bookworm
 `
 	show := func(list []source) (out string) {
 		for _, s := range list {
-			out += s.uri + " " + strings.Join(s.suites, ",") + " " + strings.Join(s.components, ",") + "\n"
+			out += s.uri + " " + strings.Join(s.suites, ",") + " " + strings.Join(
+				s.components, ",",
+			) + "\n"
 		}
 		return out
 	}
-	if got, want := show(parseSources(lines, false)), "http://one.invalid/debian bookworm main,contrib\nhttp://two.invalid/debian bookworm-updates main\n"; got != want {
+	if got, want := show(
+		parseSources(lines, false),
+	), "http://one.invalid/debian bookworm main,contrib\nhttp://two.invalid/debian bookworm-updates main\n"; got != want {
 		t.Errorf("lines: got %q, want %q", got, want)
 	}
-	if got, want := show(parseSources(stanzas, true)), "http://three.invalid/debian bookworm,bookworm-updates main\nhttp://four.invalid/debian bookworm,bookworm-updates main\n"; got != want {
+	if got, want := show(
+		parseSources(stanzas, true),
+	), "http://three.invalid/debian bookworm,bookworm-updates main\nhttp://four.invalid/debian bookworm,bookworm-updates main\n"; got != want {
 		t.Errorf("stanzas: got %q, want %q", got, want)
 	}
 }

@@ -71,13 +71,16 @@ func dockerd(t *testing.T, r *rig) *client {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "daemon.json")
-	if err := os.WriteFile(config, []byte(`{"deprecated-key-path": "`+filepath.Join(dir, "key.json")+`"}`), 0o600); err != nil {
+	if err := os.WriteFile(
+		config, []byte(`{"deprecated-key-path": "`+filepath.Join(dir, "key.json")+`"}`), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	moby := &rig{t: t, dir: dir, bin: r.bin}
 	d := &client{rig: moby, t: t, name: "dockerd", program: cli}
 	daemon(t, func() bool { return d.do("version").code == 0 }, program,
-		"--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "run"), "--pidfile", filepath.Join(dir, "pid"),
+		"--config-file", config, "--data-root", filepath.Join(dir, "data"), "--exec-root",
+		filepath.Join(dir, "run"), "--pidfile", filepath.Join(dir, "pid"),
 		"-H", "unix://"+moby.socket(), "--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=vfs")
 	return d
 }
@@ -92,7 +95,8 @@ func find(name string) string {
 	return ""
 }
 
-// registry starts Debian's docker-registry on loopback and returns its address. users is a file of htpasswd, or empty.
+// registry starts Debian's docker-registry on loopback and returns its address. users is a file of
+// htpasswd, or empty.
 func registry(t *testing.T, r *rig, users string) string {
 	t.Helper()
 	program := find("docker-registry")
@@ -126,14 +130,18 @@ func registry(t *testing.T, r *rig, users string) string {
 	return addr
 }
 
-// manifestDigest is the digest of the bytes that a registry has for a tag or digest, as anybody can compute it.
+// manifestDigest is the digest of the bytes that a registry has for a tag or digest, as anybody can
+// compute it.
 func manifestDigest(t *testing.T, addr, repo, ref string) string {
 	t.Helper()
 	req, err := http.NewRequest("GET", "http://"+addr+"/v2/"+repo+"/manifests/"+ref, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range []string{"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"} {
+	for _, m := range []string{
+		"application/vnd.docker.distribution.manifest.v2+json",
+		"application/vnd.oci.image.manifest.v1+json",
+	} {
 		req.Header.Add("Accept", m)
 	}
 	resp, err := http.DefaultClient.Do(req)
@@ -155,16 +163,27 @@ func manifestDigest(t *testing.T, addr, repo, ref string) string {
 // imageID is the digest of an image's configuration, on which every engine agrees.
 func (c *client) imageID(ref string) string {
 	c.t.Helper()
-	return strings.TrimSpace(c.ok("inspect", "--type", "image", "-f", "{{.Id}} {{.RootFS.Layers}} {{.Config.Cmd}} {{.Config.Env}}", ref))
+	return strings.TrimSpace(
+		c.ok(
+			"inspect", "--type", "image", "-f",
+			"{{.Id}} {{.RootFS.Layers}} {{.Config.Cmd}} {{.Config.Env}}", ref,
+		),
+	)
 }
 
 // layered makes an image of several layers and a configuration from box: name.
 func (c *client) layered(name string) {
 	c.t.Helper()
-	c.ok("run", "--name", "base", "box", "sh", "-c", "echo layer > /two; rm /etc/passwd; mkdir /dir; echo x > /dir/x")
+	c.ok(
+		"run", "--name", "base", "box", "sh", "-c",
+		"echo layer > /two; rm /etc/passwd; mkdir /dir; echo x > /dir/x",
+	)
 	out := c.with(c.t)
 	out.program = dockerOf(c) // commit is not among strake's verbs
-	out.ok("commit", "-c", "ENV KEY=value", "-c", `CMD ["cat", "/two"]`, "-c", "WORKDIR /dir", "base", name)
+	out.ok(
+		"commit", "-c", "ENV KEY=value", "-c", `CMD ["cat", "/two"]`, "-c", "WORKDIR /dir", "base",
+		name,
+	)
 	c.ok("rm", "base")
 }
 
@@ -176,7 +195,8 @@ func dockerOf(c *client) string {
 	return c.program
 }
 
-// TestExchange: archives go from strake to dockerd and back, by save and load; the images are the same ones.
+// TestExchange: archives go from strake to dockerd and back, by save and load; the images are the
+// same ones.
 func TestExchange(t *testing.T) {
 	r := start(t)
 	d := dockerd(t, r)
@@ -193,13 +213,19 @@ func TestExchange(t *testing.T) {
 		c.ok("tag", "made:v1", "other/name:v2")
 		want := c.imageID("made:v1")
 		c.ok("save", "-o", archive, "made:v1", "other/name:v2", "box")
-		if got := d.ok("load", "-i", archive); loaded(got) != "Loaded image: box:latest\nLoaded image: made:v1\nLoaded image: other/name:v2\n" {
+		if got := d.ok(
+			"load", "-i", archive,
+		); loaded(got) != "Loaded image: box:latest\nLoaded image: made:v1\nLoaded image: other/name:v2\n" {
 			t.Errorf("dockerd loaded %q", got)
 		}
 		if got := d.imageID("made:v1"); got != want {
 			t.Errorf("in dockerd it is\n%s, here\n%s", got, want)
 		}
-		if got, want := d.ok("history", "--no-trunc", "--format", "{{.CreatedBy}} {{.Comment}}", "made:v1"), c.ok("history", "--no-trunc", "--format", "{{.CreatedBy}} {{.Comment}}", "made:v1"); got != want {
+		if got, want := d.ok(
+			"history", "--no-trunc", "--format", "{{.CreatedBy}} {{.Comment}}", "made:v1",
+		), c.ok(
+			"history", "--no-trunc", "--format", "{{.CreatedBy}} {{.Comment}}", "made:v1",
+		); got != want {
 			t.Errorf("history in dockerd:\n%swant\n%s", got, want)
 		}
 		// An image of dockerd's own making comes here and runs.
@@ -209,7 +235,8 @@ func TestExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.ok("rmi", "made:v1", "other/name:v2")
-		if got := c.feed(string(raw), "load"); got.code != 0 || loaded(got.out) != "Loaded image: built:latest\nLoaded image: made:v1\n" {
+		if got := c.feed(string(raw), "load"); got.code != 0 ||
+			loaded(got.out) != "Loaded image: built:latest\nLoaded image: made:v1\n" {
 			t.Errorf("load: %+v", got)
 		}
 		if got, want := c.imageID("built"), d.imageID("built"); got != want {
@@ -218,7 +245,10 @@ func TestExchange(t *testing.T) {
 		if got := c.imageID("made:v1"); got != want {
 			t.Errorf("after the round trip it is\n%s, was\n%s", got, want)
 		}
-		c.eq("layer\n/dir\nvalue\n", "run", "--rm", "made:v1", "sh", "-c", "cat /two; pwd; echo $KEY; test ! -e /etc/passwd")
+		c.eq(
+			"layer\n/dir\nvalue\n", "run", "--rm", "made:v1", "sh", "-c",
+			"cat /two; pwd; echo $KEY; test ! -e /etc/passwd",
+		)
 		c.eq("from the build\nset\n", "run", "--rm", "built")
 		// And what was loaded goes back as it came.
 		c.ok("save", "-o", archive, "built")
@@ -237,7 +267,10 @@ func TestExchange(t *testing.T) {
 		// A tree of files: import, here and there.
 		tree := c.file("tree.tar", string(buildContext(t)))
 		id := strings.TrimSpace(c.ok("import", "-m", "a tree", "-c", "ENV A=b", tree, "tree:v1"))
-		c.eq(id+" [A=b] a tree\n", "inspect", "-f", "{{.Id}} {{.Config.Env}} {{.Comment}}", "tree:v1")
+		c.eq(
+			id+" [A=b] a tree\n", "inspect", "-f", "{{.Id}} {{.Config.Env}} {{.Comment}}",
+			"tree:v1",
+		)
 		c.ok("rmi", "tree:v1")
 		c.refused(1, "", "load", "-i", filepath.Join(r.dir, "absent.tar"))
 		c.refused(1, "", "import", filepath.Join(r.dir, "absent.tar"))
@@ -269,10 +302,17 @@ func buildContext(t *testing.T) []byte {
 		mode int64
 		body []byte
 	}{
-		{"Dockerfile", 0o644, []byte("FROM scratch\nCOPY busybox /bin/\nCOPY file /etc/\nENV FROM=set\nLABEL a=b\nENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]\nCMD [\"busybox cat /etc/file; echo $FROM\"]\n")},
+		{
+			"Dockerfile", 0o644,
+			[]byte("FROM scratch\nCOPY busybox /bin/\nCOPY file /etc/\nENV FROM=set\nLABEL a=b\nENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]\nCMD [\"busybox cat /etc/file; echo $FROM\"]\n"),
+		},
 		{"busybox", 0o755, box}, {"file", 0o644, []byte("from the build\n")},
 	} {
-		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.body)), Typeflag: tar.TypeReg}); err != nil {
+		if err := w.WriteHeader(
+			&tar.Header{
+				Name: f.name, Mode: f.mode, Size: int64(len(f.body)), Typeflag: tar.TypeReg,
+			},
+		); err != nil {
 			t.Fatal(err)
 		}
 		w.Write(f.body)
@@ -290,7 +330,9 @@ func TestRegistry(t *testing.T) {
 		name := addr + "/" + repo
 		c.layered(name + ":v1")
 		want := c.imageID(name + ":v1")
-		pushed := regexp.MustCompile(`(?m)^v1: digest: (sha256:[0-9a-f]{64}) size: \d+\r?$`).FindStringSubmatch(c.ok("push", name+":v1"))
+		pushed := regexp.MustCompile(
+			`(?m)^v1: digest: (sha256:[0-9a-f]{64}) size: \d+\r?$`,
+		).FindStringSubmatch(c.ok("push", name+":v1"))
 		if pushed == nil {
 			t.Fatal("push does not say the digest")
 		}
@@ -307,18 +349,24 @@ func TestRegistry(t *testing.T) {
 			t.Errorf("pushed again, the digest is %s, was %s", got, digest)
 		}
 		c.ok("rmi", name+":v1", name+":v2")
-		if got := c.do("inspect", name+":v1"); got.code != 1 || got.out != "[]\n" || !strings.Contains(strings.ToLower(got.err), "no such object: "+name) {
+		if got := c.do("inspect", name+":v1"); got.code != 1 || got.out != "[]\n" ||
+			!strings.Contains(strings.ToLower(got.err), "no such object: "+name) {
 			t.Errorf("inspect of what was removed: %+v", got)
 		}
 
-		// strake's progress goes to stderr, its result to stdout; docker's client has all on stdout.
-		if got := c.do("pull", name+":v1"); got.code != 0 || !strings.Contains(got.out+got.err, "Digest: "+digest) || !strings.Contains(got.out+got.err, "Downloaded newer image for "+name+":v1") {
+		// strake's progress goes to stderr, its result to stdout; docker's client has all on
+		// stdout.
+		if got := c.do("pull", name+":v1"); got.code != 0 ||
+			!strings.Contains(got.out+got.err, "Digest: "+digest) ||
+			!strings.Contains(got.out+got.err, "Downloaded newer image for "+name+":v1") {
 			t.Errorf("pull: %+v", got)
 		}
 		if got := c.imageID(name + ":v1"); got != want {
 			t.Errorf("pulled\n%s, pushed\n%s", got, want)
 		}
-		if got := c.do("pull", name+":v1"); !strings.Contains(got.out+got.err, "Image is up to date for "+name+":v1") {
+		if got := c.do("pull", name+":v1"); !strings.Contains(
+			got.out+got.err, "Image is up to date for "+name+":v1",
+		) {
 			t.Errorf("pull again: %+v", got)
 		}
 		c.eq(digest+"\n", "images", "--digests", "--format", "{{.Digest}}", name)
@@ -329,7 +377,8 @@ func TestRegistry(t *testing.T) {
 		c.ok("pull", "-q", name+"@"+digest)
 		c.eq("layer\n", "run", "--rm", name+"@"+digest)
 		c.ok("rmi", name+"@"+digest)
-		if got := c.do("run", "--rm", name+":v2"); got.out != "layer\n" || got.code != 0 || !strings.Contains(got.err, "Unable to find image '"+name+":v2' locally") {
+		if got := c.do("run", "--rm", name+":v2"); got.out != "layer\n" || got.code != 0 ||
+			!strings.Contains(got.err, "Unable to find image '"+name+":v2' locally") {
 			t.Errorf("run of an image that is not here: %+v", got)
 		}
 		c.eq("layer\n", "run", "--rm", "--pull", "always", name+":v2")
@@ -338,7 +387,8 @@ func TestRegistry(t *testing.T) {
 		}
 		c.ok("inspect", name+":v1")
 		c.ok("tag", name+":v1", name+":v3")
-		if got := c.do("push", "-a", name); got.code != 0 || manifestDigest(t, addr, repo, "v3") != digest {
+		if got := c.do("push", "-a", name); got.code != 0 ||
+			manifestDigest(t, addr, repo, "v3") != digest {
 			t.Errorf("push -a: %+v", got)
 		}
 		c.ok("rmi", name+":v1", name+":v2", name+":v3")
@@ -357,14 +407,19 @@ func TestRegistry(t *testing.T) {
 			{[]string{"push", name + ":absent"}, 1, "does not exist locally"},
 		} {
 			got := c.do(e.args...)
-			if got.code != e.code || !strings.Contains(got.err, e.text) || strings.Count(got.err, "\n") > 5 {
-				t.Errorf("%s: status %d, %q; want %d with %q", strings.Join(e.args, " "), got.code, got.err, e.code, e.text)
+			if got.code != e.code || !strings.Contains(got.err, e.text) ||
+				strings.Count(got.err, "\n") > 5 {
+				t.Errorf(
+					"%s: status %d, %q; want %d with %q", strings.Join(e.args, " "), got.code,
+					got.err, e.code, e.text,
+				)
 			}
 		}
 	})
 }
 
-// TestRegistryBetween: dockerd pulls what strake pushed, and the other way around, and both have the same image under the same digest.
+// TestRegistryBetween: dockerd pulls what strake pushed, and the other way around, and both have
+// the same image under the same digest.
 func TestRegistryBetween(t *testing.T) {
 	r := start(t)
 	addr := registry(t, r, "")
@@ -413,14 +468,20 @@ func TestLogin(t *testing.T) {
 		c.ok("tag", "box", name)
 		for _, args := range [][]string{{"push", name}, {"pull", name}} {
 			got := c.do(args...)
-			if text := strings.ToLower(got.err); got.code != 1 || !strings.Contains(text, "unauthorized") && !strings.Contains(text, "no basic auth credentials") && !strings.Contains(text, "authentication required") {
+			if text := strings.ToLower(got.err); got.code != 1 ||
+				!strings.Contains(text, "unauthorized") &&
+					!strings.Contains(text, "no basic auth credentials") &&
+					!strings.Contains(text, "authentication required") {
 				t.Errorf("%s without a password: %+v", args[0], got)
 			}
 		}
-		if got := c.feed("wrong\n", "login", "-u", "me", "--password-stdin", addr); got.code != 1 || !strings.Contains(strings.ToLower(got.err), "unauthorized") {
+		if got := c.feed("wrong\n", "login", "-u", "me", "--password-stdin", addr); got.code != 1 ||
+			!strings.Contains(strings.ToLower(got.err), "unauthorized") {
 			t.Errorf("login with a wrong password: %+v", got)
 		}
-		if got := c.feed("secret\n", "login", "-u", "me", "--password-stdin", addr); got.code != 0 || !strings.Contains(got.out, "Login Succeeded") {
+		if got := c.feed(
+			"secret\n", "login", "-u", "me", "--password-stdin", addr,
+		); got.code != 0 || !strings.Contains(got.out, "Login Succeeded") {
 			t.Errorf("login: %+v", got)
 		}
 		c.ok("push", name)
@@ -436,7 +497,8 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// cutter is a proxy in front of a registry that breaks connections: of each blob's first cuts transfers, after half of its bytes.
+// cutter is a proxy in front of a registry that breaks connections: of each blob's first cuts
+// transfers, after half of its bytes.
 type cutter struct {
 	backend *httputil.ReverseProxy
 	cuts    int
@@ -449,7 +511,8 @@ type cutter struct {
 
 func (c *cutter) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	blob := strings.Contains(req.URL.Path, "/blobs/sha256:") && req.Method == http.MethodGet
-	upload := strings.Contains(req.URL.Path, "/blobs/uploads/") && (req.Method == http.MethodPatch || req.Method == http.MethodPut)
+	upload := strings.Contains(req.URL.Path, "/blobs/uploads/") &&
+		(req.Method == http.MethodPatch || req.Method == http.MethodPut)
 	c.mu.Lock()
 	key := req.Method + req.URL.Path
 	if upload {
@@ -564,8 +627,12 @@ func TestResume(t *testing.T) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if all := strings.Join(c.ranges, " "); !strings.Contains(all, "bytes=") || c.sent > size*5/4 {
-			t.Errorf("%d bytes for a layer of %d, ranges asked for: %q; want that the transfer goes on where it broke", c.sent, size, all)
+		if all := strings.Join(c.ranges, " "); !strings.Contains(all, "bytes=") ||
+			c.sent > size*5/4 {
+			t.Errorf(
+				"%d bytes for a layer of %d, ranges asked for: %q; want that the transfer goes on where it broke",
+				c.sent, size, all,
+			)
 		}
 		r.ok("rmi", name)
 	})

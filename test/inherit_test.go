@@ -26,14 +26,21 @@ func own(t *testing.T) string {
 	return string(out)
 }
 
-// TestRuntimeInherits checks that processes of containers, and hooks, have the processors and the timer slack that strake-runtime was started with.
+// TestRuntimeInherits checks that processes of containers, and hooks, have the processors and the
+// timer slack that strake-runtime was started with.
 func TestRuntimeInherits(t *testing.T) {
 	r := newOCIRig(t)
 	hook := filepath.Join(r.dir, "hook")
 	check := func(t *testing.T, want string) {
 		r.write(func(config map[string]any) {
 			shell(inherited + "; exec sleep 1000")(config)
-			list := []any{map[string]any{"path": "/bin/sh", "args": []string{"sh", "-c", "(" + inherited + ") >>" + hook}, "env": []string{"PATH=/bin:/usr/bin"}}}
+			list := []any{
+				map[string]any{
+					"path": "/bin/sh",
+					"args": []string{"sh", "-c", "(" + inherited + ") >>" + hook},
+					"env":  []string{"PATH=/bin:/usr/bin"},
+				},
+			}
 			config["hooks"] = map[string]any{"createRuntime": list, "poststop": list}
 		})
 		out := filepath.Join(r.dir, "out")
@@ -49,7 +56,8 @@ func TestRuntimeInherits(t *testing.T) {
 			t.Fatalf("run: %v: %s", err, raw)
 		}
 		raw, _ := os.ReadFile(out)
-		for end := time.Now().Add(20 * time.Second); strings.Count(string(raw), "\n") < 2 && time.Now().Before(end); runtimeYield() {
+		for end := time.Now().Add(20 * time.Second); strings.Count(string(raw), "\n") < 2 &&
+			time.Now().Before(end); runtimeYield() {
 			raw, _ = os.ReadFile(out)
 		}
 		if string(raw) != want {
@@ -92,7 +100,8 @@ func TestRuntimeInherits(t *testing.T) {
 		}()
 		<-done
 	})
-	// A process that never asked for certain processors is only bound by its cpuset, and gets those of the next one that it comes into.
+	// A process that never asked for certain processors is only bound by its cpuset, and gets those
+	// of the next one that it comes into.
 	t.Run("started in a smaller cpuset", func(t *testing.T) {
 		const root = "/sys/fs/cgroup/cpuset"
 		cpus, err := os.ReadFile(root + "/cpuset.cpus")
@@ -108,17 +117,26 @@ func TestRuntimeInherits(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.Remove(small)
-		first, _, _ := strings.Cut(strings.ReplaceAll(strings.TrimSpace(string(cpus)), "-", ","), ",")
-		for name, value := range map[string]string{"cpuset.cpus": first, "cpuset.mems": strings.TrimSpace(string(mems))} {
+		first, _, _ := strings.Cut(
+			strings.ReplaceAll(strings.TrimSpace(string(cpus)), "-", ","), ",",
+		)
+		for name, value := range map[string]string{
+			"cpuset.cpus": first, "cpuset.mems": strings.TrimSpace(string(mems)),
+		} {
 			if err := os.WriteFile(filepath.Join(small, name), []byte(value), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		r.write(func(config map[string]any) {
 			shell(inherited)(config)
-			config["linux"].(map[string]any)["resources"] = map[string]any{"cpu": map[string]any{"cpus": strings.TrimSpace(string(cpus))}}
+			config["linux"].(map[string]any)["resources"] = map[string]any{
+				"cpu": map[string]any{"cpus": strings.TrimSpace(string(cpus))},
+			}
 		})
-		in := fmt.Sprintf("echo $$ >%s/cgroup.procs && exec %s --root %s run -b %s c", small, r.program, r.root, r.bundle)
+		in := fmt.Sprintf(
+			"echo $$ >%s/cgroup.procs && exec %s --root %s run -b %s c", small, r.program, r.root,
+			r.bundle,
+		)
 		got, err := exec.Command("sh", "-c", in).CombinedOutput()
 		if want := own(t); string(got) != want {
 			t.Errorf("%q, want %q: %v", got, want, err)

@@ -95,7 +95,9 @@ func (p *terminal) resize(columns, rows uint16) {
 	raw, err := p.master.SyscallConn()
 	if err == nil {
 		raw.Control(func(fd uintptr) {
-			err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows})
+			err = unix.IoctlSetWinsize(
+				int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows},
+			)
 		})
 	}
 	if err != nil {
@@ -122,7 +124,10 @@ func (p *terminal) expectWithin(text string, limit time.Duration) {
 			return
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("%s: no %q within %s on the screen:\n%s", strings.Join(p.cmd.Args[3:], " "), text, limit, tail(rest, 3000))
+			p.t.Fatalf(
+				"%s: no %q within %s on the screen:\n%s", strings.Join(p.cmd.Args[3:], " "), text,
+				limit, tail(rest, 3000),
+			)
 		}
 	}
 }

@@ -1,5 +1,6 @@
-// Package test drives the built binaries as their users do: with the docker client, over the socket, with kill -9. It needs root, the
-// binaries in $STRAKE_BIN, /bin/busybox, and a docker client.
+// Package test drives the built binaries as their users do: with the docker client, over the
+// socket, with kill -9. It needs root, the binaries in $STRAKE_BIN, /bin/busybox, and a docker
+// client.
 package test
 
 import (
@@ -31,7 +32,8 @@ type rig struct {
 	before []string
 }
 
-// start makes an engine with an image called box. Whatever is left on the host at the end fails the test.
+// start makes an engine with an image called box. Whatever is left on the host at the end fails the
+// test.
 func start(t testing.TB) *rig {
 	t.Helper()
 	bin := os.Getenv("STRAKE_BIN")
@@ -88,7 +90,13 @@ func (r *rig) launch() {
 }
 
 func (r *rig) roots(more ...string) []string {
-	return append([]string{"--data-root", filepath.Join(r.dir, "data"), "--exec-root", filepath.Join(r.dir, "run"), "-H", "unix://" + r.socket()}, more...)
+	return append(
+		[]string{
+			"--data-root", filepath.Join(r.dir, "data"), "--exec-root", filepath.Join(r.dir, "run"),
+			"-H", "unix://" + r.socket(),
+		},
+		more...,
+	)
 }
 
 func (r *rig) log() string {
@@ -116,7 +124,9 @@ func (r *rig) end() {
 			<-done
 		}
 	}
-	if out, err := exec.Command(filepath.Join(r.bin, "straked"), r.roots("--teardown")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		filepath.Join(r.bin, "straked"), r.roots("--teardown")...,
+	).CombinedOutput(); err != nil {
 		r.t.Errorf("teardown: %v\n%s", err, out)
 	}
 	if r.t.Failed() {
@@ -125,7 +135,9 @@ func (r *rig) end() {
 	deadline := time.Now().Add(10 * time.Second)
 	var left []string
 	for {
-		left = slices.DeleteFunc(host(r.t, r.dir), func(s string) bool { return slices.Contains(r.before, s) })
+		left = slices.DeleteFunc(host(r.t, r.dir), func(s string) bool {
+			return slices.Contains(r.before, s)
+		})
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
 		}
@@ -137,7 +149,8 @@ func (r *rig) end() {
 	os.RemoveAll(r.dir)
 }
 
-// runtimeYield lets the kernel finish what it does in the background (network namespaces end in a worker).
+// runtimeYield lets the kernel finish what it does in the background (network namespaces end in a
+// worker).
 func runtimeYield() { exec.Command("/bin/busybox", "usleep", "50000").Run() }
 
 func tail(s string, n int) string {
@@ -150,7 +163,8 @@ func tail(s string, n int) string {
 // host lists what a container engine can leave on a machine.
 func host(t testing.TB, dir string) (list []string) {
 	t.Helper()
-	// The names of what the engine in dir makes in the kernel, beside those of engines that others run on this machine.
+	// The names of what the engine in dir makes in the kernel, beside those of engines that others
+	// run on this machine.
 	sum := sha256.Sum256([]byte(filepath.Join(dir, "run")))
 	tag := "s" + hex.EncodeToString(sum[:])[:5]
 	ours := func(name string) bool { return name == "strake" || strings.Contains(name, tag) }
@@ -159,7 +173,8 @@ func host(t testing.TB, dir string) (list []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(raw)) {
-		if f := strings.Fields(line); len(f) > 4 && (strings.Contains(line, dir) || !strings.Contains(line, "/strake-")) {
+		if f := strings.Fields(line); len(f) > 4 &&
+			(strings.Contains(line, dir) || !strings.Contains(line, "/strake-")) {
 			list = append(list, "mount "+f[4])
 		}
 	}
@@ -187,7 +202,8 @@ func host(t testing.TB, dir string) (list []string) {
 	for _, p := range procs {
 		raw, err := os.ReadFile(p)
 		// Engines that other people run on this machine are none of ours.
-		if err == nil && bytes.Contains(raw, []byte("strake-it-")) && (bytes.Contains(raw, []byte("straked")) || bytes.Contains(raw, []byte("strake-runtime"))) {
+		if err == nil && bytes.Contains(raw, []byte("strake-it-")) &&
+			(bytes.Contains(raw, []byte("straked")) || bytes.Contains(raw, []byte("strake-runtime"))) {
 			list = append(list, "process "+strings.ReplaceAll(string(raw), "\x00", " "))
 		}
 	}
@@ -214,8 +230,13 @@ func (r *rig) importImage() {
 		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, box)
-	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"))
-	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test stty tty od mknod") {
+	add(
+		tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644},
+		[]byte("root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"),
+	)
+	for _, a := range strings.Fields(
+		"sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test stty tty od mknod",
+	) {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	w.Close()
@@ -258,7 +279,9 @@ func (r *rig) ok(args ...string) string {
 	r.t.Helper()
 	got := r.docker(args...)
 	if got.code != 0 {
-		r.t.Fatalf("docker %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out, got.err)
+		r.t.Fatalf(
+			"docker %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out, got.err,
+		)
 	}
 	return got.out
 }
@@ -269,7 +292,8 @@ func (r *rig) keeper() int {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
 		raw, err := os.ReadFile(p)
-		if err == nil && bytes.Contains(raw, []byte("keeper")) && bytes.Contains(raw, []byte(r.dir)) {
+		if err == nil && bytes.Contains(raw, []byte("keeper")) &&
+			bytes.Contains(raw, []byte(r.dir)) {
 			if m := regexp.MustCompile(`/proc/(\d+)/`).FindStringSubmatch(p); m != nil {
 				pid, _ := strconv.Atoi(m[1])
 				return pid

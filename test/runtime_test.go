@@ -44,7 +44,10 @@ func newOCIRig(t testing.TB) *ociRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &ociRig{t: t, program: filepath.Join(bin, "strake-runtime"), dir: dir, root: filepath.Join(dir, "state"), bundle: filepath.Join(dir, "bundle")}
+	r := &ociRig{
+		t: t, program: filepath.Join(bin, "strake-runtime"), dir: dir,
+		root: filepath.Join(dir, "state"), bundle: filepath.Join(dir, "bundle"),
+	}
 	r.group, r.rootfs = "/"+filepath.Base(dir), filepath.Join(r.bundle, "rootfs")
 	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp", "etc"} {
 		if err := os.MkdirAll(filepath.Join(r.rootfs, d), 0o755); err != nil {
@@ -58,7 +61,9 @@ func newOCIRig(t testing.TB) *ociRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []string{"sh", "true", "sleep", "cat", "echo", "hostname", "id", "kill", "tty", "ps", "pwd"} {
+	for _, a := range []string{
+		"sh", "true", "sleep", "cat", "echo", "hostname", "id", "kill", "tty", "ps", "pwd",
+	} {
 		if err := os.Symlink("busybox", filepath.Join(r.rootfs, "bin", a)); err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +85,8 @@ func newOCIRig(t testing.TB) *ociRig {
 	return r
 }
 
-// write makes the bundle's configuration: that of `strake-runtime spec`, without a terminal, with a group of its own and what edit changes.
+// write makes the bundle's configuration: that of `strake-runtime spec`, without a terminal, with a
+// group of its own and what edit changes.
 func (r *ociRig) write(edit func(config map[string]any)) {
 	r.t.Helper()
 	name := filepath.Join(r.bundle, "config.json")
@@ -112,7 +118,9 @@ func (r *ociRig) write(edit func(config map[string]any)) {
 
 // shell is a configuration that runs a script.
 func shell(script string) func(map[string]any) {
-	return func(config map[string]any) { config["process"].(map[string]any)["args"] = []string{"sh", "-c", script} }
+	return func(config map[string]any) {
+		config["process"].(map[string]any)["args"] = []string{"sh", "-c", script}
+	}
 }
 
 func (r *ociRig) command(args ...string) *exec.Cmd {
@@ -123,7 +131,8 @@ func (r *ociRig) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// do runs a verb to its end. What a container in the background writes is not waited for: it goes to files.
+// do runs a verb to its end. What a container in the background writes is not waited for: it goes
+// to files.
 func (r *ociRig) do(args ...string) result {
 	r.t.Helper()
 	cmd := r.command(args...)
@@ -199,7 +208,8 @@ func (r *ociRig) groups() (list []string) {
 	return list
 }
 
-// host lists what a runtime can leave: control groups of containers, mounts, state, and processes whose root or groups are ours.
+// host lists what a runtime can leave: control groups of containers, mounts, state, and processes
+// whose root or groups are ours.
 func (r *ociRig) host() (list []string) {
 	r.t.Helper()
 	for _, g := range r.groups() {
@@ -235,10 +245,13 @@ func (r *ociRig) host() (list []string) {
 	return list
 }
 
-// left is what is on the host that was not, given a moment for what the kernel does in the background.
+// left is what is on the host that was not, given a moment for what the kernel does in the
+// background.
 func (r *ociRig) left(before []string) (left []string) {
 	for deadline := time.Now().Add(5 * time.Second); ; runtimeYield() {
-		left = slices.DeleteFunc(r.host(), func(s string) bool { return slices.Contains(before, s) })
+		left = slices.DeleteFunc(r.host(), func(s string) bool {
+			return slices.Contains(before, s)
+		})
 		if len(left) == 0 || time.Now().After(deadline) {
 			return left
 		}
@@ -255,7 +268,9 @@ func TestRuntime(t *testing.T) {
 	r.write(func(config map[string]any) {
 		shell("kill -9 $$")(config)
 		linux := config["linux"].(map[string]any)
-		linux["namespaces"] = slices.DeleteFunc(linux["namespaces"].([]any), func(n any) bool { return n.(map[string]any)["type"] == "pid" })
+		linux["namespaces"] = slices.DeleteFunc(linux["namespaces"].([]any), func(n any) bool {
+			return n.(map[string]any)["type"] == "pid"
+		})
 	})
 	if got := r.do("run", "r"); got.code != 137 {
 		t.Errorf("run of what kills itself: %+v", got)
@@ -264,7 +279,8 @@ func TestRuntime(t *testing.T) {
 	pidFile := filepath.Join(r.dir, "pid")
 	r.ok("create", "--pid-file", pidFile, "c")
 	st := r.state("c")
-	if raw, _ := os.ReadFile(pidFile); st.Status != "created" || st.Bundle != r.bundle || string(raw) != strconv.Itoa(st.Pid) {
+	if raw, _ := os.ReadFile(pidFile); st.Status != "created" || st.Bundle != r.bundle ||
+		string(raw) != strconv.Itoa(st.Pid) {
 		t.Errorf("created: %+v, pid file %q", st, raw)
 	}
 	if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", st.Pid)); string(comm) == "sh\n" {
@@ -280,27 +296,37 @@ func TestRuntime(t *testing.T) {
 	if got := r.state("c"); got.Status != "running" || got.Pid != st.Pid {
 		t.Errorf("running: %+v", got)
 	}
-	if got := r.ok("list"); !regexp.MustCompile(`(?m)^c +` + strconv.Itoa(st.Pid) + ` +running +` + regexp.QuoteMeta(r.bundle)).MatchString(got) {
+	if got := r.ok("list"); !regexp.MustCompile(
+		`(?m)^c +` + strconv.Itoa(st.Pid) + ` +running +` + regexp.QuoteMeta(r.bundle),
+	).MatchString(got) {
 		t.Errorf("list:\n%s", got)
 	}
 	var listed []map[string]any
-	if err := json.Unmarshal([]byte(r.ok("list", "-f", "json")), &listed); err != nil || len(listed) != 1 || listed[0]["id"] != "c" {
+	if err := json.Unmarshal([]byte(r.ok("list", "-f", "json")), &listed); err != nil ||
+		len(listed) != 1 || listed[0]["id"] != "c" {
 		t.Errorf("list -f json: %v, %v", listed, err)
 	}
-	if got := r.do("exec", "c", "sh", "-c", "echo out; echo err >&2; exit 5"); got != (result{"out\n", "err\n", 5}) {
+	if got := r.do(
+		"exec", "c", "sh", "-c", "echo out; echo err >&2; exit 5",
+	); got != (result{"out\n", "err\n", 5}) {
 		t.Errorf("exec: %+v", got)
 	}
-	if got := r.ok("exec", "-e", "A=b", "--cwd", "/tmp", "-u", "5:6", "c", "sh", "-c", "echo $A $(pwd) $(id -u) $(id -g)"); got != "b /tmp 5 6\n" {
+	if got := r.ok(
+		"exec", "-e", "A=b", "--cwd", "/tmp", "-u", "5:6", "c", "sh", "-c",
+		"echo $A $(pwd) $(id -u) $(id -g)",
+	); got != "b /tmp 5 6\n" {
 		t.Errorf("exec with flags: %q", got)
 	}
-	if got := r.do("exec", "c", "nothing-there"); got.code != 127 && got.code != 255 && got.code != 1 || !strings.Contains(got.err, "nothing-there") {
+	if got := r.do("exec", "c", "nothing-there"); got.code != 127 && got.code != 255 &&
+		got.code != 1 || !strings.Contains(got.err, "nothing-there") {
 		t.Errorf("exec of a missing program: %+v", got)
 	}
 	if got := r.ok("ps", "c"); !strings.Contains(got, "sh -c trap") {
 		t.Errorf("ps:\n%s", got)
 	}
 	var pids []int
-	if err := json.Unmarshal([]byte(r.ok("ps", "-f", "json", "c")), &pids); err != nil || !slices.Contains(pids, st.Pid) {
+	if err := json.Unmarshal([]byte(r.ok("ps", "-f", "json", "c")), &pids); err != nil ||
+		!slices.Contains(pids, st.Pid) {
 		t.Errorf("ps -f json: %v, %v", pids, err)
 	}
 	r.ok("pause", "c")
@@ -319,7 +345,9 @@ func TestRuntime(t *testing.T) {
 			Pids   struct{ Limit uint64 }
 		}
 	}
-	if err := json.Unmarshal([]byte(r.ok("events", "--stats", "c")), &event); err != nil || event.Type != "stats" || event.Data.Memory.Usage.Limit != 32<<20 || event.Data.Pids.Limit != 99 {
+	if err := json.Unmarshal([]byte(r.ok("events", "--stats", "c")), &event); err != nil ||
+		event.Type != "stats" || event.Data.Memory.Usage.Limit != 32<<20 ||
+		event.Data.Pids.Limit != 99 {
 		t.Errorf("events --stats: %+v, %v", event, err)
 	}
 	if got := r.do("delete", "c"); got.code != 1 {
@@ -338,14 +366,16 @@ func TestRuntime(t *testing.T) {
 	r.ok("delete", "-f", "d")
 	r.ok("delete", "-f", "d") // not there: no error
 	var features map[string]any
-	if err := json.Unmarshal([]byte(r.ok("features")), &features); err != nil || features["ociVersionMax"] == nil {
+	if err := json.Unmarshal([]byte(r.ok("features")), &features); err != nil ||
+		features["ociVersionMax"] == nil {
 		t.Errorf("features: %v, %v", features, err)
 	}
 	r.ok("--version")
 }
 
-// TestRuntimeDefaultGroup: a configuration that names no group gets one with the container's name, right below the root. Nothing of it stays, and no engine
-// takes it for its own ("strake", or "s" and five digits), whose teardown ends all that is in there.
+// TestRuntimeDefaultGroup: a configuration that names no group gets one with the container's name,
+// right below the root. Nothing of it stays, and no engine takes it for its own ("strake", or "s"
+// and five digits), whose teardown ends all that is in there.
 func TestRuntimeDefaultGroup(t *testing.T) {
 	r := newOCIRig(t)
 	tops := func() []string {
@@ -369,7 +399,9 @@ func TestRuntimeDefaultGroup(t *testing.T) {
 		t.Errorf("member of\n%s", raw)
 	}
 	for line := range strings.Lines(string(raw)) {
-		if group := strings.SplitN(strings.TrimSpace(line), ":", 3)[2]; strings.Contains(group, id) && group != "/strake-runtime-"+id {
+		if group := strings.SplitN(
+			strings.TrimSpace(line), ":", 3,
+		)[2]; strings.Contains(group, id) && group != "/strake-runtime-"+id {
 			t.Errorf("member of %s", group)
 		}
 	}
@@ -381,41 +413,76 @@ func TestRuntimeDefaultGroup(t *testing.T) {
 	}
 }
 
-// TestRuntimeBad gives strake-runtime configurations and commands that are wrong: one error each that names what it is about, nothing left.
+// TestRuntimeBad gives strake-runtime configurations and commands that are wrong: one error each
+// that names what it is about, nothing left.
 func TestRuntimeBad(t *testing.T) {
 	r := newOCIRig(t)
 	before := r.host()
-	section := func(config map[string]any, name string) map[string]any { return config[name].(map[string]any) }
+	section := func(config map[string]any, name string) map[string]any {
+		return config[name].(map[string]any)
+	}
 	for _, c := range []struct {
 		name, want string
 		edit       func(map[string]any)
 	}{
-		{"no arguments", "process.args", func(c map[string]any) { section(c, "process")["args"] = []string{} }},
-		{"missing program", "nothing-there", func(c map[string]any) { section(c, "process")["args"] = []string{"nothing-there"} }},
-		{"no program", "/etc", func(c map[string]any) { section(c, "process")["args"] = []string{"/etc"} }},
-		{"relative cwd", "process.cwd", func(c map[string]any) { section(c, "process")["cwd"] = "tmp" }},
+		{
+			"no arguments", "process.args",
+			func(c map[string]any) { section(c, "process")["args"] = []string{} },
+		},
+		{
+			"missing program", "nothing-there",
+			func(c map[string]any) { section(c, "process")["args"] = []string{"nothing-there"} },
+		},
+		{
+			"no program", "/etc",
+			func(c map[string]any) { section(c, "process")["args"] = []string{"/etc"} },
+		},
+		{
+			"relative cwd", "process.cwd",
+			func(c map[string]any) { section(c, "process")["cwd"] = "tmp" },
+		},
 		{"unknown limit", "RLIMIT_NONSENSE", func(c map[string]any) {
-			section(c, "process")["rlimits"] = []map[string]any{{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1}}
+			section(c, "process")["rlimits"] = []map[string]any{
+				{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1},
+			}
 		}},
 		{"limits upside down", "process.rlimits", func(c map[string]any) {
-			section(c, "process")["rlimits"] = []map[string]any{{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 1}}
+			section(c, "process")["rlimits"] = []map[string]any{
+				{"type": "RLIMIT_NOFILE", "soft": 9, "hard": 1},
+			}
 		}},
 		{"no root", "root", func(c map[string]any) { delete(c, "root") }},
-		{"missing root", "/does/not/exist", func(c map[string]any) { section(c, "root")["path"] = "/does/not/exist" }},
+		{
+			"missing root", "/does/not/exist",
+			func(c map[string]any) { section(c, "root")["path"] = "/does/not/exist" },
+		},
 		{"missing source", "/does/not/exist", func(c map[string]any) {
-			c["mounts"] = append(c["mounts"].([]any), map[string]any{"destination": "/d", "source": "/does/not/exist", "type": "bind", "options": []string{"bind"}})
+			c["mounts"] = append(
+				c["mounts"].([]any),
+				map[string]any{
+					"destination": "/d", "source": "/does/not/exist", "type": "bind",
+					"options": []string{"bind"},
+				},
+			)
 		}},
 		{"unknown filesystem", "nonsensefs", func(c map[string]any) {
-			c["mounts"] = append(c["mounts"].([]any), map[string]any{"destination": "/d", "source": "x", "type": "nonsensefs"})
+			c["mounts"] = append(
+				c["mounts"].([]any),
+				map[string]any{"destination": "/d", "source": "x", "type": "nonsensefs"},
+			)
 		}},
 		{"unknown namespace", "nonsense", func(c map[string]any) {
 			section(c, "linux")["namespaces"] = []map[string]any{{"type": "nonsense"}}
 		}},
 		{"namespace twice", "pid", func(c map[string]any) {
-			section(c, "linux")["namespaces"] = []map[string]any{{"type": "mount"}, {"type": "uts"}, {"type": "pid"}, {"type": "pid"}}
+			section(c, "linux")["namespaces"] = []map[string]any{
+				{"type": "mount"}, {"type": "uts"}, {"type": "pid"}, {"type": "pid"},
+			}
 		}},
 		{"missing namespace", "/does/not/exist", func(c map[string]any) {
-			section(c, "linux")["namespaces"] = []map[string]any{{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/does/not/exist"}}
+			section(c, "linux")["namespaces"] = []map[string]any{
+				{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/does/not/exist"},
+			}
 		}},
 		{"hostname of the host", "hostname", func(c map[string]any) {
 			section(c, "linux")["namespaces"] = []map[string]any{{"type": "mount"}, {"type": "pid"}}
@@ -426,11 +493,17 @@ func TestRuntimeBad(t *testing.T) {
 		{"unknown filter action", "SCMP_ACT_NONSENSE", func(c map[string]any) {
 			section(c, "linux")["seccomp"] = map[string]any{"defaultAction": "SCMP_ACT_NONSENSE"}
 		}},
-		{"climbing group", "linux.cgroupsPath", func(c map[string]any) { section(c, "linux")["cgroupsPath"] = r.group + "/../../up" }},
+		{
+			"climbing group", "linux.cgroupsPath",
+			func(c map[string]any) { section(c, "linux")["cgroupsPath"] = r.group + "/../../up" },
+		},
 		{"impossible processors", "cpuset", func(c map[string]any) {
 			section(c, "linux")["resources"] = map[string]any{"cpu": map[string]any{"cpus": "999"}}
 		}},
-		{"unknown profile", "process.apparmorProfile", func(c map[string]any) { section(c, "process")["apparmorProfile"] = "strake-no-such" }},
+		{
+			"unknown profile", "process.apparmorProfile",
+			func(c map[string]any) { section(c, "process")["apparmorProfile"] = "strake-no-such" },
+		},
 		{"wrong type", "hostname", func(c map[string]any) { c["hostname"] = 5 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -439,8 +512,11 @@ func TestRuntimeBad(t *testing.T) {
 			r.write(c.edit)
 			for _, verb := range []string{"run", "create"} {
 				got := r.do(verb, "bad")
-				if got.code == 0 || strings.Count(strings.TrimSpace(got.err), "\n") != 0 || !strings.Contains(got.err, c.want) {
-					t.Errorf("%s: status %d, %q; want one line with %q", verb, got.code, got.err, c.want)
+				if got.code == 0 || strings.Count(strings.TrimSpace(got.err), "\n") != 0 ||
+					!strings.Contains(got.err, c.want) {
+					t.Errorf(
+						"%s: status %d, %q; want one line with %q", verb, got.code, got.err, c.want,
+					)
 				}
 				if got.code == 0 {
 					r.do("delete", "--force", "bad")
@@ -453,10 +529,14 @@ func TestRuntimeBad(t *testing.T) {
 	}
 	r.write(nil)
 	for _, c := range []struct{ args, want string }{
-		{"nonsense", "nonsense"}, {"run", "ID"}, {"run a b", ""}, {"run --nonsense x", "nonsense"}, {"run ../x", "../x"}, {"run -b /does/not/exist x", "/does/not/exist"},
-		{"start missing", "missing"}, {"state missing", "missing"}, {"kill missing", "missing"}, {"exec missing true", "missing"}, {"delete missing", "missing"},
-		{"pause missing", "missing"}, {"ps missing", "missing"}, {"events missing", "missing"}, {"update --memory 1048576 missing", "missing"},
-		{"list -f nonsense", "nonsense"}, {"run --preserve-fds x y", "preserve-fds"}, {"spec", "config.json"},
+		{"nonsense", "nonsense"}, {"run", "ID"}, {"run a b", ""}, {"run --nonsense x", "nonsense"},
+		{"run ../x", "../x"}, {"run -b /does/not/exist x", "/does/not/exist"},
+		{"start missing", "missing"}, {"state missing", "missing"}, {"kill missing", "missing"},
+		{"exec missing true", "missing"}, {"delete missing", "missing"},
+		{"pause missing", "missing"}, {"ps missing", "missing"}, {"events missing", "missing"},
+		{"update --memory 1048576 missing", "missing"},
+		{"list -f nonsense", "nonsense"}, {"run --preserve-fds x y", "preserve-fds"},
+		{"spec", "config.json"},
 	} {
 		got := r.do(strings.Fields(c.args)...)
 		if got.code == 0 || got.out != "" || !strings.Contains(got.err, c.want) {
@@ -468,8 +548,9 @@ func TestRuntimeBad(t *testing.T) {
 	}
 }
 
-// TestRuntimeKilled kills strake-runtime with SIGKILL at every system call of create, start, run and delete, and then asks for the container's removal, as
-// whoever drives a runtime does: nothing of it is left, and the name can be used again.
+// TestRuntimeKilled kills strake-runtime with SIGKILL at every system call of create, start, run
+// and delete, and then asks for the container's removal, as whoever drives a runtime does: nothing
+// of it is left, and the name can be used again.
 func TestRuntimeKilled(t *testing.T) {
 	r := newOCIRig(t)
 	r.write(shell("sleep 1000"))
@@ -486,7 +567,8 @@ func TestRuntimeKilled(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := *r
 			r.t = t
-			// Go may go on in another thread, which is not counted: a call that is reached seldom is asked for several times.
+			// Go may go on in another thread, which is not counted: a call that is reached seldom
+			// is asked for several times.
 			killed, missed := 0, 0
 			for n := 1; missed < 8; n++ {
 				if c.prepare != nil {
@@ -495,7 +577,9 @@ func TestRuntimeKilled(t *testing.T) {
 				ended := r.killAt(n, c.args...)
 				r.ok("delete", "--force", "c")
 				if left := r.left(before); len(left) > 0 {
-					t.Fatalf("killed at system call %d of %s:\n%s", n, c.name, strings.Join(left, "\n"))
+					t.Fatalf(
+						"killed at system call %d of %s:\n%s", n, c.name, strings.Join(left, "\n"),
+					)
 				}
 				if ended {
 					missed++
@@ -512,8 +596,8 @@ func TestRuntimeKilled(t *testing.T) {
 	}
 }
 
-// killAt runs a verb and kills it when its first thread is about to make its n-th system call after the runtime of Go has come up. It reports
-// whether the verb ended before.
+// killAt runs a verb and kills it when its first thread is about to make its n-th system call after
+// the runtime of Go has come up. It reports whether the verb ended before.
 func (r *ociRig) killAt(n int, args ...string) (ended bool) {
 	r.t.Helper()
 	runtime.LockOSThread() // ptrace(2) is between threads
@@ -538,7 +622,8 @@ func (r *ociRig) killAt(n int, args ...string) (ended bool) {
 	unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL)
 	calls, entry, counting := 0, true, false
 	for sig := 0; ; {
-		// A thread that is not looked at may end all of them while the first one stands still (ESRCH): its end is the next thing to be seen.
+		// A thread that is not looked at may end all of them while the first one stands still
+		// (ESRCH): its end is the next thing to be seen.
 		if err := unix.PtraceSyscall(pid, sig); err != nil && err != unix.ESRCH {
 			r.t.Fatalf("ptrace: %v", err)
 		}
@@ -574,7 +659,8 @@ func (r *ociRig) killAt(n int, args ...string) (ended bool) {
 	}
 }
 
-// names says whether the system call that a stopped process is about to make has a path below the rig's directory.
+// names says whether the system call that a stopped process is about to make has a path below the
+// rig's directory.
 func (r *ociRig) names(pid int) bool {
 	var regs unix.PtraceRegs
 	if err := unix.PtraceGetRegs(pid, &regs); err != nil {
@@ -582,7 +668,8 @@ func (r *ociRig) names(pid int) bool {
 	}
 	buf := make([]byte, len(r.dir))
 	for _, at := range pathArguments(&regs) {
-		if n, err := unix.PtracePeekData(pid, at, buf); err == nil && n == len(buf) && bytes.Equal(buf, []byte(r.dir)) {
+		if n, err := unix.PtracePeekData(pid, at, buf); err == nil && n == len(buf) &&
+			bytes.Equal(buf, []byte(r.dir)) {
 			return true
 		}
 	}

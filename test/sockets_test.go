@@ -68,25 +68,31 @@ func (h handed) check(t *testing.T) handed {
 	return h
 }
 
-// TestSockets takes what strake-runtime hands to other programs: a terminal, a pidfd, and the listener of a seccomp filter.
+// TestSockets takes what strake-runtime hands to other programs: a terminal, a pidfd, and the
+// listener of a seccomp filter.
 func TestSockets(t *testing.T) {
 	r := newOCIRig(t)
 	socket := func(name string) string { return filepath.Join(r.dir, name) }
 
 	t.Run("terminal and pidfd", func(t *testing.T) {
 		r.write(func(config map[string]any) {
-			shell("read line; echo got $line; tty; test -c /dev/console && echo console; exit 3")(config)
+			shell(
+				"read line; echo got $line; tty; test -c /dev/console && echo console; exit 3",
+			)(config)
 			config["process"].(map[string]any)["terminal"] = true
 		})
 		console, pidfd := receive(t, socket("console")), receive(t, socket("pidfd"))
-		r.ok("create", "--console-socket", socket("console"), "--pidfd-socket", socket("pidfd"), "c")
+		r.ok(
+			"create", "--console-socket", socket("console"), "--pidfd-socket", socket("pidfd"), "c",
+		)
 		defer r.do("delete", "--force", "c")
 		terminal, process := (<-console).check(t), (<-pidfd).check(t)
 		if process.message != "pidfd" {
 			t.Errorf("the pidfd comes as %q", process.message)
 		}
 		info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(process.file.Fd())))
-		if want := "Pid:\t" + strconv.Itoa(r.state("c").Pid) + "\n"; err != nil || !strings.Contains(string(info), want) {
+		if want := "Pid:\t" + strconv.Itoa(r.state("c").Pid) + "\n"; err != nil ||
+			!strings.Contains(string(info), want) {
 			t.Errorf("the pidfd is for %q, want %q (%v)", info, want, err)
 		}
 		if !strings.HasPrefix(terminal.message, "/") {
@@ -111,8 +117,13 @@ func TestSockets(t *testing.T) {
 		r.write(func(config map[string]any) {
 			shell("echo begins; mkdir /there")(config)
 			config["linux"].(map[string]any)["seccomp"] = map[string]any{
-				"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket("agent"), "listenerMetadata": "of the agent",
-				"syscalls": []any{map[string]any{"names": []string{"mkdir", "mkdirat"}, "action": "SCMP_ACT_NOTIFY"}},
+				"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket("agent"),
+				"listenerMetadata": "of the agent",
+				"syscalls": []any{
+					map[string]any{
+						"names": []string{"mkdir", "mkdirat"}, "action": "SCMP_ACT_NOTIFY",
+					},
+				},
 			}
 		})
 		agent := receive(t, socket("agent"))
@@ -137,11 +148,14 @@ func TestSockets(t *testing.T) {
 		if err := json.Unmarshal([]byte(listener.message), &state); err != nil {
 			t.Fatalf("%v: %s", err, listener.message)
 		}
-		if len(state.Fds) != 1 || state.Fds[0] != "seccompFd" || state.Pid == 0 || state.Pid != state.State.Pid || state.Metadata != "of the agent" ||
-			state.State.ID != "c" || state.State.Status != "creating" || state.State.Bundle != r.bundle {
+		if len(state.Fds) != 1 || state.Fds[0] != "seccompFd" || state.Pid == 0 ||
+			state.Pid != state.State.Pid || state.Metadata != "of the agent" ||
+			state.State.ID != "c" || state.State.Status != "creating" ||
+			state.State.Bundle != r.bundle {
 			t.Errorf("process state: %s", listener.message)
 		}
-		// seccomp_unotify(2): struct seccomp_notif has 80 bytes, of which the first eight are the ID; struct seccomp_notif_resp has 24.
+		// seccomp_unotify(2): struct seccomp_notif has 80 bytes, of which the first eight are the
+		// ID; struct seccomp_notif_resp has 24.
 		var question [80]byte
 		var answer struct {
 			id    [8]byte
@@ -149,22 +163,29 @@ func TestSockets(t *testing.T) {
 			err   int32
 			flags uint32
 		}
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, listener.file.Fd(), 0xc0502100, uintptr(unsafe.Pointer(&question))); e != 0 {
+		if _, _, e := unix.Syscall(
+			unix.SYS_IOCTL, listener.file.Fd(), 0xc0502100, uintptr(unsafe.Pointer(&question)),
+		); e != 0 {
 			t.Fatalf("SECCOMP_IOCTL_NOTIF_RECV: %v", e)
 		}
 		copy(answer.id[:], question[:8])
 		answer.err = -exdev
-		if _, _, e := unix.Syscall(unix.SYS_IOCTL, listener.file.Fd(), 0xc0182101, uintptr(unsafe.Pointer(&answer))); e != 0 {
+		if _, _, e := unix.Syscall(
+			unix.SYS_IOCTL, listener.file.Fd(), 0xc0182101, uintptr(unsafe.Pointer(&answer)),
+		); e != 0 {
 			t.Fatalf("SECCOMP_IOCTL_NOTIF_SEND: %v", e)
 		}
-		if got := <-done; got.code != 1 || got.out != "begins\n" || !strings.Contains(got.err, "nvalid cross-device link") {
+		if got := <-done; got.code != 1 || got.out != "begins\n" ||
+			!strings.Contains(got.err, "nvalid cross-device link") {
 			t.Errorf("run: %+v", got)
 		}
 	})
 
 	t.Run("nobody listens", func(t *testing.T) {
 		before := r.host()
-		r.write(func(config map[string]any) { config["process"].(map[string]any)["terminal"] = true })
+		r.write(func(config map[string]any) {
+			config["process"].(map[string]any)["terminal"] = true
+		})
 		for _, args := range [][]string{
 			{"create", "--console-socket", socket("none"), "c"},
 			{"create", "--console-socket", "/" + strings.Repeat("long/", 30), "c"},
@@ -172,7 +193,8 @@ func TestSockets(t *testing.T) {
 		} {
 			os.WriteFile(socket("file"), nil, 0o600)
 			got := r.do(args...)
-			if got.code != 1 || !strings.Contains(got.err, "--console-socket: connect to "+args[2]+": ") {
+			if got.code != 1 ||
+				!strings.Contains(got.err, "--console-socket: connect to "+args[2]+": ") {
 				t.Errorf("%q: %+v", args, got)
 			}
 		}

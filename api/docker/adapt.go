@@ -20,8 +20,9 @@ type dropped struct {
 	}
 }
 
-// adapt makes of a request what it means in its version of the API: fields that came later are not in force, and defaults that changed since
-// are the old ones (moby/moby/api, docs/CHANGELOG.md). It comes after normalize.
+// adapt makes of a request what it means in its version of the API: fields that came later are not
+// in force, and defaults that changed since are the old ones (moby/moby/api, docs/CHANGELOG.md). It
+// comes after normalize.
 func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []string, err error) {
 	h := req.HostConfig
 	if v == 40 && len(old.HostConfig.Capabilities) > 0 {
@@ -46,7 +47,10 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 	}
 	if n := req.NetworkingConfig; n != nil {
 		if v < 44 && len(n.EndpointsConfig) > 1 {
-			return nil, invalid("Container cannot be created with multiple network endpoints: %s", strings.Join(sortedKeys(n.EndpointsConfig), ", "))
+			return nil, invalid(
+				"Container cannot be created with multiple network endpoints: %s",
+				strings.Join(sortedKeys(n.EndpointsConfig), ", "),
+			)
 		}
 		for _, e := range n.EndpointsConfig {
 			if e != nil && v < 48 {
@@ -65,9 +69,13 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 		warnings = append(warnings, warning)
 	}
 	if h.VolumeDriver != "" && v >= 48 && slices.ContainsFunc(h.Mounts, func(m mount.Mount) bool {
-		return m.Type == mount.TypeVolume && (m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil || m.VolumeOptions.DriverConfig.Name == "")
+		return m.Type == mount.TypeVolume &&
+			(m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil || m.VolumeOptions.DriverConfig.Name == "")
 	}) {
-		warnings = append(warnings, "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead")
+		warnings = append(
+			warnings,
+			"WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead",
+		)
 	}
 	if v >= 52 {
 		var bare []string
@@ -77,7 +85,13 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 			}
 		}
 		if slices.Sort(bare); len(bare) > 0 {
-			warnings = append(warnings, fmt.Sprintf("Following container port(s) have an empty list of port-bindings: %s. Such bindings will be discarded in a future version.", strings.Join(bare, ", ")))
+			warnings = append(
+				warnings,
+				fmt.Sprintf(
+					"Following container port(s) have an empty list of port-bindings: %s. Such bindings will be discarded in a future version.",
+					strings.Join(bare, ", "),
+				),
+			)
 		}
 	}
 	return warnings, nil
@@ -129,8 +143,11 @@ func adaptMount(m *mount.Mount, v version) error {
 	return nil
 }
 
-// adaptMAC brings the MAC address of a whole container, which ended with 1.51, to the network that the container is in first.
-func adaptMAC(req *container.CreateRequest, mac network.HardwareAddr, v version) (warning string, err error) {
+// adaptMAC brings the MAC address of a whole container, which ended with 1.51, to the network that
+// the container is in first.
+func adaptMAC(
+	req *container.CreateRequest, mac network.HardwareAddr, v version,
+) (warning string, err error) {
 	if len(mac) == 0 {
 		return "", nil
 	}
@@ -138,7 +155,9 @@ func adaptMAC(req *container.CreateRequest, mac network.HardwareAddr, v version)
 	own := mode.IsBridge() || mode.IsUserDefined()
 	switch {
 	case v >= 52:
-		return "", invalid("container-wide MAC address no longer supported; use endpoint-specific MAC address instead")
+		return "", invalid(
+			"container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
+		)
 	case v < 44 && !own:
 		return "", invalid("conflicting options: mac-address and the network mode")
 	case v >= 44:
@@ -160,7 +179,9 @@ func adaptMAC(req *container.CreateRequest, mac network.HardwareAddr, v version)
 			name = only
 		}
 	} else if n.EndpointsConfig[name] == nil && len(n.EndpointsConfig) > 0 {
-		return "", invalid("unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks")
+		return "", invalid(
+			"unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
+		)
 	}
 	at := n.EndpointsConfig[name]
 	if at == nil {
@@ -168,7 +189,9 @@ func adaptMAC(req *container.CreateRequest, mac network.HardwareAddr, v version)
 		n.EndpointsConfig[name] = at
 	}
 	if len(at.MacAddress) > 0 && !bytes.Equal(at.MacAddress, mac) {
-		return "", invalid("the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty")
+		return "", invalid(
+			"the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
+		)
 	}
 	at.MacAddress = mac
 	return warning, nil

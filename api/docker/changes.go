@@ -7,7 +7,8 @@ import (
 	"strake/image"
 )
 
-// changesOf applies Dockerfile instructions to an image's configuration (docker import --change, commit --change).
+// changesOf applies Dockerfile instructions to an image's configuration (docker import --change,
+// commit --change).
 func changesOf(lines []string) (image.RunConfig, error) {
 	var c image.RunConfig
 	for _, line := range lines {
@@ -75,7 +76,10 @@ func change(c *image.RunConfig, line string) error {
 			c.Volumes[v] = struct{}{}
 		}
 	default:
-		return invalid("change %q: %s is not a valid change command; want CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR", line, word)
+		return invalid(
+			"change %q: %s is not a valid change command; want CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
+			line, word,
+		)
 	}
 	return nil
 }

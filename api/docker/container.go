@@ -32,7 +32,8 @@ func (s *server) startContainer(w http.ResponseWriter, r *request) error {
 	case engine.Paused:
 		return conflict("cannot start a paused container, try unpause instead")
 	}
-	// What the client has attached to it stays when the client goes, so its going must not undo the start half way.
+	// What the client has attached to it stays when the client goes, so its going must not undo the
+	// start half way.
 	if err := s.Engine.Start(context.WithoutCancel(r.Context()), info.ID); err != nil {
 		return err
 	}
@@ -108,7 +109,10 @@ func (s *server) unpauseContainer(w http.ResponseWriter, r *request) error {
 }
 
 func (s *server) renameContainer(w http.ResponseWriter, r *request) error {
-	return s.done(w, s.Engine.Rename(r.Context(), r.PathValue("name"), strings.TrimPrefix(r.form("name"), "/")))
+	return s.done(
+		w,
+		s.Engine.Rename(r.Context(), r.PathValue("name"), strings.TrimPrefix(r.form("name"), "/")),
+	)
 }
 
 func (s *server) removeContainer(w http.ResponseWriter, r *request) error {
@@ -160,7 +164,10 @@ func sizeOf(r *request) (width, height uint16, err error) {
 	h, herr := strconv.ParseUint(r.form("h"), 10, 16)
 	wd, werr := strconv.ParseUint(r.form("w"), 10, 16)
 	if herr != nil || werr != nil {
-		return 0, 0, invalid("invalid resize height and width %q and %q: want numbers up to 65535", r.form("h"), r.form("w"))
+		return 0, 0, invalid(
+			"invalid resize height and width %q and %q: want numbers up to 65535", r.form("h"),
+			r.form("w"),
+		)
 	}
 	return uint16(wd), uint16(h), nil
 }
@@ -194,7 +201,10 @@ func (s *server) top(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	out := container.TopResponse{Titles: []string{"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"}, Processes: [][]string{}}
+	out := container.TopResponse{
+		Titles:    []string{"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"},
+		Processes: [][]string{},
+	}
 	for _, p := range list {
 		tty := p.TTY
 		if tty == "" {
@@ -202,8 +212,12 @@ func (s *server) top(w http.ResponseWriter, r *request) error {
 		}
 		cpu := p.CPUTime.Truncate(time.Second)
 		out.Processes = append(out.Processes, []string{
-			strconv.Itoa(p.UID), strconv.Itoa(p.PID), strconv.Itoa(p.PPID), strconv.Itoa(p.CPUPercent), p.StartedAt.Local().Format("15:04"), tty,
-			fmt.Sprintf("%02d:%02d:%02d", int(cpu.Hours()), int(cpu.Minutes())%60, int(cpu.Seconds())%60), p.Command,
+			strconv.Itoa(p.UID), strconv.Itoa(p.PID), strconv.Itoa(p.PPID),
+			strconv.Itoa(p.CPUPercent), p.StartedAt.Local().Format("15:04"), tty,
+			fmt.Sprintf(
+				"%02d:%02d:%02d", int(cpu.Hours()), int(cpu.Minutes())%60, int(cpu.Seconds())%60,
+			),
+			p.Command,
 		})
 	}
 	return writeJSON(w, http.StatusOK, out)
@@ -215,7 +229,9 @@ func (s *server) logs(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	opt := engine.LogOptions{Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Follow: r.flag("follow"), Tail: -1}
+	opt := engine.LogOptions{
+		Stdout: r.flag("stdout"), Stderr: r.flag("stderr"), Follow: r.flag("follow"), Tail: -1,
+	}
 	if !opt.Stdout && !opt.Stderr {
 		return invalid("Bad parameters: you must choose at least one stream")
 	}
@@ -251,7 +267,9 @@ func (s *server) logs(w http.ResponseWriter, r *request) error {
 		begin()
 		line := l.Line
 		if stamps {
-			line = append([]byte(l.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...)
+			line = append(
+				[]byte(l.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...,
+			)
 		}
 		to := streams.Stdout
 		if l.Stream == "stderr" && streams.Stderr != nil {

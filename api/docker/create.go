@@ -38,7 +38,10 @@ func frontOf(info *engine.Info) (front, error) {
 		}
 	}
 	if f.Config == nil {
-		f.Config = &container.Config{Image: info.Spec.Image, Labels: info.Spec.Labels, Tty: info.Spec.TTY, OpenStdin: info.Spec.OpenStdin}
+		f.Config = &container.Config{
+			Image: info.Spec.Image, Labels: info.Spec.Labels, Tty: info.Spec.TTY,
+			OpenStdin: info.Spec.OpenStdin,
+		}
 	}
 	if f.HostConfig == nil {
 		f.HostConfig = &container.HostConfig{}
@@ -88,12 +91,15 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 		}
 	}
 	spec.Name = strings.TrimPrefix(r.form("name"), "/")
-	if spec.Front, err = json.Marshal(front{req.Config, req.HostConfig, req.NetworkingConfig}); err != nil {
+	if spec.Front, err = json.Marshal(
+		front{req.Config, req.HostConfig, req.NetworkingConfig},
+	); err != nil {
 		return err
 	}
 	id, warnings, err := s.Engine.Create(r.Context(), spec)
 	if errdefs.IsNotFound(err) {
-		// Clients take 404 for a missing image and pull it. If it is something else that is missing, pulling does not help.
+		// Clients take 404 for a missing image and pull it. If it is something else that is
+		// missing, pulling does not help.
 		if _, rerr := s.Images.Resolve(r.Context(), spec.Image); rerr == nil {
 			return invalid("%v", err)
 		}
@@ -101,7 +107,10 @@ func (s *server) createContainer(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, container.CreateResponse{ID: id, Warnings: append(orEmpty(warnings), notes...)})
+	return writeJSON(
+		w, http.StatusCreated,
+		container.CreateResponse{ID: id, Warnings: append(orEmpty(warnings), notes...)},
+	)
 }
 
 // checkNetworks refuses several networks where one of them is none of the container's own.
@@ -109,17 +118,23 @@ func checkNetworks(req *container.CreateRequest) error {
 	if req.NetworkingConfig == nil || len(req.NetworkingConfig.EndpointsConfig) < 2 {
 		return nil
 	}
-	modes := append(slices.Sorted(maps.Keys(req.NetworkingConfig.EndpointsConfig)), string(req.HostConfig.NetworkMode))
+	modes := append(
+		slices.Sorted(maps.Keys(req.NetworkingConfig.EndpointsConfig)),
+		string(req.HostConfig.NetworkMode),
+	)
 	for _, mode := range modes {
 		if mode == "none" || mode == "host" || strings.HasPrefix(mode, "container:") {
-			return invalid("container cannot be connected to multiple networks with one of the networks in %s mode", mode)
+			return invalid(
+				"container cannot be connected to multiple networks with one of the networks in %s mode",
+				mode,
+			)
 		}
 	}
 	return nil
 }
 
-// normalize fills in what inspect must show although the request left it open. What old clients expect there depends on their version and, until
-// 1.40, on the host's version of control groups.
+// normalize fills in what inspect must show although the request left it open. What old clients
+// expect there depends on their version and, until 1.40, on the host's version of control groups.
 func normalize(req *container.CreateRequest, v version, cgroups string) {
 	h := req.HostConfig
 	switch h.NetworkMode {
@@ -168,15 +183,24 @@ func specOf(req *container.CreateRequest) (engine.Spec, error) {
 	c, h := req.Config, req.HostConfig
 	s := engine.Spec{
 		Image: c.Image, Labels: c.Labels,
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, GroupAdd: h.GroupAdd,
-		Hostname: c.Hostname, Domainname: c.Domainname, TTY: c.Tty, OpenStdin: c.OpenStdin, StdinOnce: c.StdinOnce,
-		Init: h.Init != nil && *h.Init, StopSignal: c.StopSignal, StopTimeout: c.StopTimeout, OOMScoreAdj: h.OomScoreAdj,
-		Privileged: h.Privileged, CapAdd: h.CapAdd, CapDrop: h.CapDrop, ReadonlyRootfs: h.ReadonlyRootfs,
-		PIDMode: string(h.PidMode), IPCMode: string(h.IpcMode), UTSMode: string(h.UTSMode), CgroupMode: string(h.CgroupnsMode), UsernsMode: string(h.UsernsMode),
-		CgroupParent: h.CgroupParent, DeviceRules: h.DeviceCgroupRules, Sysctls: h.Sysctls, ShmSizeBytes: h.ShmSize, Tmpfs: h.Tmpfs,
-		Network: string(h.NetworkMode), PublishAll: h.PublishAllPorts, DNSSearch: h.DNSSearch, DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
+		GroupAdd: h.GroupAdd,
+		Hostname: c.Hostname, Domainname: c.Domainname, TTY: c.Tty, OpenStdin: c.OpenStdin,
+		StdinOnce: c.StdinOnce,
+		Init:      h.Init != nil && *h.Init, StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+		OOMScoreAdj: h.OomScoreAdj,
+		Privileged:  h.Privileged, CapAdd: h.CapAdd, CapDrop: h.CapDrop,
+		ReadonlyRootfs: h.ReadonlyRootfs,
+		PIDMode:        string(h.PidMode), IPCMode: string(h.IpcMode), UTSMode: string(h.UTSMode),
+		CgroupMode: string(h.CgroupnsMode), UsernsMode: string(h.UsernsMode),
+		CgroupParent: h.CgroupParent, DeviceRules: h.DeviceCgroupRules, Sysctls: h.Sysctls,
+		ShmSizeBytes: h.ShmSize, Tmpfs: h.Tmpfs,
+		Network: string(h.NetworkMode), PublishAll: h.PublishAllPorts, DNSSearch: h.DNSSearch,
+		DNSOptions: h.DNSOptions, ExtraHosts: h.ExtraHosts,
 		AutoRemove: h.AutoRemove, Umask: h.Umask,
-		Restart: engine.RestartPolicy{Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount},
+		Restart: engine.RestartPolicy{
+			Name: string(h.RestartPolicy.Name), MaxRetries: h.RestartPolicy.MaximumRetryCount,
+		},
 	}
 	if err := container.ValidateRestartPolicy(h.RestartPolicy); err != nil {
 		return s, invalid("%v", err)
@@ -186,10 +210,22 @@ func specOf(req *container.CreateRequest) (engine.Spec, error) {
 	}
 	s.MaskedPaths, s.ReadonlyPaths = pathsOf(h.MaskedPaths), pathsOf(h.ReadonlyPaths)
 	for _, u := range h.Ulimits {
-		s.Rlimits = append(s.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft), Hard: uint64(u.Hard)})
+		s.Rlimits = append(
+			s.Rlimits,
+			specs.POSIXRlimit{
+				Type: "RLIMIT_" + strings.ToUpper(u.Name), Soft: uint64(u.Soft),
+				Hard: uint64(u.Hard),
+			},
+		)
 	}
 	for _, d := range h.Devices {
-		s.Devices = append(s.Devices, engine.Device{HostPath: d.PathOnHost, ContainerPath: d.PathInContainer, Permissions: d.CgroupPermissions})
+		s.Devices = append(
+			s.Devices,
+			engine.Device{
+				HostPath: d.PathOnHost, ContainerPath: d.PathInContainer,
+				Permissions: d.CgroupPermissions,
+			},
+		)
 	}
 	for _, a := range h.DNS {
 		s.DNS = append(s.DNS, a.String())
@@ -209,7 +245,8 @@ func specOf(req *container.CreateRequest) (engine.Spec, error) {
 	}
 	if hc := c.Healthcheck; hc != nil {
 		s.Health = &engine.HealthConfig{
-			Test: hc.Test, Interval: hc.Interval, Timeout: hc.Timeout, StartPeriod: hc.StartPeriod, StartInterval: hc.StartInterval, Retries: hc.Retries,
+			Test: hc.Test, Interval: hc.Interval, Timeout: hc.Timeout, StartPeriod: hc.StartPeriod,
+			StartInterval: hc.StartInterval, Retries: hc.Retries,
 		}
 	}
 	return s, nil
@@ -229,7 +266,9 @@ func unsupported(h *container.HostConfig) error {
 	case len(h.VolumesFrom) > 0:
 		return notImplemented("HostConfig.VolumesFrom")
 	case len(h.Links) > 0:
-		return notImplemented("HostConfig.Links (containers of one network find each other by name)")
+		return notImplemented(
+			"HostConfig.Links (containers of one network find each other by name)",
+		)
 	case len(h.DeviceRequests) > 0:
 		return notImplemented("HostConfig.DeviceRequests")
 	case len(h.StorageOpt) > 0:
@@ -274,12 +313,16 @@ func securityOf(s *engine.Spec, opts []string) error {
 		case name == "systempaths" && value == "unconfined":
 			s.SystemPathsOpen = true
 		case name == "label" && (value == "disable" || strings.HasPrefix(value, "type:") || strings.HasPrefix(value, "level:") || strings.HasPrefix(value, "user:") || strings.HasPrefix(value, "role:")):
-			// SELinux labels mean something on hosts that enforce them; "disable" is what everybody else has.
+			// SELinux labels mean something on hosts that enforce them; "disable" is what everybody
+			// else has.
 			if value != "disable" {
 				return notImplemented("--security-opt " + opt)
 			}
 		default:
-			return invalid("invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, systempaths=unconfined or label=disable", opt)
+			return invalid(
+				"invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, systempaths=unconfined or label=disable",
+				opt,
+			)
 		}
 	}
 	return nil
@@ -308,11 +351,15 @@ func resourcesOf(s *engine.Spec, r *container.Resources) error {
 	}
 	switch {
 	case r.MemorySwap > 0 && r.Memory == 0:
-		return invalid("You should always set the Memory limit when using Memoryswap limit, see usage")
+		return invalid(
+			"You should always set the Memory limit when using Memoryswap limit, see usage",
+		)
 	case r.MemorySwap > 0 && r.MemorySwap < r.Memory:
 		return invalid("Minimum memoryswap limit should be larger than memory limit, see usage")
 	case r.Memory > 0 && r.MemoryReservation > r.Memory:
-		return invalid("Minimum memory limit can not be less than memory reservation limit, see usage")
+		return invalid(
+			"Minimum memory limit can not be less than memory reservation limit, see usage",
+		)
 	case r.MemorySwap < -1:
 		return invalid("MemorySwap %d: want -1, 0 or a size", r.MemorySwap)
 	}
@@ -342,7 +389,8 @@ func resourcesOf(s *engine.Spec, r *container.Resources) error {
 	return blockIOOf(s, r)
 }
 
-// swapOf is the limit of memory and swap together, in bytes: dockerd's default is as much swap as memory.
+// swapOf is the limit of memory and swap together, in bytes: dockerd's default is as much swap as
+// memory.
 func swapOf(r *container.Resources) int64 {
 	if r.MemorySwap == 0 && r.Memory > 0 {
 		return 2 * r.Memory
@@ -360,14 +408,19 @@ func cpuOf(s *engine.Spec, r *container.Resources) error {
 	case r.CPUShares < 0:
 		return invalid("CpuShares %d: want 0 or more", r.CPUShares)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
-		return invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+		return invalid(
+			"CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+		)
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case r.NanoCPUs > 0:
 		period := uint64(100000)
 		quota := r.NanoCPUs * int64(period) / 1e9
 		if n := runtime.NumCPU(); quota < 1000 || r.NanoCPUs > int64(n)*1e9 {
-			return invalid("Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available: NanoCpus is %d", n, n, r.NanoCPUs)
+			return invalid(
+				"Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available: NanoCpus is %d",
+				n, n, r.NanoCPUs,
+			)
 		}
 		cpu.Period, cpu.Quota = &period, &quota
 	}
@@ -405,7 +458,8 @@ func blockIOOf(s *engine.Spec, r *container.Resources) error {
 		}
 		io.Weight, used = &r.BlkioWeight, true
 	}
-	if r.BlkioWeightDevice != nil { // an empty list is not the same as none: an update clears with it
+	// an empty list is not the same as none: an update clears with it
+	if r.BlkioWeightDevice != nil {
 		io.WeightDevice, used = []specs.LinuxWeightDevice{}, true
 	}
 	for _, d := range r.BlkioWeightDevice {
@@ -421,8 +475,10 @@ func blockIOOf(s *engine.Spec, r *container.Resources) error {
 		from []*blkiodev.ThrottleDevice
 		to   *[]specs.LinuxThrottleDevice
 	}{
-		{r.BlkioDeviceReadBps, &io.ThrottleReadBpsDevice}, {r.BlkioDeviceWriteBps, &io.ThrottleWriteBpsDevice},
-		{r.BlkioDeviceReadIOps, &io.ThrottleReadIOPSDevice}, {r.BlkioDeviceWriteIOps, &io.ThrottleWriteIOPSDevice},
+		{r.BlkioDeviceReadBps, &io.ThrottleReadBpsDevice},
+		{r.BlkioDeviceWriteBps, &io.ThrottleWriteBpsDevice},
+		{r.BlkioDeviceReadIOps, &io.ThrottleReadIOPSDevice},
+		{r.BlkioDeviceWriteIOps, &io.ThrottleWriteIOPSDevice},
 	} {
 		if t.from != nil {
 			*t.to, used = []specs.LinuxThrottleDevice{}, true
@@ -449,7 +505,10 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 	add := func(field string, m engine.Mount) error {
 		m.Target = path.Clean(m.Target)
 		if !path.IsAbs(m.Target) || m.Target == "/" {
-			return invalid("invalid volume specification: %q: invalid mount path: want an absolute path other than '/'", field)
+			return invalid(
+				"invalid volume specification: %q: invalid mount path: want an absolute path other than '/'",
+				field,
+			)
 		}
 		if seen[m.Target] {
 			return invalid("Duplicate mount point: %s", m.Target)
@@ -546,9 +605,13 @@ func parseBind(text string) (engine.Mount, error) {
 // mountOf translates one entry of HostConfig.Mounts (docker run --mount).
 func mountOf(in *mount.Mount) (engine.Mount, error) {
 	bad := func(format string, args ...any) (engine.Mount, error) {
-		return engine.Mount{}, invalid("invalid mount config for type %q: %s", in.Type, fmt.Sprintf(format, args...))
+		return engine.Mount{}, invalid(
+			"invalid mount config for type %q: %s", in.Type, fmt.Sprintf(format, args...),
+		)
 	}
-	m := engine.Mount{Type: string(in.Type), Source: in.Source, Target: in.Target, ReadOnly: in.ReadOnly}
+	m := engine.Mount{
+		Type: string(in.Type), Source: in.Source, Target: in.Target, ReadOnly: in.ReadOnly,
+	}
 	if in.Target == "" {
 		return bad("field Target must not be empty")
 	}
@@ -561,12 +624,16 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 			return bad("invalid mount path: %q mount path must be absolute", in.Source)
 		}
 		if b := in.BindOptions; b != nil {
-			m.Propagation, m.NonRecursive, m.CreateSource, m.ReadOnlyNonRecursive = string(b.Propagation), b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+			m.Propagation, m.NonRecursive, m.CreateSource, m.ReadOnlyNonRecursive = string(
+				b.Propagation,
+			), b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
 			switch { // what is forced is what happens anyway, on every kernel that strake runs on
 			case b.ReadOnlyForceRecursive && !in.ReadOnly:
 				return bad("ReadOnlyForceRecursive needs ReadOnly")
 			case b.ReadOnlyForceRecursive && (b.NonRecursive || b.ReadOnlyNonRecursive):
-				return bad("ReadOnlyForceRecursive conflicts with NonRecursive and ReadOnlyNonRecursive")
+				return bad(
+					"ReadOnlyForceRecursive conflicts with NonRecursive and ReadOnlyNonRecursive",
+				)
 			}
 		}
 	case mount.TypeVolume:
@@ -617,7 +684,9 @@ func portsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) error
 			bindings = []network.PortBinding{{}}
 		}
 		for _, b := range bindings {
-			out := engine.PortBinding{Proto: string(p.Proto()), ContainerPort: p.Num(), HostIP: b.HostIP}
+			out := engine.PortBinding{
+				Proto: string(p.Proto()), ContainerPort: p.Num(), HostIP: b.HostIP,
+			}
 			if b.HostPort != "" {
 				first, last, ranged := strings.Cut(b.HostPort, "-")
 				n, err := strconv.ParseUint(first, 10, 16)
@@ -636,7 +705,9 @@ func portsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) error
 			s.Ports = append(s.Ports, out)
 		}
 	}
-	sort.SliceStable(s.Ports, func(i, k int) bool { return s.Ports[i].ContainerPort < s.Ports[k].ContainerPort })
+	sort.SliceStable(s.Ports, func(i, k int) bool {
+		return s.Ports[i].ContainerPort < s.Ports[k].ContainerPort
+	})
 	return nil
 }
 
@@ -672,7 +743,12 @@ func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
 	}
 	for _, name := range sortedKeys(ends) {
 		if e := ends[name]; e != nil && e.GwPriority > highest {
-			return notImplemented(fmt.Sprintf("EndpointsConfig[%s].GwPriority %d: the gateway of %s, the network that the container is in first,", name, e.GwPriority, first))
+			return notImplemented(
+				fmt.Sprintf(
+					"EndpointsConfig[%s].GwPriority %d: the gateway of %s, the network that the container is in first,",
+					name, e.GwPriority, first,
+				),
+			)
 		}
 	}
 	return nil
@@ -681,7 +757,9 @@ func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
 func endpointOf(e *network.EndpointSettings) (engine.EndpointSpec, error) {
 	out := engine.EndpointSpec{Aliases: e.Aliases}
 	if len(e.DriverOpts) > 0 {
-		return out, notImplemented("EndpointsConfig.DriverOpts (" + strings.Join(sortedKeys(e.DriverOpts), ", ") + ")")
+		return out, notImplemented(
+			"EndpointsConfig.DriverOpts (" + strings.Join(sortedKeys(e.DriverOpts), ", ") + ")",
+		)
 	}
 	if len(e.MacAddress) > 0 {
 		out.MAC = e.MacAddress.String()
@@ -703,7 +781,9 @@ func logOf(s *engine.Spec, l *container.LogConfig) error {
 	case "", "json-file", "local", "none":
 		s.Log.Driver = l.Type
 	default:
-		return invalid("logger: no log driver named '%s' is registered; want json-file, local or none", l.Type)
+		return invalid(
+			"logger: no log driver named '%s' is registered; want json-file, local or none", l.Type,
+		)
 	}
 	for key, value := range l.Config {
 		switch key {

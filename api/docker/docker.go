@@ -1,12 +1,14 @@
-// Package docker speaks the Docker Engine API (moby/moby/api, swagger.yaml) for an engine: it translates requests into
-// calls on package engine and back, and does nothing else.
+// Package docker speaks the Docker Engine API (moby/moby/api, swagger.yaml) for an engine: it
+// translates requests into calls on package engine and back, and does nothing else.
 //
-// Every version of the API from MinVersion to MaxVersion is answered in its own form, because old clients read fields that new ones
-// dropped. An endpoint of the API that is not served answers 501 and its name; it never pretends.
+// Every version of the API from MinVersion to MaxVersion is answered in its own form, because old
+// clients read fields that new ones dropped. An endpoint of the API that is not served answers 501
+// and its name; it never pretends.
 //
 // Not for: deciding anything about containers, access control (the socket's mode is that), TLS.
 //
-// Tested by requests against a fake engine, with golden answers per version, and by the real docker clients in test/.
+// Tested by requests against a fake engine, with golden answers per version, and by the real docker
+// clients in test/.
 package docker
 
 import (
@@ -27,8 +29,8 @@ import (
 	"strake/image"
 )
 
-// MinVersion and MaxVersion bound the versions of the API that are spoken. compose 1.29 pins 1.21 for its oldest files and
-// pays no attention to negotiation.
+// MinVersion and MaxVersion bound the versions of the API that are spoken. compose 1.29 pins 1.21
+// for its oldest files and pays no attention to negotiation.
 const (
 	MinVersion = "1.21"
 	MaxVersion = "1.56"
@@ -125,18 +127,42 @@ func Handler(b Backend) http.Handler {
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	v := mustVersion(MaxVersion)
 	path := r.URL.Path
-	if rest, ok := strings.CutPrefix(path, "/v"); ok && len(rest) > 0 && rest[0] >= '0' && rest[0] <= '9' {
+	if rest, ok := strings.CutPrefix(path, "/v"); ok && len(rest) > 0 && rest[0] >= '0' &&
+		rest[0] <= '9' {
 		number, tail, _ := strings.Cut(rest, "/")
 		asked, ok := parseVersion(number)
 		switch {
 		case !ok:
-			s.fail(w, fmt.Errorf("API version %q: want a number as 1.40: %w", number, errdefs.ErrInvalidArgument))
+			s.fail(
+				w,
+				fmt.Errorf(
+					"API version %q: want a number as 1.40: %w", number, errdefs.ErrInvalidArgument,
+				),
+			)
 			return
 		case asked > v:
-			s.fail(w, plainError{errdefs.ErrInvalidArgument, fmt.Sprintf("client version %s is too new. Maximum supported API version is %s", number, MaxVersion)})
+			s.fail(
+				w,
+				plainError{
+					errdefs.ErrInvalidArgument,
+					fmt.Sprintf(
+						"client version %s is too new. Maximum supported API version is %s", number,
+						MaxVersion,
+					),
+				},
+			)
 			return
 		case asked < mustVersion(MinVersion):
-			s.fail(w, plainError{errdefs.ErrInvalidArgument, fmt.Sprintf("client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version", number, MinVersion)})
+			s.fail(
+				w,
+				plainError{
+					errdefs.ErrInvalidArgument,
+					fmt.Sprintf(
+						"client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version",
+						number, MinVersion,
+					),
+				},
+			)
 			return
 		}
 		v = asked
@@ -213,7 +239,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrOutOfRange):
 		return http.StatusBadRequest
-	case errors.Is(err, errdefs.ErrConflict), errors.Is(err, errdefs.ErrAlreadyExists), errors.Is(err, errdefs.ErrFailedPrecondition):
+	case errors.Is(err, errdefs.ErrConflict), errors.Is(err, errdefs.ErrAlreadyExists),
+		errors.Is(err, errdefs.ErrFailedPrecondition):
 		return http.StatusConflict
 	case errors.Is(err, errdefs.ErrUnauthenticated):
 		return http.StatusUnauthorized

@@ -14,7 +14,10 @@ import (
 
 // events streams what happens, beginning with what is remembered since a time.
 func (s *server) events(w http.ResponseWriter, r *request) error {
-	f, err := filtersOf(r, "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type", "volume")
+	f, err := filtersOf(
+		r, "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
+		"scope", "secret", "service", "type", "volume",
+	)
 	if err != nil {
 		return err
 	}
@@ -75,18 +78,24 @@ func (s *server) events(w http.ResponseWriter, r *request) error {
 func eventMatches(f filters, e *engine.Event) bool {
 	action, _, _ := strings.Cut(e.Action, ":")
 	object := func(key string) bool {
-		return !f.has(key) || e.Type == key && (f.exact(key, e.ID, e.Attributes["name"]) || prefixed(f[key], e.ID))
+		return !f.has(key) || e.Type == key &&
+			(f.exact(key, e.ID, e.Attributes["name"]) || prefixed(f[key], e.ID))
 	}
-	return f.exact("type", e.Type) && f.exact("event", e.Action, action) && f.labels(e.Attributes) && f.exact("scope", "local") &&
+	return f.exact("type", e.Type) && f.exact("event", e.Action, action) &&
+		f.labels(e.Attributes) && f.exact("scope", "local") &&
 		(object("container") || e.Type != "container" && f.exact("container", e.Attributes["container"])) &&
-		(!f.has("image") || f.exact("image", e.Attributes["image"], e.ID, e.Attributes["name"])) && object("volume") && object("network") && object("daemon") &&
-		!f.has("plugin") && !f.has("service") && !f.has("node") && !f.has("secret") && !f.has("config")
+		(!f.has("image") || f.exact("image", e.Attributes["image"], e.ID, e.Attributes["name"])) &&
+		object("volume") && object("network") && object("daemon") &&
+		!f.has("plugin") && !f.has("service") && !f.has("node") && !f.has("secret") &&
+		!f.has("config")
 }
 
-// jsonSequence has a record separator in front of each object (RFC 7464); in the other forms of a stream of events each object is a line.
+// jsonSequence has a record separator in front of each object (RFC 7464); in the other forms of a
+// stream of events each object is a line.
 const jsonSequence = "application/json-seq"
 
-// eventStream is the form that the client likes best of those that its version has. The first one is for clients that name none of them.
+// eventStream is the form that the client likes best of those that its version has. The first one
+// is for clients that name none of them.
 func eventStream(r *request) string {
 	offers := []string{"application/jsonl", "application/x-ndjson", jsonSequence}
 	switch {
@@ -114,14 +123,16 @@ func eventStream(r *request) string {
 	return best
 }
 
-// messageOf is an event: new clients read Type, Action and Actor; status, id and from are for those before 1.52.
+// messageOf is an event: new clients read Type, Action and Actor; status, id and from are for those
+// before 1.52.
 func messageOf(e *engine.Event, v version) map[string]any {
 	attributes := e.Attributes
 	if attributes == nil {
 		attributes = map[string]string{}
 	}
 	m := map[string]any{
-		"Type": e.Type, "Action": e.Action, "Actor": map[string]any{"ID": e.ID, "Attributes": attributes}, "scope": "local",
+		"Type": e.Type, "Action": e.Action,
+		"Actor": map[string]any{"ID": e.ID, "Attributes": attributes}, "scope": "local",
 		"time": e.Time.Unix(), "timeNano": e.Time.UnixNano(),
 	}
 	if v < 52 && (e.Type == "container" || e.Type == "image") {

@@ -11,8 +11,8 @@ import (
 // filters is the parameter of the same name: lists of values by key.
 type filters map[string][]string
 
-// filtersOf reads the parameter in both forms that clients send, {"key":{"value":true}} and {"key":["value"]}, and refuses keys that
-// the endpoint does not know.
+// filtersOf reads the parameter in both forms that clients send, {"key":{"value":true}} and
+// {"key":["value"]}, and refuses keys that the endpoint does not know.
 func filtersOf(r *request, known ...string) (filters, error) {
 	text := r.form("filters")
 	out := filters{}
@@ -67,8 +67,8 @@ func (f filters) exact(key string, got ...string) bool {
 	return false
 }
 
-// match lets through what equals one of the values or matches it as a regular expression, with and without the slash that names of
-// containers begin with.
+// match lets through what equals one of the values or matches it as a regular expression, with and
+// without the slash that names of containers begin with.
 func (f filters) match(key string, got ...string) bool {
 	want := f[key]
 	if len(want) == 0 {
@@ -78,7 +78,8 @@ func (f filters) match(key string, got ...string) bool {
 		pattern, err := regexp.Compile(w)
 		for _, g := range got {
 			bare := strings.TrimPrefix(g, "/")
-			if w == g || w == bare || err == nil && (pattern.MatchString(g) || pattern.MatchString(bare)) {
+			if w == g || w == bare || err == nil &&
+				(pattern.MatchString(g) || pattern.MatchString(bare)) {
 				return true
 			}
 		}
@@ -89,7 +90,8 @@ func (f filters) match(key string, got ...string) bool {
 // labels applies label and label!, "key" or "key=value": all of them must hold.
 func (f filters) labels(have map[string]string) bool { return f.pairs("label", have) }
 
-// pairs lets through what has all of the pairs, given as "key" or "key=value", and none of those under key with an exclamation mark.
+// pairs lets through what has all of the pairs, given as "key" or "key=value", and none of those
+// under key with an exclamation mark.
 func (f filters) pairs(key string, have map[string]string) bool {
 	holds := func(l string) bool {
 		key, value, ok := strings.Cut(l, "=")

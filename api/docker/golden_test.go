@@ -26,7 +26,9 @@ import (
 	"strake/image"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files; read the difference before you commit it")
+var update = flag.Bool(
+	"update", false, "rewrite the golden files; read the difference before you commit it",
+)
 
 // then is when everything in these tests happened.
 var then = time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
@@ -37,7 +39,9 @@ type stillEngine struct {
 	info engine.Info
 }
 
-func (e *stillEngine) List(context.Context) ([]engine.Info, error) { return []engine.Info{e.info}, nil }
+func (e *stillEngine) List(context.Context) ([]engine.Info, error) {
+	return []engine.Info{e.info}, nil
+}
 func (e *stillEngine) Inspect(context.Context, string) (engine.Info, error) {
 	return e.info, nil
 }
@@ -46,15 +50,27 @@ func (e *stillEngine) Usage(context.Context, string) (rw, root int64, err error)
 }
 func (e *stillEngine) Stats(context.Context, string) (engine.Stats, error) {
 	return engine.Stats{
-		Time: then, CPU: engine.CPUStats{TotalNanos: 5, UserNanos: 3, KernelNanos: 2, SystemNanos: 100, OnlineCPUs: 2},
-		Memory: engine.MemoryStats{Usage: 11, Limit: 12, MaxUsage: 13, Stat: map[string]uint64{"cache": 1}}, Pids: 4, PidsMax: 9,
-		IO: []engine.IOEntry{{Major: 8, Op: "read", Bytes: 512, Count: 1}}, Networks: map[string]engine.NetworkStats{"eth0": {RxBytes: 1, TxBytes: 2}},
+		Time: then,
+		CPU: engine.CPUStats{
+			TotalNanos: 5, UserNanos: 3, KernelNanos: 2, SystemNanos: 100, OnlineCPUs: 2,
+		},
+		Memory: engine.MemoryStats{
+			Usage: 11, Limit: 12, MaxUsage: 13, Stat: map[string]uint64{"cache": 1},
+		},
+		Pids: 4, PidsMax: 9,
+		IO:       []engine.IOEntry{{Major: 8, Op: "read", Bytes: 512, Count: 1}},
+		Networks: map[string]engine.NetworkStats{"eth0": {RxBytes: 1, TxBytes: 2}},
 	}, nil
 }
 func (e *stillEngine) Events(engine.EventQuery) ([]engine.Event, <-chan engine.Event, func()) {
 	live := make(chan engine.Event)
 	close(live)
-	return []engine.Event{{Type: "container", Action: "start", ID: e.info.ID, Attributes: map[string]string{"image": "one", "name": "web"}, Time: then}}, live, func() {}
+	return []engine.Event{
+		{
+			Type: "container", Action: "start", ID: e.info.ID,
+			Attributes: map[string]string{"image": "one", "name": "web"}, Time: then,
+		},
+	}, live, func() {}
 }
 
 // stillNetworks has the bridge and another one.
@@ -62,12 +78,23 @@ type stillNetworks struct{ Networks }
 
 func (stillNetworks) List(context.Context) ([]NetworkInfo, error) {
 	return []NetworkInfo{{ID: strings.Repeat("d", 64), Created: then, NetworkSpec: NetworkSpec{
-		Name: "net", Driver: "bridge", Subnets: []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16"), netip.MustParsePrefix("fd01::/64"), netip.MustParsePrefix("fd02::/48")},
-		Gateways: []netip.Addr{netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd01::1"), netip.MustParseAddr("fd02::1")},
+		Name: "net", Driver: "bridge",
+		Subnets: []netip.Prefix{
+			netip.MustParsePrefix("172.18.0.0/16"), netip.MustParsePrefix("fd01::/64"),
+			netip.MustParsePrefix("fd02::/48"),
+		},
+		Gateways: []netip.Addr{
+			netip.MustParseAddr("172.18.0.1"), netip.MustParseAddr("fd01::1"),
+			netip.MustParseAddr("fd02::1"),
+		},
 		IPRanges: []netip.Prefix{netip.MustParsePrefix("172.18.5.0/24")}, EnableIPv6: true,
 	}}, {ID: strings.Repeat("b", 64), Created: then, NetworkSpec: NetworkSpec{
-		Name: "bridge", Driver: "bridge", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd00::/64")},
-		Gateways: []netip.Addr{netip.MustParseAddr("172.17.0.1"), netip.MustParseAddr("fd00::1")}, EnableIPv6: true,
+		Name: "bridge", Driver: "bridge",
+		Subnets: []netip.Prefix{
+			netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd00::/64"),
+		},
+		Gateways:   []netip.Addr{netip.MustParseAddr("172.17.0.1"), netip.MustParseAddr("fd00::1")},
+		EnableIPv6: true,
 	}}}, nil
 }
 
@@ -83,8 +110,14 @@ func still(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { images.Close() })
-	id, err := images.Import(t.Context(), strings.NewReader(strings.Repeat("\x00", 1024)), image.ImportOptions{
-		Ref: "one:latest", Created: then, Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, Config: image.RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}},
+	id, err := images.Import(t.Context(), strings.NewReader(
+		strings.Repeat("\x00", 1024),
+	), image.ImportOptions{
+		Ref: "one:latest", Created: then,
+		Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
+		Config: image.RunConfig{
+			ImageConfig: ocispec.ImageConfig{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +126,9 @@ func still(t *testing.T) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := volumes.Create(volume.CreateOptions{Name: "data", Labels: map[string]string{"k": "v"}}); err != nil {
+	if _, _, err := volumes.Create(
+		volume.CreateOptions{Name: "data", Labels: map[string]string{"k": "v"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	data, err := volumes.Get("data")
@@ -103,46 +138,72 @@ func still(t *testing.T) http.Handler {
 	if err := os.WriteFile(filepath.Join(data.Path, "file"), []byte("12345"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Link(filepath.Join(data.Path, "file"), filepath.Join(data.Path, "again")); err != nil {
+	if err := os.Link(
+		filepath.Join(data.Path, "file"), filepath.Join(data.Path, "again"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	umask := uint32(0o77)
 	f, err := json.Marshal(front{
-		&container.Config{Image: "one", Cmd: []string{"httpd"}, Labels: map[string]string{"a": "b"}},
-		&container.HostConfig{NetworkMode: "net", Annotations: map[string]string{"note": "x"}, Umask: &umask},
-		&network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{"net": {MacAddress: network.HardwareAddr{2, 0x42, 0xac, 0x12, 0, 2}}}},
+		&container.Config{
+			Image: "one", Cmd: []string{"httpd"}, Labels: map[string]string{"a": "b"},
+		},
+		&container.HostConfig{
+			NetworkMode: "net", Annotations: map[string]string{"note": "x"}, Umask: &umask,
+		},
+		&network.NetworkingConfig{
+			EndpointsConfig: map[string]*network.EndpointSettings{
+				"net": {MacAddress: network.HardwareAddr{2, 0x42, 0xac, 0x12, 0, 2}},
+			},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	info := engine.Info{
 		ID: strings.Repeat("c", 64), Created: then, ImageID: id.String(), Path: "httpd",
-		Spec:  engine.Spec{Name: "web", Image: "one", Network: "net", Labels: map[string]string{"a": "b"}, Front: f},
+		Spec: engine.Spec{
+			Name: "web", Image: "one", Network: "net", Labels: map[string]string{"a": "b"},
+			Front: f,
+		},
 		State: engine.State{Status: engine.Running, Pid: 77, StartedAt: then},
 		Networks: map[string]engine.EndpointInfo{"bridge": {
-			NetworkID: strings.Repeat("b", 64), EndpointID: strings.Repeat("e", 64), IPv4: netip.MustParsePrefix("172.17.0.2/16"), IPv6: netip.MustParsePrefix("fd00::2/64"),
-			GatewayIPv4: netip.MustParseAddr("172.17.0.1"), GatewayIPv6: netip.MustParseAddr("fd00::1"), MAC: "02:42:ac:11:00:02",
+			NetworkID: strings.Repeat("b", 64), EndpointID: strings.Repeat("e", 64),
+			IPv4: netip.MustParsePrefix("172.17.0.2/16"), IPv6: netip.MustParsePrefix("fd00::2/64"),
+			GatewayIPv4: netip.MustParseAddr("172.17.0.1"),
+			GatewayIPv6: netip.MustParseAddr("fd00::1"), MAC: "02:42:ac:11:00:02",
 		}, "net": {
-			NetworkID: strings.Repeat("d", 64), EndpointID: strings.Repeat("f", 64), IPv4: netip.MustParsePrefix("172.18.0.2/16"), MAC: "02:42:ac:12:00:02",
+			NetworkID: strings.Repeat("d", 64), EndpointID: strings.Repeat("f", 64),
+			IPv4: netip.MustParsePrefix("172.18.0.2/16"), MAC: "02:42:ac:12:00:02",
 			Aliases: []string{"www"}, DNSNames: []string{"web", "www", "cccccccccccc"},
 		}},
-		Ports: []engine.BoundPort{{Proto: "tcp", ContainerPort: 80, HostIP: netip.MustParseAddr("0.0.0.0"), HostPort: 8080}},
+		Ports: []engine.BoundPort{
+			{
+				Proto: "tcp", ContainerPort: 80, HostIP: netip.MustParseAddr("0.0.0.0"),
+				HostPort: 8080,
+			},
+		},
 	}
 	return Handler(Backend{
-		Engine: &stillEngine{info: info}, Images: images, Networks: stillNetworks{}, Volumes: volumes, Log: slog.New(slog.DiscardHandler),
+		Engine: &stillEngine{info: info}, Images: images, Networks: stillNetworks{},
+		Volumes: volumes, Log: slog.New(slog.DiscardHandler),
 		Version: "0.0.0", Name: "host", Root: "/data", LogDriver: "json-file",
 	})
 }
 
-// varying is what differs from machine to machine and from run to run, by the name of the golden file; "" is for all of them.
+// varying is what differs from machine to machine and from run to run, by the name of the golden
+// file; "" is for all of them.
 var varying = map[string]*regexp.Regexp{
-	"":        regexp.MustCompile(`"(Status|LastTagTime|CreatedAt|UpperDir|Mountpoint)":("Up [^"]*"|"20[^"]*"|"/[^"]*")`),
+	"": regexp.MustCompile(
+		`"(Status|LastTagTime|CreatedAt|UpperDir|Mountpoint)":("Up [^"]*"|"20[^"]*"|"/[^"]*")`,
+	),
 	"version": regexp.MustCompile(`"(KernelVersion|Arch|GoVersion)":("[^"]*")`),
 	"info": regexp.MustCompile(`"(KernelVersion|OperatingSystem|Architecture|NCPU|MemTotal|NGoroutines|NFd|SystemTime|CgroupVersion|OomKillDisable|SecurityOptions)":` +
 		`("[^"]*"|\[[^]]*\]|[0-9]+|true|false)`),
 }
 
-// answer is what an endpoint answers in the versions from first to last: a line about the form, and the body.
+// answer is what an endpoint answers in the versions from first to last: a line about the form, and
+// the body.
 type answer struct {
 	first, last version
 	head, body  string
@@ -153,7 +214,16 @@ func answers(t *testing.T, h http.Handler, name, path string) (list []answer) {
 	t.Helper()
 	for v := mustVersion(MinVersion); v <= mustVersion(MaxVersion); v++ {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v"+v.String()+strings.NewReplacer("{", "%7B", "}", "%7D", `"`, "%22").Replace(path), nil))
+		h.ServeHTTP(
+			w,
+			httptest.NewRequest(
+				http.MethodGet,
+				"/v"+v.String()+strings.NewReplacer(
+					"{", "%7B", "}", "%7D", `"`, "%22",
+				).Replace(path),
+				nil,
+			),
+		)
 		kind := w.Header().Get("Content-Type")
 		head, body := fmt.Sprintf("%d %s", w.Code, kind), ""
 		if strings.Contains(kind, "json") {
@@ -218,7 +288,8 @@ func goneWith(key string, is map[string]string) string {
 		}
 		left := false
 		for k := range is {
-			left = left || k == key[:i] || strings.HasPrefix(k, key[:i]+".") || strings.HasPrefix(k, key[:i]+"[")
+			left = left || k == key[:i] || strings.HasPrefix(k, key[:i]+".") ||
+				strings.HasPrefix(k, key[:i]+"[")
 		}
 		if !left {
 			return key[:i]
@@ -268,12 +339,18 @@ func TestGolden(t *testing.T) {
 	t.Parallel()
 	h := still(t)
 	for name, path := range map[string]string{
-		"version": "/version", "info": "/info", "containers": "/containers/json?size=1", "container": "/containers/web/json?size=1", "events": "/events?since=1",
-		"stats": "/containers/web/stats?stream=0&one-shot=1", "df": "/system/df", "df-verbose": "/system/df?verbose=1", "df-type": "/system/df?type=volume",
-		"images": "/images/json", "image": "/images/one/json", "history": "/images/one/history", "network": "/networks/net", "networks": "/networks",
-		"volumes": "/volumes", "annotation": `/containers/json?filters={"annotation":["note=x"]}`, "no-annotation": `/containers/json?filters={"annotation":["note=y"]}`,
-		"attestations": "/images/one/attestations", "identity": "/images/json?identity=1", "platform-get": "/images/one/get?platform=linux/mips",
-		"platform-get-two": "/images/one/get?platform=linux/amd64&platform=linux/mips", "platform-json": "/images/one/json?platform=linux/mips",
+		"version": "/version", "info": "/info", "containers": "/containers/json?size=1",
+		"container": "/containers/web/json?size=1", "events": "/events?since=1",
+		"stats": "/containers/web/stats?stream=0&one-shot=1", "df": "/system/df",
+		"df-verbose": "/system/df?verbose=1", "df-type": "/system/df?type=volume",
+		"images": "/images/json", "image": "/images/one/json", "history": "/images/one/history",
+		"network": "/networks/net", "networks": "/networks",
+		"volumes": "/volumes", "annotation": `/containers/json?filters={"annotation":["note=x"]}`,
+		"no-annotation": `/containers/json?filters={"annotation":["note=y"]}`,
+		"attestations":  "/images/one/attestations", "identity": "/images/json?identity=1",
+		"platform-get":     "/images/one/get?platform=linux/mips",
+		"platform-get-two": "/images/one/get?platform=linux/amd64&platform=linux/mips",
+		"platform-json":    "/images/one/json?platform=linux/mips",
 		"platform-history": "/images/one/history?platform=linux/mips",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -290,28 +367,41 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(want) {
-				t.Errorf("%s differs; run go test -update and read the difference\ngot:\n%s", file, got)
+				t.Errorf(
+					"%s differs; run go test -update and read the difference\ngot:\n%s", file, got,
+				)
 			}
 		})
 	}
 }
 
-// TestEventStreams: which form a stream of events has is the client's choice, as far as its version knows it.
+// TestEventStreams: which form a stream of events has is the client's choice, as far as its version
+// knows it.
 func TestEventStreams(t *testing.T) {
 	t.Parallel()
 	h := still(t)
 	for _, c := range []struct{ version, accept, want, first string }{
-		{"1.51", "application/json-seq", "application/json", "{"}, {"1.52", "", "application/x-ndjson", "{"}, {"1.52", "*/*", "application/x-ndjson", "{"},
-		{"1.53", "", "application/jsonl", "{"}, {"1.56", "application/x-ndjson;q=0.5, application/json-seq", "application/json-seq", "\x1e{"},
-		{"1.56", "application/x-ndjson;q=0", "application/jsonl", "{"}, {"1.56", "application/json", "application/jsonl", "{"},
-		{"1.52", "application/json-seq;q=0.9", "application/json-seq", "\x1e{"}, {"1.52", "text/html, application/x-ndjson", "application/x-ndjson", "{"},
-		{"1.52", "application/jsonl", "application/x-ndjson", "{"}, {"1.53", "application/jsonl", "application/jsonl", "{"},
+		{"1.51", "application/json-seq", "application/json", "{"},
+		{"1.52", "", "application/x-ndjson", "{"}, {"1.52", "*/*", "application/x-ndjson", "{"},
+		{"1.53", "", "application/jsonl", "{"},
+		{
+			"1.56", "application/x-ndjson;q=0.5, application/json-seq", "application/json-seq",
+			"\x1e{",
+		},
+		{"1.56", "application/x-ndjson;q=0", "application/jsonl", "{"},
+		{"1.56", "application/json", "application/jsonl", "{"},
+		{"1.52", "application/json-seq;q=0.9", "application/json-seq", "\x1e{"},
+		{"1.52", "text/html, application/x-ndjson", "application/x-ndjson", "{"},
+		{"1.52", "application/jsonl", "application/x-ndjson", "{"},
+		{"1.53", "application/jsonl", "application/jsonl", "{"},
 	} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodGet, "/v"+c.version+"/events?since=1", nil)
 		r.Header.Set("Accept", c.accept)
 		h.ServeHTTP(w, r)
-		if got := w.Header().Get("Content-Type"); got != c.want || !strings.HasPrefix(w.Body.String(), c.first) || !strings.HasSuffix(w.Body.String(), "}\n") {
+		if got := w.Header().Get("Content-Type"); got != c.want ||
+			!strings.HasPrefix(w.Body.String(), c.first) ||
+			!strings.HasSuffix(w.Body.String(), "}\n") {
 			t.Errorf("%s, %q: %s, %q", c.version, c.accept, got, w.Body.String())
 		}
 	}

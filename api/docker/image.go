@@ -23,7 +23,11 @@ import (
 
 // imageEvent publishes what happened to an image.
 func (s *server) imageEvent(action, id, name string) {
-	s.Engine.PublishEvent(engine.Event{Type: "image", Action: action, ID: id, Attributes: map[string]string{"name": name}})
+	s.Engine.PublishEvent(
+		engine.Event{
+			Type: "image", Action: action, ID: id, Attributes: map[string]string{"name": name},
+		},
+	)
 }
 
 func (s *server) listImages(w http.ResponseWriter, r *request) error {
@@ -31,7 +35,10 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	q := image.Filter{All: r.flag("all"), Labels: f["label"], NotLabels: f["label!"], References: f["reference"], SharedSize: r.version >= 42 && r.flag("shared-size")}
+	q := image.Filter{
+		All: r.flag("all"), Labels: f["label"], NotLabels: f["label!"], References: f["reference"],
+		SharedSize: r.version >= 42 && r.flag("shared-size"),
+	}
 	if v := r.form("filter"); v != "" && r.version < 41 {
 		q.References = append(q.References, v)
 	}
@@ -72,8 +79,10 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 			labels = map[string]string{}
 		}
 		item := map[string]any{
-			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags), "RepoDigests": orEmpty(m.RepoDigests),
-			"Created": m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize, "Labels": labels, "Containers": -1,
+			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags),
+			"RepoDigests": orEmpty(m.RepoDigests),
+			"Created":     m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize,
+			"Labels": labels, "Containers": -1,
 		}
 		if r.version >= 51 {
 			item["Containers"] = uses[m.ID.String()]
@@ -82,7 +91,9 @@ func (s *server) listImages(w http.ResponseWriter, r *request) error {
 			item["VirtualSize"] = m.Size
 		}
 		if r.version < 43 && len(m.RepoTags) == 0 && len(m.RepoDigests) == 0 {
-			item["RepoTags"], item["RepoDigests"] = []string{"<none>:<none>"}, []string{"<none>@<none>"}
+			item["RepoTags"], item["RepoDigests"] = []string{"<none>:<none>"}, []string{
+				"<none>@<none>",
+			}
 		}
 		out = append(out, item)
 	}
@@ -114,7 +125,10 @@ func (s *server) history(w http.ResponseWriter, r *request, name string) error {
 		if id == "" {
 			id = "<missing>"
 		}
-		out[i] = apiimage.HistoryResponseItem{ID: id, Created: h.Created.Unix(), CreatedBy: h.CreatedBy, Comment: h.Comment, Size: h.Size, Tags: h.Tags}
+		out[i] = apiimage.HistoryResponseItem{
+			ID: id, Created: h.Created.Unix(), CreatedBy: h.CreatedBy, Comment: h.Comment,
+			Size: h.Size, Tags: h.Tags,
+		}
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
@@ -140,7 +154,9 @@ func (s *server) removeImage(w http.ResponseWriter, r *request, name string) err
 			return err
 		}
 	}
-	list, err := s.Images.Remove(r.Context(), name, image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")})
+	list, err := s.Images.Remove(
+		r.Context(), name, image.RemoveOptions{Force: r.flag("force"), NoPrune: r.flag("noprune")},
+	)
 	if err != nil {
 		return err
 	}
@@ -156,8 +172,8 @@ func (s *server) removeImage(w http.ResponseWriter, r *request, name string) err
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// progress writes a stream of JSON messages, the form of everything that takes its time. Errors after the first message go into the
-// stream.
+// progress writes a stream of JSON messages, the form of everything that takes its time. Errors
+// after the first message go into the stream.
 type progress struct {
 	mu    sync.Mutex
 	enc   *json.Encoder
@@ -220,7 +236,8 @@ func byteText(n int64) string {
 	return fmt.Sprintf("%.4g%s", v, units[i])
 }
 
-// end finishes the stream: with an error in it, or as an answer of its own if nothing has been sent.
+// end finishes the stream: with an error in it, or as an answer of its own if nothing has been
+// sent.
 func (p *progress) end(err error) error {
 	if err == nil {
 		if !p.begun {
@@ -232,7 +249,11 @@ func (p *progress) end(err error) error {
 	if !p.begun {
 		return err
 	}
-	p.send(map[string]any{"errorDetail": map[string]any{"message": sentence(err)}, "error": sentence(err)})
+	p.send(
+		map[string]any{
+			"errorDetail": map[string]any{"message": sentence(err)}, "error": sentence(err),
+		},
+	)
 	return errAnswered
 }
 
@@ -257,7 +278,10 @@ func authOf(r *request) (*image.Auth, error) {
 	if a.Username == "" && a.Password == "" && a.IdentityToken == "" && a.RegistryToken == "" {
 		return nil, nil
 	}
-	return &image.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}, nil
+	return &image.Auth{
+		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken,
+		RegistryToken: a.RegistryToken,
+	}, nil
 }
 
 // createImage pulls (fromImage) or imports (fromSrc).
@@ -301,7 +325,9 @@ func (s *server) createImage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	for _, ref := range refs {
-		if _, err := s.Images.Pull(r.Context(), ref, image.PullOptions{Platform: platform, Auth: auth, Progress: p.event}); err != nil {
+		if _, err := s.Images.Pull(
+			r.Context(), ref, image.PullOptions{Platform: platform, Auth: auth, Progress: p.event},
+		); err != nil {
 			return p.end(err)
 		}
 		s.imageEvent("pull", ref, ref)
@@ -309,7 +335,9 @@ func (s *server) createImage(w http.ResponseWriter, r *request) error {
 	return p.end(nil)
 }
 
-func (s *server) importImage(w http.ResponseWriter, r *request, src string, platform *ocispec.Platform) error {
+func (s *server) importImage(
+	w http.ResponseWriter, r *request, src string, platform *ocispec.Platform,
+) error {
 	if src != "-" {
 		return invalid("fromSrc %q: strake imports what is sent to it (-); fetch it first", src)
 	}
@@ -360,11 +388,20 @@ func (s *server) pushImage(w http.ResponseWriter, r *request, name string) error
 	}
 	p := newProgress(w)
 	for _, name := range names {
-		out, err := s.Images.Push(r.Context(), name, image.PushOptions{Auth: auth, Progress: p.event})
+		out, err := s.Images.Push(
+			r.Context(), name, image.PushOptions{Auth: auth, Progress: p.event},
+		)
 		if err != nil {
 			return p.end(err)
 		}
-		p.send(map[string]any{"progressDetail": struct{}{}, "aux": map[string]any{"Tag": out.Tag, "Digest": out.Digest.String(), "Size": out.Size}})
+		p.send(
+			map[string]any{
+				"progressDetail": struct{}{},
+				"aux": map[string]any{
+					"Tag": out.Tag, "Digest": out.Digest.String(), "Size": out.Size,
+				},
+			},
+		)
 		s.imageEvent("push", name, name)
 	}
 	return p.end(nil)
@@ -379,13 +416,17 @@ func (s *server) tagsHere(r *request, repository reference.Named) ([]string, err
 	var refs []string
 	for i := range list {
 		for _, t := range list[i].RepoTags {
-			if ref, err := reference.ParseNormalizedNamed(t); err == nil && ref.Name() == repository.Name() {
+			if ref, err := reference.ParseNormalizedNamed(t); err == nil &&
+				ref.Name() == repository.Name() {
 				refs = append(refs, t)
 			}
 		}
 	}
 	if len(refs) == 0 {
-		return nil, plainError{errdefs.ErrNotFound, "An image does not exist locally with the tag: " + reference.FamiliarName(repository)}
+		return nil, plainError{
+			errdefs.ErrNotFound,
+			"An image does not exist locally with the tag: " + reference.FamiliarName(repository),
+		}
 	}
 	slices.Sort(refs)
 	return refs, nil
@@ -402,7 +443,9 @@ func (s *server) loadImages(w http.ResponseWriter, r *request) error {
 	case 1:
 		opt.Platform = &platforms[0]
 	default:
-		return plainError{errdefs.ErrNotImplemented, "strake loads one platform of an image, not several"}
+		return plainError{
+			errdefs.ErrNotImplemented, "strake loads one platform of an image, not several",
+		}
 	}
 	p := newProgress(w)
 	if !r.flag("quiet") {
@@ -450,7 +493,8 @@ func (s *server) save(w http.ResponseWriter, r *request, names []string) error {
 	w.Header().Set("Content-Type", "application/x-tar")
 	if err := s.Images.Save(r.Context(), w, names); err != nil {
 		s.Log.Error("save images", "names", names, "error", err)
-		// The status line is gone; a connection that breaks off is the one way left to say that the archive is not whole.
+		// The status line is gone; a connection that breaks off is the one way left to say that the
+		// archive is not whole.
 		panic(http.ErrAbortHandler)
 	}
 	return nil
@@ -493,7 +537,9 @@ func (s *server) pruneImages(w http.ResponseWriter, r *request) error {
 		if used[list[i].ID.String()] {
 			continue
 		}
-		removed, err := s.Images.Remove(r.Context(), list[i].ID.String(), image.RemoveOptions{Force: true})
+		removed, err := s.Images.Remove(
+			r.Context(), list[i].ID.String(), image.RemoveOptions{Force: true},
+		)
 		if errors.Is(err, errdefs.ErrConflict) || errors.Is(err, errdefs.ErrNotFound) {
 			continue
 		}
@@ -501,7 +547,10 @@ func (s *server) pruneImages(w http.ResponseWriter, r *request) error {
 			return err
 		}
 		for _, d := range removed {
-			out.ImagesDeleted = append(out.ImagesDeleted, apiimage.DeleteResponse{Deleted: d.Deleted, Untagged: d.Untagged})
+			out.ImagesDeleted = append(
+				out.ImagesDeleted,
+				apiimage.DeleteResponse{Deleted: d.Deleted, Untagged: d.Untagged},
+			)
 		}
 		out.SpaceReclaimed += uint64(list[i].Size)
 	}
@@ -514,7 +563,10 @@ func (s *server) commit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	opt := image.CommitOptions{Author: r.form("author"), Comment: r.form("comment"), Container: info.ID, Created: time.Now()}
+	opt := image.CommitOptions{
+		Author: r.form("author"), Comment: r.form("comment"), Container: info.ID,
+		Created: time.Now(),
+	}
 	if repo := r.form("repo"); repo != "" {
 		opt.Ref = repo
 		if tag := r.form("tag"); tag != "" {
@@ -548,7 +600,8 @@ func (s *server) commit(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	s.Engine.PublishEvent(engine.Event{Type: "container", Action: "commit", ID: info.ID, Attributes: map[string]string{
-		"comment": opt.Comment, "image": info.Spec.Image, "imageID": id.String(), "imageRef": opt.Ref, "name": info.Spec.Name,
+		"comment": opt.Comment, "image": info.Spec.Image, "imageID": id.String(),
+		"imageRef": opt.Ref, "name": info.Spec.Name,
 	}})
 	s.imageEvent("create", id.String(), id.String())
 	return writeJSON(w, http.StatusCreated, map[string]digest.Digest{"Id": id})

@@ -9,8 +9,11 @@ import (
 	"strake/image"
 )
 
-// imageConfig are the fields of an image's configuration, with what they were while they were never left out (until 1.51).
-var imageConfig = []string{"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"}
+// imageConfig are the fields of an image's configuration, with what they were while they were never
+// left out (until 1.51).
+var imageConfig = []string{
+	"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir",
+}
 
 // inspectImage answers GET /images/{name}/json.
 func (s *server) inspectImage(w http.ResponseWriter, r *request, name string) error {
@@ -43,7 +46,8 @@ func imageOf(d *image.Detail, v version) (map[string]any, error) {
 		return nil, err
 	}
 	out := map[string]any{
-		"Id": d.ID.String(), "RepoTags": orEmpty(d.RepoTags), "RepoDigests": orEmpty(d.RepoDigests), "Config": config,
+		"Id": d.ID.String(), "RepoTags": orEmpty(d.RepoTags), "RepoDigests": orEmpty(d.RepoDigests),
+		"Config":       config,
 		"Architecture": d.Platform.Architecture, "Os": d.Platform.OS, "Size": d.Size,
 		"RootFS":   map[string]any{"Type": "layers", "Layers": layers},
 		"Metadata": map[string]any{"LastTagTime": timeText(d.LastTagged)},
@@ -62,18 +66,24 @@ func imageOf(d *image.Detail, v version) (map[string]any, error) {
 		out["VirtualSize"] = d.Size
 	}
 	if v < 45 {
-		// The container that an image was made of, for those that the old builder made; there are none of them here.
+		// The container that an image was made of, for those that the old builder made; there are
+		// none of them here.
 		out["Container"], out["ContainerConfig"] = "", map[string]any{}
 	}
 	if v >= 48 && d.Target.Digest != "" {
 		out["Descriptor"] = d.Target
 	}
-	for key, value := range map[string]string{"Variant": d.Platform.Variant, "OsVersion": d.Platform.OSVersion} {
+	for key, value := range map[string]string{
+		"Variant": d.Platform.Variant, "OsVersion": d.Platform.OSVersion,
+	} {
 		if value != "" {
 			out[key] = value
 		}
 	}
-	for key, value := range map[string]string{"Parent": d.Parent.String(), "Comment": d.Comment, "DockerVersion": d.DockerVersion, "Author": d.Author} {
+	for key, value := range map[string]string{
+		"Parent": d.Parent.String(), "Comment": d.Comment, "DockerVersion": d.DockerVersion,
+		"Author": d.Author,
+	} {
 		if v < 52 || value != "" {
 			out[key] = value
 		}
@@ -81,11 +91,14 @@ func imageOf(d *image.Detail, v version) (map[string]any, error) {
 	return out, nil
 }
 
-// imageConfigOf is the field Config: until 1.49 that of a container, until 1.51 with every field of an image's, since then with those that are set.
+// imageConfigOf is the field Config: until 1.49 that of a container, until 1.51 with every field of
+// an image's, since then with those that are set.
 func imageConfigOf(c *image.RunConfig, v version) (map[string]any, error) {
 	out := map[string]any{}
 	if v < 50 {
-		for _, key := range []string{"AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty"} {
+		for _, key := range []string{
+			"AttachStderr", "AttachStdin", "AttachStdout", "OpenStdin", "StdinOnce", "Tty",
+		} {
 			out[key] = false
 		}
 		for _, key := range []string{"Domainname", "Hostname", "Image"} {
@@ -93,8 +106,10 @@ func imageConfigOf(c *image.RunConfig, v version) (map[string]any, error) {
 		}
 	}
 	for key, value := range map[string]any{
-		"Cmd": c.Cmd, "Entrypoint": c.Entrypoint, "Env": c.Env, "ExposedPorts": c.ExposedPorts, "Labels": c.Labels, "OnBuild": c.OnBuild, "Shell": c.Shell,
-		"StopSignal": c.StopSignal, "User": c.User, "Volumes": c.Volumes, "WorkingDir": c.WorkingDir, "Healthcheck": c.Healthcheck,
+		"Cmd": c.Cmd, "Entrypoint": c.Entrypoint, "Env": c.Env, "ExposedPorts": c.ExposedPorts,
+		"Labels": c.Labels, "OnBuild": c.OnBuild, "Shell": c.Shell,
+		"StopSignal": c.StopSignal, "User": c.User, "Volumes": c.Volumes,
+		"WorkingDir": c.WorkingDir, "Healthcheck": c.Healthcheck,
 	} {
 		raw, err := json.Marshal(value)
 		if err != nil {

@@ -28,7 +28,8 @@ type oldCommit struct {
 	Expected *string `json:",omitempty"`
 }
 
-// oldRegistries adds what versions until 1.48 have, with no value in it since the nondistributable layers are history.
+// oldRegistries adds what versions until 1.48 have, with no value in it since the nondistributable
+// layers are history.
 type oldRegistries struct {
 	*registry.ServiceConfig
 	AllowNondistributableArtifactsCIDRs     []string
@@ -46,7 +47,8 @@ func infoOf(i *system.Info, v version) any {
 	}
 	out := oldInfo{
 		Info: i, RegistryConfig: i.RegistryConfig,
-		ContainerdCommit: commit(&i.ContainerdCommit), RuncCommit: commit(&i.RuncCommit), InitCommit: commit(&i.InitCommit),
+		ContainerdCommit: commit(&i.ContainerdCommit), RuncCommit: commit(&i.RuncCommit),
+		InitCommit: commit(&i.InitCommit),
 	}
 	if v < 25 {
 		out.ExecutionDriver = "<not supported>"
@@ -69,11 +71,14 @@ func infoOf(i *system.Info, v version) any {
 	return out
 }
 
-// registriesOf describes what the engine knows of registries: those that are spoken to without TLS that can be verified.
+// registriesOf describes what the engine knows of registries: those that are spoken to without TLS
+// that can be verified.
 func registriesOf(insecure []string) *registry.ServiceConfig {
 	out := &registry.ServiceConfig{
 		// Those of the own host are always among them.
-		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8")},
+		InsecureRegistryCIDRs: []netip.Prefix{
+			netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8"),
+		},
 		IndexConfigs: map[string]*registry.IndexInfo{
 			image.DefaultRegistry: {Name: image.DefaultRegistry, Mirrors: []string{}, Secure: true, Official: true},
 		},

@@ -15,7 +15,10 @@ import (
 )
 
 func (s *server) listContainers(w http.ResponseWriter, r *request) error {
-	known := []string{"ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label", "name", "network", "publish", "since", "status", "volume"}
+	known := []string{
+		"ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label",
+		"name", "network", "publish", "since", "status", "volume",
+	}
 	if r.version >= 56 {
 		known = append(known, "annotation")
 	}
@@ -59,8 +62,11 @@ func (s *server) listContainers(w http.ResponseWriter, r *request) error {
 }
 
 // selection builds the filter of a list from its parameters.
-func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engine.Info) bool, error) {
-	everything := r.flag("all") || r.form("limit") != "" && r.form("limit") != "0" && r.form("limit") != "-1"
+func (s *server) selection(
+	r *request, f filters, all []engine.Info,
+) (func(*engine.Info) bool, error) {
+	everything := r.flag("all") || r.form("limit") != "" && r.form("limit") != "0" &&
+		r.form("limit") != "-1"
 	statusGiven := f.has("status") || f.has("exited")
 	for _, st := range f["status"] {
 		if err := container.ValidateContainerState(container.ContainerState(st)); err != nil {
@@ -98,7 +104,8 @@ func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engi
 	}
 	return func(c *engine.Info) bool {
 		st := c.State.Status
-		if !everything && !statusGiven && st != engine.Running && st != engine.Paused && st != engine.Restarting {
+		if !everything && !statusGiven && st != engine.Running && st != engine.Paused &&
+			st != engine.Restarting {
 			return false
 		}
 		if len(codes) > 0 {
@@ -110,7 +117,8 @@ func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engi
 				return false
 			}
 		}
-		if !before.IsZero() && !c.Created.Before(before) || !since.IsZero() && !c.Created.After(since) {
+		if !before.IsZero() && !c.Created.Before(before) || !since.IsZero() &&
+			!c.Created.After(since) {
 			return false
 		}
 		if f.has("ancestor") && !ancestors[c.ImageID] {
@@ -120,8 +128,12 @@ func (s *server) selection(r *request, f filters, all []engine.Info) (func(*engi
 		if health == "" {
 			health = "none"
 		}
-		return f.exact("status", string(st)) && f.exact("health", health) && prefixed(f["id"], c.ID) && f.match("name", "/"+c.Spec.Name) &&
-			f.labels(c.Spec.Labels) && (!f.has("annotation") || f.pairs("annotation", annotations(c))) && networkMatches(f, c) && volumeMatches(f, c) && portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
+		return f.exact("status", string(st)) && f.exact("health", health) &&
+			prefixed(f["id"], c.ID) && f.match("name", "/"+c.Spec.Name) &&
+			f.labels(c.Spec.Labels) &&
+			(!f.has("annotation") || f.pairs("annotation", annotations(c))) &&
+			networkMatches(f, c) && volumeMatches(f, c) &&
+			portMatches(f, "publish", c, true) && portMatches(f, "expose", c, false)
 	}, nil
 }
 
@@ -189,8 +201,10 @@ func portMatches(f filters, key string, c *engine.Info, published bool) bool {
 func (s *server) summary(c *engine.Info, v version) *container.Summary {
 	command := strings.Join(append([]string{c.Path}, c.Args...), " ")
 	out := &container.Summary{
-		ID: c.ID, Names: []string{"/" + c.Spec.Name}, Image: c.Spec.Image, ImageID: c.ImageID, Command: command, Created: c.Created.Unix(),
-		Ports: portSummary(c), Labels: c.Spec.Labels, State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
+		ID: c.ID, Names: []string{"/" + c.Spec.Name}, Image: c.Spec.Image, ImageID: c.ImageID,
+		Command: command, Created: c.Created.Unix(),
+		Ports: portSummary(c), Labels: c.Spec.Labels,
+		State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
 		Mounts: mountPoints(c), NetworkSettings: &container.NetworkSettingsSummary{},
 	}
 	if out.Labels == nil {
@@ -200,7 +214,9 @@ func (s *server) summary(c *engine.Info, v version) *container.Summary {
 		out.HostConfig.Annotations = annotations(c)
 	}
 	if v >= 52 {
-		out.Health = &container.HealthSummary{Status: container.NoHealthcheck, FailingStreak: c.State.FailingStreak}
+		out.Health = &container.HealthSummary{
+			Status: container.NoHealthcheck, FailingStreak: c.State.FailingStreak,
+		}
 		if c.State.Health != "" {
 			out.Health.Status = container.HealthStatus(c.State.Health)
 		}
@@ -221,7 +237,12 @@ func portSummary(c *engine.Info) []container.PortSummary {
 	bound := map[string]bool{}
 	for _, b := range c.Ports {
 		bound[fmt.Sprintf("%d/%s", b.ContainerPort, b.Proto)] = true
-		out = append(out, container.PortSummary{IP: b.HostIP, PrivatePort: b.ContainerPort, PublicPort: b.HostPort, Type: b.Proto})
+		out = append(
+			out,
+			container.PortSummary{
+				IP: b.HostIP, PrivatePort: b.ContainerPort, PublicPort: b.HostPort, Type: b.Proto,
+			},
+		)
 	}
 	for _, text := range c.Spec.Exposed {
 		if p, err := network.ParsePort(text); err == nil && !bound[p.String()] {

@@ -48,7 +48,9 @@ func (s *server) networks(ctx context.Context) ([]NetworkInfo, error) {
 		return nil, err
 	}
 	// Two that are not managed but belong to every engine.
-	return append(list, NetworkInfo{ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"}},
+	return append(list, NetworkInfo{
+		ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"},
+	},
 		NetworkInfo{ID: fixedID("none"), NetworkSpec: NetworkSpec{Name: "none", Driver: "null"}}), nil
 }
 
@@ -93,8 +95,10 @@ func (s *server) findNetwork(ctx context.Context, name string) (*NetworkInfo, er
 
 func (s *server) inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect {
 	out := network.Inspect{Network: network.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created.UTC(), Scope: "local", Driver: n.Driver, EnableIPv4: n.Driver == "bridge", EnableIPv6: n.EnableIPv6,
-		Internal: n.Internal, Options: n.Options, Labels: n.Labels, IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
+		Name: n.Name, ID: n.ID, Created: n.Created.UTC(), Scope: "local", Driver: n.Driver,
+		EnableIPv4: n.Driver == "bridge", EnableIPv6: n.EnableIPv6,
+		Internal: n.Internal, Options: n.Options, Labels: n.Labels,
+		IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
 	}, Containers: map[string]network.EndpointResource{}}
 	if out.Options == nil {
 		out.Options = map[string]string{}
@@ -118,15 +122,20 @@ func (s *server) inspectOfNetwork(n *NetworkInfo, containers []engine.Info) netw
 		if !ok {
 			continue
 		}
-		res := network.EndpointResource{Name: c.Spec.Name, EndpointID: e.EndpointID, IPv4Address: e.IPv4, IPv6Address: e.IPv6}
+		res := network.EndpointResource{
+			Name: c.Spec.Name, EndpointID: e.EndpointID, IPv4Address: e.IPv4, IPv6Address: e.IPv6,
+		}
 		res.MacAddress.UnmarshalText([]byte(e.MAC))
 		out.Containers[c.ID] = res
 	}
 	return out
 }
 
-// subnetStatus counts addresses. Those of the subnet itself, of its gateway and, with version 4, for broadcasts cannot be given away.
-func subnetStatus(n *NetworkInfo, endpoints map[string]network.EndpointResource) network.SubnetStatuses {
+// subnetStatus counts addresses. Those of the subnet itself, of its gateway and, with version 4,
+// for broadcasts cannot be given away.
+func subnetStatus(
+	n *NetworkInfo, endpoints map[string]network.EndpointResource,
+) network.SubnetStatuses {
 	out := network.SubnetStatuses{}
 	for i, subnet := range n.Subnets {
 		var used, usedInRange uint64
@@ -191,7 +200,8 @@ func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 		if n.Name == "bridge" || n.Name == "host" || n.Name == "none" {
 			kind = "builtin"
 		}
-		if !f.exact("driver", n.Driver) || !prefixed(f["id"], n.ID) || !f.labels(n.Labels) || !f.match("name", n.Name) || !f.exact("scope", "local") || !f.exact("type", kind) {
+		if !f.exact("driver", n.Driver) || !prefixed(f["id"], n.ID) || !f.labels(n.Labels) ||
+			!f.match("name", n.Name) || !f.exact("scope", "local") || !f.exact("type", kind) {
 			continue
 		}
 		one := s.inspectOfNetwork(n, containers)
@@ -215,7 +225,9 @@ func (s *server) inspectNetwork(w http.ResponseWriter, r *request) error {
 	}
 	out := s.inspectOfNetwork(n, containers)
 	if r.version >= 52 && len(n.Subnets) > 0 {
-		out.Status = &network.Status{IPAM: network.IPAMStatus{Subnets: subnetStatus(n, out.Containers)}}
+		out.Status = &network.Status{
+			IPAM: network.IPAMStatus{Subnets: subnetStatus(n, out.Containers)},
+		}
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
@@ -238,7 +250,10 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 	case r.version >= 48 && req.EnableIPv4 != nil && !*req.EnableIPv4:
 		return notImplemented("EnableIPv4=false")
 	}
-	spec := NetworkSpec{Name: req.Name, Driver: req.Driver, Internal: req.Internal, Options: req.Options, Labels: req.Labels}
+	spec := NetworkSpec{
+		Name: req.Name, Driver: req.Driver, Internal: req.Internal, Options: req.Options,
+		Labels: req.Labels,
+	}
 	spec.EnableIPv6 = req.EnableIPv6 != nil && *req.EnableIPv6
 	if ipam := req.IPAM; ipam != nil {
 		if ipam.Driver != "" && ipam.Driver != "default" {
@@ -257,8 +272,15 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(engine.Event{Type: "network", Action: "create", ID: id, Attributes: map[string]string{"name": req.Name, "type": "bridge"}})
-	return writeJSON(w, http.StatusCreated, map[string]string{"Id": id, "Warning": strings.Join(warnings, "; ")})
+	s.Engine.PublishEvent(
+		engine.Event{
+			Type: "network", Action: "create", ID: id,
+			Attributes: map[string]string{"name": req.Name, "type": "bridge"},
+		},
+	)
+	return writeJSON(
+		w, http.StatusCreated, map[string]string{"Id": id, "Warning": strings.Join(warnings, "; ")},
+	)
 }
 
 func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
@@ -267,12 +289,19 @@ func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if n.Name == "bridge" || n.Name == "host" || n.Name == "none" {
-		return plainError{errdefs.ErrPermissionDenied, n.Name + " is a pre-defined network and cannot be removed"}
+		return plainError{
+			errdefs.ErrPermissionDenied, n.Name + " is a pre-defined network and cannot be removed",
+		}
 	}
 	if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(engine.Event{Type: "network", Action: "destroy", ID: n.ID, Attributes: map[string]string{"name": n.Name, "type": n.Driver}})
+	s.Engine.PublishEvent(
+		engine.Event{
+			Type: "network", Action: "destroy", ID: n.ID,
+			Attributes: map[string]string{"name": n.Name, "type": n.Driver},
+		},
+	)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -304,7 +333,8 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 	deleted := []string{}
 	for i := range list {
 		n := &list[i]
-		if used[n.Name] || used[n.ID] || !f.labels(n.Labels) || !until.IsZero() && n.Created.After(until) {
+		if used[n.Name] || used[n.ID] || !f.labels(n.Labels) || !until.IsZero() &&
+			n.Created.After(until) {
 			continue
 		}
 		if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
@@ -315,7 +345,8 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, map[string][]string{"NetworksDeleted": deleted})
 }
 
-// connectable finds the network of a connect or disconnect, which has to be one that containers have a place in.
+// connectable finds the network of a connect or disconnect, which has to be one that containers
+// have a place in.
 func (s *server) connectable(r *request, name string) (*NetworkInfo, error) {
 	if name == "" {
 		return nil, invalid("Container: the name or ID of a container is missing")
@@ -325,7 +356,9 @@ func (s *server) connectable(r *request, name string) (*NetworkInfo, error) {
 		return nil, err
 	}
 	if n.Name == "host" || n.Name == "none" {
-		return nil, invalid("container cannot be connected to or disconnected from %s network", n.Name)
+		return nil, invalid(
+			"container cannot be connected to or disconnected from %s network", n.Name,
+		)
 	}
 	return n, nil
 }
@@ -345,7 +378,12 @@ func (s *server) connectNetwork(w http.ResponseWriter, r *request) error {
 			e.MacAddress = nil // was not in force
 		}
 		if r.version >= 48 && e.GwPriority > 0 {
-			return notImplemented(fmt.Sprintf("EndpointConfig.GwPriority %d: another gateway for a container that has one", e.GwPriority))
+			return notImplemented(
+				fmt.Sprintf(
+					"EndpointConfig.GwPriority %d: another gateway for a container that has one",
+					e.GwPriority,
+				),
+			)
 		}
 		if ep, err = endpointOf(req.EndpointConfig); err != nil {
 			return err

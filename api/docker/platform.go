@@ -23,19 +23,23 @@ func platformsOf(r *request, parameter string) (list []ocispec.Platform, err err
 	return list, nil
 }
 
-// archivePlatforms are those that are to be saved or loaded: none before 1.48, one at most before 1.52.
+// archivePlatforms are those that are to be saved or loaded: none before 1.48, one at most before
+// 1.52.
 func archivePlatforms(r *request) ([]ocispec.Platform, error) {
 	if r.version < 48 {
 		return nil, nil
 	}
 	list, err := platformsOf(r, "platform")
 	if err == nil && len(list) > 1 && r.version < 52 {
-		err = invalid("multiple platform parameters are not supported in this API version; use API version 1.52 or later")
+		err = invalid(
+			"multiple platform parameters are not supported in this API version; use API version 1.52 or later",
+		)
 	}
 	return list, err
 }
 
-// ofPlatform finds out whether an image is of all platforms that a parameter names. An image here is of one.
+// ofPlatform finds out whether an image is of all platforms that a parameter names. An image here
+// is of one.
 func (s *server) ofPlatform(r *request, name, parameter string) error {
 	list, err := platformsOf(r, parameter)
 	if err != nil || len(list) == 0 {
@@ -54,7 +58,8 @@ func (s *server) ofPlatform(r *request, name, parameter string) error {
 	return nil
 }
 
-// isPlatform says whether an image of platform have is what a client means by want, which may leave parts out.
+// isPlatform says whether an image of platform have is what a client means by want, which may leave
+// parts out.
 func isPlatform(have, want *ocispec.Platform) bool {
 	same := func(have, want string) bool { return want == "" || have == want }
 	variant := func(p *ocispec.Platform) string {
@@ -63,7 +68,8 @@ func isPlatform(have, want *ocispec.Platform) bool {
 		}
 		return p.Variant
 	}
-	return same(have.OS, want.OS) && same(have.Architecture, want.Architecture) && same(have.OSVersion, want.OSVersion) &&
+	return same(have.OS, want.OS) && same(have.Architecture, want.Architecture) &&
+		same(have.OSVersion, want.OSVersion) &&
 		(want.Variant == "" || variant(have) == want.Variant)
 }
 

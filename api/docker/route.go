@@ -20,7 +20,8 @@ func versionOf(ctx context.Context) version {
 	return v
 }
 
-// register lists the endpoints that are served. Those of images, whose names contain slashes, are in imageRoute.
+// register lists the endpoints that are served. Those of images, whose names contain slashes, are
+// in imageRoute.
 func (s *server) register() {
 	for pattern, h := range map[string]handler{
 		"GET /_ping":     s.ping,
@@ -120,26 +121,34 @@ func (s *server) imageRoute(method, path string) (handler, bool) {
 
 // notServed are the first parts of paths that belong to the API but are not served.
 var notServed = map[string]bool{
-	"containers": true, "exec": true, "images": true, "commit": true, "build": true, "session": true, "grpc": true, "networks": true, "volumes": true,
-	"distribution": true, "system": true, "plugins": true, "swarm": true, "services": true, "nodes": true, "tasks": true, "secrets": true,
+	"containers": true, "exec": true, "images": true, "commit": true, "build": true,
+	"session": true, "grpc": true, "networks": true, "volumes": true,
+	"distribution": true, "system": true, "plugins": true, "swarm": true, "services": true,
+	"nodes": true, "tasks": true, "secrets": true,
 	"configs": true, "debug": true,
 }
 
 // swarm are those which a node outside of a swarm answers in a way that clients know.
-var swarm = map[string]bool{"swarm": true, "services": true, "nodes": true, "tasks": true, "secrets": true, "configs": true}
+var swarm = map[string]bool{
+	"swarm": true, "services": true, "nodes": true, "tasks": true, "secrets": true, "configs": true,
+}
 
 // verbs are what may follow the name of an object in a path.
 var verbs = map[string]bool{
-	"json": true, "top": true, "logs": true, "changes": true, "stats": true, "start": true, "stop": true, "restart": true, "kill": true,
-	"pause": true, "unpause": true, "wait": true, "resize": true, "attach": true, "rename": true, "update": true, "exec": true, "export": true,
+	"json": true, "top": true, "logs": true, "changes": true, "stats": true, "start": true,
+	"stop": true, "restart": true, "kill": true,
+	"pause": true, "unpause": true, "wait": true, "resize": true, "attach": true, "rename": true,
+	"update": true, "exec": true, "export": true,
 	"archive": true, "connect": true, "disconnect": true,
 }
 
-// slashedName recognises paths to an object whose name has a slash in it, which no container, network or volume has. Clients that look a name up
-// among one kind after the other ask for them.
+// slashedName recognises paths to an object whose name has a slash in it, which no container,
+// network or volume has. Clients that look a name up among one kind after the other ask for them.
 func slashedName(path string) (kind, name string, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	kind = map[string]string{"containers": "container", "networks": "network", "volumes": "volume"}[parts[0]]
+	kind = map[string]string{
+		"containers": "container", "networks": "network", "volumes": "volume",
+	}[parts[0]]
 	rest := parts[1:]
 	if len(rest) > 1 && verbs[rest[len(rest)-1]] {
 		rest = rest[:len(rest)-1]
@@ -153,7 +162,13 @@ func (s *server) unknown(w http.ResponseWriter, r *http.Request) {
 	kind, name, slashed := slashedName(r.URL.Path)
 	switch {
 	case swarm[first]:
-		s.fail(w, plainError{errdefs.ErrUnavailable, `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`})
+		s.fail(
+			w,
+			plainError{
+				errdefs.ErrUnavailable,
+				`This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`,
+			},
+		)
 	case first == "plugins" && r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/json"):
 		// There are none; inspect looks here last.
 		name := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/plugins/"), "/json")
@@ -161,7 +176,13 @@ func (s *server) unknown(w http.ResponseWriter, r *http.Request) {
 	case slashed:
 		s.fail(w, plainError{errdefs.ErrNotFound, fmt.Sprintf("No such %s: %s", kind, name)})
 	case notServed[first]:
-		s.fail(w, plainError{errdefs.ErrNotImplemented, fmt.Sprintf("strake does not serve %s %s", r.Method, r.URL.Path)})
+		s.fail(
+			w,
+			plainError{
+				errdefs.ErrNotImplemented,
+				fmt.Sprintf("strake does not serve %s %s", r.Method, r.URL.Path),
+			},
+		)
 	default:
 		s.fail(w, plainError{errdefs.ErrNotFound, "page not found"})
 	}

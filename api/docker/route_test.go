@@ -24,7 +24,9 @@ func TestSlashedName(t *testing.T) {
 	} {
 		kind, name, ok := slashedName(c.path)
 		if kind != c.kind || name != c.name || ok != c.ok {
-			t.Errorf("%s: got %q, %q, %t; want %q, %q, %t", c.path, kind, name, ok, c.kind, c.name, c.ok)
+			t.Errorf(
+				"%s: got %q, %q, %t; want %q, %q, %t", c.path, kind, name, ok, c.kind, c.name, c.ok,
+			)
 		}
 	}
 }
@@ -38,7 +40,10 @@ func TestUnknown(t *testing.T) {
 		status       int
 		text         string
 	}{
-		{"GET", "/v1.41/containers/a/archive", http.StatusNotImplemented, "GET /containers/a/archive"},
+		{
+			"GET", "/v1.41/containers/a/archive", http.StatusNotImplemented,
+			"GET /containers/a/archive",
+		},
 		{"POST", "/v1.41/build", http.StatusNotImplemented, "POST /build"},
 		{"GET", "/v1.41/containers/a/b/json", http.StatusNotFound, "No such container: a/b"},
 		{"GET", "/v1.41/plugins/a/json", http.StatusNotFound, `plugin \"a\" not found`},
@@ -51,7 +56,9 @@ func TestUnknown(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
 		if body := w.Body.String(); w.Code != c.status || !strings.Contains(body, c.text) {
-			t.Errorf("%s %s: %d %s; want %d with %q", c.method, c.path, w.Code, body, c.status, c.text)
+			t.Errorf(
+				"%s %s: %d %s; want %d with %q", c.method, c.path, w.Code, body, c.status, c.text,
+			)
 		}
 	}
 }
@@ -62,8 +69,10 @@ func TestFilterMatch(t *testing.T) {
 		want, got string
 		ok        bool
 	}{
-		{"web", "/web", true}, {"we", "/web", true}, {"^/?w", "/web", true}, {"^web$", "/web", true}, {"^/web$", "/web", true}, {"^eb", "/web", false},
-		{"b$", "/web", true}, {"w.b", "/web", true}, {"web2", "/web", false}, {"(", "/web", false}, {"a+b", "a+b", true},
+		{"web", "/web", true}, {"we", "/web", true}, {"^/?w", "/web", true},
+		{"^web$", "/web", true}, {"^/web$", "/web", true}, {"^eb", "/web", false},
+		{"b$", "/web", true}, {"w.b", "/web", true}, {"web2", "/web", false}, {"(", "/web", false},
+		{"a+b", "a+b", true},
 	} {
 		if got := (filters{"name": {c.want}}).match("name", c.got); got != c.ok {
 			t.Errorf("%q on %q: got %t, want %t", c.want, c.got, got, c.ok)

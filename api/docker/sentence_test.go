@@ -15,9 +15,22 @@ func TestSentence(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"class at the end", fmt.Errorf("network x not found: %w", errdefs.ErrNotFound), "network x not found"},
-		{"two classes", fmt.Errorf("%w: %w", fmt.Errorf("image is used: %w", errdefs.ErrConflict), errdefs.ErrFailedPrecondition), "image is used"},
-		{"the kernel's words", fmt.Errorf("exec: %q: %w", "/etc", errdefs.ErrPermissionDenied), `exec: "/etc": permission denied`},
+		{
+			"class at the end", fmt.Errorf("network x not found: %w", errdefs.ErrNotFound),
+			"network x not found",
+		},
+		{
+			"two classes",
+			fmt.Errorf(
+				"%w: %w", fmt.Errorf("image is used: %w", errdefs.ErrConflict),
+				errdefs.ErrFailedPrecondition,
+			),
+			"image is used",
+		},
+		{
+			"the kernel's words", fmt.Errorf("exec: %q: %w", "/etc", errdefs.ErrPermissionDenied),
+			`exec: "/etc": permission denied`,
+		},
 		{"no class", errors.New("disk full"), "disk full"},
 		{"only a class", errdefs.ErrNotFound, "not found"},
 		{"class inside", fmt.Errorf("%w: x", errdefs.ErrNotFound), "not found: x"},

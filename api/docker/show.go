@@ -92,14 +92,19 @@ func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
 	out.Config = out.InspectResponse.Config
 	if r.version < 52 {
 		out.GraphDriver = &storage.DriverData{Name: out.Driver}
-		config := oldConfig{Config: out.InspectResponse.Config, OnBuild: out.InspectResponse.Config.OnBuild}
+		config := oldConfig{
+			Config: out.InspectResponse.Config, OnBuild: out.InspectResponse.Config.OnBuild,
+		}
 		if n := f.Networking; n != nil {
-			if e := n.EndpointsConfig[string(f.HostConfig.NetworkMode)]; e != nil && len(e.MacAddress) > 0 {
+			if e := n.EndpointsConfig[string(f.HostConfig.NetworkMode)]; e != nil &&
+				len(e.MacAddress) > 0 {
 				config.MacAddress = e.MacAddress.String()
 			}
 		}
 		out.Config = config
-		old := oldNetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
+		old := oldNetworkSettings{
+			SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets,
+		}
 		if e, ok := info.Networks["bridge"]; ok {
 			old.EndpointID, old.MacAddress = e.EndpointID, e.MAC
 			old.Gateway, old.IPv6Gateway = addrText(e.GatewayIPv4), addrText(e.GatewayIPv6)
@@ -112,13 +117,20 @@ func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
 		}
 		out.NetworkSettings = old
 	} else {
-		out.Storage = &storage.Storage{RootFS: &storage.RootFSStorage{Snapshot: &storage.RootFSStorageSnapshot{Name: out.Driver}}}
-		out.NetworkSettings = &container.NetworkSettings{SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets}
+		out.Storage = &storage.Storage{
+			RootFS: &storage.RootFSStorage{
+				Snapshot: &storage.RootFSStorageSnapshot{Name: out.Driver},
+			},
+		}
+		out.NetworkSettings = &container.NetworkSettings{
+			SandboxID: id, SandboxKey: info.SandboxKey, Ports: ports, Networks: nets,
+		}
 	}
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// oldAliases adds the names that versions below 1.45 show among the aliases and newer ones among DNSNames alone.
+// oldAliases adds the names that versions below 1.45 show among the aliases and newer ones among
+// DNSNames alone.
 func oldAliases(list []string, id, hostname string) []string {
 	list = slices.Clone(list)
 	for _, name := range []string{id[:min(12, len(id))], hostname} {
@@ -129,8 +141,8 @@ func oldAliases(list []string, id, hostname string) []string {
 	return list
 }
 
-// inherit fills in what the container has from its image, as dockerd does at creation. An image that is gone has nothing to
-// give.
+// inherit fills in what the container has from its image, as dockerd does at creation. An image
+// that is gone has nothing to give.
 func (s *server) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
 	img, err := s.Images.Inspect(ctx, info.ImageID)
 	if err != nil {
@@ -194,25 +206,40 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 	c := *f.Config
 	c.Env = orEmpty(info.Env)
 	c.User, c.WorkingDir = info.User, info.WorkingDir
-	if c.Hostname == "" && !strings.HasPrefix(string(h.NetworkMode), "host") && !strings.HasPrefix(string(h.UTSMode), "host") {
+	if c.Hostname == "" && !strings.HasPrefix(string(h.NetworkMode), "host") &&
+		!strings.HasPrefix(string(h.UTSMode), "host") {
 		c.Hostname = info.ID[:min(12, len(info.ID))]
 	}
 	st := info.State
 	out := &container.InspectResponse{
-		ID: info.ID, Created: timeText(info.Created), Path: info.Path, Args: orEmpty(info.Args), Image: info.ImageID,
+		ID: info.ID, Created: timeText(info.Created), Path: info.Path, Args: orEmpty(info.Args),
+		Image: info.ImageID,
 		State: &container.State{
-			Status: container.ContainerState(st.Status), Running: st.Status == engine.Running || st.Status == engine.Paused || st.Status == engine.Restarting,
-			Paused: st.Status == engine.Paused, Restarting: st.Status == engine.Restarting, Dead: st.Status == engine.Dead, OOMKilled: st.OOMKilled,
-			Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: timeText(st.StartedAt), FinishedAt: timeText(st.FinishedAt),
+			Status: container.ContainerState(st.Status),
+			Running: st.Status == engine.Running || st.Status == engine.Paused ||
+				st.Status == engine.Restarting,
+			Paused: st.Status == engine.Paused, Restarting: st.Status == engine.Restarting,
+			Dead: st.Status == engine.Dead, OOMKilled: st.OOMKilled,
+			Pid: st.Pid, ExitCode: st.ExitCode, Error: st.Error, StartedAt: timeText(st.StartedAt),
+			FinishedAt: timeText(st.FinishedAt),
 		},
-		ResolvConfPath: info.ResolvConfPath, HostnamePath: info.HostnamePath, HostsPath: info.HostsPath, LogPath: info.LogPath,
-		Name: "/" + info.Spec.Name, RestartCount: st.RestartCount, Driver: "overlayfs", Platform: "linux", AppArmorProfile: info.Spec.AppArmor,
+		ResolvConfPath: info.ResolvConfPath, HostnamePath: info.HostnamePath,
+		HostsPath: info.HostsPath, LogPath: info.LogPath,
+		Name: "/" + info.Spec.Name, RestartCount: st.RestartCount, Driver: "overlayfs",
+		Platform: "linux", AppArmorProfile: info.Spec.AppArmor,
 		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info),
 	}
 	if st.Health != "" {
-		out.State.Health = &container.Health{Status: container.HealthStatus(st.Health), FailingStreak: st.FailingStreak}
+		out.State.Health = &container.Health{
+			Status: container.HealthStatus(st.Health), FailingStreak: st.FailingStreak,
+		}
 		for _, l := range info.HealthLog {
-			out.State.Health.Log = append(out.State.Health.Log, &container.HealthcheckResult{Start: l.Start, End: l.End, ExitCode: l.ExitCode, Output: l.Output})
+			out.State.Health.Log = append(
+				out.State.Health.Log,
+				&container.HealthcheckResult{
+					Start: l.Start, End: l.End, ExitCode: l.ExitCode, Output: l.Output,
+				},
+			)
 		}
 	}
 	return out
@@ -222,7 +249,8 @@ func mountPoints(info *engine.Info) []container.MountPoint {
 	out := make([]container.MountPoint, 0, len(info.Mounts))
 	for _, m := range info.Mounts {
 		out = append(out, container.MountPoint{
-			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination, Driver: m.Driver, Mode: m.Mode, RW: m.RW,
+			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination,
+			Driver: m.Driver, Mode: m.Mode, RW: m.RW,
 			Propagation: mount.Propagation(m.Propagation),
 		})
 	}
@@ -242,7 +270,9 @@ func portMap(info *engine.Info) network.PortMap {
 		if !ok {
 			continue
 		}
-		out[p] = append(out[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))})
+		out[p] = append(
+			out[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))},
+		)
 	}
 	return out
 }
@@ -251,7 +281,8 @@ func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointS
 	out := map[string]*network.EndpointSettings{}
 	for name, e := range info.Networks {
 		settings := &network.EndpointSettings{
-			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Gateway: e.GatewayIPv4, IPv6Gateway: e.GatewayIPv6, Aliases: e.Aliases, DNSNames: e.DNSNames,
+			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Gateway: e.GatewayIPv4,
+			IPv6Gateway: e.GatewayIPv6, Aliases: e.Aliases, DNSNames: e.DNSNames,
 		}
 		settings.MacAddress.UnmarshalText([]byte(e.MAC))
 		if e.IPv4.IsValid() {

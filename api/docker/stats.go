@@ -20,7 +20,9 @@ type flusher struct {
 	rc *http.ResponseController
 }
 
-func newFlusher(w http.ResponseWriter) *flusher { return &flusher{w, http.NewResponseController(w)} }
+func newFlusher(w http.ResponseWriter) *flusher {
+	return &flusher{w, http.NewResponseController(w)}
+}
 
 func (f *flusher) Write(p []byte) (int, error) {
 	n, err := f.w.Write(p)
@@ -30,7 +32,8 @@ func (f *flusher) Write(p []byte) (int, error) {
 
 func (f *flusher) flush() { f.rc.Flush() }
 
-// stats streams readings once a second, or answers with one (stream=false; then after a second for percentages, unless one-shot).
+// stats streams readings once a second, or answers with one (stream=false; then after a second for
+// percentages, unless one-shot).
 func (s *server) stats(w http.ResponseWriter, r *request) error {
 	name := r.PathValue("name")
 	info, err := s.Engine.Inspect(r.Context(), name)
@@ -53,13 +56,19 @@ func (s *server) stats(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			if !first || info.State.Status != engine.Running && info.State.Status != engine.Paused {
 				if first || stream {
-					// A container that does not run has no figures; clients know it by the empty time.
-					enc.Encode(container.StatsResponse{ID: info.ID, Name: "/" + info.Spec.Name, OSType: "linux"})
+					// A container that does not run has no figures; clients know it by the empty
+					// time.
+					enc.Encode(
+						container.StatsResponse{
+							ID: info.ID, Name: "/" + info.Spec.Name, OSType: "linux",
+						},
+					)
 				}
 				if !stream {
 					return nil
 				}
-				if cur, err := s.Engine.Inspect(r.Context(), info.ID); err != nil || cur.State.Status != engine.Running {
+				if cur, err := s.Engine.Inspect(r.Context(), info.ID); err != nil ||
+					cur.State.Status != engine.Running {
 					if err != nil {
 						return errAnswered
 					}
@@ -88,7 +97,8 @@ func statsOf(info *engine.Info, now, before *engine.Stats) *container.StatsRespo
 		ID: info.ID, Name: "/" + info.Spec.Name, OSType: "linux", Read: now.Time.UTC(),
 		CPUStats: cpuStats(&now.CPU),
 		MemoryStats: container.MemoryStats{
-			Usage: now.Memory.Usage, MaxUsage: now.Memory.MaxUsage, Limit: now.Memory.Limit, Failcnt: now.Memory.Failcnt, Stats: now.Memory.Stat,
+			Usage: now.Memory.Usage, MaxUsage: now.Memory.MaxUsage, Limit: now.Memory.Limit,
+			Failcnt: now.Memory.Failcnt, Stats: now.Memory.Stat,
 		},
 		PidsStats: container.PidsStats{Current: now.Pids, Limit: now.PidsMax},
 	}
@@ -97,15 +107,23 @@ func statsOf(info *engine.Info, now, before *engine.Stats) *container.StatsRespo
 	}
 	for _, e := range now.IO {
 		op := e.Op
-		out.BlkioStats.IoServiceBytesRecursive = append(out.BlkioStats.IoServiceBytesRecursive, container.BlkioStatEntry{Major: e.Major, Minor: e.Minor, Op: op, Value: e.Bytes})
-		out.BlkioStats.IoServicedRecursive = append(out.BlkioStats.IoServicedRecursive, container.BlkioStatEntry{Major: e.Major, Minor: e.Minor, Op: op, Value: e.Count})
+		out.BlkioStats.IoServiceBytesRecursive = append(
+			out.BlkioStats.IoServiceBytesRecursive,
+			container.BlkioStatEntry{Major: e.Major, Minor: e.Minor, Op: op, Value: e.Bytes},
+		)
+		out.BlkioStats.IoServicedRecursive = append(
+			out.BlkioStats.IoServicedRecursive,
+			container.BlkioStatEntry{Major: e.Major, Minor: e.Minor, Op: op, Value: e.Count},
+		)
 	}
 	if len(now.Networks) > 0 {
 		out.Networks = make(map[string]container.NetworkStats, len(now.Networks))
 		for name, n := range now.Networks {
 			out.Networks[name] = container.NetworkStats{
-				RxBytes: n.RxBytes, RxPackets: n.RxPackets, RxErrors: n.RxErrors, RxDropped: n.RxDropped,
-				TxBytes: n.TxBytes, TxPackets: n.TxPackets, TxErrors: n.TxErrors, TxDropped: n.TxDropped,
+				RxBytes: n.RxBytes, RxPackets: n.RxPackets, RxErrors: n.RxErrors,
+				RxDropped: n.RxDropped,
+				TxBytes:   n.TxBytes, TxPackets: n.TxPackets, TxErrors: n.TxErrors,
+				TxDropped: n.TxDropped,
 			}
 		}
 	}
@@ -114,8 +132,14 @@ func statsOf(info *engine.Info, now, before *engine.Stats) *container.StatsRespo
 
 func cpuStats(c *engine.CPUStats) container.CPUStats {
 	return container.CPUStats{
-		CPUUsage:    container.CPUUsage{TotalUsage: c.TotalNanos, UsageInUsermode: c.UserNanos, UsageInKernelmode: c.KernelNanos},
+		CPUUsage: container.CPUUsage{
+			TotalUsage: c.TotalNanos, UsageInUsermode: c.UserNanos,
+			UsageInKernelmode: c.KernelNanos,
+		},
 		SystemUsage: c.SystemNanos, OnlineCPUs: uint32(c.OnlineCPUs),
-		ThrottlingData: container.ThrottlingData{Periods: c.Periods, ThrottledPeriods: c.ThrottledPeriods, ThrottledTime: c.ThrottledNanos},
+		ThrottlingData: container.ThrottlingData{
+			Periods: c.Periods, ThrottledPeriods: c.ThrottledPeriods,
+			ThrottledTime: c.ThrottledNanos,
+		},
 	}
 }

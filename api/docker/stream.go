@@ -20,7 +20,8 @@ const (
 	multiplexedStream = "application/vnd.docker.multiplexed-stream"
 )
 
-// frames writes the multiplexed form: eight bytes of header in front of each piece. Several of them share one lock.
+// frames writes the multiplexed form: eight bytes of header in front of each piece. Several of them
+// share one lock.
 type frames struct {
 	mu     *sync.Mutex
 	w      io.Writer
@@ -53,7 +54,8 @@ type hijacked struct {
 	header []byte // of the answer, until it has been sent
 }
 
-// answer tells the client that the connection is a stream from here on. Clients start a container when an attach has been answered.
+// answer tells the client that the connection is a stream from here on. Clients start a container
+// when an attach has been answered.
 func (h *hijacked) answer() {
 	if h.header != nil {
 		h.Conn.Write(h.header) // a client that is gone shows in the stream
@@ -72,7 +74,8 @@ func (h *hijacked) CloseWrite() error {
 	return nil
 }
 
-// hijack takes the connection of a request over. Until it is answered errors can still be told by closing it; after, only within the stream.
+// hijack takes the connection of a request over. Until it is answered errors can still be told by
+// closing it; after, only within the stream.
 func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -80,7 +83,11 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 	}
 	var header bytes.Buffer
 	if strings.EqualFold(r.Header.Get("Upgrade"), "tcp") {
-		fmt.Fprintf(&header, "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n", contentType(tty, r.version))
+		fmt.Fprintf(
+			&header,
+			"HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n",
+			contentType(tty, r.version),
+		)
 	} else {
 		header.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n")
 	}
@@ -88,14 +95,16 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 		fmt.Fprintf(&header, "%s: %s\r\n", name, w.Header().Get(name))
 	}
 	header.WriteString("\r\n")
-	// The server's own reader would cancel the request's context at the end of the input, which is no more than the client's
-	// saying that it has nothing to add.
+	// The server's own reader would cancel the request's context at the end of the input, which is
+	// no more than the client's saying that it has nothing to add.
 	early, err := rw.Reader.Peek(rw.Reader.Buffered())
 	if err != nil {
 		conn.Close()
 		return nil, errAnswered
 	}
-	return &hijacked{Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn), header: header.Bytes()}, nil
+	return &hijacked{
+		Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn), header: header.Bytes(),
+	}, nil
 }
 
 // streams connects a client with a process.
@@ -143,7 +152,8 @@ func (s *server) attachContainer(w http.ResponseWriter, r *request) error {
 	}
 	defer h.Close()
 	opt := engine.AttachOptions{
-		Streams: h.streams(tty, stdin && stream, r.flag("stdout"), r.flag("stderr")), Logs: r.flag("logs"), Stream: stream,
+		Streams: h.streams(tty, stdin && stream, r.flag("stdout"), r.flag("stderr")),
+		Logs:    r.flag("logs"), Stream: stream,
 		Attached: h.answer,
 	}
 	opt.DetachKeys = keys
@@ -212,7 +222,8 @@ func (s *server) createExec(w http.ResponseWriter, r *request) error {
 		return invalid("No exec command specified")
 	}
 	id, err := s.Engine.ExecCreate(r.Context(), r.PathValue("name"), engine.ExecSpec{
-		Args: req.Cmd, Env: req.Env, User: req.User, WorkingDir: req.WorkingDir, TTY: req.Tty, Stdin: req.AttachStdin,
+		Args: req.Cmd, Env: req.Env, User: req.User, WorkingDir: req.WorkingDir, TTY: req.Tty,
+		Stdin:      req.AttachStdin,
 		Privileged: req.Privileged, DetachKeys: req.DetachKeys,
 	})
 	if err != nil {
@@ -260,7 +271,8 @@ func (s *server) startExec(w http.ResponseWriter, r *request) error {
 	h.answer()
 	streams := h.streams(info.Spec.TTY, info.Spec.Stdin, true, true)
 	streams.DetachKeys = keys
-	if err := s.Engine.ExecStart(r.Context(), id, streams, size, false); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := s.Engine.ExecStart(r.Context(), id, streams, size, false); err != nil &&
+		!errors.Is(err, net.ErrClosed) {
 		s.tell(h, info.Spec.TTY, err)
 	}
 	return errAnswered
@@ -277,10 +289,13 @@ func (s *server) inspectExec(w http.ResponseWriter, r *request) error {
 		entry, args = e.Spec.Args[0], e.Spec.Args[1:]
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{
-		"ID": e.ID, "Running": e.Running, "ExitCode": e.ExitCode, "ContainerID": e.ContainerID, "Pid": e.Pid, "CanRemove": false,
-		"OpenStdin": e.Spec.Stdin, "OpenStdout": true, "OpenStderr": true, "DetachKeys": []byte(e.Spec.DetachKeys),
+		"ID": e.ID, "Running": e.Running, "ExitCode": e.ExitCode, "ContainerID": e.ContainerID,
+		"Pid": e.Pid, "CanRemove": false,
+		"OpenStdin": e.Spec.Stdin, "OpenStdout": true, "OpenStderr": true,
+		"DetachKeys": []byte(e.Spec.DetachKeys),
 		"ProcessConfig": map[string]any{
-			"tty": e.Spec.TTY, "entrypoint": entry, "arguments": orEmpty(args), "privileged": e.Spec.Privileged, "user": e.Spec.User,
+			"tty": e.Spec.TTY, "entrypoint": entry, "arguments": orEmpty(args),
+			"privileged": e.Spec.Privileged, "user": e.Spec.User,
 		},
 	})
 }

@@ -31,7 +31,8 @@ func (e *attachEngine) Attach(_ context.Context, _ string, opt engine.AttachOpti
 	return err
 }
 
-// TestAttachAnswered: clients start a container when the attach has been answered, so that must not be before what it prints will be delivered.
+// TestAttachAnswered: clients start a container when the attach has been answered, so that must not
+// be before what it prints will be delivered.
 func TestAttachAnswered(t *testing.T) {
 	t.Parallel()
 	e := &attachEngine{attaching: make(chan struct{}), proceed: make(chan struct{})}
@@ -42,7 +43,10 @@ func TestAttachAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	io.WriteString(conn, "POST /v1.41/containers/c/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+	io.WriteString(
+		conn,
+		"POST /v1.41/containers/c/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+	)
 	<-e.attaching
 	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	r := bufio.NewReader(conn)

@@ -43,12 +43,15 @@ func kernel() string {
 
 func (s *server) getVersion(w http.ResponseWriter, r *request) error {
 	v := system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "strake"}, Version: s.Version, APIVersion: MaxVersion, MinAPIVersion: MinVersion,
-		Os: runtime.GOOS, Arch: runtime.GOARCH, GitCommit: s.GitCommit, GoVersion: runtime.Version(), KernelVersion: kernel(),
+		Platform: system.PlatformInfo{Name: "strake"}, Version: s.Version, APIVersion: MaxVersion,
+		MinAPIVersion: MinVersion,
+		Os:            runtime.GOOS, Arch: runtime.GOARCH, GitCommit: s.GitCommit,
+		GoVersion: runtime.Version(), KernelVersion: kernel(),
 	}
 	v.Components = []system.ComponentVersion{
 		{Name: "Engine", Version: s.Version, Details: map[string]string{
-			"ApiVersion": MaxVersion, "MinAPIVersion": MinVersion, "Arch": runtime.GOARCH, "Os": runtime.GOOS, "GoVersion": runtime.Version(),
+			"ApiVersion": MaxVersion, "MinAPIVersion": MinVersion, "Arch": runtime.GOARCH,
+			"Os": runtime.GOOS, "GoVersion": runtime.Version(),
 			"KernelVersion": kernel(), "GitCommit": s.GitCommit, "Experimental": "false",
 		}},
 	}
@@ -67,16 +70,28 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 	i := system.Info{
 		ID: s.Name, Name: s.Name, Containers: len(list), Images: len(images), Driver: "overlayfs",
 		DriverStatus: [][2]string{{"driver-type", "strake"}},
-		MemoryLimit:  true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true, OomKillDisable: cgroupVersion() == "1",
-		IPv4Forwarding: true, NGoroutines: runtime.NumGoroutine(), SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.LogDriver,
-		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(), KernelVersion: kernel(), OperatingSystem: osName(), OSType: runtime.GOOS,
-		Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memTotal(), DockerRootDir: s.Root, ServerVersion: s.Version,
-		Runtimes:           map[string]system.RuntimeWithStatus{"strake": {Runtime: system.Runtime{Path: "strake-runtime"}}},
+		MemoryLimit:  true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true,
+		CPUSet: true, PidsLimit: true, OomKillDisable: cgroupVersion() == "1",
+		IPv4Forwarding: true, NGoroutines: runtime.NumGoroutine(),
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.LogDriver,
+		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(), KernelVersion: kernel(),
+		OperatingSystem: osName(), OSType: runtime.GOOS,
+		Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memTotal(),
+		DockerRootDir: s.Root, ServerVersion: s.Version,
+		Runtimes: map[string]system.RuntimeWithStatus{
+			"strake": {Runtime: system.Runtime{Path: "strake-runtime"}},
+		},
 		DefaultRuntime:     "strake",
-		LiveRestoreEnabled: true, InitBinary: "strake (built in)", SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
-		FirewallBackend: &system.FirewallInfo{Driver: "nftables"}, RegistryConfig: registriesOf(s.Insecure), CDISpecDirs: []string{},
-		Warnings: []string{}, Labels: []string{}, IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
-		Plugins: system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"}},
+		LiveRestoreEnabled: true, InitBinary: "strake (built in)",
+		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
+		RegistryConfig:  registriesOf(s.Insecure), CDISpecDirs: []string{},
+		Warnings: []string{}, Labels: []string{},
+		IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
+		Plugins: system.PluginsInfo{
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "null"},
+			Log: []string{"json-file", "local", "none"},
+		},
 	}
 	i.Swarm.LocalNodeState = "inactive"
 	if _, err := os.Stat("/sys/kernel/security/apparmor"); err == nil {
@@ -151,10 +166,13 @@ func (s *server) auth(w http.ResponseWriter, r *request) error {
 		return invalid("serveraddress is missing: the registry to log in to")
 	}
 	err := s.Images.Login(r.Context(), req.ServerAddress, image.Auth{
-		Username: req.Username, Password: req.Password, IdentityToken: req.IdentityToken, RegistryToken: req.RegistryToken,
+		Username: req.Username, Password: req.Password, IdentityToken: req.IdentityToken,
+		RegistryToken: req.RegistryToken,
 	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string]string{"Status": "Login Succeeded", "IdentityToken": ""})
+	return writeJSON(
+		w, http.StatusOK, map[string]string{"Status": "Login Succeeded", "IdentityToken": ""},
+	)
 }

@@ -10,7 +10,8 @@ import (
 	"strake/engine"
 )
 
-// updateContainer answers POST /containers/{id}/update. Inspect shows the new limits, as it shows those of the creation.
+// updateContainer answers POST /containers/{id}/update. Inspect shows the new limits, as it shows
+// those of the creation.
 func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 	var req container.UpdateConfig
 	if err := decode(r, &req); err != nil {
@@ -34,7 +35,9 @@ func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 		if err := container.ValidateRestartPolicy(req.RestartPolicy); err != nil {
 			return invalid("%v", err)
 		}
-		restart = &engine.RestartPolicy{Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount}
+		restart = &engine.RestartPolicy{
+			Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount,
+		}
 	}
 	warnings, err := s.Engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart, func(old json.RawMessage) (json.RawMessage, error) {
 		return updateFront(old, &req)
@@ -45,7 +48,8 @@ func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, map[string][]string{"Warnings": orEmpty(warnings)})
 }
 
-// updateFront puts an update over what the API keeps with a container. A container that the API did not create has nothing there.
+// updateFront puts an update over what the API keeps with a container. A container that the API did
+// not create has nothing there.
 func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMessage, error) {
 	if len(old) == 0 {
 		return old, nil
@@ -62,11 +66,17 @@ func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMess
 	quota := from.CPUPeriod > 0 || from.CPUQuota > 0
 	switch {
 	case from.NanoCPUs > 0 && (to.CPUPeriod > 0 || to.CPUQuota > 0):
-		return nil, conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set")
+		return nil, conflict(
+			"Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set",
+		)
 	case quota && to.NanoCPUs > 0:
-		return nil, conflict("Conflicting options: CPU Period and CPU Quota cannot be updated as NanoCPUs has already been set")
+		return nil, conflict(
+			"Conflicting options: CPU Period and CPU Quota cannot be updated as NanoCPUs has already been set",
+		)
 	case h.AutoRemove && req.RestartPolicy.Name != "" && !req.RestartPolicy.IsNone():
-		return nil, conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+		return nil, conflict(
+			"Restart policy cannot be updated because AutoRemove is enabled for the container",
+		)
 	}
 	put(&to.Memory, from.Memory)
 	put(&to.MemorySwap, swapOf(from))
@@ -88,8 +98,10 @@ func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMess
 		to.BlkioWeightDevice = from.BlkioWeightDevice
 	}
 	for _, list := range []struct{ to, from *[]*blkiodev.ThrottleDevice }{
-		{&to.BlkioDeviceReadBps, &from.BlkioDeviceReadBps}, {&to.BlkioDeviceWriteBps, &from.BlkioDeviceWriteBps},
-		{&to.BlkioDeviceReadIOps, &from.BlkioDeviceReadIOps}, {&to.BlkioDeviceWriteIOps, &from.BlkioDeviceWriteIOps},
+		{&to.BlkioDeviceReadBps, &from.BlkioDeviceReadBps},
+		{&to.BlkioDeviceWriteBps, &from.BlkioDeviceWriteBps},
+		{&to.BlkioDeviceReadIOps, &from.BlkioDeviceReadIOps},
+		{&to.BlkioDeviceWriteIOps, &from.BlkioDeviceWriteIOps},
 	} {
 		if *list.from != nil {
 			*list.to = *list.from

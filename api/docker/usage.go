@@ -132,8 +132,10 @@ func (s *server) imageUsage(r *request, containers []engine.Info) (*usage, error
 			out.Reclaimable += m.Size - max(m.SharedSize, 0)
 		}
 		item := map[string]any{
-			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags), "RepoDigests": orEmpty(m.RepoDigests),
-			"Created": m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize, "Labels": m.Labels, "Containers": uses[m.ID.String()],
+			"Id": m.ID.String(), "ParentId": m.Parent.String(), "RepoTags": orEmpty(m.RepoTags),
+			"RepoDigests": orEmpty(m.RepoDigests),
+			"Created":     m.Created.Unix(), "Size": m.Size, "SharedSize": m.SharedSize,
+			"Labels": m.Labels, "Containers": uses[m.ID.String()],
 		}
 		if r.version < 44 {
 			item["VirtualSize"] = m.Size
@@ -166,8 +168,8 @@ func (s *server) volumeUsage(ctx context.Context) (*usage, error) {
 	return out, ctx.Err()
 }
 
-// treeSize adds up the files below a directory in bytes, each once however many names it has. Containers write there meanwhile: what is gone counts
-// nothing, and no link leads out.
+// treeSize adds up the files below a directory in bytes, each once however many names it has.
+// Containers write there meanwhile: what is gone counts nothing, and no link leads out.
 func treeSize(ctx context.Context, dir string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -16,7 +16,8 @@ func volumeOf(v *volume.Volume) apivolume.Volume {
 		labels = map[string]string{}
 	}
 	return apivolume.Volume{
-		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Path, Labels: labels, Options: v.Options, CreatedAt: v.Created.UTC().Format(time.RFC3339),
+		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Path, Labels: labels,
+		Options: v.Options, CreatedAt: v.Created.UTC().Format(time.RFC3339),
 	}
 }
 
@@ -31,7 +32,8 @@ func (s *server) listVolumes(w http.ResponseWriter, r *request) error {
 	}
 	out := []apivolume.Volume{}
 	for _, v := range s.Volumes.List() {
-		if set && dangling != (len(v.Users) == 0) || !f.labels(v.Labels) || !f.match("name", v.Name) || !f.exact("driver", "local") {
+		if set && dangling != (len(v.Users) == 0) || !f.labels(v.Labels) ||
+			!f.match("name", v.Name) || !f.exact("driver", "local") {
 			continue
 		}
 		out = append(out, volumeOf(&v))
@@ -55,12 +57,22 @@ func (s *server) createVolume(w http.ResponseWriter, r *request) error {
 	if err := decode(r, &req); err != nil {
 		return err
 	}
-	v, made, err := s.Volumes.Create(volume.CreateOptions{Name: req.Name, Driver: req.Driver, Options: req.DriverOpts, Labels: req.Labels, Anonymous: req.Name == ""})
+	v, made, err := s.Volumes.Create(
+		volume.CreateOptions{
+			Name: req.Name, Driver: req.Driver, Options: req.DriverOpts, Labels: req.Labels,
+			Anonymous: req.Name == "",
+		},
+	)
 	if err != nil {
 		return err
 	}
 	if made {
-		s.Engine.PublishEvent(engine.Event{Type: "volume", Action: "create", ID: v.Name, Attributes: map[string]string{"driver": "local"}})
+		s.Engine.PublishEvent(
+			engine.Event{
+				Type: "volume", Action: "create", ID: v.Name,
+				Attributes: map[string]string{"driver": "local"},
+			},
+		)
 	}
 	return writeJSON(w, http.StatusCreated, volumeOf(&v))
 }
@@ -70,7 +82,12 @@ func (s *server) removeVolume(w http.ResponseWriter, r *request) error {
 	if err := s.Volumes.Remove(name); err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(engine.Event{Type: "volume", Action: "destroy", ID: name, Attributes: map[string]string{"driver": "local"}})
+	s.Engine.PublishEvent(
+		engine.Event{
+			Type: "volume", Action: "destroy", ID: name,
+			Attributes: map[string]string{"driver": "local"},
+		},
+	)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -95,5 +112,7 @@ func (s *server) pruneVolumes(w http.ResponseWriter, r *request) error {
 		}
 		deleted = append(deleted, v.Name)
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{"VolumesDeleted": deleted, "SpaceReclaimed": 0})
+	return writeJSON(
+		w, http.StatusOK, map[string]any{"VolumesDeleted": deleted, "SpaceReclaimed": 0},
+	)
 }

@@ -144,7 +144,8 @@ type IPAMPool struct {
 	AuxiliaryAddresses map[string]string `json:",omitempty"`
 }
 
-// NetworkConnect is the body of POST /networks/{id}/connect and, without EndpointConfig, of disconnect.
+// NetworkConnect is the body of POST /networks/{id}/connect and, without EndpointConfig, of
+// disconnect.
 type NetworkConnect struct {
 	Container      string
 	Force          bool      `json:",omitempty"`
@@ -222,7 +223,8 @@ type Version struct {
 	}
 }
 
-// DiskUsage answers GET /system/df?verbose=1. The first five are for engines before 1.52; Lists gives one form for both.
+// DiskUsage answers GET /system/df?verbose=1. The first five are for engines before 1.52; Lists
+// gives one form for both.
 type DiskUsage struct {
 	LayersSize int64
 	Images     []Image

@@ -1,8 +1,10 @@
-// Package api holds the JSON of the Docker Engine API (moby/moby:api/swagger.yaml) as far as the commands write and read it. Field names
-// are those of the wire; units are the API's (bytes, nanoseconds, seconds since 1970).
+// Package api holds the JSON of the Docker Engine API (moby/moby:api/swagger.yaml) as far as the
+// commands write and read it. Field names are those of the wire; units are the API's (bytes,
+// nanoseconds, seconds since 1970).
 //
-// moby's own types say the same, but with them come packages that compile regular expressions before main runs: one to two
-// milliseconds, twice the start-up time of a whole command. What a command only hands on (inspect) stays JSON and is not described here.
+// moby's own types say the same, but with them come packages that compile regular expressions
+// before main runs: one to two milliseconds, twice the start-up time of a whole command. What a
+// command only hands on (inspect) stays JSON and is not described here.
 //
 // Not for: behaviour, or fields that no command uses.
 //

@@ -30,8 +30,8 @@ func (c *chunkedReader) Read(p []byte) (int, error) {
 	if err != nil {
 		c.err = noEOF(err)
 	}
-	// The end is told with the last bytes if it is here already: readers of JSON stop without asking again, and a connection
-	// whose end nobody has read cannot be kept.
+	// The end is told with the last bytes if it is here already: readers of JSON stop without
+	// asking again, and a connection whose end nobody has read cannot be kept.
 	if c.err == nil && c.left == 0 && c.k.r.Buffered() >= len("\r\n0\r\n\r\n") {
 		c.err = c.next()
 	}
@@ -81,8 +81,8 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return "read what is to be sent: " + e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// writeChunks sends a stream. If the source fails, the connection is ended without the last chunk, so that the engine cannot take a
-// part for the whole.
+// writeChunks sends a stream. If the source fails, the connection is ended without the last chunk,
+// so that the engine cannot take a part for the whole.
 func writeChunks(k *conn, src io.Reader) error {
 	buf := make([]byte, 8, 8+64<<10+2)
 	for {

@@ -1,17 +1,22 @@
-// Package client speaks the Docker Engine API (moby/moby:api/swagger.yaml) to an engine over a unix or TCP socket: requests with JSON
-// bodies, streams, and connections taken over (hijacked) for the streams of a process.
+// Package client speaks the Docker Engine API (moby/moby:api/swagger.yaml) to an engine over a unix
+// or TCP socket: requests with JSON bodies, streams, and connections taken over (hijacked) for the
+// streams of a process.
 //
 // It promises:
 //
-//   - One system call per request that is written, and connections that are kept for the next request.
-//   - An answer of status 400 or more is an *APIError carrying the engine's own sentence and a class of github.com/containerd/errdefs.
+//   - One system call per request that is written, and connections that are kept for the next
+//     request.
+//   - An answer of status 400 or more is an *APIError carrying the engine's own sentence and a
+//     class of github.com/containerd/errdefs.
 //   - A cancelled context ends every call that blocks, and its connection with it.
 //   - What the engine sends is bounded: header lines, error texts and JSON answers.
 //
-// It has its own HTTP/1.1 (RFC 9112) because net/http costs about as much time at start-up as the whole rest of a command does:
-// tables of HTTP/2, TLS and MIME types are filled in before main runs.
+// It has its own HTTP/1.1 (RFC 9112) because net/http costs about as much time at start-up as the
+// whole rest of a command does: tables of HTTP/2, TLS and MIME types are filled in before main
+// runs.
 //
-// Not for: TLS, proxies, redirects, HTTP/2; the meaning of the answers (the commands know it); starting the engine (launch does).
+// Not for: TLS, proxies, redirects, HTTP/2; the meaning of the answers (the commands know it);
+// starting the engine (launch does).
 //
 // Tested against net/http servers, hand-written broken answers and a fuzzer.
 package client
@@ -34,12 +39,13 @@ type Options struct {
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Host is the Host header; the engine does not look at it. Empty: "strake".
 	Host string
-	// APIVersion is put in front of every path ("1.41"). Empty asks for the newest version that the engine has, which saves the
-	// request that would find it out.
+	// APIVersion is put in front of every path ("1.41"). Empty asks for the newest version that the
+	// engine has, which saves the request that would find it out.
 	APIVersion string
 	// UserAgent names the program.
 	UserAgent string
-	// Trace, if not nil, is told of every answer: what was asked, its status (0 if there was none) and how long the headers took.
+	// Trace, if not nil, is told of every answer: what was asked, its status (0 if there was none)
+	// and how long the headers took.
 	Trace func(method, path string, status int, took time.Duration)
 }
 
@@ -80,11 +86,13 @@ type Request struct {
 	Header map[string]string
 	// JSON is encoded as the body.
 	JSON any
-	// Stream is sent as the body while the answer is awaited; the engine may answer before it has read all of it.
+	// Stream is sent as the body while the answer is awaited; the engine may answer before it has
+	// read all of it.
 	Stream io.Reader
 }
 
-// Path joins the segments of a path, escaping each. Slashes inside a segment stay: names of images have them.
+// Path joins the segments of a path, escaping each. Slashes inside a segment stay: names of images
+// have them.
 func Path(segments ...string) string {
 	var b strings.Builder
 	for _, s := range segments {
@@ -94,7 +102,8 @@ func Path(segments ...string) string {
 	return b.String()
 }
 
-// maxJSON bounds an answer that is decoded: a list of a hundred thousand containers is about 100 MB.
+// maxJSON bounds an answer that is decoded: a list of a hundred thousand containers is about 100
+// MB.
 const maxJSON = 256 << 20
 
 // JSON sends a request and decodes the answer into out, unless that is nil.
@@ -128,15 +137,16 @@ func (r *Response) Decode(out any) error {
 	return nil
 }
 
-// Do sends a request and returns the answer as soon as its headers are there. The caller closes the body. Statuses from 400 are
-// errors (*APIError); 304, by which the engine says that something is so already, is not.
+// Do sends a request and returns the answer as soon as its headers are there. The caller closes the
+// body. Statuses from 400 are errors (*APIError); 304, by which the engine says that something is
+// so already, is not.
 func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 	resp, _, err := c.send(ctx, r, false)
 	return resp, err
 }
 
-// Hijack sends a request after which the connection carries the streams of a process in both directions, and returns it once the
-// engine has agreed. The caller closes it.
+// Hijack sends a request after which the connection carries the streams of a process in both
+// directions, and returns it once the engine has agreed. The caller closes it.
 func (c *Client) Hijack(ctx context.Context, r Request) (*Hijacked, error) {
 	resp, k, err := c.send(ctx, r, true)
 	if err != nil {
@@ -145,8 +155,9 @@ func (c *Client) Hijack(ctx context.Context, r Request) (*Hijacked, error) {
 	return &Hijacked{conn: k, ContentType: resp.Header.Get("Content-Type")}, nil
 }
 
-// send does one request. A kept connection that turns out to be closed before anything came back is replaced once; requests whose
-// body is a stream never use a kept one, because they could not be sent again.
+// send does one request. A kept connection that turns out to be closed before anything came back is
+// replaced once; requests whose body is a stream never use a kept one, because they could not be
+// sent again.
 func (c *Client) send(ctx context.Context, r Request, hijack bool) (*Response, *conn, error) {
 	head, err := c.encode(r, hijack)
 	if err != nil {
@@ -196,7 +207,8 @@ func (c *Client) trace(r Request, status int, began time.Time) {
 	c.opt.Trace(r.Method, path, status, time.Since(began))
 }
 
-// maxIdle is how long a connection is kept: an engine may close quiet ones, and a second try costs more than a new connection.
+// maxIdle is how long a connection is kept: an engine may close quiet ones, and a second try costs
+// more than a new connection.
 const maxIdle = 5 * time.Second
 
 func (c *Client) take() *conn {

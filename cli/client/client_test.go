@@ -35,7 +35,8 @@ func against(t *testing.T, h http.Handler) (*client.Client, *atomic.Int32) {
 	}}), &dials
 }
 
-// scripted makes a client whose every connection gets the next of some bytes as its answer, and is closed after it.
+// scripted makes a client whose every connection gets the next of some bytes as its answer, and is
+// closed after it.
 func scripted(t *testing.T, answers ...string) (*client.Client, *[]string) {
 	t.Helper()
 	var mu sync.Mutex
@@ -82,13 +83,19 @@ func TestAnswersOfServers(t *testing.T) {
 			w.(http.Flusher).Flush()
 		}
 	})
-	mux.HandleFunc("POST /nothing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
-	mux.HandleFunc("POST /same", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) })
+	mux.HandleFunc("POST /nothing", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(204)
+	})
+	mux.HandleFunc("POST /same", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(304)
+	})
 	mux.HandleFunc("GET /missing", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(404)
 		io.WriteString(w, `{"message":"No such thing: x"}`)
 	})
-	mux.HandleFunc("GET /plain", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "broken\n", 500) })
+	mux.HandleFunc("GET /plain", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "broken\n", 500)
+	})
 	c, dials := against(t, mux)
 	ctx := t.Context()
 	read := func(r client.Request) (string, error) {
@@ -100,13 +107,19 @@ func TestAnswersOfServers(t *testing.T) {
 		raw, err := io.ReadAll(resp.Body)
 		return string(raw), err
 	}
-	if got, err := read(client.Request{Method: "POST", Path: "/echo", Query: url.Values{"q": {"a b&c"}}, JSON: []int{1}}); err != nil || got != `application/json a b&c "[1]"` {
+	if got, err := read(
+		client.Request{
+			Method: "POST", Path: "/echo", Query: url.Values{"q": {"a b&c"}}, JSON: []int{1},
+		},
+	); err != nil || got != `application/json a b&c "[1]"` {
 		t.Errorf("JSON: got %s, %v", got, err)
 	}
-	if got, err := read(client.Request{Method: "POST", Path: "/echo"}); err != nil || got != `  ""` {
+	if got, err := read(client.Request{Method: "POST", Path: "/echo"}); err != nil ||
+		got != `  ""` {
 		t.Errorf("no body: got %s, %v", got, err)
 	}
-	if got, err := read(client.Request{Method: "GET", Path: "/long"}); err != nil || len(got) != 100_000 || !strings.HasSuffix(got, "0999") {
+	if got, err := read(client.Request{Method: "GET", Path: "/long"}); err != nil ||
+		len(got) != 100_000 || !strings.HasSuffix(got, "0999") {
 		t.Errorf("chunks: got %d bytes, %v", len(got), err)
 	}
 	for _, path := range []string{"/nothing", "/same"} {
@@ -116,10 +129,12 @@ func TestAnswersOfServers(t *testing.T) {
 	}
 	_, err := read(client.Request{Method: "GET", Path: "/missing"})
 	var refused *client.APIError
-	if !errors.As(err, &refused) || refused.Status != 404 || err.Error() != "No such thing: x" || !errdefs.IsNotFound(err) {
+	if !errors.As(err, &refused) || refused.Status != 404 || err.Error() != "No such thing: x" ||
+		!errdefs.IsNotFound(err) {
 		t.Errorf("404: got %#v", err)
 	}
-	if _, err := read(client.Request{Method: "GET", Path: "/plain"}); err == nil || err.Error() != "broken" || !errdefs.IsInternal(err) {
+	if _, err := read(client.Request{Method: "GET", Path: "/plain"}); err == nil ||
+		err.Error() != "broken" || !errdefs.IsInternal(err) {
 		t.Errorf("500 in plain text: got %v", err)
 	}
 	if n := dials.Load(); n != 1 {
@@ -127,7 +142,9 @@ func TestAnswersOfServers(t *testing.T) {
 	}
 	// An upload has a connection of its own, which is kept as well.
 	big := strings.Repeat("x", 300_000)
-	if got, err := read(client.Request{Method: "POST", Path: "/echo", Stream: strings.NewReader(big)}); err != nil || len(got) != len(`application/x-tar  ""`)+len(big) {
+	if got, err := read(
+		client.Request{Method: "POST", Path: "/echo", Stream: strings.NewReader(big)},
+	); err != nil || len(got) != len(`application/x-tar  ""`)+len(big) {
 		t.Errorf("upload: got %d bytes, %v", len(got), err)
 	}
 	if n := dials.Load(); n != 2 {
@@ -138,14 +155,19 @@ func TestAnswersOfServers(t *testing.T) {
 func TestVersionAndEscapes(t *testing.T) {
 	t.Parallel()
 	var paths []string
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { paths = append(paths, r.RequestURI) }))
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		paths = append(paths, r.RequestURI)
+	}))
 	defer s.Close()
 	c := client.New(client.Options{APIVersion: "1.41", Dial: func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", s.Listener.Addr().String())
 	}})
 	for _, name := range []string{"a", "host:5000/a b/c?d#e", "../x"} {
-		if err := c.JSON(t.Context(), client.Request{Method: "GET", Path: client.Path("images", name, "json")}, nil); err != nil {
+		if err := c.JSON(
+			t.Context(), client.Request{Method: "GET", Path: client.Path("images", name, "json")},
+			nil,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,9 +245,13 @@ func TestBrokenAnswers(t *testing.T) {
 			}
 		})
 	}
-	k, _ := scripted(t, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;ext=1\r\n[1]\r\n0\r\nTrailer: x\r\n\r\n")
+	k, _ := scripted(
+		t,
+		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;ext=1\r\n[1]\r\n0\r\nTrailer: x\r\n\r\n",
+	)
 	var v []int
-	if err := k.JSON(t.Context(), client.Request{Method: "GET", Path: "/x"}, &v); err != nil || len(v) != 1 {
+	if err := k.JSON(t.Context(), client.Request{Method: "GET", Path: "/x"}, &v); err != nil ||
+		len(v) != 1 {
 		t.Errorf("interim answer, extension and trailer: got %v, %v", v, err)
 	}
 }
@@ -236,7 +262,9 @@ func TestStaleConnection(t *testing.T) {
 	answer := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 	k, heads := scripted(t, answer, answer)
 	for range 2 {
-		if err := k.JSON(t.Context(), client.Request{Method: "POST", Path: "/x", JSON: 1}, nil); err != nil {
+		if err := k.JSON(
+			t.Context(), client.Request{Method: "POST", Path: "/x", JSON: 1}, nil,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -252,7 +280,10 @@ func TestStaleConnection(t *testing.T) {
 func TestHeaderInjection(t *testing.T) {
 	t.Parallel()
 	k, _ := scripted(t)
-	_, err := k.Do(t.Context(), client.Request{Method: "GET", Path: "/", Header: map[string]string{"X-A": "b\r\nX-C: d"}})
+	_, err := k.Do(
+		t.Context(),
+		client.Request{Method: "GET", Path: "/", Header: map[string]string{"X-A": "b\r\nX-C: d"}},
+	)
 	if err == nil || !strings.Contains(err.Error(), "line break") {
 		t.Errorf("got %v", err)
 	}
@@ -270,7 +301,9 @@ func TestCancel(t *testing.T) {
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
-	if _, err := c.Do(ctx, client.Request{Method: "GET", Path: "/header"}); !errors.Is(err, context.Canceled) {
+	if _, err := c.Do(ctx, client.Request{Method: "GET", Path: "/header"}); !errors.Is(
+		err, context.Canceled,
+	) {
 		t.Errorf("waiting for the header: got %v", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
@@ -300,7 +333,10 @@ func TestHijack(t *testing.T) {
 		}
 		defer conn.Close()
 		// The first bytes of the stream come with the header.
-		io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: "+client.MultiplexedStream+"\r\n\r\nfirst,")
+		io.WriteString(
+			conn,
+			"HTTP/1.1 101 UPGRADED\r\nContent-Type: "+client.MultiplexedStream+"\r\n\r\nfirst,",
+		)
 		raw, _ := io.ReadAll(rw) // until the client has closed its side
 		fmt.Fprintf(conn, "got %s", raw)
 	}))
@@ -348,11 +384,18 @@ func TestDemux(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, src := range []io.Reader{bytes.NewReader(c.in), oneByOne{bytes.NewReader(c.in)}} {
+			for _, src := range []io.Reader{
+				bytes.NewReader(c.in), oneByOne{bytes.NewReader(c.in)},
+			} {
 				var out, errw strings.Builder
 				err := client.Demux(&out, &errw, src)
-				if out.String() != c.out || errw.String() != c.errw || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
-					t.Errorf("got %.40q %.40q %v, want %.40q %.40q %q", out.String(), errw.String(), err, c.out, c.errw, c.fails)
+				if out.String() != c.out || errw.String() != c.errw ||
+					(err == nil) != (c.fails == "") || err != nil &&
+					!strings.Contains(err.Error(), c.fails) {
+					t.Errorf(
+						"got %.40q %.40q %v, want %.40q %.40q %q", out.String(), errw.String(), err,
+						c.out, c.errw, c.fails,
+					)
 				}
 			}
 		})

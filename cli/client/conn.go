@@ -30,7 +30,8 @@ type Header map[string]string
 // Get returns a field, or "".
 func (h Header) Get(name string) string { return h[strings.ToLower(name)] }
 
-// Response is an answer. Reading Body to its end gives the connection back for other requests; closing it before ends the connection.
+// Response is an answer. Reading Body to its end gives the connection back for other requests;
+// closing it before ends the connection.
 type Response struct {
 	Status int
 	Header Header
@@ -75,7 +76,9 @@ func (c *Client) encode(r Request, hijack bool) ([]byte, error) {
 	}
 	switch {
 	case body != nil:
-		b.WriteString("Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n")
+		b.WriteString(
+			"Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n",
+		)
 		b.Write(body)
 	case r.Stream != nil:
 		b.WriteString("Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -87,8 +90,11 @@ func (c *Client) encode(r Request, hijack bool) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// roundTrip writes a request and reads the header of its answer. The connection is the answer's afterwards, unless it was hijacked.
-func (k *conn) roundTrip(ctx context.Context, c *Client, r Request, head []byte, hijack bool) (*Response, error) {
+// roundTrip writes a request and reads the header of its answer. The connection is the answer's
+// afterwards, unless it was hijacked.
+func (k *conn) roundTrip(
+	ctx context.Context, c *Client, r Request, head []byte, hijack bool,
+) (*Response, error) {
 	stop := k.bindContext(ctx)
 	if _, err := k.Write(head); err != nil {
 		stop()
@@ -102,7 +108,8 @@ func (k *conn) roundTrip(ctx context.Context, c *Client, r Request, head []byte,
 	resp, err := k.readHeader(r.Method)
 	if err != nil {
 		if upload != nil {
-			// An error of the source says more than the connection that broke because of it; closing ends the upload.
+			// An error of the source says more than the connection that broke because of it;
+			// closing ends the upload.
 			k.Close()
 			var source *sourceError
 			if up := <-upload; errors.As(up, &source) {
@@ -191,7 +198,10 @@ func (k *conn) readLine(budget *int) (string, error) {
 
 // frame gives the answer its body (RFC 9112 section 6.3).
 func (k *conn) frame(c *Client, method string, resp *Response, upload chan error, stop func()) {
-	b := &body{conn: k, client: c, stop: stop, upload: upload, keep: !strings.EqualFold(resp.Header.Get("Connection"), "close")}
+	b := &body{
+		conn: k, client: c, stop: stop, upload: upload,
+		keep: !strings.EqualFold(resp.Header.Get("Connection"), "close"),
+	}
 	resp.Body = b
 	length := resp.Header.Get("Content-Length")
 	switch {
@@ -202,7 +212,9 @@ func (k *conn) frame(c *Client, method string, resp *Response, upload chan error
 	case length != "":
 		n, err := strconv.ParseInt(length, 10, 64)
 		if err != nil || n < 0 {
-			b.Reader, b.keep = failingReader{fmt.Errorf("%w: Content-Length %.40q", errMalformed, length)}, false
+			b.Reader, b.keep = failingReader{
+				fmt.Errorf("%w: Content-Length %.40q", errMalformed, length),
+			}, false
 			return
 		}
 		b.Reader = &exactReader{r: k.r, left: n}
@@ -211,7 +223,8 @@ func (k *conn) frame(c *Client, method string, resp *Response, upload chan error
 	}
 }
 
-// body is the body of an answer. It belongs to one goroutine, but Close may be called from another to end a Read.
+// body is the body of an answer. It belongs to one goroutine, but Close may be called from another
+// to end a Read.
 type body struct {
 	io.Reader
 	conn   *conn
@@ -306,5 +319,6 @@ func noEOF(err error) error {
 
 // isStale says whether a kept connection had been closed before the request reached the engine.
 func isStale(err error) bool {
-	return errors.Is(err, io.ErrClosedPipe) || err == io.EOF || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, io.ErrClosedPipe) || err == io.EOF || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, syscall.ECONNRESET)
 }

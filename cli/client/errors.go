@@ -10,7 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// APIError is the engine's refusal of a request. It wraps the class of github.com/containerd/errdefs that belongs to its status.
+// APIError is the engine's refusal of a request. It wraps the class of
+// github.com/containerd/errdefs that belongs to its status.
 type APIError struct {
 	Method, Path string
 	Status       int
@@ -20,7 +21,8 @@ type APIError struct {
 
 func (e *APIError) Error() string { return e.Message }
 
-// Unwrap returns the class of the status, by the table of the Docker Engine API (moby/moby:api/swagger.yaml, "Errors").
+// Unwrap returns the class of the status, by the table of the Docker Engine API
+// (moby/moby:api/swagger.yaml, "Errors").
 func (e *APIError) Unwrap() error {
 	switch e.Status {
 	case 400:

@@ -9,14 +9,16 @@ import (
 	"time"
 )
 
-// Content types of streams (moby/moby:api/swagger.yaml, ContainerAttach): the output of a TTY, and frames of stdout and stderr.
+// Content types of streams (moby/moby:api/swagger.yaml, ContainerAttach): the output of a TTY, and
+// frames of stdout and stderr.
 const (
 	RawStream         = "application/vnd.docker.raw-stream"
 	MultiplexedStream = "application/vnd.docker.multiplexed-stream"
 )
 
-// Hijacked is a connection that carries the streams of a process: what is written goes to its standard input, what is read is its
-// output, in frames (see Demux) unless it has a TTY. One goroutine may read while another writes.
+// Hijacked is a connection that carries the streams of a process: what is written goes to its
+// standard input, what is read is its output, in frames (see Demux) unless it has a TTY. One
+// goroutine may read while another writes.
 type Hijacked struct {
 	conn *conn
 	// ContentType is RawStream or MultiplexedStream where the engine says it (API 1.42).
@@ -45,9 +47,10 @@ func (h *Hijacked) Close() error {
 	return err
 }
 
-// Demux copies frames from src to stdout and stderr until src ends. A frame is one byte that names the stream (0 and 1 stdout, 2
-// stderr, 3 an error of the engine), three zeroes, and the length of what follows, big-endian (swagger.yaml, ContainerAttach, "Stream
-// format"). An end inside a frame is io.ErrUnexpectedEOF. Errors of the destinations are returned as they are.
+// Demux copies frames from src to stdout and stderr until src ends. A frame is one byte that names
+// the stream (0 and 1 stdout, 2 stderr, 3 an error of the engine), three zeroes, and the length of
+// what follows, big-endian (swagger.yaml, ContainerAttach, "Stream format"). An end inside a frame
+// is io.ErrUnexpectedEOF. Errors of the destinations are returned as they are.
 func Demux(stdout, stderr io.Writer, src io.Reader) error {
 	var head [8]byte
 	buf := make([]byte, 32<<10)
@@ -72,7 +75,10 @@ func Demux(stdout, stderr io.Writer, src io.Reader) error {
 			}
 			return fmt.Errorf("the engine ended the stream: %s", text)
 		default:
-			return fmt.Errorf("frame of unknown stream %d: the output has none or the connection is out of step", head[0])
+			return fmt.Errorf(
+				"frame of unknown stream %d: the output has none or the connection is out of step",
+				head[0],
+			)
 		}
 		for size > 0 {
 			n, err := src.Read(buf[:min(size, int64(len(buf)))])

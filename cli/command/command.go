@@ -1,7 +1,8 @@
-// Package command is what a verb of the command line is made of: how it is called, its flags, what completes its arguments, and the session
-// it runs in.
+// Package command is what a verb of the command line is made of: how it is called, its flags, what
+// completes its arguments, and the session it runs in.
 //
-// A verb is a plain value. Its flags come into being when it is chosen, so that a command pays for none of the others.
+// A verb is a plain value. Its flags come into being when it is chosen, so that a command pays for
+// none of the others.
 //
 // Not for: the verbs themselves, or the tree they form (package cli).
 //
@@ -109,7 +110,8 @@ func Exit(code int) error {
 	return &StatusError{Code: code}
 }
 
-// Statuses of a command that runs a process (docker/cli:docs/reference/run.md, "Exit status"): the engine's fault, not executable, not found.
+// Statuses of a command that runs a process (docker/cli:docs/reference/run.md, "Exit status"): the
+// engine's fault, not executable, not found.
 const (
 	EngineFailed  = 125
 	NotExecutable = 126
@@ -119,9 +121,12 @@ const (
 // Misused is an error of the command line.
 func Misused(err error) error { return &StatusError{Code: EngineFailed, Err: err, Usage: true} }
 
-// StartStatus is the exit status for a process that the engine could not start, by the words the kernel has for the reason.
+// StartStatus is the exit status for a process that the engine could not start, by the words the
+// kernel has for the reason.
 func StartStatus(message string) int {
-	for _, words := range []string{"executable file not found", "no such file or directory", "not found in $PATH"} {
+	for _, words := range []string{
+		"executable file not found", "no such file or directory", "not found in $PATH",
+	} {
 		if strings.Contains(message, words) {
 			return NotFound
 		}
@@ -134,7 +139,8 @@ func StartStatus(message string) int {
 	return EngineFailed
 }
 
-// Each does something for every name and prints the name if that worked. Errors are told one by one; the command then fails.
+// Each does something for every name and prints the name if that worked. Errors are told one by
+// one; the command then fails.
 func Each(s *Session, names []string, do func(name string) error) error {
 	failed := false
 	for _, name := range names {
@@ -155,7 +161,8 @@ func Each(s *Session, names []string, do func(name string) error) error {
 	return nil
 }
 
-// ErrAbsent is what a verb returns to Each about something that shall not be there and is not: no failure, and nothing was done.
+// ErrAbsent is what a verb returns to Each about something that shall not be there and is not: no
+// failure, and nothing was done.
 var ErrAbsent = errors.New("is not there")
 
 // Filters reads --filter KEY=VALUE into the form of the API: a set of values for each key.

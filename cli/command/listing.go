@@ -27,12 +27,18 @@ type Listing struct {
 // ListingFlags declares them. filters are the keys that --filter takes here, for completion.
 func ListingFlags(fs *pflag.FlagSet, quiet string, filters ...string) *Listing {
 	l := &Listing{}
-	fs.StringVar(&l.Format, "format", "", "Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template")
+	fs.StringVar(
+		&l.Format, "format", "",
+		"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template",
+	)
 	fs.StringVarP(&l.Output, "output", "o", "", "Output form: 'json' (one array)")
 	fs.BoolVarP(&l.Quiet, "quiet", "q", false, quiet)
 	fs.BoolVar(&l.NoTrunc, "no-trunc", false, "Don't truncate output")
 	if len(filters) > 0 {
-		fs.VarP(flagvalue.Checked(&l.filters, "filter", checkFilter), "filter", "f", "Filter output based on conditions provided")
+		fs.VarP(
+			flagvalue.Checked(&l.filters, "filter", checkFilter), "filter", "f",
+			"Filter output based on conditions provided",
+		)
 		words := make([]string, len(filters))
 		for i, f := range filters {
 			words[i] = f + "="
@@ -67,7 +73,13 @@ func ShowTo[T any](w io.Writer, l *Listing, id, columns string, rows []T) error 
 	if l.Output != "" && (l.Format != "" || l.Quiet) {
 		return Misused(errors.New("conflicting options: --output and --format or --quiet"))
 	}
-	return format.List(w, format.Options{Format: l.Format, JSON: l.Output == "json", Quiet: l.Quiet, ID: id, Columns: columns}, rows)
+	return format.List(
+		w,
+		format.Options{
+			Format: l.Format, JSON: l.Output == "json", Quiet: l.Quiet, ID: id, Columns: columns,
+		},
+		rows,
+	)
 }
 
 // ID shortens an ID unless --no-trunc was given.
@@ -78,8 +90,11 @@ func (l *Listing) ID(id string) string {
 	return format.ShortID(id)
 }
 
-// InspectEach gets an object for every name and shows those that there are. Names that do not exist are told, and make the command fail.
-func InspectEach(s *Session, text string, names []string, get func(name string) (json.RawMessage, error)) error {
+// InspectEach gets an object for every name and shows those that there are. Names that do not exist
+// are told, and make the command fail.
+func InspectEach(
+	s *Session, text string, names []string, get func(name string) (json.RawMessage, error),
+) error {
 	var objects []json.RawMessage
 	failed := false
 	var late []error
@@ -107,8 +122,9 @@ func InspectEach(s *Session, text string, names []string, get func(name string) 
 	return nil
 }
 
-// Timestamp turns what a person writes for a moment into seconds since 1970: a duration before now ("42m"), a date with as much of a time as
-// given, in local time unless it names a zone, or seconds as they are. Empty stays empty.
+// Timestamp turns what a person writes for a moment into seconds since 1970: a duration before now
+// ("42m"), a date with as much of a time as given, in local time unless it names a zone, or seconds
+// as they are. Empty stays empty.
 func Timestamp(s string, now time.Time) (string, error) {
 	if s == "" {
 		return "", nil
@@ -120,17 +136,24 @@ func Timestamp(s string, now time.Time) (string, error) {
 	if strings.Trim(s, "0123456789.") == "" && strings.Count(s, ".") <= 1 {
 		return s, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15Z07:00", "2006-01-02Z07:00"} {
+	for _, layout := range []string{
+		time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02T15Z07:00", "2006-01-02Z07:00",
+	} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return unix(t), nil
 		}
 	}
-	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02"} {
+	for _, layout := range []string{
+		"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02",
+	} {
 		if t, err := time.ParseInLocation(layout, s, now.Location()); err == nil {
 			return unix(t), nil
 		}
 	}
-	return "", fmt.Errorf("%q: want a duration (42m), a date and time (2006-01-02T15:04:05Z) or seconds since 1970", s)
+	return "", fmt.Errorf(
+		"%q: want a duration (42m), a date and time (2006-01-02T15:04:05Z) or seconds since 1970",
+		s,
+	)
 }
 
 // AddFilter adds a condition, as KEY=VALUE.

@@ -50,8 +50,8 @@ func (e *Env) Getenv(name string) string {
 	return v
 }
 
-// Session is one invocation: its surroundings and its connection with the engine. It is used by one goroutine unless a method says
-// otherwise.
+// Session is one invocation: its surroundings and its connection with the engine. It is used by one
+// goroutine unless a method says otherwise.
 type Session struct {
 	Env
 	// Host is where the engine is, as given by -H or DOCKER_HOST.
@@ -80,7 +80,8 @@ func (s *Session) Tell(err error) {
 	fmt.Fprintf(s.Err, "strake: %s\n", text)
 }
 
-// note tells about something that was done beside what was asked for. It is no result, hence on Err.
+// note tells about something that was done beside what was asked for. It is no result, hence on
+// Err.
 func (s *Session) note(text string) {
 	s.errMu.Lock()
 	defer s.errMu.Unlock()
@@ -100,18 +101,24 @@ func (s *Session) Client() (*client.Client, error) {
 		return nil, err
 	}
 	if network == "tcp" && s.Getenv("DOCKER_TLS_VERIFY") != "" {
-		return nil, errors.New("DOCKER_TLS_VERIFY is set, but strake does not speak TLS: forward the engine's socket with ssh -L and use -H unix://")
+		return nil, errors.New(
+			"DOCKER_TLS_VERIFY is set, but strake does not speak TLS: forward the engine's socket with ssh -L and use -H unix://",
+		)
 	}
 	opt := client.Options{
 		APIVersion: strings.TrimPrefix(s.Getenv("DOCKER_API_VERSION"), "v"),
 		UserAgent:  "strake/" + s.Version,
-		Dial:       func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, network, address) },
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return s.dial(ctx, network, address)
+		},
 	}
 	if s.Debug {
 		opt.Trace = func(method, path string, status int, took time.Duration) {
 			s.errMu.Lock()
 			defer s.errMu.Unlock()
-			fmt.Fprintf(s.Err, "debug: %s %s: %d, %s\n", method, path, status, took.Round(time.Microsecond))
+			fmt.Fprintf(
+				s.Err, "debug: %s %s: %d, %s\n", method, path, status, took.Round(time.Microsecond),
+			)
 		}
 	}
 	s.client = client.New(opt)
@@ -155,11 +162,16 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 	}
 	if network == "unix" && launch.Absent(err) && !s.NoStart {
 		if s.UID != 0 {
-			return nil, fmt.Errorf("the engine is not running, and starting it takes root's privileges: run the command with sudo once (%w)", err)
+			return nil, fmt.Errorf(
+				"the engine is not running, and starting it takes root's privileges: run the command with sudo once (%w)",
+				err,
+			)
 		}
 		e := launch.Engine{Env: s.Environ, Socket: address, Say: s.note}
 		if e.Program, err = launch.Find("straked", s.Executable, s.Getenv("PATH")); err != nil {
-			return nil, fmt.Errorf("cannot connect to the engine at %s, and cannot start one: %w", s.Host, err)
+			return nil, fmt.Errorf(
+				"cannot connect to the engine at %s, and cannot start one: %w", s.Host, err,
+			)
 		}
 		if "unix://"+address != DefaultHost {
 			e.Args = []string{"-H", "unix://" + address}
@@ -167,7 +179,10 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 		return e.Start(ctx, plain)
 	}
 	if errors.Is(err, syscall.EACCES) {
-		return nil, fmt.Errorf("no permission to use the engine's socket %s: run the command with sudo%s: %w", address, groupHint(address), syscall.EACCES)
+		return nil, fmt.Errorf(
+			"no permission to use the engine's socket %s: run the command with sudo%s: %w", address,
+			groupHint(address), syscall.EACCES,
+		)
 	}
 	return nil, fmt.Errorf("cannot connect to the engine at %s: %w", s.Host, err)
 }
@@ -188,7 +203,9 @@ func groupHint(socket string) string {
 	}
 	for line := range strings.SplitSeq(string(raw), "\n") {
 		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == fmt.Sprint(st.Gid) {
-			return fmt.Sprintf(", or join the group %s (sudo usermod -aG %s $USER, then log in again)", f[0], f[0])
+			return fmt.Sprintf(
+				", or join the group %s (sudo usermod -aG %s $USER, then log in again)", f[0], f[0],
+			)
 		}
 	}
 	return ""

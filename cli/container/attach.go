@@ -36,19 +36,23 @@ const (
 	removeUnstarted
 )
 
-// start attaches, begins to wait, starts the container and stays until it has ended. Attaching and waiting come first, at the same time: no
-// output and no exit can be missed.
+// start attaches, begins to wait, starts the container and stays until it has ended. Attaching and
+// waiting come first, at the same time: no output and no exit can be missed.
 func (a *attachment) start(ctx context.Context, interrupted unstarted) error {
 	status, h, err := a.prepare(ctx)
 	if err != nil {
-		return a.sig.or(a.giveUp(ctx, interrupted, &command.StatusError{Code: command.EngineFailed, Err: err}))
+		return a.sig.or(
+			a.giveUp(ctx, interrupted, &command.StatusError{Code: command.EngineFailed, Err: err}),
+		)
 	}
 	if h != nil {
 		defer h.Close()
 	}
 	restore, err := a.raw()
 	if err != nil {
-		return a.giveUp(ctx, interrupted, &command.StatusError{Code: command.EngineFailed, Err: err})
+		return a.giveUp(
+			ctx, interrupted, &command.StatusError{Code: command.EngineFailed, Err: err},
+		)
 	}
 	defer restore()
 	if err := a.s.Post(ctx, path(a.id, "start"), nil, nil, nil); err != nil {
@@ -69,7 +73,9 @@ func (a *attachment) start(ctx context.Context, interrupted unstarted) error {
 func (a *attachment) giveUp(ctx context.Context, what unstarted, err error) error {
 	if what == removeUnstarted {
 		ctx = context.WithoutCancel(ctx)
-		if rm := a.s.Delete(ctx, path(a.id), command.Query("force", "1", "v", "1"), nil); rm != nil {
+		if rm := a.s.Delete(
+			ctx, path(a.id), command.Query("force", "1", "v", "1"), nil,
+		); rm != nil {
 			err = errors.Join(err, rm)
 		}
 	}
@@ -87,7 +93,13 @@ func (a *attachment) prepare(ctx context.Context) (<-chan exit, *client.Hijacked
 	waiting := make(chan error, 1)
 	status := make(chan exit, 1)
 	go func() {
-		resp, err := a.s.Do(ctx, client.Request{Method: "POST", Path: path(a.id, "wait"), Query: command.Query("condition", a.condition)})
+		resp, err := a.s.Do(
+			ctx,
+			client.Request{
+				Method: "POST", Path: path(a.id, "wait"),
+				Query: command.Query("condition", a.condition),
+			},
+		)
 		waiting <- err
 		if err != nil {
 			status <- exit{err: err}
@@ -116,7 +128,9 @@ func (a *attachment) open(ctx context.Context, logs bool) (*client.Hijacked, err
 		return nil, nil
 	}
 	q := url.Values{"stream": {"1"}}
-	for name, want := range map[string]bool{"stdin": a.stdin, "stdout": a.stdout, "stderr": a.stderr, "logs": logs} {
+	for name, want := range map[string]bool{
+		"stdin": a.stdin, "stdout": a.stdout, "stderr": a.stderr, "logs": logs,
+	} {
 		if want {
 			q.Set(name, "1")
 		}
@@ -131,7 +145,8 @@ func (a *attachment) open(ctx context.Context, logs bool) (*client.Hijacked, err
 	return c.Hijack(ctx, client.Request{Method: "POST", Path: path(a.id, "attach"), Query: q})
 }
 
-// raw puts the terminal that keys come from into raw mode, if the container's end is a terminal too.
+// raw puts the terminal that keys come from into raw mode, if the container's end is a terminal
+// too.
 func (a *attachment) raw() (restore func(), err error) {
 	if !a.tty || !a.stdin {
 		return func() {}, nil
@@ -139,8 +154,11 @@ func (a *attachment) raw() (restore func(), err error) {
 	return terminal.MakeRaw(a.s.In)
 }
 
-// stay copies the streams until the container has ended, the user detached or a signal ended the command.
-func (a *attachment) stay(ctx context.Context, h *client.Hijacked, restore func(), status <-chan exit) error {
+// stay copies the streams until the container has ended, the user detached or a signal ended the
+// command.
+func (a *attachment) stay(
+	ctx context.Context, h *client.Hijacked, restore func(), status <-chan exit,
+) error {
 	if a.tty {
 		stop := follow(ctx, a.s, path(a.id, "resize"))
 		defer stop()
@@ -159,7 +177,9 @@ func (a *attachment) stay(ctx context.Context, h *client.Hijacked, restore func(
 		case ctx.Err() != nil:
 			return a.sig.or(ctx.Err())
 		case err != nil:
-			return &command.StatusError{Code: command.EngineFailed, Err: fmt.Errorf("streams of the container: %w", err)}
+			return &command.StatusError{
+				Code: command.EngineFailed, Err: fmt.Errorf("streams of the container: %w", err),
+			}
 		}
 	}
 	select {
@@ -168,7 +188,9 @@ func (a *attachment) stay(ctx context.Context, h *client.Hijacked, restore func(
 			return a.sig.or(ctx.Err())
 		}
 		if e.err != nil {
-			return &command.StatusError{Code: command.EngineFailed, Err: fmt.Errorf("wait for the container: %w", e.err)}
+			return &command.StatusError{
+				Code: command.EngineFailed, Err: fmt.Errorf("wait for the container: %w", e.err),
+			}
 		}
 		return command.Exit(e.code)
 	case <-ctx.Done():
@@ -184,8 +206,8 @@ type pump struct {
 	keys     []byte
 }
 
-// run returns when the output has ended, or with terminal.ErrDetached. The goroutine that reads the input may be left behind in its read, which
-// nothing can interrupt; it ends with the process.
+// run returns when the output has ended, or with terminal.ErrDetached. The goroutine that reads the
+// input may be left behind in its read, which nothing can interrupt; it ends with the process.
 func (p pump) run(ctx context.Context, h *client.Hijacked) error {
 	stop := context.AfterFunc(ctx, h.Interrupt)
 	defer stop()
@@ -222,7 +244,8 @@ func (p pump) run(ctx context.Context, h *client.Hijacked) error {
 	}
 }
 
-// detachKeys are those of the flag, else of the configuration, else Docker's. Without a TTY there are none to look for.
+// detachKeys are those of the flag, else of the configuration, else Docker's. Without a TTY there
+// are none to look for.
 func detachKeys(s *command.Session, flag string, tty bool) ([]byte, error) {
 	if flag == "" && tty {
 		if c, err := registry.Load(s.ConfigDir); err == nil {
@@ -239,10 +262,13 @@ func detachKeys(s *command.Session, flag string, tty bool) ([]byte, error) {
 // Attach is `strake attach`.
 func Attach() command.Command {
 	return command.Command{
-		Name: "attach", Path: "container attach", Args: "[OPTIONS] CONTAINER", Min: 1, Max: 1, Complete: []command.Kind{command.Running},
-		Short: "Attach local standard input, output, and error streams to a running container",
+		Name: "attach", Path: "container attach", Args: "[OPTIONS] CONTAINER", Min: 1, Max: 1,
+		Complete: []command.Kind{command.Running},
+		Short:    "Attach local standard input, output, and error streams to a running container",
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			keyNames := fs.String("detach-keys", "", "Override the key sequence for detaching a container")
+			keyNames := fs.String(
+				"detach-keys", "", "Override the key sequence for detaching a container",
+			)
 			noStdin := fs.Bool("no-stdin", false, "Do not attach STDIN")
 			proxy := fs.Bool("sig-proxy", true, "Proxy all received signals to the process")
 			return func(ctx context.Context, s *command.Session, args []string) error {
@@ -256,11 +282,19 @@ func Attach() command.Command {
 				}
 				switch {
 				case !c.State.Running:
-					return fmt.Errorf("cannot attach to a stopped container, start it first: strake start -a %s", args[0])
+					return fmt.Errorf(
+						"cannot attach to a stopped container, start it first: strake start -a %s",
+						args[0],
+					)
 				case c.State.Paused:
-					return fmt.Errorf("cannot attach to a paused container, unpause it first: strake unpause %s", args[0])
+					return fmt.Errorf(
+						"cannot attach to a paused container, unpause it first: strake unpause %s",
+						args[0],
+					)
 				case c.State.Restarting:
-					return errors.New("cannot attach to a restarting container, wait until it is running")
+					return errors.New(
+						"cannot attach to a restarting container, wait until it is running",
+					)
 				}
 				stdin := c.Config.OpenStdin && !*noStdin
 				if c.Config.Tty && stdin && !command.IsTerminal(s.In) {
@@ -269,7 +303,8 @@ func Attach() command.Command {
 				ctx, cancel := context.WithCancel(ctx)
 				defer cancel()
 				a := attachment{
-					s: s, id: c.ID, tty: c.Config.Tty, stdin: stdin, stdout: true, stderr: true, keys: keys, keyNames: *keyNames,
+					s: s, id: c.ID, tty: c.Config.Tty, stdin: stdin, stdout: true, stderr: true,
+					keys: keys, keyNames: *keyNames,
 					condition: "next-exit", sig: watch(s, *proxy, cancel),
 				}
 				defer a.sig.stop()

@@ -1,12 +1,14 @@
 // Package container has the verbs that work on containers: run, ps, logs, exec and the rest.
 //
-// It promises Docker's flags, output and exit statuses (docker/cli:docs/reference/run.md, "Exit status"), that `run` takes four requests and
-// nothing more, that a terminal is given back as it was found on every way out, and that a container which could not be started for a
-// reason on this side (an interrupt) is not left behind.
+// It promises Docker's flags, output and exit statuses (docker/cli:docs/reference/run.md, "Exit
+// status"), that `run` takes four requests and nothing more, that a terminal is given back as it
+// was found on every way out, and that a container which could not be started for a reason on this
+// side (an interrupt) is not left behind.
 //
 // Not for: what flags mean in a request (spec), or images (image).
 //
-// Tested by scripts against a server that plays the engine, and by the engine's own integration tests.
+// Tested by scripts against a server that plays the engine, and by the engine's own integration
+// tests.
 package container
 
 import (
@@ -21,7 +23,8 @@ import (
 // Commands are the verbs of `strake container`, under the names they have there.
 func Commands() []command.Command {
 	return []command.Command{
-		Attach(), Create(), Diff(), Exec(), Inspect(), Kill(), Logs(), List("ls"), Pause(), Port(), Prune(), Remove(), Rename(), Restart(), Run(),
+		Attach(), Create(), Diff(), Exec(), Inspect(), Kill(), Logs(), List("ls"), Pause(), Port(),
+		Prune(), Remove(), Rename(), Restart(), Run(),
 		Start(), Stats(), Stop(), Top(), Unpause(), Update(), Wait(),
 	}
 }
@@ -32,9 +35,13 @@ func path(name string, more ...string) string {
 }
 
 // each makes a verb that does one request for every container.
-func each(name, short string, complete command.Kind, setup func(fs *pflag.FlagSet) func(ctx context.Context, s *command.Session, container string) error) command.Command {
+func each(
+	name, short string, complete command.Kind,
+	setup func(fs *pflag.FlagSet) func(ctx context.Context, s *command.Session, container string) error,
+) command.Command {
 	return command.Command{
-		Name: name, Path: "container " + name, Args: "[OPTIONS] CONTAINER [CONTAINER...]", Short: short, Min: 1, Max: -1,
+		Name: name, Path: "container " + name, Args: "[OPTIONS] CONTAINER [CONTAINER...]",
+		Short: short, Min: 1, Max: -1,
 		Complete: []command.Kind{complete},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			do := setup(fs)

@@ -18,19 +18,32 @@ import (
 // Exec is `strake exec`.
 func Exec() command.Command {
 	return command.Command{
-		Name: "exec", Path: "container exec", Args: "[OPTIONS] CONTAINER COMMAND [ARG...]", Short: "Execute a command in a running container",
-		Group: command.Common, Min: 2, Max: -1, Complete: []command.Kind{command.Running, command.Nothing},
+		Name: "exec", Path: "container exec", Args: "[OPTIONS] CONTAINER COMMAND [ARG...]",
+		Short: "Execute a command in a running container",
+		Group: command.Common, Min: 2, Max: -1,
+		Complete: []command.Kind{command.Running, command.Nothing},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			e := &execFlags{}
 			fs.SetInterspersed(false)
-			fs.BoolVarP(&e.detach, "detach", "d", false, "Detached mode: run command in the background")
+			fs.BoolVarP(
+				&e.detach, "detach", "d", false, "Detached mode: run command in the background",
+			)
 			fs.BoolVarP(&e.stdin, "interactive", "i", false, "Keep STDIN open even if not attached")
 			fs.BoolVarP(&e.tty, "tty", "t", false, "Allocate a pseudo-TTY")
-			fs.StringVar(&e.keyNames, "detach-keys", "", "Override the key sequence for detaching a container")
+			fs.StringVar(
+				&e.keyNames, "detach-keys", "",
+				"Override the key sequence for detaching a container",
+			)
 			fs.StringArrayVarP(&e.env, "env", "e", nil, "Set environment variables")
-			fs.StringArrayVar(&e.envFile, "env-file", nil, "Read in a file of environment variables")
-			fs.BoolVar(&e.privileged, "privileged", false, "Give extended privileges to the command")
-			fs.StringVarP(&e.user, "user", "u", "", "Username or UID (format: \"<name|uid>[:<group|gid>]\")")
+			fs.StringArrayVar(
+				&e.envFile, "env-file", nil, "Read in a file of environment variables",
+			)
+			fs.BoolVar(
+				&e.privileged, "privileged", false, "Give extended privileges to the command",
+			)
+			fs.StringVarP(
+				&e.user, "user", "u", "", "Username or UID (format: \"<name|uid>[:<group|gid>]\")",
+			)
 			fs.StringVarP(&e.workdir, "workdir", "w", "", "Working directory inside the container")
 			command.CompleteFlag(fs, "env", string(command.Variables))
 			command.CompleteFlag(fs, "env-file", string(command.Files))
@@ -51,7 +64,9 @@ func (e *execFlags) run(ctx context.Context, s *command.Session, args []string) 
 		return command.Misused(err)
 	}
 	env, err := spec.Environment(e.envFile, e.env, spec.Source{
-		LookupEnv: s.LookupEnv, ReadFile: func(name string) ([]byte, error) { return os.ReadFile(s.Path(name)) },
+		LookupEnv: s.LookupEnv, ReadFile: func(name string) ([]byte, error) {
+			return os.ReadFile(s.Path(name))
+		},
 	})
 	if err != nil {
 		return command.Misused(err)
@@ -60,7 +75,8 @@ func (e *execFlags) run(ctx context.Context, s *command.Session, args []string) 
 		return errNoTerminal
 	}
 	req := api.ExecRequest{
-		User: e.user, Privileged: e.privileged, Tty: e.tty, Env: env, WorkingDir: e.workdir, Cmd: args[1:], DetachKeys: e.keyNames,
+		User: e.user, Privileged: e.privileged, Tty: e.tty, Env: env, WorkingDir: e.workdir,
+		Cmd: args[1:], DetachKeys: e.keyNames,
 	}
 	if !e.detach {
 		req.AttachStdin, req.AttachStdout, req.AttachStderr = e.stdin, true, true
@@ -87,7 +103,8 @@ func (e *execFlags) run(ctx context.Context, s *command.Session, args []string) 
 	return e.attach(ctx, s, at, start, keys)
 }
 
-// execFailed is what becomes of an error of the start request: a shell's status if the command could not be executed, else 1.
+// execFailed is what becomes of an error of the start request: a shell's status if the command
+// could not be executed, else 1.
 func execFailed(err error) error {
 	if code := command.StartStatus(err.Error()); code != command.EngineFailed {
 		return &command.StatusError{Code: code, Err: err}
@@ -95,7 +112,9 @@ func execFailed(err error) error {
 	return err
 }
 
-func (e *execFlags) attach(ctx context.Context, s *command.Session, at string, start api.ExecStart, keys []byte) error {
+func (e *execFlags) attach(
+	ctx context.Context, s *command.Session, at string, start api.ExecStart, keys []byte,
+) error {
 	restore := func() {}
 	if e.tty && e.stdin {
 		var err error
@@ -103,7 +122,8 @@ func (e *execFlags) attach(ctx context.Context, s *command.Session, at string, s
 			return err
 		}
 		defer restore()
-		// There is no way to pass a signal to an exec: it ends the command, with the terminal restored.
+		// There is no way to pass a signal to an exec: it ends the command, with the terminal
+		// restored.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
@@ -114,7 +134,10 @@ func (e *execFlags) attach(ctx context.Context, s *command.Session, at string, s
 	return e.stream(ctx, s, at, start, keys, restore)
 }
 
-func (e *execFlags) stream(ctx context.Context, s *command.Session, at string, start api.ExecStart, keys []byte, restore func()) error {
+func (e *execFlags) stream(
+	ctx context.Context, s *command.Session, at string, start api.ExecStart, keys []byte,
+	restore func(),
+) error {
 	c, err := s.Client()
 	if err != nil {
 		return err
@@ -147,7 +170,9 @@ func (e *execFlags) stream(ctx context.Context, s *command.Session, at string, s
 		return err
 	}
 	if state.ExitCode == nil {
-		return errors.New("the command's output has ended, but the engine does not know its exit status")
+		return errors.New(
+			"the command's output has ended, but the engine does not know its exit status",
+		)
 	}
 	return command.Exit(*state.ExitCode)
 }

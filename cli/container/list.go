@@ -16,7 +16,8 @@ import (
 	"strake/cli/format"
 )
 
-// row is a line of `ps`: docker/cli:docs/reference/commandline/container_ls.md, "Format the output".
+// row is a line of `ps`: docker/cli:docs/reference/commandline/container_ls.md, "Format the
+// output".
 type row struct {
 	Command      string `head:"COMMAND"`
 	CreatedAt    string `head:"CREATED AT"`
@@ -59,9 +60,16 @@ func List(name string) command.Command {
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			l := &listFlags{Listing: command.ListingFlags(fs, "Only display container IDs",
 				"ancestor", "before", "expose", "exited", "health", "id", "is-task", "label", "name", "network", "publish", "since", "status", "volume")}
-			fs.BoolVarP(&l.all, "all", "a", false, "Show all containers (default shows just running)")
-			fs.IntVarP(&l.last, "last", "n", -1, "Show n last created containers (includes all states)")
-			fs.BoolVarP(&l.latest, "latest", "l", false, "Show the latest created container (includes all states)")
+			fs.BoolVarP(
+				&l.all, "all", "a", false, "Show all containers (default shows just running)",
+			)
+			fs.IntVarP(
+				&l.last, "last", "n", -1, "Show n last created containers (includes all states)",
+			)
+			fs.BoolVarP(
+				&l.latest, "latest", "l", false,
+				"Show the latest created container (includes all states)",
+			)
 			fs.BoolVarP(&l.size, "size", "s", false, "Display total file sizes")
 			return l.run
 		},
@@ -95,7 +103,13 @@ func (l *listFlags) run(ctx context.Context, s *command.Session, _ []string) err
 	// A template that shows sizes wants them measured.
 	size := l.size || !l.Quiet && strings.Contains(l.Format, ".Size")
 	var list []api.Container
-	if err := s.Get(ctx, "/containers/json", command.Query("all", command.If(l.all), "limit", limit, "size", command.If(size), "filters", filters), &list); err != nil {
+	if err := s.Get(
+		ctx, "/containers/json",
+		command.Query(
+			"all", command.If(l.all), "limit", limit, "size", command.If(size), "filters", filters,
+		),
+		&list,
+	); err != nil {
 		return err
 	}
 	rows := make([]row, 0, len(list))
@@ -111,9 +125,11 @@ func (l *listFlags) run(ctx context.Context, s *command.Session, _ []string) err
 
 func containerRow(c *api.Container, l *command.Listing, now time.Time) row {
 	r := row{
-		ID: l.ID(c.ID), Image: c.Image, State: c.State, Status: c.Status, Ports: portList(c.Ports), labels: c.Labels,
-		CreatedAt: time.Unix(c.Created, 0).String(), RunningFor: format.Duration(now.Sub(time.Unix(c.Created, 0))) + " ago",
-		Labels: command.Joined(c.Labels), Size: format.Size(c.SizeRw, 3),
+		ID: l.ID(c.ID), Image: c.Image, State: c.State, Status: c.Status, Ports: portList(c.Ports),
+		labels:     c.Labels,
+		CreatedAt:  time.Unix(c.Created, 0).String(),
+		RunningFor: format.Duration(now.Sub(time.Unix(c.Created, 0))) + " ago",
+		Labels:     command.Joined(c.Labels), Size: format.Size(c.SizeRw, 3),
 	}
 	if c.SizeRootFs > 0 {
 		r.Size += " (virtual " + format.Size(c.SizeRootFs, 3) + ")"
@@ -184,8 +200,10 @@ next:
 	for _, p := range ports {
 		for i := range spans {
 			s := &spans[i]
-			sameShift := p.PublicPort == 0 && s.PublicPort == 0 || p.PublicPort != 0 && s.PublicPort != 0 && p.PublicPort-p.PrivatePort == s.PublicPort-s.PrivatePort
-			if p.Type == s.Type && p.IP == s.IP && sameShift && p.PrivatePort == s.PrivatePort+s.length+1 {
+			sameShift := p.PublicPort == 0 && s.PublicPort == 0 || p.PublicPort != 0 &&
+				s.PublicPort != 0 && p.PublicPort-p.PrivatePort == s.PublicPort-s.PrivatePort
+			if p.Type == s.Type && p.IP == s.IP && sameShift &&
+				p.PrivatePort == s.PrivatePort+s.length+1 {
 				s.length++
 				continue next
 			}

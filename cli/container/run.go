@@ -49,7 +49,8 @@ func creationFlags(fs *pflag.FlagSet) *creation {
 // Create is `strake create`.
 func Create() command.Command {
 	return command.Command{
-		Name: "create", Path: "container create", Args: "[OPTIONS] IMAGE [COMMAND] [ARG...]", Short: "Create a new container", Min: 1, Max: -1,
+		Name: "create", Path: "container create", Args: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Create a new container", Min: 1, Max: -1,
 		Complete: []command.Kind{command.Images, command.Nothing},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			c := creationFlags(fs)
@@ -92,11 +93,16 @@ func (c *creation) request(s *command.Session, args []string) (*api.CreateReques
 }
 
 // create makes the container, pulling its image if need be, and writes its ID to the --cidfile.
-func (c *creation) create(ctx context.Context, s *command.Session, req *api.CreateRequest) (id string, err error) {
+func (c *creation) create(
+	ctx context.Context, s *command.Session, req *api.CreateRequest,
+) (id string, err error) {
 	if name := c.spec.CIDFile(); name != "" {
 		f, err := os.OpenFile(s.Path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if errors.Is(err, os.ErrExist) {
-			return "", fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", name)
+			return "", fmt.Errorf(
+				"container ID file found, make sure the other container isn't running or delete %s",
+				name,
+			)
 		}
 		if err != nil {
 			return "", fmt.Errorf("create the container ID file: %w", err)
@@ -138,7 +144,8 @@ func (c *creation) create(ctx context.Context, s *command.Session, req *api.Crea
 
 func noSuchImage(err error) bool {
 	var refused *client.APIError
-	return errors.As(err, &refused) && errdefs.IsNotFound(refused) && strings.Contains(strings.ToLower(refused.Message), "no such image")
+	return errors.As(err, &refused) && errdefs.IsNotFound(refused) &&
+		strings.Contains(strings.ToLower(refused.Message), "no such image")
 }
 
 func withTag(ref string) string {
@@ -151,13 +158,21 @@ func withTag(ref string) string {
 // Run is `strake run`.
 func Run() command.Command {
 	return command.Command{
-		Name: "run", Path: "container run", Args: "[OPTIONS] IMAGE [COMMAND] [ARG...]", Short: "Create and run a new container from an image",
-		Group: command.Common, Min: 1, Max: -1, Complete: []command.Kind{command.Images, command.Nothing},
+		Name: "run", Path: "container run", Args: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Create and run a new container from an image",
+		Group: command.Common, Min: 1, Max: -1,
+		Complete: []command.Kind{command.Images, command.Nothing},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			r := &runFlags{creation: creationFlags(fs)}
-			fs.BoolVarP(&r.detach, "detach", "d", false, "Run container in background and print container ID")
+			fs.BoolVarP(
+				&r.detach, "detach", "d", false,
+				"Run container in background and print container ID",
+			)
 			fs.BoolVar(&r.sigProxy, "sig-proxy", true, "Proxy received signals to the process")
-			fs.StringVar(&r.detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+			fs.StringVar(
+				&r.detachKeys, "detach-keys", "",
+				"Override the key sequence for detaching a container",
+			)
 			return r.run
 		},
 	}
@@ -214,7 +229,9 @@ func (r *runFlags) run(ctx context.Context, s *command.Session, args []string) e
 	return a.start(ctx, removeUnstarted)
 }
 
-var errNoTerminal = errors.New("the input device is not a TTY: leave -t out, or run the command in a terminal")
+var errNoTerminal = errors.New(
+	"the input device is not a TTY: leave -t out, or run the command in a terminal",
+)
 
 // startFailed is what becomes of an error of the requests that create and start the container.
 func startFailed(err error) error {

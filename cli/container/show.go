@@ -20,14 +20,17 @@ import (
 // Inspect is `strake container inspect`.
 func Inspect() command.Command {
 	return command.Command{
-		Name: "inspect", Path: "container inspect", Args: "[OPTIONS] CONTAINER [CONTAINER...]", Short: "Display detailed information on one or more containers",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Containers},
+		Name: "inspect", Path: "container inspect", Args: "[OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Display detailed information on one or more containers",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Containers},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			size := fs.BoolP("size", "s", false, "Display total file sizes")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
-					err = s.Get(ctx, path(name, "json"), command.Query("size", command.If(*size)), &raw)
+					err = s.Get(
+						ctx, path(name, "json"), command.Query("size", command.If(*size)), &raw,
+					)
 					return raw, err
 				})
 			}
@@ -38,13 +41,22 @@ func Inspect() command.Command {
 // Logs is `strake logs`.
 func Logs() command.Command {
 	return command.Command{
-		Name: "logs", Path: "container logs", Args: "[OPTIONS] CONTAINER", Short: "Fetch the logs of a container", Min: 1, Max: 1,
+		Name: "logs", Path: "container logs", Args: "[OPTIONS] CONTAINER",
+		Short: "Fetch the logs of a container", Min: 1, Max: 1,
 		Complete: []command.Kind{command.Containers},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			follow := fs.BoolP("follow", "f", false, "Follow log output")
-			since := fs.String("since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
-			until := fs.String("until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
-			tail := fs.StringP("tail", "n", "all", "Number of lines to show from the end of the logs")
+			since := fs.String(
+				"since", "",
+				`Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`,
+			)
+			until := fs.String(
+				"until", "",
+				`Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`,
+			)
+			tail := fs.StringP(
+				"tail", "n", "all", "Number of lines to show from the end of the logs",
+			)
 			stamps := fs.BoolP("timestamps", "t", false, "Show timestamps")
 			details := fs.Bool("details", false, "Show extra details provided to logs")
 			return func(ctx context.Context, s *command.Session, args []string) error {
@@ -56,8 +68,11 @@ func Logs() command.Command {
 				if err != nil {
 					return command.Misused(fmt.Errorf("--until: %w", err))
 				}
-				resp, err := s.Do(ctx, client.Request{Method: "GET", Path: path(args[0], "logs"), Query: command.Query(
-					"stdout", "1", "stderr", "1", "follow", command.If(*follow), "timestamps", command.If(*stamps), "details", command.If(*details),
+				resp, err := s.Do(ctx, client.Request{Method: "GET", Path: path(
+					args[0], "logs",
+				), Query: command.Query(
+					"stdout", "1", "stderr", "1", "follow", command.If(*follow), "timestamps",
+					command.If(*stamps), "details", command.If(*details),
 					"since", from, "until", to, "tail", *tail)})
 				if err != nil {
 					return err
@@ -92,13 +107,17 @@ func olderThan(version string, minor int) bool {
 // Top is `strake top`.
 func Top() command.Command {
 	return command.Command{
-		Name: "top", Path: "container top", Args: "CONTAINER [ps OPTIONS]", Short: "Display the running processes of a container", Min: 1, Max: -1,
+		Name: "top", Path: "container top", Args: "CONTAINER [ps OPTIONS]",
+		Short: "Display the running processes of a container", Min: 1, Max: -1,
 		Complete: []command.Kind{command.Running, command.Nothing},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			fs.SetInterspersed(false)
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				var t api.Top
-				if err := s.Get(ctx, path(args[0], "top"), command.Query("ps_args", strings.Join(args[1:], " ")), &t); err != nil {
+				if err := s.Get(
+					ctx, path(args[0], "top"),
+					command.Query("ps_args", strings.Join(args[1:], " ")), &t,
+				); err != nil {
 					return err
 				}
 				w := format.Table(s.Out)
@@ -115,8 +134,9 @@ func Top() command.Command {
 // Diff is `strake diff`.
 func Diff() command.Command {
 	return command.Command{
-		Name: "diff", Path: "container diff", Args: "CONTAINER", Short: "Inspect changes to files or directories on a container's filesystem",
-		Min: 1, Max: 1, Complete: []command.Kind{command.Containers},
+		Name: "diff", Path: "container diff", Args: "CONTAINER",
+		Short: "Inspect changes to files or directories on a container's filesystem",
+		Min:   1, Max: 1, Complete: []command.Kind{command.Containers},
 		Setup: func(*pflag.FlagSet) command.Action {
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				var changes []api.Change
@@ -138,8 +158,10 @@ func Diff() command.Command {
 // Port is `strake port`.
 func Port() command.Command {
 	return command.Command{
-		Name: "port", Path: "container port", Args: "CONTAINER [PRIVATE_PORT[/PROTO]]", Min: 1, Max: 2,
-		Short: "List port mappings or a specific mapping for the container", Complete: []command.Kind{command.Running, command.Nothing},
+		Name: "port", Path: "container port", Args: "CONTAINER [PRIVATE_PORT[/PROTO]]", Min: 1,
+		Max:      2,
+		Short:    "List port mappings or a specific mapping for the container",
+		Complete: []command.Kind{command.Running, command.Nothing},
 		Setup: func(*pflag.FlagSet) command.Action {
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				var c api.ContainerState

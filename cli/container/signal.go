@@ -13,14 +13,18 @@ import (
 	"strake/cli/terminal"
 )
 
-// forwarded are the signals that people and supervisors send to a command. Those that the kernel sends because of something the command
-// itself did, and those of job control, stay its own.
+// forwarded are the signals that people and supervisors send to a command. Those that the kernel
+// sends because of something the command itself did, and those of job control, stay its own.
 func forwarded() []os.Signal {
-	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2}
+	return []os.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
+		syscall.SIGUSR2,
+	}
 }
 
-// signals handles those of a command in the foreground: before the container runs they end the command, later they are passed on, or, without a
-// proxy, end the command in order, with its terminal restored. The third interrupt ends it in any case.
+// signals handles those of a command in the foreground: before the container runs they end the
+// command, later they are passed on, or, without a proxy, end the command in order, with its
+// terminal restored. The third interrupt ends it in any case.
 type signals struct {
 	s      *command.Session
 	proxy  bool
@@ -38,7 +42,9 @@ type signals struct {
 
 // watch begins to handle signals. The caller calls stop.
 func watch(s *command.Session, proxy bool, cancel context.CancelFunc) *signals {
-	w := &signals{s: s, proxy: proxy, cancel: cancel, c: make(chan os.Signal, 16), done: make(chan struct{})}
+	w := &signals{
+		s: s, proxy: proxy, cancel: cancel, c: make(chan os.Signal, 16), done: make(chan struct{}),
+	}
 	s.Notify(w.c, forwarded()...)
 	w.wg.Go(w.loop)
 	return w
@@ -91,7 +97,8 @@ func (w *signals) loop() {
 	}
 }
 
-// or returns the exit by the signal that ended the command, if one did, else err. It may be called on nil.
+// or returns the exit by the signal that ended the command, if one did, else err. It may be called
+// on nil.
 func (w *signals) or(err error) error {
 	if w == nil {
 		return err
@@ -135,7 +142,10 @@ func follow(ctx context.Context, s *command.Session, resize string) (stop func()
 		for {
 			if columns, rows, ok := terminal.Size(s.Out); ok {
 				// The process may have ended; the next thing to be heard is its exit.
-				s.Post(ctx, resize, command.Query("h", strconv.Itoa(rows), "w", strconv.Itoa(columns)), nil, nil)
+				s.Post(
+					ctx, resize, command.Query("h", strconv.Itoa(rows), "w", strconv.Itoa(columns)),
+					nil, nil,
+				)
 			}
 			select {
 			case <-changed:

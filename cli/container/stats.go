@@ -18,7 +18,8 @@ import (
 	"strake/cli/format"
 )
 
-// statsRow is a line of `stats`: docker/cli:docs/reference/commandline/container_stats.md, "Format the output".
+// statsRow is a line of `stats`: docker/cli:docs/reference/commandline/container_stats.md, "Format
+// the output".
 type statsRow struct {
 	BlockIO   string `head:"BLOCK I/O"`
 	CPUPerc   string `head:"CPU %"`
@@ -34,14 +35,26 @@ type statsRow struct {
 // Stats is `strake stats`.
 func Stats() command.Command {
 	return command.Command{
-		Name: "stats", Path: "container stats", Args: "[OPTIONS] [CONTAINER...]", Min: 0, Max: -1, Complete: []command.Kind{command.Running},
-		Short: "Display a live stream of container(s) resource usage statistics",
+		Name: "stats", Path: "container stats", Args: "[OPTIONS] [CONTAINER...]", Min: 0, Max: -1,
+		Complete: []command.Kind{command.Running},
+		Short:    "Display a live stream of container(s) resource usage statistics",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			f := &statsFlags{Listing: &command.Listing{}}
-			fs.BoolVarP(&f.all, "all", "a", false, "Show all containers (default shows just running)")
-			fs.BoolVar(&f.once, "no-stream", false, "Disable streaming stats and only pull the first result")
-			fs.StringVar(&f.Format, "format", "", "Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template")
-			fs.StringVarP(&f.Output, "output", "o", "", "Output form: 'json' (one array; implies --no-stream)")
+			fs.BoolVarP(
+				&f.all, "all", "a", false, "Show all containers (default shows just running)",
+			)
+			fs.BoolVar(
+				&f.once, "no-stream", false,
+				"Disable streaming stats and only pull the first result",
+			)
+			fs.StringVar(
+				&f.Format, "format", "",
+				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template",
+			)
+			fs.StringVarP(
+				&f.Output, "output", "o", "",
+				"Output form: 'json' (one array; implies --no-stream)",
+			)
 			fs.BoolVar(&f.NoTrunc, "no-trunc", false, "Do not truncate output")
 			return f.run
 		},
@@ -57,7 +70,9 @@ func (f *statsFlags) run(ctx context.Context, s *command.Session, args []string)
 	names := args
 	if len(names) == 0 {
 		var list []api.Container
-		if err := s.Get(ctx, "/containers/json", command.Query("all", command.If(f.all)), &list); err != nil {
+		if err := s.Get(
+			ctx, "/containers/json", command.Query("all", command.If(f.all)), &list,
+		); err != nil {
 			return err
 		}
 		for _, c := range list {
@@ -75,7 +90,8 @@ const statsColumns = "ID Name CPUPerc MemUsage MemPerc NetIO BlockIO PIDs"
 // parallel bounds requests that are under way at once.
 const parallel = 16
 
-// single shows each container once. The engine measures for a moment; all of them do so at the same time.
+// single shows each container once. The engine measures for a moment; all of them do so at the same
+// time.
 func (f *statsFlags) single(ctx context.Context, s *command.Session, names []string) error {
 	if _, err := s.Client(); err != nil {
 		return err
@@ -89,7 +105,9 @@ func (f *statsFlags) single(ctx context.Context, s *command.Session, names []str
 		wg.Go(func() {
 			defer func() { <-slots }()
 			var st api.Stats
-			if errs[i] = s.Get(ctx, path(name, "stats"), command.Query("stream", "0"), &st); errs[i] == nil {
+			if errs[i] = s.Get(
+				ctx, path(name, "stats"), command.Query("stream", "0"), &st,
+			); errs[i] == nil {
 				rows[i] = f.row(name, &st)
 			}
 		})
@@ -101,7 +119,8 @@ func (f *statsFlags) single(ctx context.Context, s *command.Session, names []str
 	return command.Show(s, f.Listing, "ID", statsColumns, rows)
 }
 
-// stream redraws a table each time that the first container has something new, until all containers are gone.
+// stream redraws a table each time that the first container has something new, until all containers
+// are gone.
 func (f *statsFlags) stream(ctx context.Context, s *command.Session, names []string) error {
 	if _, err := s.Client(); err != nil {
 		return err
@@ -180,7 +199,12 @@ func (f *statsFlags) draw(s *command.Session, names []string, rows map[int]stats
 }
 
 func readStats(ctx context.Context, s *command.Session, name string, each func(*api.Stats)) error {
-	resp, err := s.Do(ctx, client.Request{Method: "GET", Path: path(name, "stats"), Query: command.Query("stream", "1")})
+	resp, err := s.Do(
+		ctx,
+		client.Request{
+			Method: "GET", Path: path(name, "stats"), Query: command.Query("stream", "1"),
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -198,8 +222,9 @@ func readStats(ctx context.Context, s *command.Session, name string, each func(*
 	}
 }
 
-// row computes what is shown, as Docker's client does (docker/cli:docs/reference/commandline/container_stats.md): memory without the
-// page cache that can be dropped, and processor time as a share of one processor.
+// row computes what is shown, as Docker's client does
+// (docker/cli:docs/reference/commandline/container_stats.md): memory without the page cache that
+// can be dropped, and processor time as a share of one processor.
 func (f *statsFlags) row(container string, st *api.Stats) statsRow {
 	used := st.Memory.Usage
 	for _, cache := range []string{"total_inactive_file", "inactive_file"} {
@@ -230,12 +255,14 @@ func (f *statsFlags) row(container string, st *api.Stats) statsRow {
 	}
 	return statsRow{
 		Container: container, ID: f.ID(st.ID), Name: strings.TrimPrefix(st.Name, "/"),
-		CPUPerc:  fmt.Sprintf("%.2f%%", cpuPercent(st)),
-		MemUsage: format.BinarySize(float64(used)) + " / " + format.BinarySize(float64(st.Memory.Limit)),
-		MemPerc:  fmt.Sprintf("%.2f%%", memory),
-		NetIO:    format.Size(int64(rx), 3) + " / " + format.Size(int64(tx), 3),
-		BlockIO:  format.Size(int64(read), 3) + " / " + format.Size(int64(written), 3),
-		PIDs:     fmt.Sprint(st.Pids.Current),
+		CPUPerc: fmt.Sprintf("%.2f%%", cpuPercent(st)),
+		MemUsage: format.BinarySize(float64(used)) + " / " + format.BinarySize(
+			float64(st.Memory.Limit),
+		),
+		MemPerc: fmt.Sprintf("%.2f%%", memory),
+		NetIO:   format.Size(int64(rx), 3) + " / " + format.Size(int64(tx), 3),
+		BlockIO: format.Size(int64(read), 3) + " / " + format.Size(int64(written), 3),
+		PIDs:    fmt.Sprint(st.Pids.Current),
 	}
 }
 

@@ -1,5 +1,6 @@
-// Package flagvalue has the kinds of values that flags take beside those of pflag: lists without separators, sizes, processors. A wrong
-// value is refused while the command line is parsed, so that the error names the flag.
+// Package flagvalue has the kinds of values that flags take beside those of pflag: lists without
+// separators, sizes, processors. A wrong value is refused while the command line is parsed, so that
+// the error names the flag.
 //
 // Not for: values that need more than their own text to be judged.
 //
@@ -46,7 +47,8 @@ func Checked(to *[]string, kind string, check func(string) error) pflag.Value {
 	}}
 }
 
-// Bytes is a size: a number with an optional unit b, k, m, g, t or p (powers of 1024; "kb" and "kib" are the same).
+// Bytes is a size: a number with an optional unit b, k, m, g, t or p (powers of 1024; "kb" and
+// "kib" are the same).
 func Bytes(to *int64) pflag.Value { return sized(to, ParseBytes) }
 
 // BytesOrUnlimited is Bytes, or -1.
@@ -83,7 +85,8 @@ func ParseBytes(s string) (int64, error) {
 	unit := strings.TrimSpace(strings.ToLower(s[len(number):]))
 	number = strings.TrimSpace(number)
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n < 0 || math.IsInf(n, 0) || math.IsNaN(n) || strings.ContainsAny(number, "xXeE+_") {
+	if err != nil || n < 0 || math.IsInf(n, 0) || math.IsNaN(n) ||
+		strings.ContainsAny(number, "xXeE+_") {
 		return bad()
 	}
 	scale := 1.0

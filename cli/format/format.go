@@ -1,10 +1,12 @@
 // Package format shows lists and objects: as a table, through a Go template, or as JSON.
 //
-// It promises Docker's forms (docker/cli:docs at "Format command and log output"): --format takes "table", "table TEMPLATE", "json" (one object
-// a line), or a template with the functions json, join, lower, pad, split, title, truncate and upper. -o json is one array.
+// It promises Docker's forms (docker/cli:docs at "Format command and log output"): --format takes
+// "table", "table TEMPLATE", "json" (one object a line), or a template with the functions json,
+// join, lower, pad, split, title, truncate and upper. -o json is one array.
 //
-// A row is a struct of strings. Its field names are what templates and JSON use (keep them sorted, as Docker's JSON is); the tag `head` is the
-// heading of the column. Methods of the row may be used in templates as well.
+// A row is a struct of strings. Its field names are what templates and JSON use (keep them sorted,
+// as Docker's JSON is); the tag `head` is the heading of the column. Methods of the row may be used
+// in templates as well.
 //
 // A table needs no template: text/template costs time that `strake ps` has better use for.
 //
@@ -61,7 +63,9 @@ func List[T any](w io.Writer, opt Options, rows []T) error {
 	case text == "json":
 		return eachJSON(w, rows)
 	case strings.HasPrefix(text, "table"):
-		return templateTable(w, strings.TrimLeftFunc(strings.TrimPrefix(text, "table"), unicode.IsSpace), rows)
+		return templateTable(
+			w, strings.TrimLeftFunc(strings.TrimPrefix(text, "table"), unicode.IsSpace), rows,
+		)
 	default:
 		t, err := Parse(text)
 		if err != nil {
@@ -189,7 +193,8 @@ func noField(err error, row any) error {
 	return fmt.Errorf("--format: no field %s: want one of %s", name, strings.Join(names, ", "))
 }
 
-// Parse reads a template with Docker's functions. A field that does not exist is an error when it is executed.
+// Parse reads a template with Docker's functions. A field that does not exist is an error when it
+// is executed.
 func Parse(text string) (*template.Template, error) {
 	t, err := template.New("--format").Option("missingkey=error").Funcs(template.FuncMap{
 		"json": func(v any) (string, error) {
@@ -227,7 +232,8 @@ func joinAny(list any, sep string) (string, error) {
 func title(s string) string {
 	before := ' '
 	return strings.Map(func(r rune) rune {
-		begins := !unicode.IsLetter(before) && !unicode.IsDigit(before) && before != '_' && before != '\''
+		begins := !unicode.IsLetter(before) && !unicode.IsDigit(before) && before != '_' &&
+			before != '\''
 		before = r
 		if begins {
 			return unicode.ToTitle(r)

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Objects shows JSON objects as inspect does: an indented array, one object a line ("json"), or a template for each.
+// Objects shows JSON objects as inspect does: an indented array, one object a line ("json"), or a
+// template for each.
 func Objects(w io.Writer, text string, objects []json.RawMessage) error {
 	var b bytes.Buffer
 	switch text = unescape(text); text {
@@ -74,7 +75,8 @@ func object(b *bytes.Buffer, text string, raw json.RawMessage) error {
 	if err == nil {
 		return nil
 	}
-	// Docker executes templates on its own types, whose names differ from those of the JSON here and there; both work for its users.
+	// Docker executes templates on its own types, whose names differ from those of the JSON here
+	// and there; both work for its users.
 	b.Truncate(start)
 	alias(v)
 	if t.Execute(b, v) == nil {

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Size writes bytes in powers of 1000 with so many significant digits: "1.23MB". Docker shows images with 3 and memory with 4.
+// Size writes bytes in powers of 1000 with so many significant digits: "1.23MB". Docker shows
+// images with 3 and memory with 4.
 func Size(bytes int64, digits int) string {
 	return scaled(float64(bytes), 1000, []string{"B", "kB", "MB", "GB", "TB", "PB", "EB"}, digits)
 }

@@ -1,7 +1,8 @@
-// Package image has the verbs that work on images: images, pull, push, load, save, import, tag, rmi, history.
+// Package image has the verbs that work on images: images, pull, push, load, save, import, tag,
+// rmi, history.
 //
-// It promises Docker's flags and columns, results on standard output and progress on standard error, and that an archive never goes to a
-// terminal.
+// It promises Docker's flags and columns, results on standard output and progress on standard
+// error, and that an archive never goes to a terminal.
 //
 // Not for: logins (registry), or what is in an image.
 //
@@ -31,7 +32,10 @@ import (
 
 // Commands are the verbs of `strake image`, under the names they have there.
 func Commands() []command.Command {
-	return []command.Command{History(), Import(), Inspect(), Load(), List("ls"), Prune(), Pull(), Push(), Remove("rm"), Save(), Tag()}
+	return []command.Command{
+		History(), Import(), Inspect(), Load(), List("ls"), Prune(), Pull(), Push(), Remove("rm"),
+		Save(), Tag(),
+	}
 }
 
 func path(name string, more ...string) string {
@@ -41,11 +45,14 @@ func path(name string, more ...string) string {
 // Pull is `strake pull`.
 func Pull() command.Command {
 	return command.Command{
-		Name: "pull", Path: "image pull", Args: "[OPTIONS] NAME[:TAG|@DIGEST]", Short: "Download an image from a registry", Group: command.Common,
+		Name: "pull", Path: "image pull", Args: "[OPTIONS] NAME[:TAG|@DIGEST]",
+		Short: "Download an image from a registry", Group: command.Common,
 		Min: 1, Max: 1, Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			all := fs.BoolP("all-tags", "a", false, "Download all tagged images in the repository")
-			platform := fs.String("platform", "", "Set platform if server is multi-platform capable")
+			platform := fs.String(
+				"platform", "", "Set platform if server is multi-platform capable",
+			)
 			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				ref := args[0]
@@ -72,11 +79,15 @@ func Pull() command.Command {
 // Push is `strake push`.
 func Push() command.Command {
 	return command.Command{
-		Name: "push", Path: "image push", Args: "[OPTIONS] NAME[:TAG]", Short: "Upload an image to a registry", Group: command.Common,
+		Name: "push", Path: "image push", Args: "[OPTIONS] NAME[:TAG]",
+		Short: "Upload an image to a registry", Group: command.Common,
 		Min: 1, Max: 1, Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			all := fs.BoolP("all-tags", "a", false, "Push all tags of an image to the repository")
-			platform := fs.String("platform", "", "Push a platform-specific manifest as a single-platform image to the registry")
+			platform := fs.String(
+				"platform", "",
+				"Push a platform-specific manifest as a single-platform image to the registry",
+			)
 			quiet := fs.BoolP("quiet", "q", false, "Suppress verbose output")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				return registry.Push(ctx, s, args[0], *platform, *all, *quiet)
@@ -88,7 +99,8 @@ func Push() command.Command {
 // Load is `strake load`.
 func Load() command.Command {
 	return command.Command{
-		Name: "load", Path: "image load", Args: "[OPTIONS]", Short: "Load an image from a tar archive or STDIN",
+		Name: "load", Path: "image load", Args: "[OPTIONS]",
+		Short: "Load an image from a tar archive or STDIN",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			input := fs.StringP("input", "i", "", "Read from tar archive file, instead of STDIN")
 			quiet := fs.BoolP("quiet", "q", false, "Suppress the load output")
@@ -103,9 +115,17 @@ func Load() command.Command {
 					defer f.Close()
 					src = f
 				} else if command.IsTerminal(s.In) {
-					return command.Misused(errors.New("requested load from stdin, but stdin is a terminal: name a file with -i, or pipe an archive in"))
+					return command.Misused(
+						errors.New("requested load from stdin, but stdin is a terminal: name a file with -i, or pipe an archive in"),
+					)
 				}
-				resp, err := s.Do(ctx, client.Request{Method: "POST", Path: "/images/load", Query: command.Query("quiet", command.If(*quiet)), Stream: src})
+				resp, err := s.Do(
+					ctx,
+					client.Request{
+						Method: "POST", Path: "/images/load",
+						Query: command.Query("quiet", command.If(*quiet)), Stream: src,
+					},
+				)
 				if err != nil {
 					return err
 				}
@@ -121,16 +141,26 @@ func Load() command.Command {
 // Save is `strake save`.
 func Save() command.Command {
 	return command.Command{
-		Name: "save", Path: "image save", Args: "[OPTIONS] IMAGE [IMAGE...]", Short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Images},
+		Name: "save", Path: "image save", Args: "[OPTIONS] IMAGE [IMAGE...]",
+		Short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			output := fs.StringP("output", "o", "", "Write to a file, instead of STDOUT")
 			command.CompleteFlag(fs, "output", string(command.Files))
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				if *output == "" && command.IsTerminal(s.Out) {
-					return command.Misused(errors.New("cowardly refusing to save to a terminal. Use the -o flag or redirect"))
+					return command.Misused(
+						errors.New(
+							"cowardly refusing to save to a terminal. Use the -o flag or redirect",
+						),
+					)
 				}
-				resp, err := s.Do(ctx, client.Request{Method: "GET", Path: "/images/get", Query: url.Values{"names": args}})
+				resp, err := s.Do(
+					ctx,
+					client.Request{
+						Method: "GET", Path: "/images/get", Query: url.Values{"names": args},
+					},
+				)
 				if err != nil {
 					return err
 				}
@@ -149,7 +179,8 @@ func Save() command.Command {
 	}
 }
 
-// writeWhole writes a file that is there completely or not at all. What is no regular file (a pipe, a device) is written into.
+// writeWhole writes a file that is there completely or not at all. What is no regular file (a pipe,
+// a device) is written into.
 func writeWhole(name string, src io.Reader) error {
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		f, err := os.OpenFile(name, os.O_WRONLY, 0)
@@ -179,19 +210,27 @@ func writeWhole(name string, src io.Reader) error {
 // Import is `strake import`.
 func Import() command.Command {
 	return command.Command{
-		Name: "import", Path: "image import", Args: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", Min: 1, Max: 2,
-		Short: "Import the contents from a tarball to create a filesystem image", Complete: []command.Kind{command.Files, command.Images},
+		Name: "import", Path: "image import", Args: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+		Min: 1, Max: 2,
+		Short:    "Import the contents from a tarball to create a filesystem image",
+		Complete: []command.Kind{command.Files, command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			changes := fs.StringArrayP("change", "c", nil, "Apply Dockerfile instruction to the created image")
+			changes := fs.StringArrayP(
+				"change", "c", nil, "Apply Dockerfile instruction to the created image",
+			)
 			message := fs.StringP("message", "m", "", "Set commit message for imported image")
-			platform := fs.String("platform", "", "Set platform if server is multi-platform capable")
+			platform := fs.String(
+				"platform", "", "Set platform if server is multi-platform capable",
+			)
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				r := client.Request{Method: "POST", Path: "/images/create"}
 				source := "-"
 				switch {
 				case args[0] == "-":
 					r.Stream = s.In
-				case strings.HasPrefix(args[0], "http://") || strings.HasPrefix(args[0], "https://"):
+				case strings.HasPrefix(args[0], "http://") || strings.HasPrefix(
+					args[0], "https://",
+				):
 					source = args[0]
 				default:
 					f, err := os.Open(s.Path(args[0]))
@@ -205,7 +244,10 @@ func Import() command.Command {
 				if len(args) == 2 {
 					repo, tag = registry.Split(args[1])
 				}
-				r.Query = command.Query("fromSrc", source, "repo", repo, "tag", tag, "message", *message, "platform", *platform)
+				r.Query = command.Query(
+					"fromSrc", source, "repo", repo, "tag", tag, "message", *message, "platform",
+					*platform,
+				)
 				for _, c := range *changes {
 					r.Query.Add("changes", c)
 				}
@@ -231,15 +273,20 @@ func Import() command.Command {
 // Tag is `strake tag`.
 func Tag() command.Command {
 	return command.Command{
-		Name: "tag", Path: "image tag", Args: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", Short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
-		Min: 2, Max: 2, Complete: []command.Kind{command.Images},
+		Name: "tag", Path: "image tag", Args: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+		Short: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+		Min:   2, Max: 2, Complete: []command.Kind{command.Images},
 		Setup: func(*pflag.FlagSet) command.Action {
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				if strings.Contains(args[1], "@") {
-					return command.Misused(fmt.Errorf("%q: refusing to create a tag with a digest reference", args[1]))
+					return command.Misused(
+						fmt.Errorf("%q: refusing to create a tag with a digest reference", args[1]),
+					)
 				}
 				repo, tag := registry.Split(args[1])
-				return s.Post(ctx, path(args[0], "tag"), command.Query("repo", repo, "tag", tag), nil, nil)
+				return s.Post(
+					ctx, path(args[0], "tag"), command.Query("repo", repo, "tag", tag), nil, nil,
+				)
 			}
 		},
 	}
@@ -248,7 +295,8 @@ func Tag() command.Command {
 // Remove is `strake rmi`, under the name given.
 func Remove(name string) command.Command {
 	c := command.Command{
-		Name: name, Path: "image " + name, Args: "[OPTIONS] IMAGE [IMAGE...]", Short: "Remove one or more images", Min: 1, Max: -1,
+		Name: name, Path: "image " + name, Args: "[OPTIONS] IMAGE [IMAGE...]",
+		Short: "Remove one or more images", Min: 1, Max: -1,
 		Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			force := fs.BoolP("force", "f", false, "Force removal of the image")
@@ -257,7 +305,11 @@ func Remove(name string) command.Command {
 				failed := false
 				for _, ref := range args {
 					var deleted []api.ImageDeleted
-					err := s.Delete(ctx, path(ref), command.Query("force", command.If(*force), "noprune", command.If(*noPrune)), &deleted)
+					err := s.Delete(
+						ctx, path(ref),
+						command.Query("force", command.If(*force), "noprune", command.If(*noPrune)),
+						&deleted,
+					)
 					if err != nil {
 						failed = failed || !*force || !errdefs.IsNotFound(err)
 						s.Tell(err)
@@ -294,8 +346,9 @@ func printDeleted(s *command.Session, list []api.ImageDeleted) {
 // Inspect is `strake image inspect`.
 func Inspect() command.Command {
 	return command.Command{
-		Name: "inspect", Path: "image inspect", Args: "[OPTIONS] IMAGE [IMAGE...]", Short: "Display detailed information on one or more images",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Images},
+		Name: "inspect", Path: "image inspect", Args: "[OPTIONS] IMAGE [IMAGE...]",
+		Short: "Display detailed information on one or more images",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			return func(ctx context.Context, s *command.Session, args []string) error {
@@ -315,7 +368,9 @@ func Prune() command.Command {
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			all := fs.BoolP("all", "a", false, "Remove all unused images, not just dangling ones")
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
-			filters := fs.StringArray("filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+			filters := fs.StringArray(
+				"filter", nil, `Provide filter values (e.g. "until=<timestamp>")`,
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				given := *filters
 				warning := "WARNING! This will remove all dangling images."
@@ -329,12 +384,15 @@ func Prune() command.Command {
 				}
 				if !*force {
 					fmt.Fprintln(s.Err, warning)
-					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil || !ok {
+					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil ||
+						!ok {
 						return err
 					}
 				}
 				var p api.Pruned
-				if err := s.Post(ctx, "/images/prune", command.Query("filters", filter), nil, &p); err != nil {
+				if err := s.Post(
+					ctx, "/images/prune", command.Query("filters", filter), nil, &p,
+				); err != nil {
 					return err
 				}
 				if len(p.ImagesDeleted) > 0 {

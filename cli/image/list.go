@@ -14,7 +14,8 @@ import (
 	"strake/cli/registry"
 )
 
-// row is a line of `images`: docker/cli:docs/reference/commandline/image_ls.md, "Format the output".
+// row is a line of `images`: docker/cli:docs/reference/commandline/image_ls.md, "Format the
+// output".
 type row struct {
 	Containers   string `head:"CONTAINERS"`
 	CreatedAt    string `head:"CREATED AT"`
@@ -32,11 +33,19 @@ type row struct {
 // List is `strake images`, under the name given.
 func List(name string) command.Command {
 	c := command.Command{
-		Name: name, Path: "image " + name, Args: "[OPTIONS] [REPOSITORY[:TAG]]", Short: "List images", Min: 0, Max: 1,
+		Name: name, Path: "image " + name, Args: "[OPTIONS] [REPOSITORY[:TAG]]",
+		Short: "List images", Min: 0, Max: 1,
 		Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			l := &listFlags{Listing: command.ListingFlags(fs, "Only show image IDs", "before", "dangling", "label", "reference", "since", "until")}
-			fs.BoolVarP(&l.all, "all", "a", false, "Show all images (default hides intermediate images)")
+			l := &listFlags{
+				Listing: command.ListingFlags(
+					fs, "Only show image IDs", "before", "dangling", "label", "reference", "since",
+					"until",
+				),
+			}
+			fs.BoolVarP(
+				&l.all, "all", "a", false, "Show all images (default hides intermediate images)",
+			)
 			fs.BoolVar(&l.digests, "digests", false, "Show digests")
 			return l.run
 		},
@@ -63,7 +72,9 @@ func (l *listFlags) run(ctx context.Context, s *command.Session, args []string) 
 		return err
 	}
 	var list []api.Image
-	if err := s.Get(ctx, "/images/json", command.Query("all", command.If(l.all), "filters", filters), &list); err != nil {
+	if err := s.Get(
+		ctx, "/images/json", command.Query("all", command.If(l.all), "filters", filters), &list,
+	); err != nil {
 		return err
 	}
 	var rows []row
@@ -84,7 +95,8 @@ const none = "<none>"
 
 type name struct{ repository, tag, digest string }
 
-// names are the lines of one image: one for each tag, or for each tag and digest of its repository when digests are shown.
+// names are the lines of one image: one for each tag, or for each tag and digest of its repository
+// when digests are shown.
 func names(m *api.Image, digests bool) []name {
 	digestsOf := map[string][]string{}
 	var order []string
@@ -134,19 +146,24 @@ func names(m *api.Image, digests bool) []name {
 
 func (l *listFlags) row(m *api.Image, n name, now time.Time) row {
 	r := row{
-		ID: l.ID(m.ID), Repository: n.repository, Tag: n.tag, Digest: n.digest, Size: format.Size(m.Size, 3), VirtualSize: format.Size(m.Size, 3),
-		CreatedAt: time.Unix(m.Created, 0).String(), CreatedSince: since(m.Created, now), Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A",
+		ID: l.ID(m.ID), Repository: n.repository, Tag: n.tag, Digest: n.digest,
+		Size: format.Size(m.Size, 3), VirtualSize: format.Size(m.Size, 3),
+		CreatedAt: time.Unix(m.Created, 0).String(), CreatedSince: since(m.Created, now),
+		Containers: "N/A", SharedSize: "N/A", UniqueSize: "N/A",
 	}
 	if m.Containers >= 0 {
 		r.Containers = strconv.FormatInt(m.Containers, 10)
 	}
 	if m.SharedSize > 0 {
-		r.SharedSize, r.UniqueSize = format.Size(m.SharedSize, 3), format.Size(m.Size-m.SharedSize, 3)
+		r.SharedSize, r.UniqueSize = format.Size(m.SharedSize, 3), format.Size(
+			m.Size-m.SharedSize, 3,
+		)
 	}
 	return r
 }
 
-// since says how old something is. Images built reproducibly carry no date, which is 1970 or before.
+// since says how old something is. Images built reproducibly carry no date, which is 1970 or
+// before.
 func since(created int64, now time.Time) string {
 	if created <= 0 {
 		return "N/A"
@@ -167,7 +184,8 @@ type layerRow struct {
 // History is `strake history`.
 func History() command.Command {
 	return command.Command{
-		Name: "history", Path: "image history", Args: "[OPTIONS] IMAGE", Short: "Show the history of an image", Min: 1, Max: 1,
+		Name: "history", Path: "image history", Args: "[OPTIONS] IMAGE",
+		Short: "Show the history of an image", Min: 1, Max: 1,
 		Complete: []command.Kind{command.Images},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			l := command.ListingFlags(fs, "Only show image IDs")
@@ -180,8 +198,13 @@ func History() command.Command {
 				rows := make([]layerRow, 0, len(layers))
 				for _, y := range layers {
 					at := time.Unix(y.Created, 0).Format(time.RFC3339)
-					r := layerRow{Comment: y.Comment, CreatedAt: at, CreatedBy: strings.ReplaceAll(y.CreatedBy, "\t", " "), ID: l.ID(y.ID)}
-					if r.CreatedSince, r.Size = since(y.Created, s.Now()), format.Size(y.Size, 3); !*human {
+					r := layerRow{
+						Comment: y.Comment, CreatedAt: at,
+						CreatedBy: strings.ReplaceAll(y.CreatedBy, "\t", " "), ID: l.ID(y.ID),
+					}
+					if r.CreatedSince, r.Size = since(
+						y.Created, s.Now(),
+					), format.Size(y.Size, 3); !*human {
 						r.CreatedSince, r.Size = at, strconv.FormatInt(y.Size, 10)
 					}
 					if !l.NoTrunc {

@@ -1,8 +1,9 @@
 // Package launch starts the engine when nobody listens on its socket.
 //
-// It promises that of many commands at once one starts the engine and all others wait for it, that a command goes on as soon as the engine
-// says that it listens (it writes a byte to a pipe; nothing polls), that the engine lives on in a session of its own, and that an engine
-// that does not come up is an error with the last lines of its log.
+// It promises that of many commands at once one starts the engine and all others wait for it, that
+// a command goes on as soon as the engine says that it listens (it writes a byte to a pipe; nothing
+// polls), that the engine lives on in a session of its own, and that an engine that does not come
+// up is an error with the last lines of its log.
 //
 // Not for: engines on other hosts, stopping one, or privileges: who may not start it is told so.
 //
@@ -40,7 +41,8 @@ type Engine struct {
 	Say func(text string)
 }
 
-// Absent says whether an error of connecting means that nobody listens: no socket, or one that was left behind.
+// Absent says whether an error of connecting means that nobody listens: no socket, or one that was
+// left behind.
 func Absent(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
@@ -49,7 +51,9 @@ func Absent(err error) bool {
 const logTail = 2 << 10
 
 // Start starts the engine unless it runs by then, and returns a connection to it.
-func (e Engine) Start(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+func (e Engine) Start(
+	ctx context.Context, dial func(context.Context) (net.Conn, error),
+) (net.Conn, error) {
 	dir := filepath.Dir(e.Socket)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("start the engine: %w", err)
@@ -93,7 +97,8 @@ func lock(ctx context.Context, name string) (unlock func(), err error) {
 		}
 		return func() { f.Close() }, nil
 	case <-ctx.Done():
-		// flock cannot be interrupted; the file is closed once it returns, and with it the lock goes.
+		// flock cannot be interrupted; the file is closed once it returns, and with it the lock
+		// goes.
 		go func() { <-got; f.Close() }()
 		return nil, ctx.Err()
 	}
@@ -117,7 +122,12 @@ func (e Engine) spawn(ctx context.Context) error {
 	}
 	defer ready.Close()
 	if e.Say != nil {
-		e.Say(fmt.Sprintf("no engine listens on %s: starting %s, whose log is %s", e.Socket, e.Program, logName))
+		e.Say(
+			fmt.Sprintf(
+				"no engine listens on %s: starting %s, whose log is %s", e.Socket, e.Program,
+				logName,
+			),
+		)
 	}
 	cmd := exec.Command(e.Program, append([]string{"--ready-fd", "3"}, e.Args...)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles, cmd.Env, cmd.Dir = log, log, []*os.File{tell}, e.Env, "/"

@@ -68,10 +68,12 @@ func engine(t *testing.T, how string) (Engine, func(context.Context) (net.Conn, 
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "below", "s.sock")
-	return Engine{Program: self, Args: []string{how, socket}, Socket: socket}, func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
+	return Engine{
+			Program: self, Args: []string{how, socket}, Socket: socket,
+		}, func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}
 }
 
 func ask(t *testing.T, c net.Conn, text string) string {
@@ -135,7 +137,8 @@ func TestEngineThatDoesNotStart(t *testing.T) {
 		{"silent", "it wrote nothing to "},
 	} {
 		e, dial := engine(t, tc.how)
-		if _, err := e.Start(t.Context(), dial); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if _, err := e.Start(t.Context(), dial); err == nil ||
+			!strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %v, want %q in it", tc.how, err, tc.want)
 		}
 	}
@@ -148,8 +151,13 @@ func TestEngineThatDoesNotStart(t *testing.T) {
 
 func TestAbsent(t *testing.T) {
 	t.Parallel()
-	for err, want := range map[error]bool{syscall.ENOENT: true, syscall.ECONNREFUSED: true, syscall.EACCES: false, errors.New("x"): false} {
-		if got := Absent(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}); got != want {
+	for err, want := range map[error]bool{
+		syscall.ENOENT: true, syscall.ECONNREFUSED: true, syscall.EACCES: false,
+		errors.New("x"): false,
+	} {
+		if got := Absent(
+			&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)},
+		); got != want {
 			t.Errorf("%v: got %v, want %v", err, got, want)
 		}
 	}
@@ -158,7 +166,10 @@ func TestAbsent(t *testing.T) {
 func TestFind(t *testing.T) {
 	t.Parallel()
 	dir, other := t.TempDir(), t.TempDir()
-	for _, p := range []string{filepath.Join(dir, "straked"), filepath.Join(other, "straked"), filepath.Join(other, "helper")} {
+	for _, p := range []string{
+		filepath.Join(dir, "straked"), filepath.Join(other, "straked"),
+		filepath.Join(other, "helper"),
+	} {
 		if err := os.WriteFile(p, nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -174,9 +185,15 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ name, program, own, path, want string }{
-		{"beside the own program", "straked", filepath.Join(dir, "strake"), other, filepath.Join(dir, "straked")},
+		{
+			"beside the own program", "straked", filepath.Join(dir, "strake"), other,
+			filepath.Join(dir, "straked"),
+		},
 		{"beside what a link leads to", "straked", link, "", filepath.Join(dir, "straked")},
-		{"not executable there", "helper", filepath.Join(dir, "strake"), other, filepath.Join(other, "helper")},
+		{
+			"not executable there", "helper", filepath.Join(dir, "strake"), other,
+			filepath.Join(other, "helper"),
+		},
 		{"relative PATH entries do not count", "nothing", "", ".:" + other, ""},
 	} {
 		got, err := Find(tc.program, tc.own, tc.path)

@@ -23,14 +23,17 @@ import (
 
 // Commands are the verbs.
 func Commands() []command.Command {
-	return []command.Command{connect(), create(), disconnect(), inspect(), list(), prune(), remove()}
+	return []command.Command{
+		connect(), create(), disconnect(), inspect(), list(), prune(), remove(),
+	}
 }
 
 func path(name string, more ...string) string {
 	return client.Path(append([]string{"networks", name}, more...)...)
 }
 
-// row is a line of `network ls`: docker/cli:docs/reference/commandline/network_ls.md, "Format the output".
+// row is a line of `network ls`: docker/cli:docs/reference/commandline/network_ls.md, "Format the
+// output".
 type row struct {
 	CreatedAt string `head:"CREATED AT"`
 	Driver    string `head:"DRIVER"`
@@ -50,24 +53,32 @@ func (r row) Label(name string) string { return r.labels[name] }
 
 func list() command.Command {
 	return command.Command{
-		Name: "ls", Aliases: []string{"list"}, Path: "network ls", Args: "[OPTIONS]", Short: "List networks",
+		Name: "ls", Aliases: []string{"list"}, Path: "network ls", Args: "[OPTIONS]",
+		Short: "List networks",
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			l := command.ListingFlags(fs, "Only display network IDs", "dangling", "driver", "id", "label", "name", "scope", "type")
+			l := command.ListingFlags(
+				fs, "Only display network IDs", "dangling", "driver", "id", "label", "name",
+				"scope", "type",
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				filters, err := l.Filters()
 				if err != nil {
 					return err
 				}
 				var nets []api.Network
-				if err := s.Get(ctx, "/networks", command.Query("filters", filters), &nets); err != nil {
+				if err := s.Get(
+					ctx, "/networks", command.Query("filters", filters), &nets,
+				); err != nil {
 					return err
 				}
 				rows := make([]row, len(nets))
 				for i, n := range nets {
 					v4 := n.EnableIPv4 == nil || *n.EnableIPv4
 					rows[i] = row{
-						CreatedAt: n.Created, Driver: n.Driver, ID: l.ID(n.ID), IPv4: fmt.Sprint(v4), IPv6: fmt.Sprint(n.EnableIPv6),
-						Internal: fmt.Sprint(n.Internal), Labels: command.Joined(n.Labels), Name: n.Name, Scope: n.Scope, labels: n.Labels,
+						CreatedAt: n.Created, Driver: n.Driver, ID: l.ID(n.ID),
+						IPv4: fmt.Sprint(v4), IPv6: fmt.Sprint(n.EnableIPv6),
+						Internal: fmt.Sprint(n.Internal), Labels: command.Joined(n.Labels),
+						Name: n.Name, Scope: n.Scope, labels: n.Labels,
 					}
 				}
 				command.SortBy(rows, func(r row) string { return r.Name })
@@ -79,7 +90,8 @@ func list() command.Command {
 
 func create() command.Command {
 	return command.Command{
-		Name: "create", Path: "network create", Args: "[OPTIONS] NETWORK", Short: "Create a network", Min: 1, Max: 1,
+		Name: "create", Path: "network create", Args: "[OPTIONS] NETWORK",
+		Short: "Create a network", Min: 1, Max: 1,
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			var f createFlags
 			fs.StringVarP(&f.driver, "driver", "d", "bridge", "Driver to manage the Network")
@@ -90,10 +102,18 @@ func create() command.Command {
 			fs.BoolVar(&f.ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
 			fs.BoolVar(&f.ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")
 			fs.StringVar(&f.ipamDriver, "ipam-driver", "default", "IP Address Management Driver")
-			fs.StringSliceVar(&f.subnets, "subnet", nil, "Subnet in CIDR format that represents a network segment")
+			fs.StringSliceVar(
+				&f.subnets, "subnet", nil,
+				"Subnet in CIDR format that represents a network segment",
+			)
 			fs.StringSliceVar(&f.ranges, "ip-range", nil, "Allocate container ip from a sub-range")
-			fs.StringSliceVar(&f.gateways, "gateway", nil, "IPv4 or IPv6 Gateway for the master subnet")
-			fs.StringArrayVar(&f.aux, "aux-address", nil, "Auxiliary IPv4 or IPv6 addresses used by Network driver")
+			fs.StringSliceVar(
+				&f.gateways, "gateway", nil, "IPv4 or IPv6 Gateway for the master subnet",
+			)
+			fs.StringArrayVar(
+				&f.aux, "aux-address", nil,
+				"Auxiliary IPv4 or IPv6 addresses used by Network driver",
+			)
 			fs.StringArrayVar(&f.ipamOptions, "ipam-opt", nil, "Set IPAM driver specific options")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				req, err := f.request(args[0], fs)
@@ -124,7 +144,9 @@ type createFlags struct {
 }
 
 func (f *createFlags) request(name string, fs *pflag.FlagSet) (*api.NetworkCreate, error) {
-	r := &api.NetworkCreate{Name: name, Driver: f.driver, Internal: f.internal, Attachable: f.attachable}
+	r := &api.NetworkCreate{
+		Name: name, Driver: f.driver, Internal: f.internal, Attachable: f.attachable,
+	}
 	if fs.Changed("ipv4") {
 		r.EnableIPv4 = &f.ipv4
 	}
@@ -224,17 +246,24 @@ func (f *createFlags) pools() ([]api.IPAMPool, error) {
 
 func connect() command.Command {
 	return command.Command{
-		Name: "connect", Path: "network connect", Args: "[OPTIONS] NETWORK CONTAINER", Short: "Connect a container to a network", Min: 2, Max: 2,
+		Name: "connect", Path: "network connect", Args: "[OPTIONS] NETWORK CONTAINER",
+		Short: "Connect a container to a network", Min: 2, Max: 2,
 		Complete: []command.Kind{command.Networks, command.Containers},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			e := &api.Endpoint{}
 			ip := fs.String("ip", "", `IPv4 address (e.g., "172.30.100.104")`)
 			ip6 := fs.String("ip6", "", `IPv6 address (e.g., "2001:db8::33")`)
-			linkLocal := fs.StringArray("link-local-ip", nil, "Add a link-local address for the container")
+			linkLocal := fs.StringArray(
+				"link-local-ip", nil, "Add a link-local address for the container",
+			)
 			options := fs.StringArray("driver-opt", nil, "driver options for the network")
-			fs.StringArrayVar(&e.Aliases, "alias", nil, "Add network-scoped alias for the container")
+			fs.StringArrayVar(
+				&e.Aliases, "alias", nil, "Add network-scoped alias for the container",
+			)
 			fs.StringArrayVar(&e.Links, "link", nil, "Add link to another container")
-			fs.IntVar(&e.GwPriority, "gw-priority", 0, "Highest gw-priority provides the default gateway")
+			fs.IntVar(
+				&e.GwPriority, "gw-priority", 0, "Highest gw-priority provides the default gateway",
+			)
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				for flag, addr := range map[string]string{"ip": *ip, "ip6": *ip6} {
 					if addr == "" {
@@ -245,13 +274,18 @@ func connect() command.Command {
 					}
 				}
 				if *ip != "" || *ip6 != "" || len(*linkLocal) > 0 {
-					e.IPAMConfig = &api.EndpointIPAM{IPv4Address: *ip, IPv6Address: *ip6, LinkLocalIPs: *linkLocal}
+					e.IPAMConfig = &api.EndpointIPAM{
+						IPv4Address: *ip, IPv6Address: *ip6, LinkLocalIPs: *linkLocal,
+					}
 				}
 				var err error
 				if e.DriverOpts, err = spec.Pairs("driver-opt", *options); err != nil {
 					return command.Misused(err)
 				}
-				return s.Post(ctx, path(args[0], "connect"), nil, api.NetworkConnect{Container: args[1], EndpointConfig: e}, nil)
+				return s.Post(
+					ctx, path(args[0], "connect"), nil,
+					api.NetworkConnect{Container: args[1], EndpointConfig: e}, nil,
+				)
 			}
 		},
 	}
@@ -259,12 +293,18 @@ func connect() command.Command {
 
 func disconnect() command.Command {
 	return command.Command{
-		Name: "disconnect", Path: "network disconnect", Args: "[OPTIONS] NETWORK CONTAINER", Short: "Disconnect a container from a network",
-		Min: 2, Max: 2, Complete: []command.Kind{command.Networks, command.Containers},
+		Name: "disconnect", Path: "network disconnect", Args: "[OPTIONS] NETWORK CONTAINER",
+		Short: "Disconnect a container from a network",
+		Min:   2, Max: 2, Complete: []command.Kind{command.Networks, command.Containers},
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			force := fs.BoolP("force", "f", false, "Force the container to disconnect from a network")
+			force := fs.BoolP(
+				"force", "f", false, "Force the container to disconnect from a network",
+			)
 			return func(ctx context.Context, s *command.Session, args []string) error {
-				return s.Post(ctx, path(args[0], "disconnect"), nil, api.NetworkConnect{Container: args[1], Force: *force}, nil)
+				return s.Post(
+					ctx, path(args[0], "disconnect"), nil,
+					api.NetworkConnect{Container: args[1], Force: *force}, nil,
+				)
 			}
 		},
 	}
@@ -272,14 +312,17 @@ func disconnect() command.Command {
 
 func inspect() command.Command {
 	return command.Command{
-		Name: "inspect", Path: "network inspect", Args: "[OPTIONS] NETWORK [NETWORK...]", Short: "Display detailed information on one or more networks",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Networks},
+		Name: "inspect", Path: "network inspect", Args: "[OPTIONS] NETWORK [NETWORK...]",
+		Short: "Display detailed information on one or more networks",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Networks},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
-					err = s.Get(ctx, path(name), command.Query("verbose", command.If(*verbose)), &raw)
+					err = s.Get(
+						ctx, path(name), command.Query("verbose", command.If(*verbose)), &raw,
+					)
 					return raw, err
 				})
 			}
@@ -289,8 +332,9 @@ func inspect() command.Command {
 
 func remove() command.Command {
 	return command.Command{
-		Name: "rm", Aliases: []string{"remove"}, Path: "network rm", Args: "NETWORK [NETWORK...]", Short: "Remove one or more networks",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Networks},
+		Name: "rm", Aliases: []string{"remove"}, Path: "network rm", Args: "NETWORK [NETWORK...]",
+		Short: "Remove one or more networks",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Networks},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			force := fs.BoolP("force", "f", false, "Do not error if the network does not exist")
 			return func(ctx context.Context, s *command.Session, args []string) error {
@@ -308,27 +352,38 @@ func remove() command.Command {
 
 func prune() command.Command {
 	return command.Command{
-		Name: "prune", Path: "network prune", Args: "[OPTIONS]", Short: "Remove all unused networks",
+		Name: "prune", Path: "network prune", Args: "[OPTIONS]",
+		Short: "Remove all unused networks",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
-			filters := fs.StringArray("filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+			filters := fs.StringArray(
+				"filter", nil, `Provide filter values (e.g. "until=<timestamp>")`,
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				filter, err := command.Filters(*filters)
 				if err != nil {
 					return err
 				}
 				if !*force {
-					fmt.Fprintln(s.Err, "WARNING! This will remove all custom networks not used by at least one container.")
-					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil || !ok {
+					fmt.Fprintln(
+						s.Err,
+						"WARNING! This will remove all custom networks not used by at least one container.",
+					)
+					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil ||
+						!ok {
 						return err
 					}
 				}
 				var p api.Pruned
-				if err := s.Post(ctx, "/networks/prune", command.Query("filters", filter), nil, &p); err != nil {
+				if err := s.Post(
+					ctx, "/networks/prune", command.Query("filters", filter), nil, &p,
+				); err != nil {
 					return err
 				}
 				if len(p.NetworksDeleted) > 0 {
-					fmt.Fprintf(s.Out, "Deleted Networks:\n%s\n", strings.Join(p.NetworksDeleted, "\n"))
+					fmt.Fprintf(
+						s.Out, "Deleted Networks:\n%s\n", strings.Join(p.NetworksDeleted, "\n"),
+					)
 				}
 				return nil
 			}

@@ -1,10 +1,13 @@
-// Package progress shows the JSON messages that the engine sends while it pulls, pushes, loads or imports (moby/moby:api/swagger.yaml, "CreateImageInfo"): on a
-// terminal one line for each layer, redrawn in place; in a pipe one plain line for each change of state, without byte counts.
+// Package progress shows the JSON messages that the engine sends while it pulls, pushes, loads or
+// imports (moby/moby:api/swagger.yaml, "CreateImageInfo"): on a terminal one line for each layer,
+// redrawn in place; in a pipe one plain line for each change of state, without byte counts.
 //
-// It promises that no line is wider than the terminal and no block higher, so that redrawing never leaves rubbish behind; that the
-// width is asked for anew each time; and that an error in the stream is returned as one.
+// It promises that no line is wider than the terminal and no block higher, so that redrawing never
+// leaves rubbish behind; that the width is asked for anew each time; and that an error in the
+// stream is returned as one.
 //
-// Not for: results. What a stream says that is a result (the ID of an import) is handed to the caller.
+// Not for: results. What a stream says that is a result (the ID of an import) is handed to the
+// caller.
 //
 // Tested by golden drawings at several widths.
 package progress
@@ -27,9 +30,11 @@ type Options struct {
 	Size func() (columns, rows int)
 	// Now is the clock for limiting redraws.
 	Now func() time.Time
-	// Stream, if not nil, is given the text of messages that are results in words ("Loaded image: …").
+	// Stream, if not nil, is given the text of messages that are results in words ("Loaded image:
+	// …").
 	Stream func(text string)
-	// Status, if not nil, is asked first about every message that belongs to no layer; true means that it has been dealt with.
+	// Status, if not nil, is asked first about every message that belongs to no layer; true means
+	// that it has been dealt with.
 	Status func(text string) bool
 	// Aux, if not nil, is given results in JSON.
 	Aux func(json.RawMessage)
@@ -170,8 +175,8 @@ func (p *painter) draw(now bool) {
 	}
 }
 
-// paint draws a block that fits into a terminal. If there are more lines than rows, those that are still moving are shown, and a last
-// line counts the others.
+// paint draws a block that fits into a terminal. If there are more lines than rows, those that are
+// still moving are shown, and a last line counts the others.
 func paint(lines []message, columns, rows int) []string {
 	room := max(rows-1, 1)
 	hidden := 0
@@ -204,7 +209,8 @@ func paint(lines []message, columns, rows int) []string {
 	return out
 }
 
-// paintLine draws one layer: its name, what happens to it, a bar if there is room for one, and counts.
+// paintLine draws one layer: its name, what happens to it, a bar if there is room for one, and
+// counts.
 func paintLine(m message, columns int) string {
 	line := m.ID + ": " + m.Status
 	current, total := m.Progress.Current, m.Progress.Total
@@ -234,7 +240,9 @@ func paintLine(m message, columns int) string {
 		if full < room {
 			head = ">"
 		}
-		bar = "[" + strings.Repeat("=", full) + head + strings.Repeat(" ", max(room-full-1, 0)) + "]"
+		bar = "[" + strings.Repeat("=", full) + head + strings.Repeat(
+			" ", max(room-full-1, 0),
+		) + "]"
 	}
 	for _, part := range []string{bar, counts} {
 		if part != "" {

@@ -28,7 +28,8 @@ const pulling = `{"status":"Pulling from library/thing","id":"latest"}
 {"aux":{"Tag":"latest"}}
 `
 
-// screen is a terminal of a width that understands what progress writes. It fails the test if a line reaches the last column.
+// screen is a terminal of a width that understands what progress writes. It fails the test if a
+// line reaches the last column.
 type screen struct {
 	t       *testing.T
 	columns int
@@ -113,7 +114,12 @@ func TestInPipe(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	var aux string
-	err := progress.Show(strings.NewReader(pulling), progress.Options{Out: &out, Now: clock(), Aux: func(raw json.RawMessage) { aux = string(raw) }})
+	err := progress.Show(
+		strings.NewReader(pulling),
+		progress.Options{
+			Out: &out, Now: clock(), Aux: func(raw json.RawMessage) { aux = string(raw) },
+		},
+	)
 	want := "latest: Pulling from library/thing\naaaaaaaaaaaa: Pulling fs layer\nbbbbbbbbbbbb: Waiting\naaaaaaaaaaaa: Pull complete\nbbbbbbbbbbbb: Pull complete\nDigest: sha256:1234\n"
 	if err != nil || out.String() != want || aux != `{"Tag":"latest"}` {
 		t.Errorf("got %v, aux %s:\n%s\nwant:\n%s", err, aux, out.String(), want)
@@ -129,7 +135,9 @@ func TestErrors(t *testing.T) {
 		`nonsense`:      "read the engine's progress",
 	} {
 		var out strings.Builder
-		err := progress.Show(strings.NewReader(in), progress.Options{Out: &out, Now: clock(), Quiet: true})
+		err := progress.Show(
+			strings.NewReader(in), progress.Options{Out: &out, Now: clock(), Quiet: true},
+		)
 		if err == nil || !strings.Contains(err.Error(), want) || out.Len() > 0 {
 			t.Errorf("%s: got %v and %q, want %q", in, err, out.String(), want)
 		}
@@ -144,7 +152,10 @@ func TestRedrawsAreLimited(t *testing.T) {
 	t.Parallel()
 	var in strings.Builder
 	for i := range 1000 {
-		fmt.Fprintf(&in, `{"status":"Downloading","progressDetail":{"current":%d,"total":1000},"id":"a"}`, i+1)
+		fmt.Fprintf(
+			&in, `{"status":"Downloading","progressDetail":{"current":%d,"total":1000},"id":"a"}`,
+			i+1,
+		)
 	}
 	s := &screen{t: t, columns: 80}
 	at := time.Unix(0, 0)

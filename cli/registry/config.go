@@ -1,7 +1,9 @@
-// Package registry is a user's logins at registries, and the requests that need them: pull and push.
+// Package registry is a user's logins at registries, and the requests that need them: pull and
+// push.
 //
-// Logins are kept where Docker's clients keep them, in config.json, or handed to the programs it names (docker/docker-credential-helpers); both
-// can be used side by side. What the file holds beside logins stays in it.
+// Logins are kept where Docker's clients keep them, in config.json, or handed to the programs it
+// names (docker/docker-credential-helpers); both can be used side by side. What the file holds
+// beside logins stays in it.
 //
 // Not for: speaking with registries, which the engine does.
 //
@@ -46,7 +48,10 @@ type entry struct {
 
 // Load reads config.json in a directory. One that does not exist is empty.
 func Load(dir string) (*Config, error) {
-	c := &Config{path: filepath.Join(dir, "config.json"), rest: map[string]json.RawMessage{}, auths: map[string]entry{}}
+	c := &Config{
+		path: filepath.Join(dir, "config.json"), rest: map[string]json.RawMessage{},
+		auths: map[string]entry{},
+	}
 	raw, err := os.ReadFile(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
@@ -60,7 +65,9 @@ func Load(dir string) (*Config, error) {
 	if err := json.Unmarshal(raw, &c.rest); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.path, err)
 	}
-	for key, to := range map[string]any{"auths": &c.auths, "credsStore": &c.store, "credHelpers": &c.helpers} {
+	for key, to := range map[string]any{
+		"auths": &c.auths, "credsStore": &c.store, "credHelpers": &c.helpers,
+	} {
 		if field, ok := c.rest[key]; ok {
 			if err := json.Unmarshal(field, to); err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", c.path, key, err)
@@ -73,7 +80,8 @@ func Load(dir string) (*Config, error) {
 	return c, nil
 }
 
-// Empty says whether there are no logins at all, so that nobody need be asked which registry is meant.
+// Empty says whether there are no logins at all, so that nobody need be asked which registry is
+// meant.
 func (c *Config) Empty() bool { return len(c.auths) == 0 && c.store == "" && len(c.helpers) == 0 }
 
 // DetachKeys is what the file says about them, or "".
@@ -118,7 +126,9 @@ func (c *Config) Get(ctx context.Context, server string) (api.AuthConfig, error)
 		raw, err := base64.StdEncoding.DecodeString(e.Auth)
 		user, password, ok := strings.Cut(string(raw), ":")
 		if err != nil || !ok {
-			return auth, fmt.Errorf("%s: auths: %s: auth is not the base64 form of user:password", c.path, server)
+			return auth, fmt.Errorf(
+				"%s: auths: %s: auth is not the base64 form of user:password", c.path, server,
+			)
 		}
 		auth.Username, auth.Password = user, strings.TrimRight(password, "\x00")
 	}
@@ -132,7 +142,9 @@ func (c *Config) Put(ctx context.Context, auth api.AuthConfig) error {
 		if auth.IdentityToken != "" {
 			user, secret = "<token>", auth.IdentityToken
 		}
-		raw, err := json.Marshal(map[string]string{"ServerURL": auth.ServerAddress, "Username": user, "Secret": secret})
+		raw, err := json.Marshal(
+			map[string]string{"ServerURL": auth.ServerAddress, "Username": user, "Secret": secret},
+		)
 		if err != nil {
 			return err
 		}
@@ -229,7 +241,9 @@ var errNoCredentials = errors.New("credentials not found")
 
 func (c *Config) run(ctx context.Context, helper, verb, input string) ([]byte, error) {
 	if strings.ContainsAny(helper, "/\x00") {
-		return nil, fmt.Errorf("%s: credential helper %q: want a name without slashes", c.path, helper)
+		return nil, fmt.Errorf(
+			"%s: credential helper %q: want a name without slashes", c.path, helper,
+		)
 	}
 	defer early.Lock()()
 	cmd := exec.CommandContext(ctx, "docker-credential-"+helper, verb)
@@ -245,10 +259,13 @@ func (c *Config) run(ctx context.Context, helper, verb, input string) ([]byte, e
 	if strings.Contains(text, errNoCredentials.Error()) {
 		return nil, errNoCredentials
 	}
-	return nil, fmt.Errorf("credential helper docker-credential-%s %s: %w: %s", helper, verb, err, text)
+	return nil, fmt.Errorf(
+		"credential helper docker-credential-%s %s: %w: %s", helper, verb, err, text,
+	)
 }
 
-// Server is the registry's part of a reference, or "" if it has none and the engine's default is meant (distribution/reference, "domain").
+// Server is the registry's part of a reference, or "" if it has none and the engine's default is
+// meant (distribution/reference, "domain").
 func Server(ref string) string {
 	first, _, ok := strings.Cut(ref, "/")
 	if ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
@@ -269,7 +286,8 @@ func Split(ref string) (name, tag string) {
 	return ref[:i], ref[i+1:]
 }
 
-// isDefault says whether a server is the one that an index address of the engine ("https://index.EXAMPLE/v1/") stands for.
+// isDefault says whether a server is the one that an index address of the engine
+// ("https://index.EXAMPLE/v1/") stands for.
 func isDefault(server, index string) bool {
 	u, err := url.Parse(index)
 	return err == nil && (server == "" || server == u.Host || "index."+server == u.Host)

@@ -38,7 +38,8 @@ func Header(ctx context.Context, s *command.Session, ref string) (map[string]str
 	return map[string]string{"X-Registry-Auth": base64.URLEncoding.EncodeToString(raw)}, nil
 }
 
-// Address is the name under which logins at a server are kept. The engine knows which registry is the default one.
+// Address is the name under which logins at a server are kept. The engine knows which registry is
+// the default one.
 func Address(ctx context.Context, s *command.Session, server string) (string, error) {
 	var info struct{ IndexServerAddress string }
 	if err := s.Get(ctx, "/info", nil, &info); err != nil {
@@ -64,7 +65,8 @@ func Pull(ctx context.Context, s *command.Session, ref, platform string, all, qu
 		return err
 	}
 	resp, err := s.Do(ctx, client.Request{
-		Method: "POST", Path: "/images/create", Query: command.Query("fromImage", name, "tag", tag, "platform", platform), Header: header,
+		Method: "POST", Path: "/images/create",
+		Query: command.Query("fromImage", name, "tag", tag, "platform", platform), Header: header,
 	})
 	if err != nil {
 		return err
@@ -93,7 +95,9 @@ func Push(ctx context.Context, s *command.Session, ref, platform string, all, qu
 	}
 	if header == nil {
 		// The engine wants one; this is that of nobody.
-		header = map[string]string{"X-Registry-Auth": base64.URLEncoding.EncodeToString([]byte("{}"))}
+		header = map[string]string{
+			"X-Registry-Auth": base64.URLEncoding.EncodeToString([]byte("{}")),
+		}
 	}
 	q := url.Values{}
 	if tag != "" {
@@ -106,7 +110,12 @@ func Push(ctx context.Context, s *command.Session, ref, platform string, all, qu
 		}
 		q.Set("platform", raw)
 	}
-	resp, err := s.Do(ctx, client.Request{Method: "POST", Path: client.Path("images", name, "push"), Query: q, Header: header})
+	resp, err := s.Do(
+		ctx,
+		client.Request{
+			Method: "POST", Path: client.Path("images", name, "push"), Query: q, Header: header,
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -148,7 +157,9 @@ func platformJSON(s string) (string, error) {
 
 // Progress says how progress is shown in a session: on its Err.
 func Progress(s *command.Session) progress.Options {
-	opt := progress.Options{Out: s.Err, Now: s.Now, Stream: func(text string) { io.WriteString(s.Out, text) }}
+	opt := progress.Options{
+		Out: s.Err, Now: s.Now, Stream: func(text string) { io.WriteString(s.Out, text) },
+	}
 	if _, _, ok := terminal.Size(s.Err); ok {
 		opt.Size = func() (int, int) {
 			columns, rows, ok := terminal.Size(s.Err)

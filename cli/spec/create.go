@@ -18,13 +18,14 @@ type Source struct {
 	Dir string
 }
 
-// Create makes the request for a container of image with the given command. The streams it is attached to are those of a
-// container in the foreground; Detach changes that.
+// Create makes the request for a container of image with the given command. The streams it is
+// attached to are those of a container in the foreground; Detach changes that.
 func (f *Flags) Create(image string, cmd []string, src Source) (*api.CreateRequest, error) {
 	r := &api.CreateRequest{}
 	r.Image, r.Cmd = image, cmd
 	for _, step := range []func(*api.CreateRequest, Source) error{
-		f.putProcess, f.putSecurity, f.putResources, f.putFiles, f.putPorts, f.putNetworks, f.putLifecycle, f.putHealth,
+		f.putProcess, f.putSecurity, f.putResources, f.putFiles, f.putPorts, f.putNetworks,
+		f.putLifecycle, f.putHealth,
 	} {
 		if err := step(r, src); err != nil {
 			return nil, err
@@ -116,7 +117,8 @@ func (f *Flags) putLifecycle(r *api.CreateRequest, _ Source) error {
 }
 
 func (f *Flags) putHealth(r *api.CreateRequest, _ Source) error {
-	given := f.healthCmd != "" || f.healthInterval != 0 || f.healthTimeout != 0 || f.healthStartPeriod != 0 || f.healthStartInterval != 0 || f.healthRetries != 0
+	given := f.healthCmd != "" || f.healthInterval != 0 || f.healthTimeout != 0 ||
+		f.healthStartPeriod != 0 || f.healthStartInterval != 0 || f.healthRetries != 0
 	switch {
 	case f.noHealthcheck && given:
 		return errors.New("--no-healthcheck conflicts with --health-* options")
@@ -124,15 +126,18 @@ func (f *Flags) putHealth(r *api.CreateRequest, _ Source) error {
 		r.Healthcheck = &api.Health{Test: []string{"NONE"}}
 	case given:
 		for name, n := range map[string]int64{
-			"--health-interval": int64(f.healthInterval), "--health-timeout": int64(f.healthTimeout), "--health-retries": int64(f.healthRetries),
-			"--health-start-period": int64(f.healthStartPeriod), "--health-start-interval": int64(f.healthStartInterval),
+			"--health-interval": int64(f.healthInterval),
+			"--health-timeout":  int64(f.healthTimeout), "--health-retries": int64(f.healthRetries),
+			"--health-start-period":   int64(f.healthStartPeriod),
+			"--health-start-interval": int64(f.healthStartInterval),
 		} {
 			if n < 0 {
 				return fmt.Errorf("%s cannot be negative", name)
 			}
 		}
 		r.Healthcheck = &api.Health{
-			Interval: int64(f.healthInterval), Timeout: int64(f.healthTimeout), Retries: f.healthRetries,
+			Interval: int64(f.healthInterval), Timeout: int64(f.healthTimeout),
+			Retries:     f.healthRetries,
 			StartPeriod: int64(f.healthStartPeriod), StartInterval: int64(f.healthStartInterval),
 		}
 		if f.healthCmd != "" {

@@ -91,7 +91,9 @@ func TestRequests(t *testing.T) {
 		}
 	}
 	if *update {
-		if err := os.WriteFile("testdata/create.txt", []byte(strings.TrimSpace(out.String())+"\n"), 0o644); err != nil {
+		if err := os.WriteFile(
+			"testdata/create.txt", []byte(strings.TrimSpace(out.String())+"\n"), 0o644,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +117,9 @@ func TestSameAsDocker(t *testing.T) {
 	}
 	config := t.TempDir()
 	for _, s := range func() []scenario { _, l := read(t); return l }() {
-		if strings.HasPrefix(s.want, "error:") || slices.ContainsFunc(keys(different), func(k string) bool { return strings.Contains(s.command, k) }) {
+		if strings.HasPrefix(s.want, "error:") || slices.ContainsFunc(
+			keys(different), func(k string) bool { return strings.Contains(s.command, k) },
+		) {
 			continue
 		}
 		t.Run(s.command, func(t *testing.T) {
@@ -189,7 +193,8 @@ func serve(t *testing.T, requests chan<- map[string]any) (host string) {
 	return "tcp://" + l.Addr().String()
 }
 
-// normalize removes what says nothing: Docker's client writes every field, with the engine's defaults for some.
+// normalize removes what says nothing: Docker's client writes every field, with the engine's
+// defaults for some.
 func normalize(m map[string]any) {
 	host, _ := m["HostConfig"].(map[string]any)
 	defaults := map[string]any{"MemorySwappiness": -1.0, "NetworkMode": "default"}
@@ -217,7 +222,8 @@ func normalize(m map[string]any) {
 	}
 }
 
-// strip removes null, zero, false and empty from objects. Named things without content (ports, volumes, networks) stay.
+// strip removes null, zero, false and empty from objects. Named things without content (ports,
+// volumes, networks) stay.
 func strip(m map[string]any) {
 	for k, v := range m {
 		switch v := v.(type) {

@@ -11,8 +11,9 @@ import (
 	"strake/cli/api"
 )
 
-// Environment is what --env-file and then -e say. A variable without "=" takes its value from the user's own environment. If it has
-// none there, it stays as it is: from -e it then removes the image's variable, from a file it is left out, both as Docker does it.
+// Environment is what --env-file and then -e say. A variable without "=" takes its value from the
+// user's own environment. If it has none there, it stays as it is: from -e it then removes the
+// image's variable, from a file it is left out, both as Docker does it.
 func Environment(files, flags []string, src Source) ([]string, error) {
 	var env []string
 	for _, name := range files {
@@ -23,7 +24,10 @@ func Environment(files, flags []string, src Source) ([]string, error) {
 		for _, line := range lines {
 			key, _, ok := strings.Cut(line, "=")
 			if key == "" || strings.ContainsFunc(key, unicode.IsSpace) {
-				return nil, fmt.Errorf("--env-file %s: %q: want NAME=value or NAME, and no space in the name", name, line)
+				return nil, fmt.Errorf(
+					"--env-file %s: %q: want NAME=value or NAME, and no space in the name", name,
+					line,
+				)
 			}
 			if !ok {
 				v, set := src.LookupEnv(key)
@@ -59,8 +63,11 @@ func labels(files, flags []string, src Source) (map[string]string, error) {
 			return nil, err
 		}
 		for _, line := range lines {
-			if key, _, _ := strings.Cut(line, "="); key == "" || strings.ContainsFunc(key, unicode.IsSpace) {
-				return nil, fmt.Errorf("--label-file %s: %q: want NAME=value, and no space in the name", name, line)
+			if key, _, _ := strings.Cut(line, "="); key == "" ||
+				strings.ContainsFunc(key, unicode.IsSpace) {
+				return nil, fmt.Errorf(
+					"--label-file %s: %q: want NAME=value, and no space in the name", name, line,
+				)
 			}
 		}
 		all = append(all, lines...)
@@ -123,7 +130,9 @@ func readLines(flag, name string, src Source) ([]string, error) {
 // RestartPolicy reads no, always, unless-stopped, on-failure or on-failure:N.
 func RestartPolicy(s string) (*api.RestartPolicy, error) {
 	bad := func() (*api.RestartPolicy, error) {
-		return nil, fmt.Errorf("--restart %q: want no, always, unless-stopped, on-failure or on-failure:MAX", s)
+		return nil, fmt.Errorf(
+			"--restart %q: want no, always, unless-stopped, on-failure or on-failure:MAX", s,
+		)
 	}
 	name, count, counted := strings.Cut(s, ":")
 	p := &api.RestartPolicy{Name: name}

@@ -57,11 +57,14 @@ func put(set *map[string]struct{}, key string) {
 	(*set)[key] = struct{}{}
 }
 
-// volume reads -v: TARGET (an anonymous volume) or SOURCE:TARGET[:OPTIONS], where SOURCE is a path or a volume's name.
+// volume reads -v: TARGET (an anonymous volume) or SOURCE:TARGET[:OPTIONS], where SOURCE is a path
+// or a volume's name.
 func volume(v, dir string) (bind, anonymous string, err error) {
 	parts := strings.Split(v, ":")
 	bad := func(why string) (string, string, error) {
-		return "", "", fmt.Errorf("--volume %q: %s: want TARGET, or SOURCE:TARGET[:OPTIONS]", v, why)
+		return "", "", fmt.Errorf(
+			"--volume %q: %s: want TARGET, or SOURCE:TARGET[:OPTIONS]", v, why,
+		)
 	}
 	switch {
 	case len(parts) > 3:
@@ -85,8 +88,9 @@ func volume(v, dir string) (bind, anonymous string, err error) {
 
 func checkMount(s string) error { _, err := parseMount(s); return err }
 
-// parseMount reads --mount: comma-separated KEY=VALUE, quoted as CSV (docker/cli:docs/reference/commandline/container_run.md,
-// "Add bind mounts, volumes or memory filesystems").
+// parseMount reads --mount: comma-separated KEY=VALUE, quoted as CSV
+// (docker/cli:docs/reference/commandline/container_run.md, "Add bind mounts, volumes or memory
+// filesystems").
 func parseMount(s string) (api.Mount, error) {
 	m := api.Mount{Type: "volume"}
 	fields, err := csv.NewReader(strings.NewReader(s)).Read()
@@ -191,7 +195,8 @@ func mountField(m *api.Mount, key, v string, valued bool) error {
 	}
 	switch key {
 	case "type":
-		if m.Type = strings.ToLower(v); m.Type != "bind" && m.Type != "volume" && m.Type != "tmpfs" {
+		if m.Type = strings.ToLower(v); m.Type != "bind" && m.Type != "volume" &&
+			m.Type != "tmpfs" {
 			return errors.New("want bind, volume or tmpfs")
 		}
 	case "source", "src":

@@ -49,7 +49,9 @@ func (f *Flags) putNetworks(r *api.CreateRequest, _ Source) error {
 	if len(nets) > 1 {
 		for _, n := range nets {
 			if isSpecial(n.name) {
-				return fmt.Errorf("conflicting options: cannot attach both to %s and to other networks", n.name)
+				return fmt.Errorf(
+					"conflicting options: cannot attach both to %s and to other networks", n.name,
+				)
 			}
 		}
 	}
@@ -62,7 +64,8 @@ func (f *Flags) putNetworks(r *api.CreateRequest, _ Source) error {
 		ends[n.name] = &n.Endpoint
 	}
 	// A single network without wishes is said by the mode alone.
-	if only := nets[0]; len(nets) == 1 && only.IPAMConfig == nil && len(only.Aliases)+len(only.Links)+len(only.DriverOpts) == 0 &&
+	if only := nets[0]; len(nets) == 1 && only.IPAMConfig == nil &&
+		len(only.Aliases)+len(only.Links)+len(only.DriverOpts) == 0 &&
 		only.MacAddress == "" && only.GwPriority == 0 {
 		return nil
 	}
@@ -80,22 +83,33 @@ func (f *Flags) firstNetwork(n *attachment) error {
 	for _, set := range []struct {
 		flag  string
 		given bool
-	}{{"network-alias", len(f.networkAliases) > 0}, {"ip", f.ip != ""}, {"ip6", f.ip6 != ""}, {"link-local-ip", len(f.linkLocalIPs) > 0}} {
+	}{
+		{"network-alias", len(f.networkAliases) > 0}, {"ip", f.ip != ""}, {"ip6", f.ip6 != ""},
+		{"link-local-ip", len(f.linkLocalIPs) > 0},
+	} {
 		if set.given && isSpecial(n.name) {
 			return fmt.Errorf("conflicting options: --%s and the network mode %q", set.flag, n.name)
 		}
 	}
 	if f.ip != "" && n.IPAMConfig != nil && n.IPAMConfig.IPv4Address != "" {
-		return errors.New("conflicting options: cannot specify both --ip and per-network IPv4 address")
+		return errors.New(
+			"conflicting options: cannot specify both --ip and per-network IPv4 address",
+		)
 	}
 	if f.ip6 != "" && n.IPAMConfig != nil && n.IPAMConfig.IPv6Address != "" {
-		return errors.New("conflicting options: cannot specify both --ip6 and per-network IPv6 address")
+		return errors.New(
+			"conflicting options: cannot specify both --ip6 and per-network IPv6 address",
+		)
 	}
 	if len(f.networkAliases) > 0 && len(n.Aliases) > 0 {
-		return errors.New("conflicting options: cannot specify both --network-alias and per-network alias")
+		return errors.New(
+			"conflicting options: cannot specify both --network-alias and per-network alias",
+		)
 	}
 	if f.mac != "" && n.MacAddress != "" {
-		return errors.New("conflicting options: cannot specify both --mac-address and per-network MAC address")
+		return errors.New(
+			"conflicting options: cannot specify both --mac-address and per-network MAC address",
+		)
 	}
 	n.Aliases = append(n.Aliases, f.networkAliases...)
 	if n.name != "default" && n.name != "bridge" {
@@ -139,7 +153,8 @@ func (a *attachment) ipam() *api.EndpointIPAM {
 
 func checkNetwork(s string) error { _, err := parseNetwork(s); return err }
 
-// parseNetwork reads a name, or name=…,alias=…,ip=…,ip6=…,mac-address=…,driver-opt=…,link-local-ip=…,gw-priority=….
+// parseNetwork reads a name, or
+// name=…,alias=…,ip=…,ip6=…,mac-address=…,driver-opt=…,link-local-ip=…,gw-priority=….
 func parseNetwork(s string) (attachment, error) {
 	if !strings.Contains(s, "=") {
 		if s == "" {
@@ -190,7 +205,10 @@ func parseNetwork(s string) (attachment, error) {
 				err = fmt.Errorf("invalid gw-priority %q: want a number", v)
 			}
 		default:
-			return a, fmt.Errorf("invalid field key %s: want name, alias, ip, ip6, link-local-ip, mac-address, driver-opt or gw-priority", key)
+			return a, fmt.Errorf(
+				"invalid field key %s: want name, alias, ip, ip6, link-local-ip, mac-address, driver-opt or gw-priority",
+				key,
+			)
 		}
 		if err != nil {
 			return a, err

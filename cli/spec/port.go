@@ -49,7 +49,8 @@ type portRange struct{ first, last int }
 
 func (r portRange) count() int { return r.last - r.first + 1 }
 
-// published reads [[IP:][HOST]:]CONTAINER[/PROTO], where ports may be ranges, or the long form target=…,published=….
+// published reads [[IP:][HOST]:]CONTAINER[/PROTO], where ports may be ranges, or the long form
+// target=…,published=….
 func published(s string) ([]binding, error) {
 	if strings.Contains(s, "=") {
 		var err error
@@ -81,7 +82,12 @@ func published(s string) ([]binding, error) {
 	}
 	var out []binding
 	add := func(target int, hostPort string) {
-		out = append(out, binding{strconv.Itoa(target) + "/" + proto, api.PortBinding{HostIP: ip, HostPort: hostPort}})
+		out = append(
+			out,
+			binding{
+				strconv.Itoa(target) + "/" + proto, api.PortBinding{HostIP: ip, HostPort: hostPort},
+			},
+		)
 	}
 	if host == "" {
 		for p := target.first; p <= target.last; p++ {
@@ -109,11 +115,15 @@ func shortForm(s string) (string, error) {
 	var target, host, ip, proto string
 	for field := range strings.SplitSeq(s, ",") {
 		key, v, ok := strings.Cut(field, "=")
-		to := map[string]*string{"target": &target, "published": &host, "protocol": &proto, "host_ip": &ip}[strings.ToLower(key)]
+		to := map[string]*string{
+			"target": &target, "published": &host, "protocol": &proto, "host_ip": &ip,
+		}[strings.ToLower(key)]
 		switch {
 		case strings.EqualFold(key, "mode") && (v == "host" || v == "ingress"):
 		case !ok || v == "" || to == nil:
-			return "", fmt.Errorf("field %q: want target, published, protocol, host_ip or mode, and a value", field)
+			return "", fmt.Errorf(
+				"field %q: want target, published, protocol, host_ip or mode, and a value", field,
+			)
 		default:
 			*to = v
 		}
@@ -155,7 +165,9 @@ func ports(s string) (portRange, error) {
 	a, err := strconv.ParseUint(first, 10, 16)
 	b, err2 := strconv.ParseUint(last, 10, 16)
 	if err != nil || err2 != nil || a > b {
-		return portRange{}, fmt.Errorf("invalid port %q: want a number up to 65535, or FIRST-LAST", s)
+		return portRange{}, fmt.Errorf(
+			"invalid port %q: want a number up to 65535, or FIRST-LAST", s,
+		)
 	}
 	return portRange{int(a), int(b)}, nil
 }

@@ -49,7 +49,9 @@ func (f *Flags) putSecurity(r *api.CreateRequest, src Source) error {
 	h.DeviceCgroupRules = f.deviceRules
 	for _, d := range f.devices {
 		if isCDI(d) {
-			h.DeviceRequests = append(h.DeviceRequests, api.DeviceRequest{Driver: "cdi", DeviceIDs: []string{d}})
+			h.DeviceRequests = append(
+				h.DeviceRequests, api.DeviceRequest{Driver: "cdi", DeviceIDs: []string{d}},
+			)
 			continue
 		}
 		dev, err := device(d)
@@ -92,7 +94,8 @@ func checkMode(flag, mode string, allowed []string, container bool) error {
 	return fmt.Errorf("--%s: invalid mode %q: want %s", flag, mode, want)
 }
 
-// securityOpt puts the text of a seccomp profile in the place of its file name: the engine may not see the file.
+// securityOpt puts the text of a seccomp profile in the place of its file name: the engine may not
+// see the file.
 func securityOpt(opt string, src Source) (string, error) {
 	key, v, ok := strings.Cut(opt, "=")
 	if !ok && key != "no-new-privileges" {
@@ -116,7 +119,8 @@ func securityOpt(opt string, src Source) (string, error) {
 	return "seccomp=" + b.String(), nil
 }
 
-// isCDI says whether a device is a qualified name of the Container Device Interface, vendor/class=name (cdi:SPEC.md).
+// isCDI says whether a device is a qualified name of the Container Device Interface,
+// vendor/class=name (cdi:SPEC.md).
 func isCDI(d string) bool {
 	kind, name, ok := strings.Cut(d, "=")
 	vendor, class, slash := strings.Cut(kind, "/")
@@ -138,7 +142,9 @@ func device(d string) (api.Device, error) {
 			dev.PathInContainer = dev.PathOnHost
 		}
 	case len(parts) != 1:
-		return dev, fmt.Errorf("--device %q: want HOST[:CONTAINER][:PERMISSIONS] with permissions of r, w and m", d)
+		return dev, fmt.Errorf(
+			"--device %q: want HOST[:CONTAINER][:PERMISSIONS] with permissions of r, w and m", d,
+		)
 	}
 	if !strings.HasPrefix(dev.PathOnHost, "/") || !strings.HasPrefix(dev.PathInContainer, "/") {
 		return dev, fmt.Errorf("--device %q: want absolute paths", d)
@@ -153,14 +159,20 @@ func isPermissions(s string) bool {
 func (f *Flags) putResources(r *api.CreateRequest, _ Source) error {
 	h := &r.HostConfig
 	h.Resources = api.Resources{
-		Memory: f.memory, MemoryReservation: f.memoryReservation, MemorySwap: f.memorySwap, NanoCPUs: f.nanoCPUs,
-		CPUShares: f.cpuShares, CPUPeriod: f.cpuPeriod, CPUQuota: f.cpuQuota, CpusetCpus: f.cpusetCPUs, CpusetMems: f.cpusetMems,
+		Memory: f.memory, MemoryReservation: f.memoryReservation, MemorySwap: f.memorySwap,
+		NanoCPUs:  f.nanoCPUs,
+		CPUShares: f.cpuShares, CPUPeriod: f.cpuPeriod, CPUQuota: f.cpuQuota,
+		CpusetCpus: f.cpusetCPUs, CpusetMems: f.cpusetMems,
 		BlkioWeight: f.blkioWeight, CgroupParent: f.cgroupParent,
-		Devices: h.Devices, DeviceRequests: h.DeviceRequests, DeviceCgroupRules: h.DeviceCgroupRules,
+		Devices: h.Devices, DeviceRequests: h.DeviceRequests,
+		DeviceCgroupRules: h.DeviceCgroupRules,
 	}
 	if f.fs.Changed("memory-swappiness") && f.memorySwappiness != -1 {
 		if f.memorySwappiness < 0 || f.memorySwappiness > 100 {
-			return fmt.Errorf("--memory-swappiness %d: want 0 to 100, or -1 for the kernel's default", f.memorySwappiness)
+			return fmt.Errorf(
+				"--memory-swappiness %d: want 0 to 100, or -1 for the kernel's default",
+				f.memorySwappiness,
+			)
 		}
 		h.MemorySwappiness = &f.memorySwappiness
 	}
@@ -177,7 +189,9 @@ func (f *Flags) putResources(r *api.CreateRequest, _ Source) error {
 			return err
 		}
 		// The last one of a name counts.
-		h.Ulimits = slices.DeleteFunc(h.Ulimits, func(old api.Ulimit) bool { return old.Name == u.Name })
+		h.Ulimits = slices.DeleteFunc(h.Ulimits, func(old api.Ulimit) bool {
+			return old.Name == u.Name
+		})
 		h.Ulimits = append(h.Ulimits, u)
 	}
 	slices.SortFunc(h.Ulimits, func(a, b api.Ulimit) int { return strings.Compare(a.Name, b.Name) })

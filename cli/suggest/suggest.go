@@ -7,8 +7,9 @@ package suggest
 
 import "strings"
 
-// Nearest returns the candidate that is closest to a word, or "" if none is close: at most a third of its letters, and not more than three,
-// are wrong, missing, too many or swapped, or the word begins the candidate. Of equally close ones the first wins.
+// Nearest returns the candidate that is closest to a word, or "" if none is close: at most a third
+// of its letters, and not more than three, are wrong, missing, too many or swapped, or the word
+// begins the candidate. Of equally close ones the first wins.
 func Nearest(word string, candidates []string) string {
 	word = strings.ToLower(word)
 	best, distance := "", min(3, 1+len(word)/3)+1

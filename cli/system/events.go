@@ -21,14 +21,24 @@ import (
 // Events is `strake events`.
 func Events() command.Command {
 	return command.Command{
-		Name: "events", Path: "system events", Args: "[OPTIONS]", Short: "Get real time events from the engine",
+		Name: "events", Path: "system events", Args: "[OPTIONS]",
+		Short: "Get real time events from the engine",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			since := fs.String("since", "", "Show all events created since timestamp")
 			until := fs.String("until", "", "Stream events until this timestamp")
-			text := fs.String("format", "", "Format output: 'json' (one object a line) or a Go template")
-			output := fs.StringP("output", "o", "", "Output form: 'json' (one array, written when the stream ends)")
-			filters := fs.StringArrayP("filter", "f", nil, "Filter output based on conditions provided")
-			command.CompleteFlag(fs, "filter", "container=", "event=", "image=", "label=", "network=", "type=", "volume=")
+			text := fs.String(
+				"format", "", "Format output: 'json' (one object a line) or a Go template",
+			)
+			output := fs.StringP(
+				"output", "o", "", "Output form: 'json' (one array, written when the stream ends)",
+			)
+			filters := fs.StringArrayP(
+				"filter", "f", nil, "Filter output based on conditions provided",
+			)
+			command.CompleteFlag(
+				fs, "filter", "container=", "event=", "image=", "label=", "network=", "type=",
+				"volume=",
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				from, err := command.Timestamp(*since, s.Now())
 				if err != nil {
@@ -46,7 +56,13 @@ func Events() command.Command {
 				if err != nil {
 					return err
 				}
-				resp, err := s.Do(ctx, client.Request{Method: "GET", Path: "/events", Query: command.Query("since", from, "until", to, "filters", filter)})
+				resp, err := s.Do(
+					ctx,
+					client.Request{
+						Method: "GET", Path: "/events",
+						Query: command.Query("since", from, "until", to, "filters", filter),
+					},
+				)
 				if err != nil {
 					return err
 				}
@@ -116,7 +132,10 @@ func eventLine(e *api.Event) string {
 	if e.TimeNano != 0 {
 		at = time.Unix(0, e.TimeNano)
 	}
-	line := fmt.Sprintf("%s %s %s %s", at.Format("2006-01-02T15:04:05.000000000Z07:00"), e.Type, e.Action, e.Actor.ID)
+	line := fmt.Sprintf(
+		"%s %s %s %s", at.Format("2006-01-02T15:04:05.000000000Z07:00"), e.Type, e.Action,
+		e.Actor.ID,
+	)
 	if len(e.Actor.Attributes) > 0 {
 		var pairs []string
 		for k, v := range e.Actor.Attributes {

@@ -1,9 +1,10 @@
-// Package system has the verbs that concern the engine as a whole: version, info, df, events, inspect of anything, login and logout,
-// uninstall, and handing over to strake-runtime.
+// Package system has the verbs that concern the engine as a whole: version, info, df, events,
+// inspect of anything, login and logout, uninstall, and handing over to strake-runtime.
 //
 // Not for: starting the engine (launch).
 //
-// Tested by scripts against a server that plays the engine, and with directories in the place of a host's.
+// Tested by scripts against a server that plays the engine, and with directories in the place of a
+// host's.
 package system
 
 import (
@@ -41,7 +42,8 @@ const newest = "1.51"
 // Version is `strake version`. It works without an engine, which it neither needs nor starts.
 func Version() command.Command {
 	return command.Command{
-		Name: "version", Path: "version", Args: "[OPTIONS]", Short: "Show the version information", Group: command.Common,
+		Name: "version", Path: "version", Args: "[OPTIONS]", Short: "Show the version information",
+		Group: command.Common,
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			output := fs.StringP("output", "o", "", "Output form: 'json'")
@@ -57,7 +59,12 @@ func Version() command.Command {
 				v := struct {
 					Client clientVersion
 					Server *api.Version
-				}{Client: clientVersion{s.Version, newest, s.Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH}}
+				}{
+					Client: clientVersion{
+						s.Version, newest, s.Commit, runtime.Version(), runtime.GOOS,
+						runtime.GOARCH,
+					},
+				}
 				var err error
 				if !*client {
 					var server api.Version
@@ -105,7 +112,9 @@ func printVersion(w io.Writer, c *clientVersion, server *api.Version) {
 			fmt.Fprintf(t, " %s:\n", p.Name)
 			fmt.Fprintf(t, "  Version:\t%s\n", p.Version)
 			for _, d := range [][2]string{
-				{"ApiVersion", "API version"}, {"MinAPIVersion", "Minimum API version"}, {"GoVersion", "Go version"}, {"GitCommit", "Git commit"}, {"KernelVersion", "Kernel"},
+				{"ApiVersion", "API version"}, {"MinAPIVersion", "Minimum API version"},
+				{"GoVersion", "Go version"}, {"GitCommit", "Git commit"},
+				{"KernelVersion", "Kernel"},
 			} {
 				if v := p.Details[d[0]]; v != "" {
 					fmt.Fprintf(t, "  %s:\t%s\n", d[1], v)
@@ -126,7 +135,8 @@ func printVersion(w io.Writer, c *clientVersion, server *api.Version) {
 // Info is `strake info`.
 func Info() command.Command {
 	return command.Command{
-		Name: "info", Path: "system info", Args: "[OPTIONS]", Short: "Display system-wide information", Group: command.Common,
+		Name: "info", Path: "system info", Args: "[OPTIONS]",
+		Short: "Display system-wide information", Group: command.Common,
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			output := fs.StringP("output", "o", "", "Output form: 'json'")
@@ -234,12 +244,18 @@ func printInfo(s *command.Session, raw json.RawMessage) error {
 // Inspect is `strake inspect`: of whatever has the name, in Docker's order.
 func Inspect() command.Command {
 	return command.Command{
-		Name: "inspect", Path: "inspect", Args: "[OPTIONS] NAME|ID [NAME|ID...]", Short: "Return low-level information on strake objects", Min: 1, Max: -1,
+		Name: "inspect", Path: "inspect", Args: "[OPTIONS] NAME|ID [NAME|ID...]",
+		Short: "Return low-level information on strake objects", Min: 1, Max: -1,
 		Complete: []command.Kind{command.Any},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
-			kind := fs.String("type", "", "Only inspect objects of the given type: container, image, network or volume")
-			size := fs.BoolP("size", "s", false, "Display total file sizes if the type is container")
+			kind := fs.String(
+				"type", "",
+				"Only inspect objects of the given type: container, image, network or volume",
+			)
+			size := fs.BoolP(
+				"size", "s", false, "Display total file sizes if the type is container",
+			)
 			command.CompleteFlag(fs, "type", "container", "image", "network", "volume")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				places, err := placesOf(*kind)

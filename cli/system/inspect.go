@@ -31,13 +31,18 @@ func placesOf(kind string) ([]place, error) {
 	}
 	i := slices.IndexFunc(all, func(p place) bool { return p.kind == kind })
 	if i < 0 {
-		return nil, command.Misused(fmt.Errorf("--type %q: want container, image, network or volume", kind))
+		return nil, command.Misused(
+			fmt.Errorf("--type %q: want container, image, network or volume", kind),
+		)
 	}
 	return all[i : i+1], nil
 }
 
-// inspectAny returns the first object of a name. An engine may refuse a name that no object of a kind could have; that is not having it.
-func inspectAny(ctx context.Context, s *command.Session, places []place, kind, name string, size bool) (raw json.RawMessage, err error) {
+// inspectAny returns the first object of a name. An engine may refuse a name that no object of a
+// kind could have; that is not having it.
+func inspectAny(
+	ctx context.Context, s *command.Session, places []place, kind, name string, size bool,
+) (raw json.RawMessage, err error) {
 	for _, p := range places {
 		query := command.Query("size", command.If(size && p.kind == "container"))
 		err = s.Get(ctx, p.path(name), query, &raw)

@@ -19,17 +19,25 @@ import (
 // Login is `strake login`. The engine tries the login before it is kept.
 func Login() command.Command {
 	return command.Command{
-		Name: "login", Path: "login", Args: "[OPTIONS] [SERVER]", Short: "Authenticate to a registry", Group: command.Common, Min: 0, Max: 1,
+		Name: "login", Path: "login", Args: "[OPTIONS] [SERVER]",
+		Short: "Authenticate to a registry", Group: command.Common, Min: 0, Max: 1,
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			user := fs.StringP("username", "u", "", "Username")
 			password := fs.StringP("password", "p", "", "Password or Personal Access Token (PAT)")
-			stdin := fs.Bool("password-stdin", false, "Take the Password or Personal Access Token (PAT) from stdin")
+			stdin := fs.Bool(
+				"password-stdin", false,
+				"Take the Password or Personal Access Token (PAT) from stdin",
+			)
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				switch {
 				case *stdin && fs.Changed("password"):
-					return command.Misused(errors.New("--password and --password-stdin are mutually exclusive"))
+					return command.Misused(
+						errors.New("--password and --password-stdin are mutually exclusive"),
+					)
 				case *stdin && *user == "":
-					return command.Misused(errors.New("must provide --username with --password-stdin"))
+					return command.Misused(
+						errors.New("must provide --username with --password-stdin"),
+					)
 				case fs.Changed("password"):
 					s.Warn("Using --password via the CLI is insecure. Use --password-stdin.")
 				}
@@ -84,7 +92,9 @@ func ask(s *command.Session, auth *api.AuthConfig) error {
 	}
 	fd, ok := terminal.FD(s.In)
 	if !ok {
-		return errors.New("cannot ask for a login without a terminal: use --username and --password-stdin")
+		return errors.New(
+			"cannot ask for a login without a terminal: use --username and --password-stdin",
+		)
 	}
 	if auth.Username == "" {
 		fmt.Fprint(s.Err, "Username: ")
@@ -107,7 +117,8 @@ func ask(s *command.Session, auth *api.AuthConfig) error {
 // Logout is `strake logout`.
 func Logout() command.Command {
 	return command.Command{
-		Name: "logout", Path: "logout", Args: "[SERVER]", Short: "Log out from a registry", Group: command.Common, Min: 0, Max: 1,
+		Name: "logout", Path: "logout", Args: "[SERVER]", Short: "Log out from a registry",
+		Group: command.Common, Min: 0, Max: 1,
 		Setup: func(*pflag.FlagSet) command.Action {
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				var address string

@@ -19,22 +19,36 @@ import (
 	"strake/internal/early"
 )
 
-// Manifest is where `make install` lists what it installed, below its PREFIX: absolute paths of files and of directories that belong to strake
-// alone, one on a line; empty lines and those that begin with # mean nothing. The manifest need not list itself.
+// Manifest is where `make install` lists what it installed, below its PREFIX: absolute paths of
+// files and of directories that belong to strake alone, one on a line; empty lines and those that
+// begin with # mean nothing. The manifest need not list itself.
 const Manifest = "share/strake/install-manifest"
 
-// Uninstall is `strake system uninstall`, the mirror image of `make install`: it ends the engine with everything it runs, removes the
-// engine's directories, then the files that were installed, and itself last. Nothing that is not listed is touched.
+// Uninstall is `strake system uninstall`, the mirror image of `make install`: it ends the engine
+// with everything it runs, removes the engine's directories, then the files that were installed,
+// and itself last. Nothing that is not listed is touched.
 func Uninstall() command.Command {
 	return command.Command{
-		Name: "uninstall", Path: "system uninstall", Args: "[OPTIONS]", Short: "Remove strake and everything it put on this host",
+		Name: "uninstall", Path: "system uninstall", Args: "[OPTIONS]",
+		Short: "Remove strake and everything it put on this host",
 		Setup: func(flags *pflag.FlagSet) command.Action {
 			u := uninstall{}
 			flags.BoolVarP(&u.yes, "yes", "y", false, "Do not ask")
-			flags.BoolVar(&u.keep, "keep-data", false, "Leave images, containers' files and volumes where they are")
-			flags.StringVar(&u.prefix, "prefix", "", "Where strake was installed (default: where this program is)")
-			flags.StringVar(&u.dataRoot, "data-root", "/var/lib/strake", "The engine's directory for what survives a reboot")
-			flags.StringVar(&u.execRoot, "exec-root", "/run/strake", "The engine's directory for what does not")
+			flags.BoolVar(
+				&u.keep, "keep-data", false,
+				"Leave images, containers' files and volumes where they are",
+			)
+			flags.StringVar(
+				&u.prefix, "prefix", "",
+				"Where strake was installed (default: where this program is)",
+			)
+			flags.StringVar(
+				&u.dataRoot, "data-root", "/var/lib/strake",
+				"The engine's directory for what survives a reboot",
+			)
+			flags.StringVar(
+				&u.execRoot, "exec-root", "/run/strake", "The engine's directory for what does not",
+			)
 			flags.BoolVar(&u.dry, "dry-run", false, "Only show what would be removed")
 			command.CompleteFlag(flags, "prefix", string(command.Dirs))
 			return u.run
@@ -62,7 +76,12 @@ func (u *uninstall) run(ctx context.Context, s *command.Session, _ []string) err
 	}
 	for flag, dir := range map[string]string{"data-root": u.dataRoot, "exec-root": u.execRoot} {
 		if !filepath.IsAbs(dir) || strings.Count(filepath.Clean(dir), "/") < 2 {
-			return command.Misused(fmt.Errorf("--%s %q: want an absolute path that is no directory of the system itself", flag, dir))
+			return command.Misused(
+				fmt.Errorf(
+					"--%s %q: want an absolute path that is no directory of the system itself",
+					flag, dir,
+				),
+			)
 		}
 	}
 	roots := []string{u.execRoot}
@@ -79,7 +98,10 @@ func (u *uninstall) run(ctx context.Context, s *command.Session, _ []string) err
 		return nil
 	}
 	if s.UID != 0 {
-		return fmt.Errorf("uninstalling takes root's privileges: run sudo %s system uninstall: %w", s.Executable, fs.ErrPermission)
+		return fmt.Errorf(
+			"uninstalling takes root's privileges: run sudo %s system uninstall: %w", s.Executable,
+			fs.ErrPermission,
+		)
 	}
 	if !u.yes {
 		if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil || !ok {
@@ -97,14 +119,17 @@ func (u *uninstall) run(ctx context.Context, s *command.Session, _ []string) err
 	return removeFiles(files, manifest, s.Executable)
 }
 
-// teardown lets the engine end and unmount everything. It has to be there: removing files below mounts would remove what is mounted.
+// teardown lets the engine end and unmount everything. It has to be there: removing files below
+// mounts would remove what is mounted.
 func (u *uninstall) teardown(ctx context.Context, s *command.Session) error {
 	engine, err := launch.Find("straked", s.Executable, s.Getenv("PATH"))
 	if err != nil {
 		return fmt.Errorf("end the engine: %w", err)
 	}
 	defer early.Lock()()
-	cmd := exec.CommandContext(ctx, engine, "--teardown", "--data-root", u.dataRoot, "--exec-root", u.execRoot)
+	cmd := exec.CommandContext(
+		ctx, engine, "--teardown", "--data-root", u.dataRoot, "--exec-root", u.execRoot,
+	)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.Environ, s.Err, s.Err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("end the engine (%s --teardown): %w; nothing was removed", engine, err)
@@ -116,7 +141,10 @@ func (u *uninstall) teardown(ctx context.Context, s *command.Session) error {
 func readManifest(name string) ([]string, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no list of what was installed: %w (was strake installed with make install? --prefix says where)", err)
+		return nil, fmt.Errorf(
+			"no list of what was installed: %w (was strake installed with make install? --prefix says where)",
+			err,
+		)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the list of what was installed: %w", err)
@@ -130,7 +158,10 @@ func readManifest(name string) ([]string, error) {
 			continue
 		}
 		if !filepath.IsAbs(line) || filepath.Clean(line) != line || strings.Count(line, "/") < 2 {
-			return nil, fmt.Errorf("%s:%d: %q: want a clean absolute path below a directory of the system", name, n, line)
+			return nil, fmt.Errorf(
+				"%s:%d: %q: want a clean absolute path below a directory of the system", name, n,
+				line,
+			)
 		}
 		files = append(files, line)
 	}
@@ -148,7 +179,9 @@ func removeTree(dir string) error {
 	}
 	for line := range strings.SplitSeq(string(raw), "\n") {
 		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
-			return fmt.Errorf("remove %q: %q is still mounted there: unmount it, then repeat", dir, f[4])
+			return fmt.Errorf(
+				"remove %q: %q is still mounted there: unmount it, then repeat", dir, f[4],
+			)
 		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -157,11 +190,13 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// removeFiles removes what was installed: files first, then directories if they are empty, deepest first; the own program after all
-// others, so that an uninstallation that failed can be repeated, and the list at the very end.
+// removeFiles removes what was installed: files first, then directories if they are empty, deepest
+// first; the own program after all others, so that an uninstallation that failed can be repeated,
+// and the list at the very end.
 func removeFiles(files []string, manifest, own string) error {
 	files = slices.Clone(files)
-	slices.SortFunc(files, func(a, b string) int { return strings.Compare(b, a) }) // what is inside a directory before it
+	// what is inside a directory before it
+	slices.SortFunc(files, func(a, b string) int { return strings.Compare(b, a) })
 	var last, dirs []string
 	for _, name := range files {
 		info, err := os.Lstat(name)
@@ -193,7 +228,8 @@ func removeFiles(files []string, manifest, own string) error {
 // Runtime is `strake runtime`: strake-runtime in the place of this program.
 func Runtime() command.Command {
 	return command.Command{
-		Name: "runtime", Path: "runtime", Args: "[ARG...]", Short: "Run OCI containers without the engine (strake-runtime)", Group: command.Management,
+		Name: "runtime", Path: "runtime", Args: "[ARG...]",
+		Short: "Run OCI containers without the engine (strake-runtime)", Group: command.Management,
 		Min: 0, Max: -1, Passthrough: true,
 		Setup: func(*pflag.FlagSet) command.Action {
 			return func(_ context.Context, s *command.Session, args []string) error {
@@ -201,7 +237,9 @@ func Runtime() command.Command {
 				if err != nil {
 					return err
 				}
-				if err := s.Exec(program, append([]string{program}, args...), s.Environ); err != nil {
+				if err := s.Exec(
+					program, append([]string{program}, args...), s.Environ,
+				); err != nil {
 					return fmt.Errorf("execute %q: %w", program, err)
 				}
 				return nil

@@ -32,7 +32,8 @@ func tree(t *testing.T, dir string) []string {
 	return out
 }
 
-// programs are stand-ins for the built binaries: strake writes completions, straked notes that it was asked to take everything down.
+// programs are stand-ins for the built binaries: strake writes completions, straked notes that it
+// was asked to take everything down.
 func programs(t *testing.T, teardown string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -63,12 +64,15 @@ func uninstalled(t *testing.T, prefix string, roots [2]string, args ...string) (
 	c := Uninstall()
 	flags := pflag.NewFlagSet("uninstall", pflag.ContinueOnError)
 	action := c.Setup(flags)
-	if err := flags.Parse(append(args, "--data-root", roots[0], "--exec-root", roots[1])); err != nil {
+	if err := flags.Parse(
+		append(args, "--data-root", roots[0], "--exec-root", roots[1]),
+	); err != nil {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
 	s := &command.Session{Env: command.Env{
-		In: strings.NewReader("y\n"), Out: &stderr, Err: &stderr, Executable: filepath.Join(prefix, "bin", "strake"), Environ: os.Environ(),
+		In: strings.NewReader("y\n"), Out: &stderr, Err: &stderr,
+		Executable: filepath.Join(prefix, "bin", "strake"), Environ: os.Environ(),
 		LookupEnv: func(string) (string, bool) { return "", false },
 	}}
 	err := action(context.Background(), s, nil)
@@ -113,7 +117,11 @@ func TestUninstallMirrorsInstall(t *testing.T) {
 			for range tc.times {
 				install(t, bin, prefix, "")
 			}
-			for _, want := range []string{"bin/strake", "bin/straked", "bin/strake-runtime", "share/bash-completion/completions/strake", "share/zsh/site-functions/_strake", "share/fish/vendor_completions.d/strake.fish"} {
+			for _, want := range []string{
+				"bin/strake", "bin/straked", "bin/strake-runtime",
+				"share/bash-completion/completions/strake", "share/zsh/site-functions/_strake",
+				"share/fish/vendor_completions.d/strake.fish",
+			} {
 				if _, err := os.Stat(filepath.Join(prefix, want)); err != nil {
 					t.Errorf("not installed: %v", err)
 				}
@@ -122,13 +130,18 @@ func TestUninstallMirrorsInstall(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !strings.Contains(out, filepath.Join(prefix, "bin/straked")) || !strings.Contains(out, roots[0]) {
+			if !strings.Contains(out, filepath.Join(prefix, "bin/straked")) ||
+				!strings.Contains(out, roots[0]) {
 				t.Errorf("what is removed is not told:\n%s", out)
 			}
 			if after := tree(t, dir); !slices.Equal(after, before) {
-				t.Errorf("after:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+				t.Errorf(
+					"after:\n%s\nbefore:\n%s", strings.Join(after, "\n"),
+					strings.Join(before, "\n"),
+				)
 			}
-			if got, err := os.ReadFile(called); err != nil || !strings.Contains(string(got), "--teardown --data-root "+roots[0]) {
+			if got, err := os.ReadFile(called); err != nil ||
+				!strings.Contains(string(got), "--teardown --data-root "+roots[0]) {
 				t.Errorf("the engine was told %q, %v", got, err)
 			}
 		})
@@ -164,11 +177,19 @@ func TestUninstallRemovesNothingWhen(t *testing.T) {
 		args                 []string
 		before               func(t *testing.T, prefix string)
 	}{
-		{name: "the engine does not end", teardown: "echo a container does not end >&2; exit 1", want: "nothing was removed", args: []string{"--yes"}},
+		{
+			name: "the engine does not end", teardown: "echo a container does not end >&2; exit 1",
+			want: "nothing was removed", args: []string{"--yes"},
+		},
 		{name: "only shown", args: []string{"--dry-run"}},
-		{name: "a root is the system's", want: "--exec-root", args: []string{"--yes", "--exec-root", "/run"}},
+		{
+			name: "a root is the system's", want: "--exec-root",
+			args: []string{"--yes", "--exec-root", "/run"},
+		},
 		{name: "the list names something else", want: "install-manifest:1", args: []string{"--yes"}, before: func(t *testing.T, prefix string) {
-			if err := os.WriteFile(filepath.Join(prefix, Manifest), []byte("/etc/../usr\n"), 0o644); err != nil {
+			if err := os.WriteFile(
+				filepath.Join(prefix, Manifest), []byte("/etc/../usr\n"), 0o644,
+			); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -187,7 +208,8 @@ func TestUninstallRemovesNothingWhen(t *testing.T) {
 				roots[1] = "/run"
 			}
 			_, err := uninstalled(t, prefix, roots, args...)
-			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			if (err == nil) != (tc.want == "") || err != nil &&
+				!strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 			if after := tree(t, dir); !slices.Equal(after, before) {
@@ -206,7 +228,8 @@ func TestInstallBelowDestdir(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The list is for the host that the staged tree is copied to.
-	if strings.Contains(string(raw), stage) || !strings.Contains(string(raw), "/opt/strake/bin/strake\n") {
+	if strings.Contains(string(raw), stage) ||
+		!strings.Contains(string(raw), "/opt/strake/bin/strake\n") {
 		t.Errorf("the list:\n%s", raw)
 	}
 }

@@ -26,10 +26,14 @@ type usageRow struct {
 // DiskUsage is `strake system df`.
 func DiskUsage() command.Command {
 	return command.Command{
-		Name: "df", Path: "system df", Args: "[OPTIONS]", Short: "Show disk usage of images, containers and volumes",
+		Name: "df", Path: "system df", Args: "[OPTIONS]",
+		Short: "Show disk usage of images, containers and volumes",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			l := &command.Listing{}
-			fs.StringVar(&l.Format, "format", "", "Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template")
+			fs.StringVar(
+				&l.Format, "format", "",
+				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template",
+			)
 			fs.StringVarP(&l.Output, "output", "o", "", "Output form: 'json' (one array)")
 			verbose := fs.BoolP("verbose", "v", false, "Show detailed information on space usage")
 			return func(ctx context.Context, s *command.Session, _ []string) error {
@@ -40,11 +44,15 @@ func DiskUsage() command.Command {
 				u.Lists()
 				if *verbose {
 					if l.Format != "" || l.Output != "" {
-						return command.Misused(errors.New("conflicting options: --verbose and --format or -o"))
+						return command.Misused(
+							errors.New("conflicting options: --verbose and --format or -o"),
+						)
 					}
 					return verboseUsage(s, &u)
 				}
-				return command.Show(s, l, "Type", "Type TotalCount Active Size Reclaimable", usageRows(&u))
+				return command.Show(
+					s, l, "Type", "Type TotalCount Active Size Reclaimable", usageRows(&u),
+				)
 			}
 		},
 	}
@@ -105,7 +113,10 @@ func isLive(state string) bool {
 }
 
 func usageLine(kind string, total, active int, size, reclaimable int64, share bool) usageRow {
-	r := usageRow{Type: kind, TotalCount: fmt.Sprint(total), Active: fmt.Sprint(active), Size: format.Size(size, 4), Reclaimable: format.Size(reclaimable, 4)}
+	r := usageRow{
+		Type: kind, TotalCount: fmt.Sprint(total), Active: fmt.Sprint(active),
+		Size: format.Size(size, 4), Reclaimable: format.Size(reclaimable, 4),
+	}
 	if share && size > 0 {
 		r.Reclaimable += fmt.Sprintf(" (%d%%)", reclaimable*100/size)
 	}
@@ -114,8 +125,13 @@ func usageLine(kind string, total, active int, size, reclaimable int64, share bo
 
 func verboseUsage(s *command.Session, u *api.DiskUsage) error {
 	t := format.Table(s.Out)
-	ago := func(unix int64) string { return format.Duration(s.Now().Sub(time.Unix(unix, 0))) + " ago" }
-	fmt.Fprint(t, "Images space usage:\n\nIMAGE ID\tNAME\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n")
+	ago := func(unix int64) string {
+		return format.Duration(s.Now().Sub(time.Unix(unix, 0))) + " ago"
+	}
+	fmt.Fprint(
+		t,
+		"Images space usage:\n\nIMAGE ID\tNAME\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n",
+	)
 	for _, m := range u.Images {
 		shared := max(m.SharedSize, 0)
 		name := strings.Join(m.RepoTags, ",")
@@ -126,7 +142,9 @@ func verboseUsage(s *command.Session, u *api.DiskUsage) error {
 			format.Size(m.Size-shared, 4), max(m.Containers, 0))
 	}
 	t.Flush()
-	fmt.Fprint(t, "\nContainers space usage:\n\nCONTAINER ID\tIMAGE\tSIZE\tCREATED\tSTATUS\tNAMES\n")
+	fmt.Fprint(
+		t, "\nContainers space usage:\n\nCONTAINER ID\tIMAGE\tSIZE\tCREATED\tSTATUS\tNAMES\n",
+	)
 	for _, c := range u.Containers {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", format.ShortID(c.ID), c.Image, format.Size(c.SizeRw, 4), ago(c.Created), c.Status,
 			strings.ReplaceAll(strings.Join(c.Names, ","), "/", ""))
@@ -151,7 +169,9 @@ func Prune() command.Command {
 			all := fs.BoolP("all", "a", false, "Remove all unused images not just dangling ones")
 			volumes := fs.Bool("volumes", false, "Prune anonymous volumes")
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
-			filters := fs.StringArray("filter", nil, `Provide filter values (e.g. "label=<key>=<value>")`)
+			filters := fs.StringArray(
+				"filter", nil, `Provide filter values (e.g. "label=<key>=<value>")`,
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				images := append([]string(nil), *filters...)
 				if *all {
@@ -170,26 +190,37 @@ func Prune() command.Command {
 					{"/networks/prune", "all networks not used by at least one container", filter},
 				}
 				if *volumes {
-					steps = append(steps, struct{ path, what, filter string }{"/volumes/prune", "all anonymous volumes not used by at least one container", filter})
+					steps = append(
+						steps,
+						struct{ path, what, filter string }{
+							"/volumes/prune",
+							"all anonymous volumes not used by at least one container", filter,
+						},
+					)
 				}
 				what := "all dangling images"
 				if *all {
 					what = "all images without at least one container associated to them"
 				}
-				steps = append(steps, struct{ path, what, filter string }{"/images/prune", what, imageFilter})
+				steps = append(
+					steps, struct{ path, what, filter string }{"/images/prune", what, imageFilter},
+				)
 				if !*force {
 					fmt.Fprintln(s.Err, "WARNING! This will remove:")
 					for _, st := range steps {
 						fmt.Fprintln(s.Err, "  -", st.what)
 					}
-					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil || !ok {
+					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil ||
+						!ok {
 						return err
 					}
 				}
 				var reclaimed int64
 				for _, st := range steps {
 					var p api.Pruned
-					if err := s.Post(ctx, st.path, command.Query("filters", st.filter), nil, &p); err != nil {
+					if err := s.Post(
+						ctx, st.path, command.Query("filters", st.filter), nil, &p,
+					); err != nil {
 						return err
 					}
 					reclaimed += p.SpaceReclaimed
@@ -206,7 +237,10 @@ func printPruned(s *command.Session, p *api.Pruned) {
 	for _, list := range []struct {
 		title string
 		names []string
-	}{{"Containers", p.ContainersDeleted}, {"Networks", p.NetworksDeleted}, {"Volumes", p.VolumesDeleted}} {
+	}{
+		{"Containers", p.ContainersDeleted}, {"Networks", p.NetworksDeleted},
+		{"Volumes", p.VolumesDeleted},
+	} {
 		if len(list.names) > 0 {
 			fmt.Fprintf(s.Out, "Deleted %s:\n%s\n\n", list.title, strings.Join(list.names, "\n"))
 		}

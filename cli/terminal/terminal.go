@@ -1,4 +1,5 @@
-// Package terminal is what a command does with the terminal it runs in: its size, raw mode with a way back, and the keys that detach.
+// Package terminal is what a command does with the terminal it runs in: its size, raw mode with a
+// way back, and the keys that detach.
 //
 // Not for: colours or drawing.
 //
@@ -26,7 +27,8 @@ func FD(stream any) (int, bool) {
 	return fd, term.IsTerminal(fd)
 }
 
-// Size returns the columns and rows of the terminal behind a stream; ok is false if there is none or it does not know.
+// Size returns the columns and rows of the terminal behind a stream; ok is false if there is none
+// or it does not know.
 func Size(stream any) (columns, rows int, ok bool) {
 	fd, ok := FD(stream)
 	if !ok {
@@ -39,8 +41,9 @@ func Size(stream any) (columns, rows int, ok bool) {
 	return int(ws.Col), int(ws.Row), true
 }
 
-// MakeRaw puts the terminal behind a stream into raw mode (termios(3), cfmakeraw). The returned function undoes that; it may be called more
-// than once and from any goroutine. It does nothing for streams that are no terminals.
+// MakeRaw puts the terminal behind a stream into raw mode (termios(3), cfmakeraw). The returned
+// function undoes that; it may be called more than once and from any goroutine. It does nothing for
+// streams that are no terminals.
 func MakeRaw(stream any) (restore func(), err error) {
 	fd, ok := FD(stream)
 	if !ok {
@@ -59,8 +62,8 @@ var ErrDetached = errors.New("detached by its keys")
 // DefaultDetachKeys is Docker's sequence.
 const DefaultDetachKeys = "ctrl-p,ctrl-q"
 
-// ParseKeys reads a sequence of keys: single characters, and ctrl-X where X is a letter or one of @ [ \ ] ^ _, separated by commas. The
-// empty string is the default sequence.
+// ParseKeys reads a sequence of keys: single characters, and ctrl-X where X is a letter or one of @
+// [ \ ] ^ _, separated by commas. The empty string is the default sequence.
 func ParseKeys(s string) ([]byte, error) {
 	if s == "" {
 		s = DefaultDetachKeys
@@ -76,13 +79,17 @@ func ParseKeys(s string) ([]byte, error) {
 		case ctrl && len(c) == 1 && c[0] >= '@' && c[0] <= '_':
 			keys = append(keys, c[0]-'@')
 		default:
-			return nil, fmt.Errorf("invalid detach keys (%s): %q: want a character or ctrl-X, separated by commas", s, k)
+			return nil, fmt.Errorf(
+				"invalid detach keys (%s): %q: want a character or ctrl-X, separated by commas", s,
+				k,
+			)
 		}
 	}
 	return keys, nil
 }
 
-// DetachReader passes a stream on until it has seen the keys. Keys that turn out not to complete the sequence are passed on as well.
+// DetachReader passes a stream on until it has seen the keys. Keys that turn out not to complete
+// the sequence are passed on as well.
 func DetachReader(r io.Reader, keys []byte) io.Reader { return &detachReader{r: r, keys: keys} }
 
 type detachReader struct {
@@ -119,12 +126,13 @@ func (d *detachReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// feed takes one byte and says whether the sequence is complete. After a mismatch the longest end of what was seen that begins the sequence
-// goes on being held back.
+// feed takes one byte and says whether the sequence is complete. After a mismatch the longest end
+// of what was seen that begins the sequence goes on being held back.
 func (d *detachReader) feed(c byte) bool {
 	seen := append(append([]byte(nil), d.keys[:d.matched]...), c)
 	for drop := 0; drop <= len(seen); drop++ {
-		if rest := seen[drop:]; len(rest) <= len(d.keys) && string(rest) == string(d.keys[:len(rest)]) {
+		if rest := seen[drop:]; len(rest) <= len(d.keys) &&
+			string(rest) == string(d.keys[:len(rest)]) {
 			d.pending = append(d.pending, seen[:drop]...)
 			d.matched = len(rest)
 			return d.matched == len(d.keys)

@@ -18,7 +18,8 @@ import (
 func TestParseKeys(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "a,ctrl-a": "a\x01", "ctrl-@": "\x00", "ctrl-[": "\x1b", "ctrl-_": "\x1f", "x": "x",
+		"": "\x10\x11", "ctrl-p,ctrl-q": "\x10\x11", "a,ctrl-a": "a\x01", "ctrl-@": "\x00",
+		"ctrl-[": "\x1b", "ctrl-_": "\x1f", "x": "x",
 	} {
 		if got, err := terminal.ParseKeys(in); err != nil || string(got) != want {
 			t.Errorf("%q: got %q, %v, want %q", in, got, err, want)
@@ -53,7 +54,10 @@ func TestDetachReader(t *testing.T) {
 			}
 			got, err := io.ReadAll(terminal.DetachReader(src, []byte(c.keys)))
 			if string(got) != c.out || errors.Is(err, terminal.ErrDetached) != c.detached {
-				t.Errorf("keys %q of %q: got %q, %v, want %q, detached %v", c.keys, c.in, got, err, c.out, c.detached)
+				t.Errorf(
+					"keys %q of %q: got %q, %v, want %q, detached %v", c.keys, c.in, got, err,
+					c.out, c.detached,
+				)
 			}
 		}
 	}
@@ -105,7 +109,9 @@ func TestRawAndBack(t *testing.T) {
 	if modes() != before {
 		t.Error("the terminal's modes are not what they were")
 	}
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 5, Col: 33}); err != nil {
+	if err := unix.IoctlSetWinsize(
+		int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 5, Col: 33},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if c, r, ok := terminal.Size(slave); c != 33 || r != 5 || !ok {

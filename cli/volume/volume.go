@@ -29,7 +29,8 @@ func Commands() []command.Command {
 
 func path(name string) string { return client.Path("volumes", name) }
 
-// row is a line of `volume ls`: docker/cli:docs/reference/commandline/volume_ls.md, "Format the output".
+// row is a line of `volume ls`: docker/cli:docs/reference/commandline/volume_ls.md, "Format the
+// output".
 type row struct {
 	Driver     string `head:"DRIVER"`
 	Labels     string `head:"LABELS"`
@@ -47,16 +48,21 @@ func (r row) Label(name string) string { return r.labels[name] }
 
 func list() command.Command {
 	return command.Command{
-		Name: "ls", Aliases: []string{"list"}, Path: "volume ls", Args: "[OPTIONS]", Short: "List volumes",
+		Name: "ls", Aliases: []string{"list"}, Path: "volume ls", Args: "[OPTIONS]",
+		Short: "List volumes",
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			l := command.ListingFlags(fs, "Only display volume names", "dangling", "driver", "label", "name")
+			l := command.ListingFlags(
+				fs, "Only display volume names", "dangling", "driver", "label", "name",
+			)
 			return func(ctx context.Context, s *command.Session, _ []string) error {
 				filters, err := l.Filters()
 				if err != nil {
 					return err
 				}
 				var v api.Volumes
-				if err := s.Get(ctx, "/volumes", command.Query("filters", filters), &v); err != nil {
+				if err := s.Get(
+					ctx, "/volumes", command.Query("filters", filters), &v,
+				); err != nil {
 					return err
 				}
 				for _, w := range v.Warnings {
@@ -65,11 +71,14 @@ func list() command.Command {
 				rows := make([]row, len(v.Volumes))
 				for i, v := range v.Volumes {
 					rows[i] = row{
-						Driver: v.Driver, Labels: command.Joined(v.Labels), Links: "N/A", Mountpoint: v.Mountpoint, Name: v.Name, Scope: v.Scope,
+						Driver: v.Driver, Labels: command.Joined(v.Labels), Links: "N/A",
+						Mountpoint: v.Mountpoint, Name: v.Name, Scope: v.Scope,
 						Size: "N/A", labels: v.Labels,
 					}
 					if u := v.UsageData; u != nil {
-						rows[i].Links, rows[i].Size = strconv.FormatInt(u.RefCount, 10), format.Size(u.Size, 3)
+						rows[i].Links, rows[i].Size = strconv.FormatInt(
+							u.RefCount, 10,
+						), format.Size(u.Size, 3)
 					}
 				}
 				command.SortBy(rows, func(r row) string { return r.Name })
@@ -81,7 +90,8 @@ func list() command.Command {
 
 func create() command.Command {
 	return command.Command{
-		Name: "create", Path: "volume create", Args: "[OPTIONS] [VOLUME]", Short: "Create a volume", Min: 0, Max: 1,
+		Name: "create", Path: "volume create", Args: "[OPTIONS] [VOLUME]", Short: "Create a volume",
+		Min: 0, Max: 1,
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			driver := fs.StringP("driver", "d", "local", "Specify volume driver name")
 			name := fs.String("name", "", "Specify volume name")
@@ -91,7 +101,9 @@ func create() command.Command {
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				if len(args) == 1 {
 					if *name != "" {
-						return command.Misused(errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg"))
+						return command.Misused(
+							errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg"),
+						)
 					}
 					*name = args[0]
 				}
@@ -116,8 +128,9 @@ func create() command.Command {
 
 func inspect() command.Command {
 	return command.Command{
-		Name: "inspect", Path: "volume inspect", Args: "[OPTIONS] VOLUME [VOLUME...]", Short: "Display detailed information on one or more volumes",
-		Min: 1, Max: -1, Complete: []command.Kind{command.Volumes},
+		Name: "inspect", Path: "volume inspect", Args: "[OPTIONS] VOLUME [VOLUME...]",
+		Short: "Display detailed information on one or more volumes",
+		Min:   1, Max: -1, Complete: []command.Kind{command.Volumes},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			return func(ctx context.Context, s *command.Session, args []string) error {
@@ -132,13 +145,16 @@ func inspect() command.Command {
 
 func remove() command.Command {
 	return command.Command{
-		Name: "rm", Aliases: []string{"remove"}, Path: "volume rm", Args: "[OPTIONS] VOLUME [VOLUME...]", Short: "Remove one or more volumes",
+		Name: "rm", Aliases: []string{"remove"}, Path: "volume rm",
+		Args: "[OPTIONS] VOLUME [VOLUME...]", Short: "Remove one or more volumes",
 		Min: 1, Max: -1, Complete: []command.Kind{command.Volumes},
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			force := fs.BoolP("force", "f", false, "Force the removal of one or more volumes")
 			return func(ctx context.Context, s *command.Session, args []string) error {
 				return command.Each(s, args, func(name string) error {
-					return s.Delete(ctx, path(name), command.Query("force", command.If(*force)), nil)
+					return s.Delete(
+						ctx, path(name), command.Query("force", command.If(*force)), nil,
+					)
 				})
 			}
 		},
@@ -147,7 +163,8 @@ func remove() command.Command {
 
 func prune() command.Command {
 	return command.Command{
-		Name: "prune", Path: "volume prune", Args: "[OPTIONS]", Short: "Remove unused local volumes",
+		Name: "prune", Path: "volume prune", Args: "[OPTIONS]",
+		Short: "Remove unused local volumes",
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			all := fs.BoolP("all", "a", false, "Remove all unused volumes, not just anonymous ones")
 			force := fs.BoolP("force", "f", false, "Do not prompt for confirmation")
@@ -162,17 +179,25 @@ func prune() command.Command {
 					return err
 				}
 				if !*force {
-					fmt.Fprintf(s.Err, "WARNING! This will remove %s not used by at least one container.\n", what)
-					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil || !ok {
+					fmt.Fprintf(
+						s.Err, "WARNING! This will remove %s not used by at least one container.\n",
+						what,
+					)
+					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil ||
+						!ok {
 						return err
 					}
 				}
 				var p api.Pruned
-				if err := s.Post(ctx, "/volumes/prune", command.Query("filters", filter), nil, &p); err != nil {
+				if err := s.Post(
+					ctx, "/volumes/prune", command.Query("filters", filter), nil, &p,
+				); err != nil {
 					return err
 				}
 				if len(p.VolumesDeleted) > 0 {
-					fmt.Fprintf(s.Out, "Deleted Volumes:\n%s\n\n", strings.Join(p.VolumesDeleted, "\n"))
+					fmt.Fprintf(
+						s.Out, "Deleted Volumes:\n%s\n\n", strings.Join(p.VolumesDeleted, "\n"),
+					)
 				}
 				fmt.Fprintln(s.Out, "Total reclaimed space:", format.Size(p.SpaceReclaimed, 4))
 				return nil

@@ -1,7 +1,9 @@
-// Command strake-base is the userland of the image strake/base: one static program for all commands, chosen by the name it is called with or by its
-// first argument. The commands themselves are package image/base/userland.
+// Command strake-base is the userland of the image strake/base: one static program for all
+// commands, chosen by the name it is called with or by its first argument. The commands themselves
+// are package image/base/userland.
 //
-// Not for: use outside containers of that image; nothing keeps its options compatible with a distribution's commands.
+// Not for: use outside containers of that image; nothing keeps its options compatible with a
+// distribution's commands.
 //
 // Tested by running the built program through links, as the image has it.
 package main
@@ -21,7 +23,8 @@ func main() {
 	os.Exit(run(os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run picks and runs an applet and returns the exit status. true, false and echo come first: benchmarks and health checks run them thousands of times.
+// run picks and runs an applet and returns the exit status. true, false and echo come first:
+// benchmarks and health checks run them thousands of times.
 func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	name := ""
 	if len(args) > 0 {
@@ -60,7 +63,9 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 		fmt.Fprintf(stderr, "strake-base: no applet %q (strake-base --list shows all)\n", name)
 		return 127
 	}
-	c := &userland.Call{Name: a.Name, Args: args, Stdin: stdin, Stdout: stdout, Stderr: stderr, Env: environ}
+	c := &userland.Call{
+		Name: a.Name, Args: args, Stdin: stdin, Stdout: stdout, Stderr: stderr, Env: environ,
+	}
 	if os.Getpid() == 1 {
 		c.Exit = os.Exit
 		if a.Name != "sh" { // it has traps, and does the same for what is not trapped

@@ -26,21 +26,32 @@ func (c *createFlags) define(fs *flag.FlagSet) {
 		fs.StringVar(&c.bundle, name, ".", "`directory` with config.json")
 	}
 	for _, name := range []string{"config", "f"} {
-		fs.StringVar(&c.config, name, "", "configuration `file` in place of the bundle's config.json")
+		fs.StringVar(
+			&c.config, name, "", "configuration `file` in place of the bundle's config.json",
+		)
 	}
-	fs.StringVar(&c.consoleSocket, "console-socket", "", "unix `socket` that receives the master of the terminal")
-	fs.StringVar(&c.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a pidfd of the process")
+	fs.StringVar(
+		&c.consoleSocket, "console-socket", "",
+		"unix `socket` that receives the master of the terminal",
+	)
+	fs.StringVar(
+		&c.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a pidfd of the process",
+	)
 	fs.StringVar(&c.pidFile, "pid-file", "", "`file` that receives the process ID")
 	fs.BoolVar(&c.noPivot, "no-pivot", false, "change the root without pivot_root, on a ramfs")
 	fs.BoolVar(&c.noNewKeyring, "no-new-keyring", false, "keep the caller's session keyring")
 	fs.IntVar(&c.preserveFDs, "preserve-fds", 0, "pass `N` more descriptors, from 3 on")
-	fs.BoolVar(&c.explain, "explain", false, "print the system calls that the container's start consists of, and do nothing")
+	fs.BoolVar(
+		&c.explain, "explain", false,
+		"print the system calls that the container's start consists of, and do nothing",
+	)
 }
 
 // options reads the bundle.
 func (c *createFlags) options(a *app, id string) (container.CreateOptions, error) {
 	opt := container.CreateOptions{
-		ID: id, PreserveFDs: c.preserveFDs, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring, Log: a.warn,
+		ID: id, PreserveFDs: c.preserveFDs, NoPivot: c.noPivot, NoNewKeyring: c.noNewKeyring,
+		Log: a.warn,
 	}
 	var err error
 	if opt.Bundle, err = filepath.Abs(c.bundle); err != nil {
@@ -57,13 +68,18 @@ func (c *createFlags) options(a *app, id string) (container.CreateOptions, error
 		opt.Explain = a.out
 	}
 	// sd_listen_fds(3): sockets handed to us are the container's.
-	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 && opt.Spec.Process != nil {
+	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 &&
+		opt.Spec.Process != nil {
 		opt.PreserveFDs += n
-		opt.Spec.Process.Env = append(opt.Spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+		opt.Spec.Process.Env = append(
+			opt.Spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1",
+		)
 	}
 	for fd := 3; fd < 3+opt.PreserveFDs; fd++ {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			return opt, fmt.Errorf("--preserve-fds %d: descriptor %d is not open", opt.PreserveFDs, fd)
+			return opt, fmt.Errorf(
+				"--preserve-fds %d: descriptor %d is not open", opt.PreserveFDs, fd,
+			)
 		}
 	}
 	return opt, nil
@@ -123,9 +139,13 @@ func (c *createFlags) checkTerminal(opt container.CreateOptions, detached bool) 
 	switch {
 	case c.explain:
 	case terminal && detached && c.consoleSocket == "":
-		return errors.New("process.terminal: a container that is left alone needs --console-socket for its terminal")
+		return errors.New(
+			"process.terminal: a container that is left alone needs --console-socket for its terminal",
+		)
 	case !terminal && c.consoleSocket != "":
-		return errors.New("--console-socket: process.terminal is false, there will be no terminal to send")
+		return errors.New(
+			"--console-socket: process.terminal is false, there will be no terminal to send",
+		)
 	case terminal && !detached && c.consoleSocket != "":
 		return errors.New("--console-socket: wants --detach")
 	}
@@ -134,7 +154,9 @@ func (c *createFlags) checkTerminal(opt container.CreateOptions, detached bool) 
 
 func (c *createFlags) passTerminal(master *os.File) error {
 	defer master.Close()
-	if err := container.SendFD(c.consoleSocket, int(master.Fd()), []byte(master.Name())); err != nil {
+	if err := container.SendFD(
+		c.consoleSocket, int(master.Fd()), []byte(master.Name()),
+	); err != nil {
 		return fmt.Errorf("--console-socket: %w", err)
 	}
 	return nil
@@ -148,7 +170,10 @@ func (a *app) runContainer(ctx context.Context, fs *flag.FlagSet, args []string)
 		fs.BoolVar(&detach, name, false, "do not wait for the container")
 	}
 	fs.BoolVar(&keep, "keep", false, "do not delete the container when it ends")
-	fs.Bool("no-subreaper", false, "accepted for runc's sake: orphans of the container are reaped in it")
+	fs.Bool(
+		"no-subreaper", false,
+		"accepted for runc's sake: orphans of the container are reaped in it",
+	)
 	id, err := oneID(fs, args)
 	if err != nil {
 		return 1, err

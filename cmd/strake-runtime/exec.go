@@ -37,15 +37,24 @@ func (e *execFlags) define(fs *flag.FlagSet) {
 			define(n)
 		}
 	}
-	fs.StringVar(&e.consoleSocket, "console-socket", "", "unix `socket` that receives the master of the terminal")
-	fs.StringVar(&e.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a pidfd of the process")
+	fs.StringVar(
+		&e.consoleSocket, "console-socket", "",
+		"unix `socket` that receives the master of the terminal",
+	)
+	fs.StringVar(
+		&e.pidfdSocket, "pidfd-socket", "", "unix `socket` that receives a pidfd of the process",
+	)
 	fs.StringVar(&e.cwd, "cwd", "", "working `directory`")
 	both("env,e", func(n string) { fs.Var(&e.env, n, "set an environment `variable`, NAME=value") })
 	both("tty,t", func(n string) { fs.BoolVar(&e.tty, n, false, "give the process a terminal") })
 	both("user,u", func(n string) { fs.StringVar(&e.user, n, "", "`UID[:GID]`") })
 	both("additional-gids,g", func(n string) { fs.Var(&e.groups, n, "additional group `ID`") })
-	both("process,p", func(n string) { fs.StringVar(&e.process, n, "", "`file` with the process as JSON") })
-	both("detach,d", func(n string) { fs.BoolVar(&e.detach, n, false, "do not wait for the process") })
+	both("process,p", func(n string) {
+		fs.StringVar(&e.process, n, "", "`file` with the process as JSON")
+	})
+	both("detach,d", func(n string) {
+		fs.BoolVar(&e.detach, n, false, "do not wait for the process")
+	})
 	fs.StringVar(&e.pidFile, "pid-file", "", "`file` that receives the process ID")
 	fs.StringVar(&e.label, "process-label", "", "SELinux `label`")
 	fs.StringVar(&e.apparmor, "apparmor", "", "AppArmor `profile`")
@@ -70,7 +79,9 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 		return p, nil
 	}
 	if c.Spec() == nil || c.Spec().Process == nil {
-		return nil, errors.New("the container's configuration has no process to derive from; use --process")
+		return nil, errors.New(
+			"the container's configuration has no process to derive from; use --process",
+		)
 	}
 	p := *c.Spec().Process
 	p.Args = args
@@ -94,9 +105,14 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 		if p.Capabilities != nil {
 			caps = *p.Capabilities
 		}
-		// As runc: what is added can be used by the process, and is inherited by nobody (CVE-2022-29162).
-		add := func(set []string) []string { return append(append([]string(nil), set...), e.caps...) }
-		caps.Bounding, caps.Effective, caps.Permitted = add(caps.Bounding), add(caps.Effective), add(caps.Permitted)
+		// As runc: what is added can be used by the process, and is inherited by nobody
+		// (CVE-2022-29162).
+		add := func(set []string) []string {
+			return append(append([]string(nil), set...), e.caps...)
+		}
+		caps.Bounding, caps.Effective, caps.Permitted = add(caps.Bounding), add(
+			caps.Effective,
+		), add(caps.Permitted)
 		p.Capabilities = &caps
 	}
 	if e.user != "" {
@@ -165,9 +181,13 @@ func (a *app) exec(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 		return 255, errors.New("exec: a detached terminal needs --console-socket")
 	}
 	if len(e.cgroup) > 1 || len(e.cgroup) == 1 && strings.Contains(e.cgroup[0], ":") {
-		return 255, fmt.Errorf("--cgroup %q: want one path below the container's group", e.cgroup.String())
+		return 255, fmt.Errorf(
+			"--cgroup %q: want one path below the container's group", e.cgroup.String(),
+		)
 	}
-	opt := container.ExecOptions{Process: proc, PreserveFDs: e.preserveFDs, IgnorePaused: e.ignorePaused}
+	opt := container.ExecOptions{
+		Process: proc, PreserveFDs: e.preserveFDs, IgnorePaused: e.ignorePaused,
+	}
 	if len(e.cgroup) == 1 {
 		opt.Cgroup = e.cgroup[0]
 	}

@@ -26,14 +26,20 @@ func (a *app) features(_ context.Context, fs *flag.FlagSet, args []string) (int,
 	return 0, a.printJSON(features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
-		Hooks:         []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
-		MountOptions:  mountOptions,
+		Hooks: []string{
+			"prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+			"poststop",
+		},
+		MountOptions: mountOptions,
 		Linux: &features.Linux{
 			Namespaces:   can.Namespaces,
 			Capabilities: can.Capabilities,
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup: &features.Cgroup{
+				V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes,
+			},
 			Seccomp: &features.Seccomp{
-				Enabled: &yes, Actions: can.SeccompActions, Operators: can.SeccompOperators, Archs: can.SeccompArchs,
+				Enabled: &yes, Actions: can.SeccompActions, Operators: can.SeccompOperators,
+				Archs:      can.SeccompArchs,
 				KnownFlags: can.SeccompFlags, SupportedFlags: can.SeccompFlags,
 			},
 			Apparmor:        &features.Apparmor{Enabled: &yes},

@@ -61,9 +61,12 @@ func (f *foreground) resize() {
 	}
 }
 
-// wait forwards signals to the process until it ends and returns the exit status by the shell's convention.
+// wait forwards signals to the process until it ends and returns the exit status by the shell's
+// convention.
 func (f *foreground) wait(p *container.Process) (int, error) {
-	fds := []unix.PollFd{{Fd: int32(p.PidFD), Events: unix.POLLIN}, {Fd: int32(f.signals.FD()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{
+		{Fd: int32(p.PidFD), Events: unix.POLLIN}, {Fd: int32(f.signals.FD()), Events: unix.POLLIN},
+	}
 	for fds[0].Revents == 0 {
 		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return 1, fmt.Errorf("poll: %w", err)

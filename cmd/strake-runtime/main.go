@@ -1,8 +1,8 @@
-// Command strake-runtime runs OCI containers: it takes the command line of runc. As another personality it is the keeper
-// of strake's engine.
+// Command strake-runtime runs OCI containers: it takes the command line of runc. As another
+// personality it is the keeper of strake's engine.
 //
-// Exit status: that of the container's process for run and exec in the foreground (128 and the number of the signal if one ended it), else 0 for
-// success and 1 for failure.
+// Exit status: that of the container's process for run and exec in the foreground (128 and the
+// number of the signal if one ended it), else 0 for success and 1 for failure.
 //
 // A process of a few milliseconds does not follow the limits of its own cgroup:
 //
@@ -57,10 +57,19 @@ type command struct {
 var commands = []command{
 	{"create", "[options] ID", "create a container; its process waits for start", (*app).create},
 	{"delete", "[options] ID", "remove a stopped container", (*app).remove},
-	{"events", "[options] ID", "print statistics and memory shortages of a container", (*app).events},
-	{"exec", "[options] ID COMMAND [ARG...]", "execute a process in a running container", (*app).exec},
+	{
+		"events", "[options] ID", "print statistics and memory shortages of a container",
+		(*app).events,
+	},
+	{
+		"exec", "[options] ID COMMAND [ARG...]", "execute a process in a running container",
+		(*app).exec,
+	},
 	{"features", "", "print what this runtime can do as JSON", (*app).features},
-	{"kill", "[options] ID [SIGNAL]", "send a signal (TERM) to the process of a container", (*app).kill},
+	{
+		"kill", "[options] ID [SIGNAL]", "send a signal (TERM) to the process of a container",
+		(*app).kill,
+	},
 	{"list", "[options]", "list containers", (*app).list},
 	{"pause", "ID", "freeze a container", (*app).pause},
 	{"ps", "[options] ID [ps options]", "list the processes of a container", (*app).ps},
@@ -104,7 +113,9 @@ var errShown = errors.New("usage")
 func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	fs := flag.NewFlagSet("strake-runtime", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.StringVar(&a.rt.Root, "root", defaultRoot(), "`directory` for the state of containers (on a tmpfs)")
+	fs.StringVar(
+		&a.rt.Root, "root", defaultRoot(), "`directory` for the state of containers (on a tmpfs)",
+	)
 	fs.StringVar(&a.logFile, "log", "", "write errors to `file` as well")
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.BoolVar(&a.debug, "debug", false, "say more")
@@ -124,7 +135,9 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	case a.logFormat != "text" && a.logFormat != "json":
 		return 1, fmt.Errorf("--log-format %q: want text or json", a.logFormat)
 	case *systemd:
-		return 1, errors.New("--systemd-cgroup: strake-runtime writes cgroups itself; leave the option out")
+		return 1, errors.New(
+			"--systemd-cgroup: strake-runtime writes cgroups itself; leave the option out",
+		)
 	case *showVersion:
 		fmt.Fprintf(a.out, "strake-runtime version %s\nspec: %s\n", version, specs.Version)
 		return 0, nil
@@ -139,7 +152,9 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	a.rt.Root, a.name = root, fs.Arg(0)
 	cmd := find(a.name)
 	if cmd == nil {
-		return 1, fmt.Errorf("unknown command %q%s (see strake-runtime --help)", a.name, suggest(a.name))
+		return 1, fmt.Errorf(
+			"unknown command %q%s (see strake-runtime --help)", a.name, suggest(a.name),
+		)
 	}
 	sub := flag.NewFlagSet(a.name, flag.ContinueOnError)
 	sub.SetOutput(io.Discard)
@@ -164,7 +179,10 @@ func defaultRoot() string {
 }
 
 func (a *app) help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprint(w, "Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\nRuns containers from OCI bundles.\n\nCommands:\n")
+	fmt.Fprint(
+		w,
+		"Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\nRuns containers from OCI bundles.\n\nCommands:\n",
+	)
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.about)
 	}
@@ -239,7 +257,9 @@ func (a *app) report(err error) {
 	defer f.Close()
 	now := time.Now().UTC().Format(time.RFC3339)
 	if a.logFormat == "json" {
-		fmt.Fprintf(f, "{\"level\":\"error\",\"msg\":%s,\"time\":%q}\n", jsonString(err.Error()), now)
+		fmt.Fprintf(
+			f, "{\"level\":\"error\",\"msg\":%s,\"time\":%q}\n", jsonString(err.Error()), now,
+		)
 		return
 	}
 	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, err.Error())

@@ -84,7 +84,9 @@ func (a *app) kill(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 		return 1, err
 	}
 	if fs.NArg() < 1 || fs.NArg() > 2 {
-		return 1, fmt.Errorf("kill: %d arguments, want the container's ID and perhaps a signal", fs.NArg())
+		return 1, fmt.Errorf(
+			"kill: %d arguments, want the container's ID and perhaps a signal", fs.NArg(),
+		)
 	}
 	sig := unix.SIGTERM
 	if fs.NArg() == 2 {
@@ -189,7 +191,13 @@ func (a *app) list(_ context.Context, fs *flag.FlagSet, args []string) (int, err
 		if err != nil {
 			return 1, err
 		}
-		out = append(out, listed{s.Version, s.ID, s.Pid, s.Status, s.Bundle, s.Rootfs, s.Created, s.Annotations, s.Owner})
+		out = append(
+			out,
+			listed{
+				s.Version, s.ID, s.Pid, s.Status, s.Bundle, s.Rootfs, s.Created, s.Annotations,
+				s.Owner,
+			},
+		)
 	}
 	if quiet {
 		return 0, nil
@@ -201,7 +209,10 @@ func (a *app) list(_ context.Context, fs *flag.FlagSet, args []string) (int, err
 		w := tabwriter.NewWriter(a.out, 12, 1, 3, ' ', 0)
 		fmt.Fprint(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n")
 		for _, l := range out {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", l.ID, l.Pid, l.Status, l.Bundle, l.Created.Format(time.RFC3339Nano), l.Owner)
+			fmt.Fprintf(
+				w, "%s\t%d\t%s\t%s\t%s\t%s\n", l.ID, l.Pid, l.Status, l.Bundle,
+				l.Created.Format(time.RFC3339Nano), l.Owner,
+			)
 		}
 		return 0, w.Flush()
 	}

@@ -15,8 +15,8 @@ import (
 	"strake/internal/early"
 )
 
-// runPS prints the processes. Options of ps(1) can only be understood by ps itself: with them its output is filtered by
-// the PID column, as runc does.
+// runPS prints the processes. Options of ps(1) can only be understood by ps itself: with them its
+// output is filtered by the PID column, as runc does.
 func runPS(w io.Writer, pids []int, args []string) error {
 	if len(args) > 0 {
 		return filterPS(w, pids, args)

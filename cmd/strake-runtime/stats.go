@@ -6,7 +6,8 @@ import (
 	"strake/container/cgroup"
 )
 
-// The form in which runc prints statistics (its types/events.go), which docker, containerd and monitoring agents read.
+// The form in which runc prints statistics (its types/events.go), which docker, containerd and
+// monitoring agents read.
 
 type statsData struct {
 	CPU     cpuData                        `json:"cpu"`

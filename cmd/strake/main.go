@@ -1,7 +1,9 @@
-// Command strake is the command line people use: it speaks the Docker Engine API with straked, which it starts if nobody has.
+// Command strake is the command line people use: it speaks the Docker Engine API with straked,
+// which it starts if nobody has.
 //
-// Exit status: that of the container's process for run, exec, attach and start -a; 125 if the engine or the command line was at fault, 126 or 127
-// if the process could not be executed or found; 1 for every other failure.
+// Exit status: that of the container's process for run, exec, attach and start -a; 125 if the
+// engine or the command line was at fault, 126 or 127 if the process could not be executed or
+// found; 1 for every other failure.
 package main
 
 import (
@@ -33,7 +35,8 @@ func main() {
 	own, _ := os.Executable()
 	os.Exit(cli.Main(context.Background(), os.Args, command.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		LookupEnv: os.LookupEnv, Environ: os.Environ(), Dir: dir, Executable: own, UID: os.Geteuid(),
+		LookupEnv: os.LookupEnv, Environ: os.Environ(), Dir: dir, Executable: own,
+		UID:     os.Geteuid(),
 		Version: version, Commit: commit,
 		Notify: signal.Notify, StopNotify: signal.Stop, Now: time.Now, Exec: replace,
 	}))

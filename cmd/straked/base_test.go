@@ -44,7 +44,10 @@ func TestLoadBase(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(raw), " "+own) {
 		t.Fatalf("record: %q, %v", raw, err)
 	}
-	other, err := images.Import(t.Context(), strings.NewReader(strings.Repeat("\x00", 1024)), image.ImportOptions{Ref: base.Ref})
+	other, err := images.Import(
+		t.Context(), strings.NewReader(strings.Repeat("\x00", 1024)),
+		image.ImportOptions{Ref: base.Ref},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,8 @@ import (
 	"strake/engine"
 )
 
-// settings are what flags and the configuration file decide. Flags go before the file; what both give is an error, as with dockerd.
+// settings are what flags and the configuration file decide. Flags go before the file; what both
+// give is an error, as with dockerd.
 type settings struct {
 	DataRoot, ExecRoot string
 	Hosts              []string
@@ -43,7 +44,8 @@ type settings struct {
 	Teardown           bool
 	ShowVersion        bool
 
-	// fault, if not nil, is called before each step of an operation; tests end the process there or let the step fail. No flag sets it.
+	// fault, if not nil, is called before each step of an operation; tests end the process there or
+	// let the step fail. No flag sets it.
 	fault func(step string) error
 }
 
@@ -92,7 +94,8 @@ type usageError struct{ error }
 
 func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// parse reads the command line and the configuration file. pflag.ErrHelp means that help was asked for and printed.
+// parse reads the command line and the configuration file. pflag.ErrHelp means that help was asked
+// for and printed.
 func parse(args []string, stdout io.Writer) (*settings, error) {
 	s := &settings{LogOpts: map[string]string{}}
 	f := pflag.NewFlagSet("straked", pflag.ContinueOnError)
@@ -100,31 +103,67 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 	f.SortFlags = true
 	var pools, logOpts, ulimits []string
 	var configFile string
-	f.StringVar(&s.DataRoot, "data-root", defaultDataRoot, "directory for what survives a reboot: images, containers, volumes")
-	f.StringVar(&s.ExecRoot, "exec-root", defaultExecRoot, "directory for what does not: sockets and state of running containers")
-	f.StringArrayVarP(&s.Hosts, "host", "H", nil, "socket to listen on: unix:///path or fd:// (repeatable; default unix://EXEC-ROOT/strake.sock)")
+	f.StringVar(
+		&s.DataRoot, "data-root", defaultDataRoot,
+		"directory for what survives a reboot: images, containers, volumes",
+	)
+	f.StringVar(
+		&s.ExecRoot, "exec-root", defaultExecRoot,
+		"directory for what does not: sockets and state of running containers",
+	)
+	f.StringArrayVarP(
+		&s.Hosts, "host", "H", nil,
+		"socket to listen on: unix:///path or fd:// (repeatable; default unix://EXEC-ROOT/strake.sock)",
+	)
 	f.BoolVarP(&s.Debug, "debug", "D", false, "log more")
 	f.IntVar(&s.ReadyFD, "ready-fd", -1, "descriptor that gets a byte when the sockets listen")
 	f.StringVarP(&s.Group, "group", "G", "", "group that may use the sockets")
-	f.StringVar(&s.LogDriver, "log-driver", "json-file", "log driver of containers: json-file, local or none")
-	f.StringArrayVar(&logOpts, "log-opt", nil, "default log option: max-size=SIZE or max-file=N (repeatable)")
-	f.StringArrayVar(&s.InsecureRegistries, "insecure-registry", nil, "registry (host[:port] or CIDR) spoken to without verified TLS (repeatable)")
-	f.StringArrayVar(&s.RegistryMirrors, "registry-mirror", nil, "URL that is asked before the default registry (repeatable)")
+	f.StringVar(
+		&s.LogDriver, "log-driver", "json-file",
+		"log driver of containers: json-file, local or none",
+	)
+	f.StringArrayVar(
+		&logOpts, "log-opt", nil, "default log option: max-size=SIZE or max-file=N (repeatable)",
+	)
+	f.StringArrayVar(
+		&s.InsecureRegistries, "insecure-registry", nil,
+		"registry (host[:port] or CIDR) spoken to without verified TLS (repeatable)",
+	)
+	f.StringArrayVar(
+		&s.RegistryMirrors, "registry-mirror", nil,
+		"URL that is asked before the default registry (repeatable)",
+	)
 	f.StringVar(&s.BIP, "bip", "", "address and prefix of the default bridge, as 172.17.0.1/16")
 	f.BoolVar(&s.IPv6, "ipv6", true, "IPv6 on the default bridge, if the host has it")
-	f.StringVar(&s.FixedCIDRv6, "fixed-cidr-v6", "", "IPv6 subnet of the default bridge (default a unique local one, drawn once)")
-	f.StringArrayVar(&pools, "default-address-pool", nil, "pool for networks, as base=172.30.0.0/16,size=24 (repeatable)")
+	f.StringVar(
+		&s.FixedCIDRv6, "fixed-cidr-v6", "",
+		"IPv6 subnet of the default bridge (default a unique local one, drawn once)",
+	)
+	f.StringArrayVar(
+		&pools, "default-address-pool", nil,
+		"pool for networks, as base=172.30.0.0/16,size=24 (repeatable)",
+	)
 	f.StringArrayVar(&s.DNS, "dns", nil, "name server for containers (repeatable)")
 	f.StringArrayVar(&s.DNSSearch, "dns-search", nil, "search domain for containers (repeatable)")
 	f.StringArrayVar(&s.DNSOptions, "dns-opt", nil, "resolver option for containers (repeatable)")
-	f.StringArrayVar(&ulimits, "default-ulimit", nil, "limit of containers that set none, as nofile=1024:524288 (repeatable)")
+	f.StringArrayVar(
+		&ulimits, "default-ulimit", nil,
+		"limit of containers that set none, as nofile=1024:524288 (repeatable)",
+	)
 	f.StringVar(&configFile, "config-file", defaultConfigFile, "configuration file")
 	f.StringVarP(&s.Pidfile, "pidfile", "p", "", "file for the process ID")
-	f.BoolVar(&s.Teardown, "teardown", false, "end the engine, if it runs, and all containers, and remove everything that was made in the kernel, then exit")
+	f.BoolVar(
+		&s.Teardown, "teardown", false,
+		"end the engine, if it runs, and all containers, and remove everything that was made in the kernel, then exit",
+	)
 	f.BoolVarP(&s.ShowVersion, "version", "v", false, "print the version and exit")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			fmt.Fprintf(stdout, "Usage: straked [OPTIONS]\n\nThe engine of strake: containers, images, networks and volumes behind the Docker Engine API.\n\nOptions:\n%s", f.FlagUsages())
+			fmt.Fprintf(
+				stdout,
+				"Usage: straked [OPTIONS]\n\nThe engine of strake: containers, images, networks and volumes behind the Docker Engine API.\n\nOptions:\n%s",
+				f.FlagUsages(),
+			)
 			return nil, err
 		}
 		return nil, usageError{suggest(err, f)}
@@ -174,11 +213,14 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	}
 	// The key of the file is the flag's name but for these.
 	flags := map[string]string{
-		"hosts": "host", "log-opts": "log-opt", "insecure-registries": "insecure-registry", "registry-mirrors": "registry-mirror",
-		"default-address-pools": "default-address-pool", "dns-opts": "dns-opt", "default-ulimits": "default-ulimit",
+		"hosts": "host", "log-opts": "log-opt", "insecure-registries": "insecure-registry",
+		"registry-mirrors":      "registry-mirror",
+		"default-address-pools": "default-address-pool", "dns-opts": "dns-opt",
+		"default-ulimits": "default-ulimit",
 	}
 	known := []string{
-		"data-root", "exec-root", "hosts", "debug", "group", "log-driver", "log-opts", "insecure-registries", "registry-mirrors", "bip", "ipv6", "fixed-cidr-v6",
+		"data-root", "exec-root", "hosts", "debug", "group", "log-driver", "log-opts",
+		"insecure-registries", "registry-mirrors", "bip", "ipv6", "fixed-cidr-v6",
 		"default-address-pools", "default-ulimits", "dns", "dns-search", "dns-opts", "pidfile",
 	}
 	for k := range keys {
@@ -190,7 +232,10 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 			flag = flags[k]
 		}
 		if given(flag) {
-			return usage("the following directives are specified both as a flag and in the configuration file: %s", k)
+			return usage(
+				"the following directives are specified both as a flag and in the configuration file: %s",
+				k,
+			)
 		}
 	}
 	var c fileConfig
@@ -200,7 +245,11 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	for _, p := range []struct {
 		dst *string
 		src *string
-	}{{&s.DataRoot, c.DataRoot}, {&s.ExecRoot, c.ExecRoot}, {&s.Group, c.Group}, {&s.LogDriver, c.LogDriver}, {&s.BIP, c.BIP}, {&s.FixedCIDRv6, c.FixedCIDRv6}, {&s.Pidfile, c.Pidfile}} {
+	}{
+		{&s.DataRoot, c.DataRoot}, {&s.ExecRoot, c.ExecRoot}, {&s.Group, c.Group},
+		{&s.LogDriver, c.LogDriver}, {&s.BIP, c.BIP}, {&s.FixedCIDRv6, c.FixedCIDRv6},
+		{&s.Pidfile, c.Pidfile},
+	} {
 		if p.src != nil {
 			*p.dst = *p.src
 		}
@@ -208,7 +257,11 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	for _, p := range []struct {
 		dst *[]string
 		src []string
-	}{{&s.Hosts, c.Hosts}, {&s.InsecureRegistries, c.InsecureRegistries}, {&s.RegistryMirrors, c.RegistryMirrors}, {&s.DNS, c.DNS}, {&s.DNSSearch, c.DNSSearch}, {&s.DNSOptions, c.DNSOptions}} {
+	}{
+		{&s.Hosts, c.Hosts}, {&s.InsecureRegistries, c.InsecureRegistries},
+		{&s.RegistryMirrors, c.RegistryMirrors}, {&s.DNS, c.DNS}, {&s.DNSSearch, c.DNSSearch},
+		{&s.DNSOptions, c.DNSOptions},
+	} {
 		if p.src != nil {
 			*p.dst = p.src
 		}
@@ -222,7 +275,9 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 		s.LogOpts = c.LogOpts
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Ulimits)) {
-		l, err := parseUlimit(fmt.Sprintf("%s=%d:%d", name, c.Ulimits[name].Soft, c.Ulimits[name].Hard))
+		l, err := parseUlimit(
+			fmt.Sprintf("%s=%d:%d", name, c.Ulimits[name].Soft, c.Ulimits[name].Hard),
+		)
 		if err != nil {
 			return usage("default-ulimits: %w", err)
 		}
@@ -254,14 +309,18 @@ func lineOf(raw []byte, err error) int {
 
 // ulimits are the names of docker run --ulimit.
 var ulimits = []string{
-	"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+	"core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
+	"rss", "rtprio", "rttime", "sigpending", "stack",
 }
 
 // parseUlimit reads NAME=SOFT[:HARD]; -1 is without limit.
 func parseUlimit(text string) (specs.POSIXRlimit, error) {
 	name, values, _ := strings.Cut(text, "=")
 	if !slices.Contains(ulimits, name) {
-		return specs.POSIXRlimit{}, fmt.Errorf("%q: %q is no limit%s: want one of %q", text, name, didYouMean(name, ulimits, ""), ulimits)
+		return specs.POSIXRlimit{}, fmt.Errorf(
+			"%q: %q is no limit%s: want one of %q", text, name, didYouMean(name, ulimits, ""),
+			ulimits,
+		)
 	}
 	soft, hard, two := strings.Cut(values, ":")
 	if !two {
@@ -274,7 +333,9 @@ func parseUlimit(text string) (specs.POSIXRlimit, error) {
 	}{{soft, &l.Soft}, {hard, &l.Hard}} {
 		n, err := strconv.ParseInt(v.text, 10, 64)
 		if err != nil || n < -1 {
-			return l, fmt.Errorf("%q: want NAME=SOFT[:HARD] with numbers from -1, which is without limit", text)
+			return l, fmt.Errorf(
+				"%q: want NAME=SOFT[:HARD] with numbers from -1, which is without limit", text,
+			)
 		}
 		*v.to = uint64(n)
 	}
@@ -302,21 +363,29 @@ func parsePool(text string) (addressPool, error) {
 		}
 	}
 	if !p.Base.IsValid() || p.Size < p.Base.Bits() || p.Size > p.Base.Addr().BitLen() {
-		return p, fmt.Errorf("default address pool %q: want base=SUBNET,size=PREFIX-LENGTH with a length of at least the subnet's", text)
+		return p, fmt.Errorf(
+			"default address pool %q: want base=SUBNET,size=PREFIX-LENGTH with a length of at least the subnet's",
+			text,
+		)
 	}
 	return p, nil
 }
 
 // validate checks what does not need the machine.
 func (s *settings) validate() error {
-	for _, p := range []struct{ name, path string }{{"data-root", s.DataRoot}, {"exec-root", s.ExecRoot}} {
+	for _, p := range []struct{ name, path string }{
+		{"data-root", s.DataRoot}, {"exec-root", s.ExecRoot},
+	} {
 		if !filepath.IsAbs(p.path) {
 			return usage("--%s %q: want an absolute path", p.name, p.path)
 		}
 	}
 	s.DataRoot, s.ExecRoot = filepath.Clean(s.DataRoot), filepath.Clean(s.ExecRoot)
 	if strings.ContainsAny(s.DataRoot, ":,\\") {
-		return usage("--data-root %q: overlayfs options cannot hold a path with ':', ',' or '\\'", s.DataRoot)
+		return usage(
+			"--data-root %q: overlayfs options cannot hold a path with ':', ',' or '\\'",
+			s.DataRoot,
+		)
 	}
 	if len(s.Hosts) == 0 {
 		s.Hosts = []string{"unix://" + filepath.Join(s.ExecRoot, "strake.sock")}
@@ -334,15 +403,20 @@ func (s *settings) validate() error {
 		}
 	}
 	if s.BIP != "" {
-		if p, err := netip.ParsePrefix(s.BIP); err != nil || !p.Addr().Is4() || p.Masked().Addr() == p.Addr() {
-			return usage("--bip %q: want the address of the bridge with its prefix, as 172.17.0.1/16", s.BIP)
+		if p, err := netip.ParsePrefix(s.BIP); err != nil || !p.Addr().Is4() ||
+			p.Masked().Addr() == p.Addr() {
+			return usage(
+				"--bip %q: want the address of the bridge with its prefix, as 172.17.0.1/16", s.BIP,
+			)
 		}
 	}
 	if s.FixedCIDRv6 != "" {
 		p, err := netip.ParsePrefix(s.FixedCIDRv6)
 		switch {
 		case err != nil || !p.Addr().Is6() || p.Addr().Is4In6() || p != p.Masked() || p.Bits() < 1 || p.Bits() > 120:
-			return usage("--fixed-cidr-v6 %q: want an IPv6 subnet, as fd00:1234::/64", s.FixedCIDRv6)
+			return usage(
+				"--fixed-cidr-v6 %q: want an IPv6 subnet, as fd00:1234::/64", s.FixedCIDRv6,
+			)
 		case !s.IPv6:
 			return usage("--fixed-cidr-v6 %q: IPv6 is switched off (--ipv6=false)", s.FixedCIDRv6)
 		}
@@ -377,7 +451,10 @@ func (s *settings) logConfig() (engine.LogConfig, error) {
 			}
 			c.MaxFiles = n
 		default:
-			return c, usage("--log-opt %s: unknown log option%s", k, didYouMean(k, []string{"max-size", "max-file"}, ""))
+			return c, usage(
+				"--log-opt %s: unknown log option%s", k,
+				didYouMean(k, []string{"max-size", "max-file"}, ""),
+			)
 		}
 	}
 	return c, nil
@@ -391,7 +468,10 @@ func parseSize(s string) (int64, error) {
 		return 0, fmt.Errorf("size %q", s)
 	}
 	unit := strings.ToLower(s)[len(digits):]
-	shift := map[string]uint{"": 0, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30, "gb": 30, "gib": 30}
+	shift := map[string]uint{
+		"": 0, "b": 0, "k": 10, "kb": 10, "kib": 10, "m": 20, "mb": 20, "mib": 20, "g": 30,
+		"gb": 30, "gib": 30,
+	}
 	by, ok := shift[unit]
 	if !ok || n > 1<<62>>by {
 		return 0, fmt.Errorf("size %q", s)

@@ -37,47 +37,127 @@ func TestParse(t *testing.T) {
 		fails string
 	}{
 		{name: "defaults", check: func(s *settings) bool {
-			return s.DataRoot == defaultDataRoot && reflect.DeepEqual(s.Hosts, []string{"unix:///run/strake/strake.sock"}) && s.ReadyFD == -1
+			return s.DataRoot == defaultDataRoot &&
+				reflect.DeepEqual(s.Hosts, []string{"unix:///run/strake/strake.sock"}) &&
+				s.ReadyFD == -1
 		}},
-		{name: "socket follows the root", args: []string{"--exec-root", "/x/"}, check: func(s *settings) bool { return s.Hosts[0] == "unix:///x/strake.sock" }},
+		{
+			name: "socket follows the root", args: []string{"--exec-root", "/x/"},
+			check: func(s *settings) bool { return s.Hosts[0] == "unix:///x/strake.sock" },
+		},
 		{name: "file", args: []string{"--config-file", full}, check: func(s *settings) bool {
 			l, err := s.logConfig()
-			return err == nil && s.DataRoot == "/d" && len(s.Hosts) == 2 && l.Driver == "local" && l.MaxBytes == 1<<20 && s.Debug && s.AddressPools[0].Size == 24
+			return err == nil && s.DataRoot == "/d" && len(s.Hosts) == 2 && l.Driver == "local" &&
+				l.MaxBytes == 1<<20 && s.Debug && s.AddressPools[0].Size == 24
 		}},
-		{name: "both", args: []string{"--config-file", full, "-H", "unix:///b.sock"}, fails: "both as a flag and in the configuration file: hosts"},
-		{name: "unknown flag", args: []string{"--data-rot", "/x"}, fails: "did you mean --data-root?"},
-		{name: "unknown flag far from all", args: []string{"--swordfish"}, fails: "unknown flag --swordfish"},
+		{
+			name: "both", args: []string{"--config-file", full, "-H", "unix:///b.sock"},
+			fails: "both as a flag and in the configuration file: hosts",
+		},
+		{
+			name: "unknown flag", args: []string{"--data-rot", "/x"},
+			fails: "did you mean --data-root?",
+		},
+		{
+			name: "unknown flag far from all", args: []string{"--swordfish"},
+			fails: "unknown flag --swordfish",
+		},
 		{name: "argument", args: []string{"run"}, fails: `unexpected argument "run"`},
-		{name: "unknown key", args: []string{"--config-file", file("k.json", `{"data-roots": "/"}`)}, fails: `did you mean data-root?`},
-		{name: "bad JSON", args: []string{"--config-file", file("j.json", "{\n\n!}")}, fails: "j.json:3:"},
-		{name: "wrong type", args: []string{"--config-file", file("w.json", "{\n\"debug\": 1}")}, fails: "w.json:2:"},
+		{
+			name:  "unknown key",
+			args:  []string{"--config-file", file("k.json", `{"data-roots": "/"}`)},
+			fails: `did you mean data-root?`,
+		},
+		{
+			name: "bad JSON", args: []string{"--config-file", file("j.json", "{\n\n!}")},
+			fails: "j.json:3:",
+		},
+		{
+			name: "wrong type", args: []string{"--config-file", file("w.json", "{\n\"debug\": 1}")},
+			fails: "w.json:2:",
+		},
 		{name: "missing file", args: []string{"--config-file", "/none.json"}, fails: "/none.json"},
 		{name: "relative root", args: []string{"--data-root", "x"}, fails: "absolute"},
-		{name: "root that overlayfs cannot take", args: []string{"--data-root", "/a:b"}, fails: "overlayfs"},
-		{name: "tcp", args: []string{"-H", "tcp://0.0.0.0:2375"}, fails: "want unix:///path or fd://"},
-		{name: "long socket", args: []string{"-H", "unix:///" + strings.Repeat("x", 107)}, fails: "107"},
-		{name: "subnets of the default bridge", args: []string{"--bip", "10.9.0.1/24", "--fixed-cidr-v6", "fd00:9::/64"}, check: func(s *settings) bool {
+		{
+			name: "root that overlayfs cannot take", args: []string{"--data-root", "/a:b"},
+			fails: "overlayfs",
+		},
+		{
+			name: "tcp", args: []string{"-H", "tcp://0.0.0.0:2375"},
+			fails: "want unix:///path or fd://",
+		},
+		{
+			name: "long socket", args: []string{"-H", "unix:///" + strings.Repeat("x", 107)},
+			fails: "107",
+		},
+		{name: "subnets of the default bridge", args: []string{
+			"--bip", "10.9.0.1/24", "--fixed-cidr-v6", "fd00:9::/64",
+		}, check: func(s *settings) bool {
 			return s.IPv6 && reflect.DeepEqual(s.defaultSubnets(), []network.Subnet{
-				{Prefix: netip.MustParsePrefix("10.9.0.0/24"), Gateway: netip.MustParseAddr("10.9.0.1")}, {Prefix: netip.MustParsePrefix("fd00:9::/64")},
+				{
+					Prefix:  netip.MustParsePrefix("10.9.0.0/24"),
+					Gateway: netip.MustParseAddr("10.9.0.1"),
+				},
+				{Prefix: netip.MustParsePrefix("fd00:9::/64")},
 			})
 		}},
-		{name: "without IPv6", args: []string{"--config-file", file("v4.json", `{"ipv6": false}`)}, check: func(s *settings) bool { return !s.IPv6 && s.defaultSubnets() == nil }},
-		{name: "IPv6 subnet of IPv4", args: []string{"--fixed-cidr-v6", "10.0.0.0/8"}, fails: "--fixed-cidr-v6"},
-		{name: "IPv6 subnet without IPv6", args: []string{"--ipv6=false", "--fixed-cidr-v6", "fd00:9::/64"}, fails: "--ipv6=false"},
+		{
+			name:  "without IPv6",
+			args:  []string{"--config-file", file("v4.json", `{"ipv6": false}`)},
+			check: func(s *settings) bool { return !s.IPv6 && s.defaultSubnets() == nil },
+		},
+		{
+			name: "IPv6 subnet of IPv4", args: []string{"--fixed-cidr-v6", "10.0.0.0/8"},
+			fails: "--fixed-cidr-v6",
+		},
+		{
+			name: "IPv6 subnet without IPv6",
+			args: []string{"--ipv6=false", "--fixed-cidr-v6", "fd00:9::/64"}, fails: "--ipv6=false",
+		},
 		{name: "bip of a network", args: []string{"--bip", "172.17.0.0/16"}, fails: "--bip"},
 		{name: "dns name", args: []string{"--dns", "localhost"}, fails: "--dns"},
-		{name: "pool", args: []string{"--default-address-pool", "base=10.0.0.0/16,size=8"}, fails: "default address pool"},
-		{name: "log option", args: []string{"--log-opt", "max-sise=1"}, fails: "did you mean max-size?"},
+		{
+			name: "pool", args: []string{"--default-address-pool", "base=10.0.0.0/16,size=8"},
+			fails: "default address pool",
+		},
+		{
+			name: "log option", args: []string{"--log-opt", "max-sise=1"},
+			fails: "did you mean max-size?",
+		},
 		{name: "log size", args: []string{"--log-opt", "max-size=1q"}, fails: "max-size=1q"},
-		{name: "limits", args: []string{"--default-ulimit", "nofile=10:20", "--default-ulimit", "core=-1"}, check: func(s *settings) bool {
-			return reflect.DeepEqual(s.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20}, {Type: "RLIMIT_CORE", Soft: math.MaxUint64, Hard: math.MaxUint64}})
+		{name: "limits", args: []string{
+			"--default-ulimit", "nofile=10:20", "--default-ulimit", "core=-1",
+		}, check: func(s *settings) bool {
+			return reflect.DeepEqual(
+				s.Rlimits,
+				[]specs.POSIXRlimit{
+					{Type: "RLIMIT_NOFILE", Soft: 10, Hard: 20},
+					{Type: "RLIMIT_CORE", Soft: math.MaxUint64, Hard: math.MaxUint64},
+				},
+			)
 		}},
-		{name: "limits in the file", args: []string{"--config-file", file("u.json", `{"default-ulimits": {"nproc": {"Name": "nproc", "Soft": 5, "Hard": 6}}}`)}, check: func(s *settings) bool {
-			return reflect.DeepEqual(s.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 5, Hard: 6}})
+		{name: "limits in the file", args: []string{
+			"--config-file",
+			file(
+				"u.json", `{"default-ulimits": {"nproc": {"Name": "nproc", "Soft": 5, "Hard": 6}}}`,
+			),
+		}, check: func(s *settings) bool {
+			return reflect.DeepEqual(
+				s.Rlimits, []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: 5, Hard: 6}},
+			)
 		}},
-		{name: "unknown limit", args: []string{"--default-ulimit", "nofiles=1"}, fails: "did you mean nofile?"},
-		{name: "limit without a number", args: []string{"--default-ulimit", "nofile"}, fails: "NAME=SOFT[:HARD]"},
-		{name: "soft limit above the hard one", args: []string{"--default-ulimit", "nofile=-1:5"}, fails: "above"},
+		{
+			name: "unknown limit", args: []string{"--default-ulimit", "nofiles=1"},
+			fails: "did you mean nofile?",
+		},
+		{
+			name: "limit without a number", args: []string{"--default-ulimit", "nofile"},
+			fails: "NAME=SOFT[:HARD]",
+		},
+		{
+			name: "soft limit above the hard one",
+			args: []string{"--default-ulimit", "nofile=-1:5"}, fails: "above",
+		},
 		{name: "log driver", args: []string{"--log-driver", "syslog"}, fails: "syslog"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -100,7 +180,8 @@ func TestParse(t *testing.T) {
 		})
 	}
 	var help strings.Builder
-	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, pflag.ErrHelp) || !strings.Contains(help.String(), "--data-root") {
+	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, pflag.ErrHelp) ||
+		!strings.Contains(help.String(), "--data-root") {
 		t.Errorf("help: %v\n%s", err, help.String())
 	}
 }

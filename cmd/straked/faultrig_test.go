@@ -31,7 +31,8 @@ import (
 	"strake/network/link"
 )
 
-// faultDir names, to a process of the test binary, the directory by which it is told where to die: it then is straked.
+// faultDir names, to a process of the test binary, the directory by which it is told where to die:
+// it then is straked.
 const faultDir = "STRAKE_TEST_FAULTS"
 
 func TestMain(m *testing.M) {
@@ -62,11 +63,13 @@ func faultyEngine(dir string) int {
 	return 0
 }
 
-// order is what the engine has been told to do at its fault points, in the file "order" while an operation under test goes on.
+// order is what the engine has been told to do at its fault points, in the file "order" while an
+// operation under test goes on.
 type order struct {
 	// Number tells orders apart.
 	Number int
-	// Step is the one at which to act, the Nth time; empty for none. Points reached are always written down.
+	// Step is the one at which to act, the Nth time; empty for none. Points reached are always
+	// written down.
 	Step string
 	N    int
 	// Fail lets the step return an error instead of ending the process.
@@ -91,7 +94,9 @@ func faultHook(dir string) func(step string) error {
 			seen, number = map[string]int{}, o.Number
 		}
 		seen[step]++
-		f, err := os.OpenFile(filepath.Join(dir, "reached"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		f, err := os.OpenFile(
+			filepath.Join(dir, "reached"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600,
+		)
 		if err == nil {
 			fmt.Fprintln(f, step)
 			f.Close()
@@ -185,7 +190,10 @@ func newFaultRig(t *testing.T) *faultRig {
 // buildRuntime builds the keeper's program with a version.
 func buildRuntime(t *testing.T, out, version string) {
 	t.Helper()
-	cmd := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", out, "strake/cmd/strake-runtime")
+	cmd := exec.Command(
+		"go", "build", "-ldflags", "-X main.version="+version, "-o", out,
+		"strake/cmd/strake-runtime",
+	)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build strake-runtime: %v\n%s", err, msg)
@@ -195,7 +203,13 @@ func buildRuntime(t *testing.T, out, version string) {
 func (r *faultRig) path(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *faultRig) args(more ...string) []string {
-	return append([]string{"--data-root", r.path("data"), "--exec-root", r.path("run"), "-H", "unix://" + r.path("s.sock"), "--config-file", r.path("none.json")}, more...)
+	return append(
+		[]string{
+			"--data-root", r.path("data"), "--exec-root", r.path("run"), "-H",
+			"unix://" + r.path("s.sock"), "--config-file", r.path("none.json"),
+		},
+		more...,
+	)
 }
 
 // launch starts the engine and says whether it got ready.
@@ -286,7 +300,11 @@ func (r *faultRig) order(o order) {
 	o.Number = r.number
 	raw, err := json.Marshal(o)
 	if err == nil {
-		err = errors.Join(os.WriteFile(r.path("order.new"), raw, 0o600), os.WriteFile(r.path("reached"), nil, 0o600), os.Rename(r.path("order.new"), r.path("order")))
+		err = errors.Join(
+			os.WriteFile(r.path("order.new"), raw, 0o600),
+			os.WriteFile(r.path("reached"), nil, 0o600),
+			os.Rename(r.path("order.new"), r.path("order")),
+		)
 	}
 	if err != nil {
 		r.t.Fatal(err)
@@ -378,7 +396,8 @@ func (r *faultRig) inspect(name string) *inspected {
 	return &in
 }
 
-// host lists everything that an engine can leave behind. What differs from time to time without meaning is left out of the names.
+// host lists everything that an engine can leave behind. What differs from time to time without
+// meaning is left out of the names.
 func (r *faultRig) host() []string {
 	r.t.Helper()
 	var list []string
@@ -392,7 +411,9 @@ func (r *faultRig) host() []string {
 		}
 	}
 	for _, mount := range r.groups {
-		filepath.WalkDir(filepath.Join(mount, r.tag), func(p string, d fs.DirEntry, err error) error {
+		filepath.WalkDir(filepath.Join(
+			mount, r.tag,
+		), func(p string, d fs.DirEntry, err error) error {
 			if err == nil && d.IsDir() {
 				list = append(list, "control group "+p)
 			}
@@ -476,9 +497,12 @@ func (r *faultRig) processes() (list []string) {
 		rest := string(raw[bytes.LastIndexByte(raw, ')')+1:])
 		f := strings.Fields(rest)
 		parent[pid], _ = strconv.Atoi(f[1])
-		name[pid] = string(raw[bytes.IndexByte(raw, '('):bytes.LastIndexByte(raw, ')')+1]) + " " + f[0]
+		name[pid] = string(
+			raw[bytes.IndexByte(raw, '('):bytes.LastIndexByte(raw, ')')+1],
+		) + " " + f[0]
 		cmdline, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-		if bytes.Contains(cmdline, []byte(r.dir)) && bytes.Contains(cmdline, []byte("\x00keeper\x00")) {
+		if bytes.Contains(cmdline, []byte(r.dir)) &&
+			bytes.Contains(cmdline, []byte("\x00keeper\x00")) {
 			keeper = pid
 			list = append(list, "process keeper")
 		}
@@ -519,7 +543,8 @@ func differences(before, now []string) (out []string) {
 	return out
 }
 
-// settles waits until the host is as it was: network namespaces and prepared ones come and go in the background.
+// settles waits until the host is as it was: network namespaces and prepared ones come and go in
+// the background.
 func (r *faultRig) settles(before []string) []string {
 	r.t.Helper()
 	var diff []string
@@ -535,7 +560,8 @@ func (r *faultRig) settles(before []string) []string {
 func (r *faultRig) calm() []string {
 	r.t.Helper()
 	list, since := r.host(), time.Now()
-	for end := time.Now().Add(15 * time.Second); time.Since(since) < 500*time.Millisecond && time.Now().Before(end); {
+	for end := time.Now().Add(15 * time.Second); time.Since(since) < 500*time.Millisecond &&
+		time.Now().Before(end); {
 		unix.Select(0, nil, nil, nil, &unix.Timeval{Usec: 20000})
 		if now := r.host(); len(differences(list, now)) > 0 {
 			list, since = now, time.Now()
@@ -575,7 +601,9 @@ func tree(t *testing.T, extra string) []byte {
 		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, bin)
-	for _, a := range []string{"sh", "sleep", "nc", "echo", "true", "mkdir", "mv", "cat", "ls", "touch", "rm"} {
+	for _, a := range []string{
+		"sh", "sleep", "nc", "echo", "true", "mkdir", "mv", "cat", "ls", "touch", "rm",
+	} {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	add(tar.Header{Name: "data/seed", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("seed"))

@@ -14,7 +14,8 @@ import (
 	"strake/network/link"
 )
 
-// faultCase is an operation that is interrupted at each of its steps. What it leaves is compared with what was there before setup.
+// faultCase is an operation that is interrupted at each of its steps. What it leaves is compared
+// with what was there before setup.
 type faultCase struct {
 	name  string
 	setup func(r *faultRig)
@@ -28,12 +29,17 @@ type faultCase struct {
 // victim is a container that uses everything that a container can occupy on the host.
 func victim(r *faultRig, image string) map[string]any {
 	return map[string]any{
-		"Image": image, "Cmd": []string{"sleep", "1000"}, "ExposedPorts": map[string]any{"80/tcp": map[string]any{}, "53/udp": map[string]any{}},
-		"Volumes": map[string]any{"/anonymous": map[string]any{}, "/data": map[string]any{}},
+		"Image": image, "Cmd": []string{"sleep", "1000"},
+		"ExposedPorts": map[string]any{"80/tcp": map[string]any{}, "53/udp": map[string]any{}},
+		"Volumes":      map[string]any{"/anonymous": map[string]any{}, "/data": map[string]any{}},
 		"HostConfig": map[string]any{
-			"Binds": []string{r.path("bound") + ":/bound", "victim-volume:/named"}, "Tmpfs": map[string]string{"/scratch": "size=1m"},
-			"PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostPort": "18080"}}, "53/udp": []any{map[string]string{"HostIp": "127.0.0.1", "HostPort": "18053"}}},
-			"IpcMode":      "shareable", "Memory": 64 << 20, "PidsLimit": 50,
+			"Binds": []string{r.path("bound") + ":/bound", "victim-volume:/named"},
+			"Tmpfs": map[string]string{"/scratch": "size=1m"},
+			"PortBindings": map[string]any{
+				"80/tcp": []any{map[string]string{"HostPort": "18080"}},
+				"53/udp": []any{map[string]string{"HostIp": "127.0.0.1", "HostPort": "18053"}},
+			},
+			"IpcMode": "shareable", "Memory": 64 << 20, "PidsLimit": 50,
 		},
 	}
 }
@@ -82,7 +88,10 @@ func exists(want string) func(r *faultRig) error {
 }
 
 func execVictim(r *faultRig) error {
-	raw, err := r.call("POST", "/containers/victim/exec", map[string]any{"Cmd": []string{"true"}, "AttachStdout": true})
+	raw, err := r.call(
+		"POST", "/containers/victim/exec",
+		map[string]any{"Cmd": []string{"true"}, "AttachStdout": true},
+	)
 	if err != nil {
 		return err
 	}
@@ -105,28 +114,83 @@ func faultCases(t *testing.T, saved []byte) []faultCase {
 		return err
 	}
 	return []faultCase{
-		{name: "import", run: request("POST", "/images/create?fromSrc=-&repo=victim-image", tree(t, "imported"))},
+		{
+			name: "import",
+			run:  request("POST", "/images/create?fromSrc=-&repo=victim-image", tree(t, "imported")),
+		},
 		{name: "load", run: request("POST", "/images/load", saved)},
-		{name: "remove image", setup: must(request("POST", "/images/load", saved)), run: request("DELETE", "/images/loaded-image", nil)},
+		{
+			name: "remove image", setup: must(request("POST", "/images/load", saved)),
+			run: request("DELETE", "/images/loaded-image", nil),
+		},
 		{name: "create", run: createVictim, acknowledged: exists("created")},
-		{name: "start", setup: must(createVictim), run: startVictim, acknowledged: exists("running")},
+		{
+			name: "start", setup: must(createVictim), run: startVictim,
+			acknowledged: exists("running"),
+		},
 		{name: "exec", setup: started, run: execVictim, acknowledged: exists("running")},
-		{name: "end", setup: started, run: request("POST", "/containers/victim/kill", nil), acknowledged: exists("exited")},
-		{name: "restart", brief: true, setup: started, run: request("POST", "/containers/victim/restart?t=0", nil), acknowledged: exists("running")},
-		{name: "pause", setup: started, run: request("POST", "/containers/victim/pause", nil), acknowledged: exists("paused")},
-		{name: "unpause", setup: must(createVictim, startVictim, request("POST", "/containers/victim/pause", nil)),
+		{
+			name: "end", setup: started, run: request("POST", "/containers/victim/kill", nil),
+			acknowledged: exists("exited"),
+		},
+		{
+			name: "restart", brief: true, setup: started,
+			run:          request("POST", "/containers/victim/restart?t=0", nil),
+			acknowledged: exists("running"),
+		},
+		{
+			name: "pause", setup: started, run: request("POST", "/containers/victim/pause", nil),
+			acknowledged: exists("paused"),
+		},
+		{name: "unpause", setup: must(
+			createVictim, startVictim, request("POST", "/containers/victim/pause", nil),
+		),
 			run: request("POST", "/containers/victim/unpause", nil), acknowledged: exists("running")},
-		{name: "update", setup: started, run: request("POST", "/containers/victim/update", map[string]any{"Memory": 48 << 20, "MemorySwap": 96 << 20}), acknowledged: exists("running")},
-		{name: "rename", setup: must(createVictim, request("POST", "/containers/victim/rename?name=other", nil)), run: request("POST", "/containers/other/rename?name=victim", nil)},
-		{name: "remove", setup: must(createVictim, startVictim, request("POST", "/containers/victim/kill", nil)),
+		{
+			name: "update", setup: started,
+			run: request(
+				"POST", "/containers/victim/update",
+				map[string]any{"Memory": 48 << 20, "MemorySwap": 96 << 20},
+			),
+			acknowledged: exists("running"),
+		},
+		{
+			name:  "rename",
+			setup: must(createVictim, request("POST", "/containers/victim/rename?name=other", nil)),
+			run:   request("POST", "/containers/other/rename?name=victim", nil),
+		},
+		{name: "remove", setup: must(
+			createVictim, startVictim, request("POST", "/containers/victim/kill", nil),
+		),
 			run: request("DELETE", "/containers/victim?v=1", nil), acknowledged: exists("")},
-		{name: "remove by force", brief: true, setup: started, run: request("DELETE", "/containers/victim?v=1&force=1", nil), acknowledged: exists("")},
-		{name: "remove itself", brief: true, setup: must(autoRemoved, startVictim), run: request("POST", "/containers/victim/kill", nil)},
-		{name: "create network", run: request("POST", "/networks/create", map[string]any{"Name": "victim-net", "EnableIPv6": true})},
-		{name: "remove network", setup: must(request("POST", "/networks/create", map[string]any{"Name": "victim-net"})), run: request("DELETE", "/networks/victim-net", nil)},
-		{name: "connect", setup: must(createVictim, startVictim, request("POST", "/networks/create", map[string]any{"Name": "victim-net"})),
+		{
+			name: "remove by force", brief: true, setup: started,
+			run: request("DELETE", "/containers/victim?v=1&force=1", nil), acknowledged: exists(""),
+		},
+		{
+			name: "remove itself", brief: true, setup: must(autoRemoved, startVictim),
+			run: request("POST", "/containers/victim/kill", nil),
+		},
+		{
+			name: "create network",
+			run: request(
+				"POST", "/networks/create",
+				map[string]any{"Name": "victim-net", "EnableIPv6": true},
+			),
+		},
+		{
+			name:  "remove network",
+			setup: must(request("POST", "/networks/create", map[string]any{"Name": "victim-net"})),
+			run:   request("DELETE", "/networks/victim-net", nil),
+		},
+		{name: "connect", setup: must(
+			createVictim, startVictim,
+			request("POST", "/networks/create", map[string]any{"Name": "victim-net"}),
+		),
 			run: request("POST", "/networks/victim-net/connect", map[string]any{"Container": "victim"}), acknowledged: exists("running")},
-		{name: "disconnect", setup: must(createVictim, startVictim, request("POST", "/networks/create", map[string]any{"Name": "victim-net"}),
+		{name: "disconnect", setup: must(createVictim, startVictim, request(
+			"POST", "/networks/create", map[string]any{"Name": "victim-net"},
+		),
 			request("POST", "/networks/victim-net/connect", map[string]any{"Container": "victim"})),
 			run: request("POST", "/networks/victim-net/disconnect", map[string]any{"Container": "victim"}), acknowledged: exists("running")},
 		// The next engine is killed while it deals with what the last one left.
@@ -156,7 +220,8 @@ type anchor struct {
 // intact says whether the anchor is what it was and answers on its published port.
 func (a *anchor) intact(r *faultRig) error {
 	now := r.inspect("anchor")
-	if now == nil || now.State != a.before.State || now.NetworkSettings.IPAddress != a.before.NetworkSettings.IPAddress {
+	if now == nil || now.State != a.before.State ||
+		now.NetworkSettings.IPAddress != a.before.NetworkSettings.IPAddress {
 		return fmt.Errorf("the anchor is %+v, was %+v", now, a.before)
 	}
 	var err error
@@ -181,8 +246,8 @@ func (a *anchor) intact(r *faultRig) error {
 	return err
 }
 
-// clean removes what the case may rightly have left: containers, volumes, images, networks. Whatever exists has to be whole, which is to say that it
-// can be used and removed.
+// clean removes what the case may rightly have left: containers, volumes, images, networks.
+// Whatever exists has to be whole, which is to say that it can be used and removed.
 func (r *faultRig) clean() error {
 	for _, name := range []string{"victim", "other"} {
 		in := r.inspect(name)
@@ -191,9 +256,14 @@ func (r *faultRig) clean() error {
 		}
 		if in.State.Status != "running" && in.State.Status != "paused" {
 			if _, err := r.call("POST", "/containers/"+name+"/start", nil); err != nil {
-				if strings.Contains(err.Error(), "No such container") || strings.Contains(err.Error(), "marked for removal") {
-					// The engine is finishing a removal that it found begun; one that failed it does not repeat by itself.
-					if _, err := r.call("DELETE", "/containers/"+name+"?v=1&force=1", nil); err != nil && !strings.Contains(err.Error(), "No such container") && !strings.Contains(err.Error(), "already in progress") {
+				if strings.Contains(err.Error(), "No such container") ||
+					strings.Contains(err.Error(), "marked for removal") {
+					// The engine is finishing a removal that it found begun; one that failed it
+					// does not repeat by itself.
+					if _, err := r.call(
+						"DELETE", "/containers/"+name+"?v=1&force=1", nil,
+					); err != nil && !strings.Contains(err.Error(), "No such container") &&
+						!strings.Contains(err.Error(), "already in progress") {
 						return err
 					}
 					r.until("the end of a removal", func() bool { return r.inspect(name) == nil })
@@ -202,13 +272,17 @@ func (r *faultRig) clean() error {
 				return fmt.Errorf("what is left cannot be started: %w", err)
 			}
 		}
-		if _, err := r.call("DELETE", "/containers/"+name+"?v=1&force=1", nil); err != nil && !strings.Contains(err.Error(), "No such container") {
+		if _, err := r.call("DELETE", "/containers/"+name+"?v=1&force=1", nil); err != nil &&
+			!strings.Contains(err.Error(), "No such container") {
 			return err
 		}
 	}
 	for _, image := range []string{"victim-image", "loaded-image"} {
 		// Without a network: a namespace that nobody used would wait for the next container.
-		spec := map[string]any{"Image": image, "Cmd": []string{"true"}, "HostConfig": map[string]any{"NetworkMode": "none"}}
+		spec := map[string]any{
+			"Image": image, "Cmd": []string{"true"},
+			"HostConfig": map[string]any{"NetworkMode": "none"},
+		}
 		if _, err := r.call("POST", "/containers/create?name=prober", spec); err != nil {
 			if strings.Contains(err.Error(), "No such image") {
 				continue
@@ -216,7 +290,8 @@ func (r *faultRig) clean() error {
 			return err
 		}
 		for _, step := range []struct{ method, path string }{
-			{"POST", "/containers/prober/start"}, {"POST", "/containers/prober/wait"}, {"DELETE", "/containers/prober"}, {"DELETE", "/images/" + image + "?force=1"},
+			{"POST", "/containers/prober/start"}, {"POST", "/containers/prober/wait"},
+			{"DELETE", "/containers/prober"}, {"DELETE", "/images/" + image + "?force=1"},
 		} {
 			if _, err := r.call(step.method, step.path, nil); err != nil {
 				return err
@@ -224,16 +299,19 @@ func (r *faultRig) clean() error {
 		}
 	}
 	for _, path := range []string{"/volumes/victim-volume", "/networks/victim-net"} {
-		if _, err := r.call("DELETE", path, nil); err != nil && !strings.Contains(err.Error(), "404") {
+		if _, err := r.call("DELETE", path, nil); err != nil &&
+			!strings.Contains(err.Error(), "404") {
 			return err
 		}
 	}
 	return nil
 }
 
-// TestFaults ends straked with SIGKILL at every step of every operation, starts the next one on the same directories, and compares the host with what
-// it was: nothing of what was not acknowledged may be left, nothing of what was may be lost. Which steps there are a first run of each operation says,
-// so a step that is added is tested by that. A second round lets each step of the engine fail instead.
+// TestFaults ends straked with SIGKILL at every step of every operation, starts the next one on the
+// same directories, and compares the host with what it was: nothing of what was not acknowledged
+// may be left, nothing of what was may be lost. Which steps there are a first run of each operation
+// says, so a step that is added is tested by that. A second round lets each step of the engine fail
+// instead.
 func TestFaults(t *testing.T) {
 	r := newFaultRig(t)
 	r.mustLaunch()
@@ -242,8 +320,15 @@ func TestFaults(t *testing.T) {
 	saved := r.must("GET", "/images/loaded-image/get", nil)
 	r.must("DELETE", "/images/loaded-image", nil)
 	r.must("POST", "/containers/create?name=anchor", map[string]any{
-		"Image": "faulty", "Cmd": []string{"sh", "-c", "while true; do echo ok | nc -l -p 80; done"}, "ExposedPorts": map[string]any{"80/tcp": map[string]any{}},
-		"HostConfig": map[string]any{"PortBindings": map[string]any{"80/tcp": []any{map[string]string{"HostIp": "127.0.0.1"}}}, "IpcMode": "shareable", "Binds": []string{"anchor-volume:/v"}},
+		"Image":        "faulty",
+		"Cmd":          []string{"sh", "-c", "while true; do echo ok | nc -l -p 80; done"},
+		"ExposedPorts": map[string]any{"80/tcp": map[string]any{}},
+		"HostConfig": map[string]any{
+			"PortBindings": map[string]any{
+				"80/tcp": []any{map[string]string{"HostIp": "127.0.0.1"}},
+			},
+			"IpcMode": "shareable", "Binds": []string{"anchor-volume:/v"},
+		},
 	})
 	r.must("POST", "/containers/anchor/start", nil)
 	a := &anchor{before: *r.inspect("anchor")}
@@ -253,8 +338,12 @@ func TestFaults(t *testing.T) {
 	if err := a.intact(r); err != nil {
 		t.Fatal(err)
 	}
-	// One whole round, so that what is made once (directories, locks) is there, then a fresh engine.
-	must(createVictim, startVictim, request("DELETE", "/containers/victim?v=1&force=1", nil), request("DELETE", "/volumes/victim-volume", nil))(r)
+	// One whole round, so that what is made once (directories, locks) is there, then a fresh
+	// engine.
+	must(
+		createVictim, startVictim, request("DELETE", "/containers/victim?v=1&force=1", nil),
+		request("DELETE", "/volumes/victim-volume", nil),
+	)(r)
 	r.kill()
 	r.mustLaunch()
 	before := r.calm()
@@ -310,7 +399,8 @@ func TestFaults(t *testing.T) {
 			var list []point
 			seen := map[string]int{}
 			for _, p := range points {
-				// Further times of the same step are further ports, layers or namespaces: the second stands for them.
+				// Further times of the same step are further ports, layers or namespaces: the
+				// second stands for them.
 				if seen[p]++; seen[p] == 1 || seen[p] == 2 && !fc.brief {
 					list = append(list, point{p, seen[p]})
 				}
@@ -332,7 +422,8 @@ func TestFaults(t *testing.T) {
 				check(what)
 			}
 			for _, p := range list {
-				if p.n > 1 || fc.brief || strings.Contains(p.step, "/") || strings.HasPrefix(p.step, "volume: ") {
+				if p.n > 1 || fc.brief || strings.Contains(p.step, "/") ||
+					strings.HasPrefix(p.step, "volume: ") {
 					continue
 				}
 				err := begin(order{Step: p.step, N: 1, Fail: true})
@@ -344,7 +435,10 @@ func TestFaults(t *testing.T) {
 			if missed*3 > len(list) {
 				t.Errorf("%d of %d points were not reached again: %v", missed, len(list), list)
 			}
-			t.Logf("%d points: %s", len(list), strings.Join(slices.Compact(slices.Sorted(slices.Values(points))), ", "))
+			t.Logf(
+				"%d points: %s", len(list),
+				strings.Join(slices.Compact(slices.Sorted(slices.Values(points))), ", "),
+			)
 		})
 		if t.Failed() {
 			return

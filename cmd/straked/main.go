@@ -1,12 +1,16 @@
-// Command straked is the engine of strake: it serves the Docker Engine API for package engine on unix sockets.
+// Command straked is the engine of strake: it serves the Docker Engine API for package engine on
+// unix sockets.
 //
-// It may be stopped, killed and started again at any time: containers go on under the keeper, and the next straked picks everything up. It starts
-// the keeper on demand, from strake-runtime beside its own executable. Several instances with different --exec-root and --data-root live side by
+// It may be stopped, killed and started again at any time: containers go on under the keeper, and
+// the next straked picks everything up. It starts the keeper on demand, from strake-runtime beside
+// its own executable. Several instances with different --exec-root and --data-root live side by
 // side; everything that one makes in the kernel carries a tag derived from its --exec-root.
 //
-// Exit status: 0 after SIGINT or SIGTERM, 1 for a failure, 2 for a wrong command line or configuration file.
+// Exit status: 0 after SIGINT or SIGTERM, 1 for a failure, 2 for a wrong command line or
+// configuration file.
 //
-// Not for: TCP listeners (an SSH tunnel or a proxy that authenticates does that), running without root.
+// Not for: TCP listeners (an SSH tunnel or a proxy that authenticates does that), running without
+// root.
 package main
 
 import (
@@ -58,8 +62,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	// A start makes 0.4 MiB of garbage: collecting at the usual heap of a few MiB would take a fifth of the time. The limit keeps the promise
-	// about memory (docs/SPECIFICATION.md) where the live heap is large.
+	// A start makes 0.4 MiB of garbage: collecting at the usual heap of a few MiB would take a
+	// fifth of the time. The limit keeps the promise about memory (docs/SPECIFICATION.md) where the
+	// live heap is large.
 	debug.SetGCPercent(300)
 	debug.SetMemoryLimit(48 << 20)
 	if s.Teardown {

@@ -22,9 +22,12 @@ func (s *settings) defaultSubnets() (out []network.Subnet) {
 // networks is a network.Manager as the Docker API wants it.
 type networks struct{ m *network.Manager }
 
-func (n networks) Create(ctx context.Context, spec docker.NetworkSpec) (id string, warnings []string, err error) {
+func (n networks) Create(
+	ctx context.Context, spec docker.NetworkSpec,
+) (id string, warnings []string, err error) {
 	s := network.Spec{
-		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, EnableIPv6: spec.EnableIPv6, Labels: spec.Labels, Options: spec.Options,
+		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, EnableIPv6: spec.EnableIPv6,
+		Labels: spec.Labels, Options: spec.Options,
 	}
 	for i, p := range spec.Subnets {
 		sub := network.Subnet{Prefix: p}
@@ -40,7 +43,9 @@ func (n networks) Create(ctx context.Context, spec docker.NetworkSpec) (id strin
 	return created.ID, nil, err
 }
 
-func (n networks) Remove(ctx context.Context, name string) error { return n.m.RemoveNetwork(ctx, name) }
+func (n networks) Remove(ctx context.Context, name string) error {
+	return n.m.RemoveNetwork(ctx, name)
+}
 
 func (n networks) List(ctx context.Context) ([]docker.NetworkInfo, error) {
 	list, err := n.m.Networks(ctx)
@@ -50,7 +55,8 @@ func (n networks) List(ctx context.Context) ([]docker.NetworkInfo, error) {
 	out := make([]docker.NetworkInfo, 0, len(list))
 	for _, w := range list {
 		info := docker.NetworkInfo{ID: w.ID, Created: w.Created, NetworkSpec: docker.NetworkSpec{
-			Name: w.Name, Driver: w.Driver, Internal: w.Internal, EnableIPv6: w.EnableIPv6, Options: w.Options, Labels: w.Labels,
+			Name: w.Name, Driver: w.Driver, Internal: w.Internal, EnableIPv6: w.EnableIPv6,
+			Options: w.Options, Labels: w.Labels,
 		}}
 		for _, s := range w.Subnets {
 			info.Subnets = append(info.Subnets, s.Prefix)

@@ -30,7 +30,9 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	}
 	defer lock.Close()
 	if s.Pidfile != "" {
-		if err := os.WriteFile(s.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		if err := os.WriteFile(
+			s.Pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644,
+		); err != nil {
 			return fmt.Errorf("pidfile: %w", err)
 		}
 		defer os.Remove(s.Pidfile)
@@ -58,7 +60,8 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 	defer cancel()
 	server := &http.Server{
 		Handler: docker.Handler(docker.Backend{
-			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network}, Volumes: sys.engine.Volumes(), Log: log, Version: version, Name: name,
+			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
+			Volumes: sys.engine.Volumes(), Log: log, Version: version, Name: name,
 			Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
 		}),
 		ReadHeaderTimeout: 30 * time.Second,
@@ -101,7 +104,10 @@ func lockInstance(s *settings) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another straked serves %s; give this one an --exec-root and a --data-root of its own", s.ExecRoot)
+			return nil, fmt.Errorf(
+				"another straked serves %s; give this one an --exec-root and a --data-root of its own",
+				s.ExecRoot,
+			)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -185,7 +191,9 @@ func socketGroup(name string) (int, error) {
 // activated takes the sockets of systemd (sd_listen_fds(3)).
 func activated() ([]net.Listener, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, errors.New("--host fd://: no sockets were passed (LISTEN_PID is not this process)")
+		return nil, errors.New(
+			"--host fd://: no sockets were passed (LISTEN_PID is not this process)",
+		)
 	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 1 {

@@ -50,7 +50,8 @@ func TestStopRunning(t *testing.T) {
 	if err := stopRunning(t.Context(), dir); err != nil {
 		t.Errorf("nobody holds the lock: %v", err)
 	}
-	// The kernel names the process that took the lock, not those that inherited the descriptor: hence a child that takes it itself.
+	// The kernel names the process that took the lock, not those that inherited the descriptor:
+	// hence a child that takes it itself.
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestHoldLock$")
 	cmd.Env = append(os.Environ(), "STRAKED_TEST_LOCK="+lock.Name())
 	out, err := cmd.StdoutPipe()
@@ -69,7 +70,8 @@ func TestStopRunning(t *testing.T) {
 		t.Error(err)
 	}
 	<-ended
-	if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || st.Signal() != syscall.SIGTERM {
+	if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok ||
+		st.Signal() != syscall.SIGTERM {
 		t.Errorf("the holder ended with %v, want SIGTERM", cmd.ProcessState)
 	}
 }

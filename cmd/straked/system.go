@@ -26,8 +26,9 @@ import (
 	"strake/network/ipam"
 )
 
-// tag tells the kernel objects of one instance from those of another: it starts the names of its interfaces and its nftables table, and is
-// the name of its control group. It depends on the exec root only, so that the next process of the instance finds them.
+// tag tells the kernel objects of one instance from those of another: it starts the names of its
+// interfaces and its nftables table, and is the name of its control group. It depends on the exec
+// root only, so that the next process of the instance finds them.
 func tag(execRoot string) string {
 	if execRoot == defaultExecRoot {
 		return "strake"
@@ -73,8 +74,13 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	}
 	sys.images, err = image.Open(image.Config{
 		Root: filepath.Join(s.DataRoot, "image"), Logger: log, Fault: steps("image"),
-		Registries: image.Registries{Insecure: s.InsecureRegistries, Mirrors: s.RegistryMirrors, HostsDirs: []string{"/etc/strake/certs.d", "/etc/docker/certs.d"}, UserAgent: "strake/" + version},
-		// The store is opened before the engine and used after it: by the first call the engine is there.
+		Registries: image.Registries{
+			Insecure: s.InsecureRegistries, Mirrors: s.RegistryMirrors,
+			HostsDirs: []string{"/etc/strake/certs.d", "/etc/docker/certs.d"},
+			UserAgent: "strake/" + version,
+		},
+		// The store is opened before the engine and used after it: by the first call the engine is
+		// there.
 		InUse: func(id digest.Digest) []image.Use {
 			if sys.engine == nil {
 				return nil
@@ -88,7 +94,10 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err := loadBase(ctx, s.DataRoot, sys.images, log); err != nil {
 		return nil, err
 	}
-	cfg := network.Config{StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log, DefaultIPv6: s.IPv6, DefaultSubnets: s.defaultSubnets(), Fault: steps("network")}
+	cfg := network.Config{
+		StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log,
+		DefaultIPv6: s.IPv6, DefaultSubnets: s.defaultSubnets(), Fault: steps("network"),
+	}
 	for _, p := range s.AddressPools {
 		cfg.Pools = append(cfg.Pools, ipam.Block{Base: p.Base, Bits: p.Size})
 	}
@@ -104,8 +113,10 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 		return nil, err
 	}
 	sys.engine, err = engine.Open(ctx, engine.Config{
-		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images, Network: engine.NewNetwork(sys.network, "/etc/hosts", "/etc/resolv.conf"),
-		Groups: sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS, DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions, Rlimits: s.Rlimits,
+		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images,
+		Network: engine.NewNetwork(sys.network, "/etc/hosts", "/etc/resolv.conf"),
+		Groups:  sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS,
+		DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions, Rlimits: s.Rlimits,
 		Fault: s.fault,
 	})
 	if err != nil {
@@ -143,11 +154,14 @@ func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 	if _, err := os.Stat(runtime); err != nil {
 		return nil, fmt.Errorf("the keeper's program is expected beside straked: %w", err)
 	}
-	// Of the environment only what a Go program and its time zone need: the keeper outlives whoever started it.
+	// Of the environment only what a Go program and its time zone need: the keeper outlives whoever
+	// started it.
 	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	return &keepers{log: log, launch: keeper.Launch{
-		Command: []string{runtime, "keeper"}, Environ: environ, Socket: filepath.Join(s.ExecRoot, "keeper", "keeper.sock"),
-		StateDir: filepath.Join(s.ExecRoot, "keeper", "state"), LogFile: filepath.Join(s.ExecRoot, "keeper", "keeper.log"),
+		Command: []string{runtime, "keeper"}, Environ: environ,
+		Socket:   filepath.Join(s.ExecRoot, "keeper", "keeper.sock"),
+		StateDir: filepath.Join(s.ExecRoot, "keeper", "state"),
+		LogFile:  filepath.Join(s.ExecRoot, "keeper", "keeper.log"),
 	}}, nil
 }
 
@@ -174,7 +188,8 @@ func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
 	return keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
 }
 
-// renew makes a keeper whose program is not the installed one become that in place: the engine has been upgraded.
+// renew makes a keeper whose program is not the installed one become that in place: the engine has
+// been upgraded.
 func (k *keepers) renew(ctx context.Context, c *keeper.Client) error {
 	program, err := os.Open(k.launch.Command[0])
 	if err != nil {
@@ -196,7 +211,8 @@ func (k *keepers) renew(ctx context.Context, c *keeper.Client) error {
 	return nil
 }
 
-// teardown ends the engine if it runs and all containers, and takes back what the instance made in the kernel. Images, volumes and the containers' records stay.
+// teardown ends the engine if it runs and all containers, and takes back what the instance made in
+// the kernel. Images, volumes and the containers' records stay.
 func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 	if err := stopRunning(ctx, s.ExecRoot); err != nil {
 		return err
@@ -213,9 +229,11 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 	list, err := sys.engine.List(ctx)
 	errs := []error{err}
 	for _, c := range list {
-		if c.State.Status == engine.Running || c.State.Status == engine.Paused || c.State.Status == engine.Restarting {
+		if c.State.Status == engine.Running || c.State.Status == engine.Paused ||
+			c.State.Status == engine.Restarting {
 			zero := 0
-			if err := sys.engine.Stop(ctx, c.ID, "SIGKILL", &zero); err != nil && !errdefs.IsNotModified(err) {
+			if err := sys.engine.Stop(ctx, c.ID, "SIGKILL", &zero); err != nil &&
+				!errdefs.IsNotModified(err) {
 				errs = append(errs, err)
 			}
 		}
@@ -244,8 +262,9 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 // shutdownPatience is how long requests under way may take when straked is told to end.
 const shutdownPatience = 3 * time.Second
 
-// loadBase puts the image that is built in into a store that lacks it, or has the one of an earlier version of this program. An image
-// that somebody else gave the name stays. A program that was built without says so once.
+// loadBase puts the image that is built in into a store that lacks it, or has the one of an earlier
+// version of this program. An image that somebody else gave the name stays. A program that was
+// built without says so once.
 func loadBase(ctx context.Context, dataRoot string, images *image.Store, log *slog.Logger) error {
 	mark, err := base.Mark(runtime.GOARCH)
 	if errdefs.IsNotFound(err) {
@@ -267,7 +286,8 @@ func loadBase(ctx context.Context, dataRoot string, images *image.Store, log *sl
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if loaded, id, _ := strings.Cut(string(was), " "); loaded == mark || id != have.ID.String() {
+		if loaded, id, _ := strings.Cut(string(was), " "); loaded == mark ||
+			id != have.ID.String() {
 			return nil
 		}
 	}

@@ -50,7 +50,8 @@ func (h *Host) want(res *specs.LinuxResources, cur current) (w wanted, err error
 			file = "devices.allow"
 		}
 		w.writes = append(w.writes, write{
-			version: 1, controller: "devices", file: file, value: rule, field: fmt.Sprintf("%sdevices[%d]", field, i), given: rule, entry: true,
+			version: 1, controller: "devices", file: file, value: rule,
+			field: fmt.Sprintf("%sdevices[%d]", field, i), given: rule, entry: true,
 		})
 	}
 	return w, nil
@@ -65,7 +66,8 @@ func (g *Group) dir(w *write) string {
 	return g.host.unified() + g.path
 }
 
-// apply does what is wanted. With restore, a failure takes back what was done before it, as far as the files tell.
+// apply does what is wanted. With restore, a failure takes back what was done before it, as far as
+// the files tell.
 func (g *Group) apply(w *wanted, restore bool) (err error) {
 	for i := range w.checks {
 		c := &w.checks[i]
@@ -74,7 +76,10 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 			return fmt.Errorf("%s: %s: %w", c.field, c.given, err)
 		}
 		if now := number(raw); now >= uint64(c.limit) {
-			return fmt.Errorf("%s: %s: %s: the group uses %d already: %w", c.field, c.given, c.what, now, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf(
+				"%s: %s: %s: the group uses %d already: %w", c.field, c.given, c.what, now,
+				errdefs.ErrFailedPrecondition,
+			)
 		}
 	}
 	type done struct {
@@ -99,7 +104,8 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 			}
 		}
 		err := g.put(wr)
-		if err != nil && wr.knot != "" && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)) {
+		if err != nil && wr.knot != "" &&
+			(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)) {
 			later = append(later, wr)
 			continue
 		}
@@ -124,7 +130,8 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 func (g *Group) put(w *write) error {
 	dir := g.dir(w)
 	err := writeFile(dir+"/"+w.file, []byte(w.value))
-	if errors.Is(err, fs.ErrNotExist) && w.version == 2 && w.controller != "cgroup" && g.host.enable(g.path, []string{w.controller}) == nil {
+	if errors.Is(err, fs.ErrNotExist) && w.version == 2 && w.controller != "cgroup" &&
+		g.host.enable(g.path, []string{w.controller}) == nil {
 		err = writeFile(dir+"/"+w.file, []byte(w.value))
 	}
 	if errors.Is(err, fs.ErrNotExist) && w.altFile != "" {
@@ -149,9 +156,13 @@ func explain(w *write, err error) error {
 		class, reason = errdefs.ErrFailedPrecondition, ": the kernel cannot do this here"
 	}
 	if class == nil {
-		return fmt.Errorf("%s: %s=%s: %w%s", w.field, w.file, strings.TrimSpace(w.value), err, reason)
+		return fmt.Errorf(
+			"%s: %s=%s: %w%s", w.field, w.file, strings.TrimSpace(w.value), err, reason,
+		)
 	}
-	return fmt.Errorf("%s: %s=%s: %w%s: %w", w.field, w.file, strings.TrimSpace(w.value), err, reason, class)
+	return fmt.Errorf(
+		"%s: %s=%s: %w%s: %w", w.field, w.file, strings.TrimSpace(w.value), err, reason, class,
+	)
 }
 
 // now reads what an update depends on.

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version 2 asks a program whether a device may be used (cgroup-v2.rst, "Device controller"). The programs here are a dozen instructions for each
-// rule, so they are assembled by hand: a library for eBPF would be most of strake-runtime.
+// Version 2 asks a program whether a device may be used (cgroup-v2.rst, "Device controller"). The
+// programs here are a dozen instructions for each rule, so they are assembled by hand: a library
+// for eBPF would be most of strake-runtime.
 
 // Instructions (Documentation/bpf/standardization/instruction-set.rst).
 const (
@@ -45,11 +46,13 @@ func (p *bpfProgram) emit(op, dst, src byte, off int16, imm int32) {
 	*p = append(*p, binary.NativeEndian.AppendUint32(b, uint32(imm))...)
 }
 
-// deviceProgram makes the program for a policy: it answers 1 to let an access through and 0 to refuse it. An exception matches if all of what is
-// asked for is among its accesses where it allows, and if any of it is where it refuses. It is pure.
+// deviceProgram makes the program for a policy: it answers 1 to let an access through and 0 to
+// refuse it. An exception matches if all of what is asked for is among its accesses where it
+// allows, and if any of it is where it refuses. It is pure.
 func deviceProgram(p *devicePolicy) bpfProgram {
 	var prog bpfProgram
-	// struct bpf_cgroup_dev_ctx: access_type (kind in the lower half, access in the upper), major, minor.
+	// struct bpf_cgroup_dev_ctx: access_type (kind in the lower half, access in the upper), major,
+	// minor.
 	prog.emit(opLoad32, regKind, regArg, 0, 0)
 	prog.emit(opMov64, regAccess, regKind, 0, 0)
 	prog.emit(opAndImm, regKind, 0, 0, 0xffff)
@@ -155,20 +158,24 @@ func loadDevices(p *devicePolicy) (int, error) {
 	license := []byte("Apache-2.0\x00")
 	attr := bpfLoadAttr{
 		progType: bpfTypeDevice, count: uint32(len(prog) / bpfOpSize),
-		insns: uint64(uintptr(unsafe.Pointer(&prog[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
+		insns:   uint64(uintptr(unsafe.Pointer(&prog[0]))),
+		license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	copy(attr.name[:], "strake_devices")
 	fd, err := bpf(bpfProgLoad, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(prog)
 	runtime.KeepAlive(license)
 	if err != nil {
-		return -1, fmt.Errorf("load a program of %d instructions: %w", attr.count, os.NewSyscallError("bpf", err))
+		return -1, fmt.Errorf(
+			"load a program of %d instructions: %w", attr.count, os.NewSyscallError("bpf", err),
+		)
 	}
 	return fd, nil
 }
 
-// attachDevices puts a policy in force in a version 2 group, in place of what strake put there before, without a moment in which neither is in
-// force. Programs of groups above stay in force beside it.
+// attachDevices puts a policy in force in a version 2 group, in place of what strake put there
+// before, without a moment in which neither is in force. Programs of groups above stay in force
+// beside it.
 func attachDevices(dir string, p *devicePolicy) error {
 	group, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -189,7 +196,9 @@ func attachDevices(dir string, p *devicePolicy) error {
 			unix.Close(fd)
 		}
 	}()
-	attr := bpfAttachAttr{target: uint32(group), program: uint32(prog), kind: bpfAttachDevice, flags: bpfFlagMulti}
+	attr := bpfAttachAttr{
+		target: uint32(group), program: uint32(prog), kind: bpfAttachDevice, flags: bpfFlagMulti,
+	}
 	if len(old) == 1 {
 		attr.flags, attr.replace = bpfFlagMulti|bpfFlagReplace, uint32(old[0])
 	}
@@ -201,7 +210,8 @@ func attachDevices(dir string, p *devicePolicy) error {
 	}
 	for _, fd := range old {
 		attr := bpfAttachAttr{target: uint32(group), program: uint32(fd), kind: bpfAttachDevice}
-		if _, err := bpf(bpfProgDetach, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil && !errors.Is(err, unix.ENOENT) {
+		if _, err := bpf(bpfProgDetach, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil &&
+			!errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("detach a program from %q: %w", dir, os.NewSyscallError("bpf", err))
 		}
 	}
@@ -211,7 +221,10 @@ func attachDevices(dir string, p *devicePolicy) error {
 // attached opens the device programs of a group itself, without those above it.
 func attached(group int) (fds []int, err error) {
 	var ids [maxDevicePrograms]uint32
-	attr := bpfQueryAttr{target: uint32(group), kind: bpfAttachDevice, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: maxDevicePrograms}
+	attr := bpfQueryAttr{
+		target: uint32(group), kind: bpfAttachDevice, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))),
+		count: maxDevicePrograms,
+	}
 	_, err = bpf(bpfProgQuery, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	runtime.KeepAlive(&ids)
 	if err != nil {

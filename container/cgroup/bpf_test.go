@@ -21,7 +21,9 @@ func evaluate(t *testing.T, prog bpfProgram, kind, access, major, minor uint32) 
 	for pc := 0; pc < len(prog)/bpfOpSize; pc++ {
 		op := prog[pc*bpfOpSize:]
 		dst, src := op[1]&15, op[1]>>4
-		off, imm := int(int16(binary.NativeEndian.Uint16(op[2:]))), binary.NativeEndian.Uint32(op[4:])
+		off, imm := int(
+			int16(binary.NativeEndian.Uint16(op[2:])),
+		), binary.NativeEndian.Uint32(op[4:])
 		switch op[0] {
 		case opLoad32:
 			if src != regArg {
@@ -57,7 +59,8 @@ func evaluate(t *testing.T, prog bpfProgram, kind, access, major, minor uint32) 
 // decide is what the rules mean, straight from cgroup-v1/devices.rst.
 func decide(p *devicePolicy, kind byte, access int, major, minor int64) bool {
 	for m, a := range p.exceptions {
-		if m.kind != kind || m.major != anyNumber && m.major != major || m.minor != anyNumber && m.minor != minor {
+		if m.kind != kind || m.major != anyNumber && m.major != major || m.minor != anyNumber &&
+			m.minor != minor {
 			continue
 		}
 		if p.allow && access&a != 0 {
@@ -74,7 +77,9 @@ func decide(p *devicePolicy, kind byte, access int, major, minor int64) bool {
 func TestDeviceProgram(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	number := func() int64 { return []int64{anyNumber, 0, 1, 5, 4095, 1 << 31, 1<<32 - 1}[r.IntN(7)] }
+	number := func() int64 {
+		return []int64{anyNumber, 0, 1, 5, 4095, 1 << 31, 1<<32 - 1}[r.IntN(7)]
+	}
 	for range 300 {
 		p := devicePolicy{allow: r.IntN(2) == 0, exceptions: map[deviceMatch]int{}}
 		for range r.IntN(6) {
@@ -82,19 +87,27 @@ func TestDeviceProgram(t *testing.T) {
 		}
 		prog := deviceProgram(&p)
 		for range 60 {
-			kind, access, major, minor := byte("bc"[r.IntN(2)]), 1+r.IntN(accessAll), max(number(), 0), max(number(), 0)
+			kind, access, major, minor := byte(
+				"bc"[r.IntN(2)],
+			), 1+r.IntN(accessAll), max(number(), 0), max(number(), 0)
 			k := uint32(2)
 			if kind == 'b' {
 				k = 1
 			}
-			if got, want := evaluate(t, prog, k, uint32(access), uint32(major), uint32(minor)), decide(&p, kind, access, major, minor); got != want {
-				t.Fatalf("%+v: %c %d:%d access %d: %v, want %v", p, kind, major, minor, access, got, want)
+			if got, want := evaluate(
+				t, prog, k, uint32(access), uint32(major), uint32(minor),
+			), decide(&p, kind, access, major, minor); got != want {
+				t.Fatalf(
+					"%+v: %c %d:%d access %d: %v, want %v", p, kind, major, minor, access, got,
+					want,
+				)
 			}
 		}
 	}
 }
 
-// TestDevicesInForce attaches programs to a group of the version 2 tree, which needs no controller for that, and looks from inside.
+// TestDevicesInForce attaches programs to a group of the version 2 tree, which needs no controller
+// for that, and looks from inside.
 func TestDevicesInForce(t *testing.T) {
 	h, name := host(t)
 	mount := h.unified()
@@ -117,7 +130,10 @@ func TestDevicesInForce(t *testing.T) {
 		}
 		defer f.Close()
 		node := t.TempDir() + "/node"
-		cmd := exec.Command("/bin/sh", "-c", "for d in null zero; do head -c1 /dev/$d >/tmp/null.out 2>&1 && echo $d; done; mknod "+node+" c 1 3 2>/dev/null && echo made; rm -f /tmp/null.out")
+		cmd := exec.Command(
+			"/bin/sh", "-c",
+			"for d in null zero; do head -c1 /dev/$d >/tmp/null.out 2>&1 && echo $d; done; mknod "+node+" c 1 3 2>/dev/null && echo made; rm -f /tmp/null.out",
+		)
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 		out, err := cmd.CombinedOutput()
 		if err != nil && len(out) == 0 {
@@ -133,15 +149,25 @@ func TestDevicesInForce(t *testing.T) {
 		return &p
 	}
 	deny := specs.LinuxDeviceCgroup{Access: "rwm"}
-	null := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rwm"}
-	zero := specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(5)), Access: "r"}
+	null := specs.LinuxDeviceCgroup{
+		Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rwm",
+	}
+	zero := specs.LinuxDeviceCgroup{
+		Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(5)), Access: "r",
+	}
 	for i, c := range []struct {
 		policy *devicePolicy
 		want   string
 	}{
 		{rules(deny, null), "null made"},
 		{rules(deny, null, zero), "null zero made"},
-		{rules(specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"}, specs.LinuxDeviceCgroup{Type: "c", Major: ptr(int64(1)), Access: "m"}), "null zero"},
+		{
+			rules(
+				specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"},
+				specs.LinuxDeviceCgroup{Type: "c", Major: ptr(int64(1)), Access: "m"},
+			),
+			"null zero",
+		},
 	} {
 		if err := attachDevices(dir, c.policy); err != nil {
 			t.Fatal(err)
@@ -182,15 +208,47 @@ func TestReduceDevices(t *testing.T) {
 		want  string // "allow|deny kind major:minor access, ..." or an error
 	}{
 		{"nothing is allowed", nil, "deny"},
-		{"exceptions add up", []specs.LinuxDeviceCgroup{rule(false, "a", "rwm"), rule(true, "c", "r", 1, 3), rule(true, "c", "w", 1, 3)}, "deny c 1:3 rw"},
-		{"the last rule for all wins", []specs.LinuxDeviceCgroup{rule(true, "c", "r", 1, 3), rule(true, "", "rwm")}, "allow"},
-		{"taken back", []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 1, 3), rule(false, "c", "w", 1, 3)}, "deny c 1:3 mr"},
-		{"part of a wildcard", []specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 1), rule(false, "c", "w", 1, 3)}, `error: linux.resources.devices[1]: "c 1:3 w": it would take back part`},
-		{"bad access", []specs.LinuxDeviceCgroup{rule(true, "c", "x")}, `error: linux.resources.devices[0]: access "x"`},
-		{"no access", []specs.LinuxDeviceCgroup{rule(true, "c", "")}, `error: linux.resources.devices[0]: access ""`},
-		{"bad type", []specs.LinuxDeviceCgroup{rule(true, "p", "r")}, `error: linux.resources.devices[0]: type "p"`},
-		{"bad number", []specs.LinuxDeviceCgroup{rule(true, "c", "r", -2)}, "error: linux.resources.devices[0]: major -2"},
-		{"all devices but not all accesses", []specs.LinuxDeviceCgroup{rule(true, "a", "r")}, "error: linux.resources.devices[0]: type"},
+		{
+			"exceptions add up",
+			[]specs.LinuxDeviceCgroup{
+				rule(false, "a", "rwm"), rule(true, "c", "r", 1, 3), rule(true, "c", "w", 1, 3),
+			},
+			"deny c 1:3 rw",
+		},
+		{
+			"the last rule for all wins",
+			[]specs.LinuxDeviceCgroup{rule(true, "c", "r", 1, 3), rule(true, "", "rwm")}, "allow",
+		},
+		{
+			"taken back",
+			[]specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 1, 3), rule(false, "c", "w", 1, 3)},
+			"deny c 1:3 mr",
+		},
+		{
+			"part of a wildcard",
+			[]specs.LinuxDeviceCgroup{rule(true, "c", "rwm", 1), rule(false, "c", "w", 1, 3)},
+			`error: linux.resources.devices[1]: "c 1:3 w": it would take back part`,
+		},
+		{
+			"bad access", []specs.LinuxDeviceCgroup{rule(true, "c", "x")},
+			`error: linux.resources.devices[0]: access "x"`,
+		},
+		{
+			"no access", []specs.LinuxDeviceCgroup{rule(true, "c", "")},
+			`error: linux.resources.devices[0]: access ""`,
+		},
+		{
+			"bad type", []specs.LinuxDeviceCgroup{rule(true, "p", "r")},
+			`error: linux.resources.devices[0]: type "p"`,
+		},
+		{
+			"bad number", []specs.LinuxDeviceCgroup{rule(true, "c", "r", -2)},
+			"error: linux.resources.devices[0]: major -2",
+		},
+		{
+			"all devices but not all accesses", []specs.LinuxDeviceCgroup{rule(true, "a", "r")},
+			"error: linux.resources.devices[0]: type",
+		},
 	} {
 		p, err := reduceDevices(c.rules)
 		got := "deny"

@@ -1,9 +1,11 @@
-// Package cgroup makes control groups and puts limits on them, whatever the host has of version 1 (Documentation/admin-guide/cgroup-v1), of
-// version 2 (cgroup-v2.rst), or of both at once ("hybrid").
+// Package cgroup makes control groups and puts limits on them, whatever the host has of version 1
+// (Documentation/admin-guide/cgroup-v1), of version 2 (cgroup-v2.rst), or of both at once
+// ("hybrid").
 //
-// What a runtime-spec configuration wants is first turned into a list of writes by a pure function (plan, intent*.go); a thin driver makes the
-// directories and carries the writes out before any process runs inside. Nothing that was asked for is dropped silently: there is
-// one error, which names the field of the configuration, the file, the value and the reason.
+// What a runtime-spec configuration wants is first turned into a list of writes by a pure function
+// (plan, intent*.go); a thin driver makes the directories and carries the writes out before any
+// process runs inside. Nothing that was asked for is dropped silently: there is one error, which
+// names the field of the configuration, the file, the value and the reason.
 //
 // Not for: systemd's units; choosing names; hierarchies that are not mounted.
 //
@@ -32,7 +34,8 @@ import (
 
 // Hierarchy is one mounted tree of groups.
 type Hierarchy struct {
-	// Name is its first controller, or the name of a tree without one: "memory", "systemd", unifiedName for version 2.
+	// Name is its first controller, or the name of a tree without one: "memory", "systemd",
+	// unifiedName for version 2.
 	Name string
 	// Controllers are the version 1 controllers attached to it.
 	Controllers []string
@@ -51,8 +54,8 @@ type Host struct {
 // unifiedName is the Name of the version 2 tree.
 const unifiedName = "unified"
 
-// Detect reads the layout. root is where hierarchies are mounted, /sys/fs/cgroup if empty. Errors: errdefs.ErrUnavailable where
-// there is nothing that this package can use.
+// Detect reads the layout. root is where hierarchies are mounted, /sys/fs/cgroup if empty. Errors:
+// errdefs.ErrUnavailable where there is nothing that this package can use.
 func Detect(root string) (*Host, error) {
 	if root == "" {
 		root = "/sys/fs/cgroup"
@@ -62,7 +65,9 @@ func Detect(root string) (*Host, error) {
 		return nil, fmt.Errorf("control groups at %q: %w: %w", root, err, errdefs.ErrUnavailable)
 	}
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return &Host{version: 2, list: []Hierarchy{{Name: unifiedName, Mount: path.Clean(root)}}}, nil
+		return &Host{
+			version: 2, list: []Hierarchy{{Name: unifiedName, Mount: path.Clean(root)}},
+		}, nil
 	}
 	self, err := readFile("/proc/self/cgroup")
 	if err != nil {
@@ -77,12 +82,15 @@ func Detect(root string) (*Host, error) {
 	}
 	h := &Host{version: 1, list: parseMounts(raw, root)}
 	if len(h.list) == 0 {
-		return nil, fmt.Errorf("control groups: nothing is mounted below %q: %w", root, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf(
+			"control groups: nothing is mounted below %q: %w", root, errdefs.ErrUnavailable,
+		)
 	}
 	return h, nil
 }
 
-// parseMounts finds the hierarchies in the text of mountinfo (proc_pid_mountinfo(5)). Of several mounts of one the first below root counts.
+// parseMounts finds the hierarchies in the text of mountinfo (proc_pid_mountinfo(5)). Of several
+// mounts of one the first below root counts.
 func parseMounts(raw []byte, root string) (list []Hierarchy) {
 	seen := map[string]bool{}
 	for line := range bytes.Lines(raw) {
@@ -121,7 +129,10 @@ func parseMounts(raw []byte, root string) (list []Hierarchy) {
 }
 
 // controllers are those of version 1.
-var controllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc"}
+var controllers = []string{
+	"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
+	"net_cls", "net_prio", "perf_event", "rdma", "misc",
+}
 
 // Version is the version that holds the controllers: 1 also for a host that has both.
 func (h *Host) Version() int { return h.version }
@@ -165,31 +176,42 @@ type Group struct {
 type Join struct {
 	// CloneInto is a version 2 directory to be born in (CLONE_INTO_CGROUP), or nil.
 	CloneInto *os.File
-	// Tasks are the version 1 files to which the process itself writes "0". A process that moves itself so does not wait for the lock that
-	// moving another takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+	// Tasks are the version 1 files to which the process itself writes "0". A process that moves
+	// itself so does not wait for the lock that moving another takes (kernel/cgroup/cgroup.c,
+	// cgroup_procs_write_start).
 	Tasks []*os.File
 }
 
 // Below joins a relative group to another. Errors: errdefs.ErrInvalidArgument if it leads out.
 func Below(parent, sub string) (string, error) {
-	if sub == "" || path.IsAbs(sub) && path.Clean(sub) != sub || slices.Contains(strings.Split(sub, "/"), "..") {
-		return "", fmt.Errorf("cgroup %q: want a path below the group, without ..: %w", sub, errdefs.ErrInvalidArgument)
+	if sub == "" || path.IsAbs(sub) && path.Clean(sub) != sub ||
+		slices.Contains(strings.Split(sub, "/"), "..") {
+		return "", fmt.Errorf(
+			"cgroup %q: want a path below the group, without ..: %w", sub,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return path.Join(parent, sub), nil
 }
 
 func checkPath(p string) (string, error) {
-	if p == "" || slices.Contains(strings.Split(p, "/"), "..") || strings.ContainsRune(p, 0) || len(p) > unix.PathMax/2 {
-		return "", fmt.Errorf("linux.cgroupsPath %q: want a path without ..: %w", p, errdefs.ErrInvalidArgument)
+	if p == "" || slices.Contains(strings.Split(p, "/"), "..") || strings.ContainsRune(p, 0) ||
+		len(p) > unix.PathMax/2 {
+		return "", fmt.Errorf(
+			"linux.cgroupsPath %q: want a path without ..: %w", p, errdefs.ErrInvalidArgument,
+		)
 	}
 	p = path.Clean("/" + p)
 	if p == "/" {
-		return "", fmt.Errorf("linux.cgroupsPath %q: the root group is the host's: %w", p, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf(
+			"linux.cgroupsPath %q: the root group is the host's: %w", p, errdefs.ErrInvalidArgument,
+		)
 	}
 	return p, nil
 }
 
-// Create makes a group with limits. On an error nothing that it made is left. Errors name the field of the configuration.
+// Create makes a group with limits. On an error nothing that it made is left. Errors name the field
+// of the configuration.
 func (h *Host) Create(p string, res *specs.LinuxResources, opt CreateOptions) (*Group, error) {
 	g, err := h.Begin(p, res, opt)
 	if err != nil {
@@ -203,8 +225,9 @@ func (h *Host) Create(p string, res *specs.LinuxResources, opt CreateOptions) (*
 	return h.Open(g.path)
 }
 
-// Begin makes that part of a group which a process has to be born in (Join.CloneInto); Finish makes the rest, the limits too.
-// Between the two the caller may start a process that waits. On an error nothing that it made is left.
+// Begin makes that part of a group which a process has to be born in (Join.CloneInto); Finish makes
+// the rest, the limits too. Between the two the caller may start a process that waits. On an error
+// nothing that it made is left.
 func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Group, error) {
 	p, err := checkPath(p)
 	if err != nil {
@@ -241,8 +264,8 @@ func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Gro
 	return g, nil
 }
 
-// Finish makes what Begin has left, without opening it for Join. After an error the caller ends what it has started in the group, and
-// calls Remove.
+// Finish makes what Begin has left, without opening it for Join. After an error the caller ends
+// what it has started in the group, and calls Remove.
 func (g *Group) Finish() error {
 	if g.host.version == 2 {
 		return nil
@@ -280,7 +303,8 @@ func (g *Group) abandon() {
 	g.Close()
 }
 
-// TaskPaths are the version 1 files that a process enters the group by, below the directory that hierarchies are mounted in.
+// TaskPaths are the version 1 files that a process enters the group by, below the directory that
+// hierarchies are mounted in.
 func (h *Host) TaskPaths(p string) (list []string) {
 	for i := range h.list {
 		if h.list[i].Name != unifiedName {
@@ -301,7 +325,8 @@ func makeDirs(root, p string) (made []string, err error) {
 		if made, err = makeDirs(root, path.Dir(p)); err != nil {
 			return made, err
 		}
-		// Groups below this one, which is ours, begin with its processors and memory nodes. Other controllers do not mind.
+		// Groups below this one, which is ours, begin with its processors and memory nodes. Other
+		// controllers do not mind.
 		if _, err := os.Stat(root + path.Dir(p) + "/cgroup.controllers"); err != nil {
 			writeFile(root+path.Dir(p)+"/cgroup.clone_children", []byte("1"))
 		}
@@ -316,8 +341,8 @@ func makeDirs(root, p string) (made []string, err error) {
 	return made, &fs.PathError{Op: "mkdir", Path: dir, Err: err}
 }
 
-// inheritCpuset fills in processors and memory nodes from above: a group without any cannot be entered (cpusets.rst). The kernel has done
-// that itself where a group above was made by makeDirs.
+// inheritCpuset fills in processors and memory nodes from above: a group without any cannot be
+// entered (cpusets.rst). The kernel has done that itself where a group above was made by makeDirs.
 func inheritCpuset(mount, p string) error {
 	mems, err := readFile(mount + p + "/cpuset.mems")
 	if err != nil {
@@ -344,7 +369,8 @@ func inheritCpuset(mount, p string) error {
 	return nil
 }
 
-// readFile reads a small file. These files cannot be polled, and package os costs four system calls each to find that out.
+// readFile reads a small file. These files cannot be polled, and package os costs four system calls
+// each to find that out.
 func readFile(name string) ([]byte, error) {
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -387,7 +413,8 @@ func writeFile(name string, value []byte) error {
 	}
 }
 
-// At names a group that may exist, for everything but Join. There is nothing to close. Errors: errdefs.ErrInvalidArgument.
+// At names a group that may exist, for everything but Join. There is nothing to close. Errors:
+// errdefs.ErrInvalidArgument.
 func (h *Host) At(p string) (*Group, error) {
 	p, err := checkPath(p)
 	if err != nil {
@@ -396,8 +423,8 @@ func (h *Host) At(p string) (*Group, error) {
 	return &Group{host: h, path: p}, nil
 }
 
-// Birthplace opens the version 2 directory that a process is born in (CLONE_INTO_CGROUP), or returns nil where there is none. Errors:
-// errdefs.ErrNotFound. The caller closes it.
+// Birthplace opens the version 2 directory that a process is born in (CLONE_INTO_CGROUP), or
+// returns nil where there is none. Errors: errdefs.ErrNotFound. The caller closes it.
 func (g *Group) Birthplace() (*os.File, error) {
 	for i := range g.host.list {
 		if g.host.list[i].Name != unifiedName {
@@ -536,7 +563,8 @@ func (g *Group) Pids(scope Scope) (pids []int, err error) {
 	return pids, err
 }
 
-// Kill sends a signal to all processes of the group. SIGKILL is repeated until none is left or ctx ends.
+// Kill sends a signal to all processes of the group. SIGKILL is repeated until none is left or ctx
+// ends.
 func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
 	if sig == unix.SIGKILL && g.host.version == 2 {
 		if done, err := g.kill2(ctx); done || err != nil {
@@ -570,7 +598,8 @@ func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
 	}
 }
 
-// signal reaches a process only if it is still of the group: its number may belong to another one by now.
+// signal reaches a process only if it is still of the group: its number may belong to another one
+// by now.
 func signal(g *Group, pid int, sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -598,7 +627,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Remove kills what is in the group, removes groups that were made below it, and then itself. A missing group is no error.
+// Remove kills what is in the group, removes groups that were made below it, and then itself. A
+// missing group is no error.
 func (g *Group) Remove(ctx context.Context) error {
 	g.Close()
 	for i := range g.host.list {
@@ -659,7 +689,9 @@ func (g *Group) Thaw(ctx context.Context) error {
 func (g *Group) freezer(ctx context.Context, want string) error {
 	mount, ok := g.host.mount("freezer")
 	if !ok {
-		return fmt.Errorf("freeze: this host has no freezer controller: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"freeze: this host has no freezer controller: %w", errdefs.ErrFailedPrecondition,
+		)
 	}
 	file := mount + g.path + "/freezer.state"
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {

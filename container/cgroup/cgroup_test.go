@@ -31,8 +31,14 @@ func TestParseMounts(t *testing.T) {
 35 30 0:31 / /elsewhere/pids rw - cgroup cgroup rw,pids
 `
 	want := []Hierarchy{
-		{Name: "cpu", Controllers: []string{"cpu", "cpuacct"}, Mount: "/sys/fs/cgroup/cpu,cpuacct", Options: []string{"cpu", "cpuacct"}},
-		{Name: "systemd", Mount: "/sys/fs/cgroup/systemd", Options: []string{"none", "name=systemd"}},
+		{
+			Name: "cpu", Controllers: []string{"cpu", "cpuacct"},
+			Mount: "/sys/fs/cgroup/cpu,cpuacct", Options: []string{"cpu", "cpuacct"},
+		},
+		{
+			Name: "systemd", Mount: "/sys/fs/cgroup/systemd",
+			Options: []string{"none", "name=systemd"},
+		},
 		{Name: "unified", Mount: "/sys/fs/cgroup/unified"},
 	}
 	if got := parseMounts([]byte(raw), "/sys/fs/cgroup"); !reflect.DeepEqual(got, want) {
@@ -44,16 +50,24 @@ func TestLocate(t *testing.T) {
 	t.Parallel()
 	self := "9:name=systemd:/user\n5:cpu,cpuacct:/\n4:memory:/\n0::/\n"
 	mounted := map[string]int64{
-		"/r/systemd": unix.CGROUP_SUPER_MAGIC, "/r/cpu,cpuacct": unix.CGROUP_SUPER_MAGIC, "/r/memory": unix.CGROUP_SUPER_MAGIC, "/r/unified": unix.CGROUP2_SUPER_MAGIC,
+		"/r/systemd": unix.CGROUP_SUPER_MAGIC, "/r/cpu,cpuacct": unix.CGROUP_SUPER_MAGIC,
+		"/r/memory": unix.CGROUP_SUPER_MAGIC, "/r/unified": unix.CGROUP2_SUPER_MAGIC,
 	}
 	want := []Hierarchy{
 		{Name: "systemd", Mount: "/r/systemd", Options: []string{"none", "name=systemd"}},
-		{Name: "cpu", Controllers: []string{"cpu", "cpuacct"}, Mount: "/r/cpu,cpuacct", Options: []string{"cpu", "cpuacct"}},
-		{Name: "memory", Controllers: []string{"memory"}, Mount: "/r/memory", Options: []string{"memory"}},
+		{
+			Name: "cpu", Controllers: []string{"cpu", "cpuacct"}, Mount: "/r/cpu,cpuacct",
+			Options: []string{"cpu", "cpuacct"},
+		},
+		{
+			Name: "memory", Controllers: []string{"memory"}, Mount: "/r/memory",
+			Options: []string{"memory"},
+		},
 		{Name: "unified", Mount: "/r/unified"},
 	}
 	probe := func(p string) int64 { return mounted[p] }
-	if got, complete := locate([]byte(self), "/r", probe); !complete || !reflect.DeepEqual(got, want) {
+	if got, complete := locate([]byte(self), "/r", probe); !complete ||
+		!reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, complete)
 	}
 	delete(mounted, "/r/memory")
@@ -75,7 +89,9 @@ func TestLocate(t *testing.T) {
 		slices.Sort(out)
 		return out
 	}
-	if ours, theirs := names(h.Hierarchies()), names(parseMounts(raw, "/sys/fs/cgroup")); !slices.Equal(ours, theirs) {
+	if ours, theirs := names(h.Hierarchies()), names(
+		parseMounts(raw, "/sys/fs/cgroup"),
+	); !slices.Equal(ours, theirs) {
 		t.Errorf("located %q, mounted are %q", ours, theirs)
 	}
 }
@@ -118,8 +134,13 @@ func TestGroup(t *testing.T) {
 	h, name := host(t)
 	ctx := context.Background()
 	g, err := h.Create(name, &specs.LinuxResources{
-		Memory: &specs.LinuxMemory{Limit: ptr(int64(8 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(50))}, CPU: &specs.LinuxCPU{Shares: ptr(uint64(77))},
-		Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rwm"}},
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(8 << 20))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(50))},
+		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(77))},
+		Devices: []specs.LinuxDeviceCgroup{
+			{Access: "rwm"},
+			{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(3)), Access: "rwm"},
+		},
 	}, CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +151,16 @@ func TestGroup(t *testing.T) {
 	for _, f := range g.Join().Tasks {
 		entries = append(entries, "echo 0 > "+f.Name())
 	}
-	cmd := exec.Command("/bin/sh", "-c", strings.Join(append(entries, "cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; echo $?; exec sleep 1000"), "; "))
+	cmd := exec.Command(
+		"/bin/sh", "-c",
+		strings.Join(
+			append(
+				entries,
+				"cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; echo $?; exec sleep 1000",
+			),
+			"; ",
+		),
+	)
 	if f := g.Join().CloneInto; f != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 	}
@@ -158,7 +188,8 @@ func TestGroup(t *testing.T) {
 		t.Errorf("pids %v, %v; want %d", pids, err, cmd.Process.Pid)
 	}
 	s, err := g.Stats()
-	if err != nil || s.Memory.Limit != 8<<20 || s.Pids.Limit != 50 || s.Pids.Current != 1 || s.Memory.Usage == 0 || s.CPU.TotalNanos == 0 {
+	if err != nil || s.Memory.Limit != 8<<20 || s.Pids.Limit != 50 || s.Pids.Current != 1 ||
+		s.Memory.Usage == 0 || s.CPU.TotalNanos == 0 {
 		t.Errorf("stats %+v, %v", s, err)
 	}
 	if err := g.Freeze(ctx); err != nil {
@@ -167,7 +198,9 @@ func TestGroup(t *testing.T) {
 	if frozen, err := g.Frozen(); err != nil || !frozen {
 		t.Errorf("frozen %v, %v", frozen, err)
 	}
-	if err := g.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20))}}); err != nil {
+	if err := g.Update(
+		&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20))}},
+	); err != nil {
 		t.Error(err)
 	}
 	again, err := h.Open(name)
@@ -191,7 +224,8 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// TestNothingHalfMade asks for what the kernel refuses: nothing is left, and the error names the field.
+// TestNothingHalfMade asks for what the kernel refuses: nothing is left, and the error names the
+// field.
 func TestNothingHalfMade(t *testing.T) {
 	h, name := host(t)
 	for want, res := range map[string]*specs.LinuxResources{
@@ -230,7 +264,10 @@ func TestRemoveInner(t *testing.T) {
 
 func BenchmarkCreateRemove(b *testing.B) {
 	h, name := host(b)
-	res := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(8 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(50))}}
+	res := &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(8 << 20))},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(50))},
+	}
 	i := 0
 	for b.Loop() {
 		i++

@@ -10,8 +10,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// DefaultDevices are rules for the devices that every container has (runtime-spec config-linux.md, "Default Devices"), and for making nodes,
-// which gives no access.
+// DefaultDevices are rules for the devices that every container has (runtime-spec config-linux.md,
+// "Default Devices"), and for making nodes, which gives no access.
 func DefaultDevices() (rules []specs.LinuxDeviceCgroup) {
 	allow := func(kind string, major, minor int64, access string) {
 		rule := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
@@ -51,18 +51,20 @@ type deviceMatch struct {
 	major, minor int64
 }
 
-// devicePolicy is what a list of rules comes to: what happens to every device, and the exceptions with the accesses they are about. Version 1
-// keeps exactly this (cgroup-v1/devices.rst), and the programs for cgroup2 are made from it, so that a configuration means the same on both.
+// devicePolicy is what a list of rules comes to: what happens to every device, and the exceptions
+// with the accesses they are about. Version 1 keeps exactly this (cgroup-v1/devices.rst), and the
+// programs for cgroup2 are made from it, so that a configuration means the same on both.
 type devicePolicy struct {
 	allow      bool
 	exceptions map[deviceMatch]int
 }
 
-// reduceDevices applies rules in their order, each changing what those before it came to: a rule for all devices starts anew; one that agrees
-// with what happens to every device takes exceptions back; any other adds exceptions. No rules at all deny everything. It is pure.
+// reduceDevices applies rules in their order, each changing what those before it came to: a rule
+// for all devices starts anew; one that agrees with what happens to every device takes exceptions
+// back; any other adds exceptions. No rules at all deny everything. It is pure.
 //
-// A rule that would take only part of an exception with a wildcard back is an error: version 1 ignores such rules, which would leave a device
-// open that a configuration closes.
+// A rule that would take only part of an exception with a wildcard back is an error: version 1
+// ignores such rules, which would leave a device open that a configuration closes.
 func reduceDevices(rules []specs.LinuxDeviceCgroup) (devicePolicy, error) {
 	p := devicePolicy{exceptions: map[deviceMatch]int{}}
 	for i := range rules {
@@ -87,7 +89,9 @@ func reduceDevices(rules []specs.LinuxDeviceCgroup) (devicePolicy, error) {
 }
 
 func (p *devicePolicy) takeBack(m deviceMatch, access int) error {
-	for _, wild := range [...]deviceMatch{{m.kind, anyNumber, m.minor}, {m.kind, m.major, anyNumber}, {m.kind, anyNumber, anyNumber}} {
+	for _, wild := range [...]deviceMatch{
+		{m.kind, anyNumber, m.minor}, {m.kind, m.major, anyNumber}, {m.kind, anyNumber, anyNumber},
+	} {
 		if wild != m && p.exceptions[wild]&access != 0 {
 			return fmt.Errorf("%q: it would take back part of the earlier rule %q, which the devices cgroup cannot: %w",
 				m.rule(access), wild.rule(p.exceptions[wild]), errdefs.ErrInvalidArgument)
@@ -104,7 +108,9 @@ func (p *devicePolicy) takeBack(m deviceMatch, access int) error {
 // parseDeviceRule checks a rule. The kind 'a' stands for all devices.
 func parseDeviceRule(r *specs.LinuxDeviceCgroup) (m deviceMatch, access int, err error) {
 	bad := func(format string, args ...any) (deviceMatch, int, error) {
-		return deviceMatch{}, 0, fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+		return deviceMatch{}, 0, fmt.Errorf(
+			format+": %w", append(args, errdefs.ErrInvalidArgument)...,
+		)
 	}
 	for _, c := range r.Access {
 		switch c {
@@ -127,7 +133,9 @@ func parseDeviceRule(r *specs.LinuxDeviceCgroup) (m deviceMatch, access int, err
 			continue
 		}
 		if *n < anyNumber || *n > 1<<32-1 {
-			return bad("%s %d: want 0 to 4294967295, or -1 for all", [...]string{"major", "minor"}[i], *n)
+			return bad(
+				"%s %d: want 0 to 4294967295, or -1 for all", [...]string{"major", "minor"}[i], *n,
+			)
 		}
 		numbers[i] = *n
 	}
@@ -136,9 +144,13 @@ func parseDeviceRule(r *specs.LinuxDeviceCgroup) (m deviceMatch, access int, err
 	case "b", "c":
 		m.kind = r.Type[0]
 	case "a", "":
-		// The kernel would apply such a rule to all devices and all accesses, whatever else it says.
+		// The kernel would apply such a rule to all devices and all accesses, whatever else it
+		// says.
 		if m.major != anyNumber || m.minor != anyNumber || access != accessAll {
-			return bad(`type %q with numbers %s or access %q: a rule for all devices is for all numbers and "rwm"; want type "b" or "c"`, r.Type, m.numbers(), r.Access)
+			return bad(
+				`type %q with numbers %s or access %q: a rule for all devices is for all numbers and "rwm"; want type "b" or "c"`,
+				r.Type, m.numbers(), r.Access,
+			)
 		}
 		m.kind = 'a'
 	default:
@@ -175,7 +187,10 @@ func (p *devicePolicy) sorted() []deviceMatch {
 		list = append(list, m)
 	}
 	slices.SortFunc(list, func(a, b deviceMatch) int {
-		return cmp.Or(cmp.Compare(a.major, b.major), cmp.Compare(a.minor, b.minor), cmp.Compare(a.kind, b.kind))
+		return cmp.Or(
+			cmp.Compare(a.major, b.major), cmp.Compare(a.minor, b.minor),
+			cmp.Compare(a.kind, b.kind),
+		)
 	})
 	return list
 }

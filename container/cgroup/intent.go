@@ -20,7 +20,8 @@ type places struct {
 
 // current is what the pure part knows of a group whose limits change.
 type current struct {
-	// fresh says that the group was just made: a value that is the kernel's default needs no writing.
+	// fresh says that the group was just made: a value that is the kernel's default needs no
+	// writing.
 	fresh bool
 	// cpuMax is the first word of cpu.max, "" if not known.
 	cpuMax string
@@ -38,11 +39,13 @@ type write struct {
 	altFile, altValue string
 	// field is where the value comes from in the configuration, and given what it says there.
 	field, given string
-	// Writes of one knot depend on one another: one that the kernel refuses as invalid is tried again after the others.
+	// Writes of one knot depend on one another: one that the kernel refuses as invalid is tried
+	// again after the others.
 	knot string
 	// optional allows the file to be missing, because then what is asked for is so anyway.
 	optional bool
-	// entry says that the file keeps other entries beside this one, so that the old content cannot be put back.
+	// entry says that the file keeps other entries beside this one, so that the old content cannot
+	// be put back.
 	entry bool
 }
 
@@ -71,8 +74,9 @@ type planner struct {
 	err error
 }
 
-// plan turns limits into writes. It is pure. Device rules are not part of it: see devices.go. Errors name the field; classes are
-// errdefs.ErrInvalidArgument for what no host can do and errdefs.ErrFailedPrecondition for what this host cannot.
+// plan turns limits into writes. It is pure. Device rules are not part of it: see devices.go.
+// Errors name the field; classes are errdefs.ErrInvalidArgument for what no host can do and
+// errdefs.ErrFailedPrecondition for what this host cannot.
 func plan(res *specs.LinuxResources, at places, cur current) (intent, error) {
 	p := planner{at: at, cur: cur}
 	if res != nil {
@@ -92,7 +96,8 @@ func plan(res *specs.LinuxResources, at places, cur current) (intent, error) {
 	return p.intent, nil
 }
 
-// version is the hierarchy version in which a controller is found, by its name in version 1: 1, 2, or 0 if this host has none.
+// version is the hierarchy version in which a controller is found, by its name in version 1: 1, 2,
+// or 0 if this host has none.
 func (at *places) version(controller string) int {
 	if slices.Contains(at.one, controller) {
 		return 1
@@ -117,7 +122,10 @@ func (at *places) version(controller string) int {
 func (p *planner) need(controller, name, given string) int {
 	v := p.at.version(controller)
 	if v == 0 && p.err == nil {
-		p.err = fmt.Errorf("%s%s: %s: this host has no cgroup controller %q: %w", field, name, given, controller, errdefs.ErrFailedPrecondition)
+		p.err = fmt.Errorf(
+			"%s%s: %s: this host has no cgroup controller %q: %w", field, name, given, controller,
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	return v
 }
@@ -134,7 +142,9 @@ func (p *planner) only1(controller, name, given string) bool {
 
 func (p *planner) invalid(name, given, want string) {
 	if p.err == nil {
-		p.err = fmt.Errorf("%s%s: %s: want %s: %w", field, name, given, want, errdefs.ErrInvalidArgument)
+		p.err = fmt.Errorf(
+			"%s%s: %s: want %s: %w", field, name, given, want, errdefs.ErrInvalidArgument,
+		)
 	}
 }
 
@@ -167,8 +177,9 @@ func limit2(v int64) string {
 	return itoa(v)
 }
 
-// memory follows cgroup-v1/memory.rst and cgroup-v2.rst, "Memory Interface Files". 0 means not set, as for runc. kernel and kernelTCP are
-// ignored (config-linux.md calls them deprecated), and so is useHierarchy: kernels since 5.11 know nothing else.
+// memory follows cgroup-v1/memory.rst and cgroup-v2.rst, "Memory Interface Files". 0 means not set,
+// as for runc. kernel and kernelTCP are ignored (config-linux.md calls them deprecated), and so is
+// useHierarchy: kernels since 5.11 know nothing else.
 func (p *planner) memory(m *specs.LinuxMemory) {
 	if m == nil {
 		return
@@ -188,7 +199,10 @@ func (p *planner) memory(m *specs.LinuxMemory) {
 		swap = -1
 	}
 	if limit > 0 && swap > 0 && swap < limit {
-		p.invalid("memory.swap", itoa(swap), "the sum of memory and swap: at least memory.limit, "+itoa(limit))
+		p.invalid(
+			"memory.swap", itoa(swap),
+			"the sum of memory and swap: at least memory.limit, "+itoa(limit),
+		)
 	}
 	if none := p.cur.fresh || p.at.version("memory") == 0; none {
 		// No limit is what a new group has, and what a host without the controller has.
@@ -197,26 +211,52 @@ func (p *planner) memory(m *specs.LinuxMemory) {
 	if value(m.CheckBeforeUpdate) && !p.cur.fresh && p.at.version("memory") == 2 {
 		// Version 1 refuses such a limit itself.
 		if swap > 0 {
-			p.checks = append(p.checks, check{file: "memory.current", limit: swap, what: "rejecting memory+swap limit", field: field + "memory.swap", given: itoa(swap)})
+			p.checks = append(
+				p.checks,
+				check{
+					file: "memory.current", limit: swap, what: "rejecting memory+swap limit",
+					field: field + "memory.swap", given: itoa(swap),
+				},
+			)
 		}
 		if limit > 0 {
-			p.checks = append(p.checks, check{file: "memory.current", limit: limit, what: "rejecting memory limit", field: field + "memory.limit", given: itoa(limit)})
+			p.checks = append(
+				p.checks,
+				check{
+					file: "memory.current", limit: limit, what: "rejecting memory limit",
+					field: field + "memory.limit", given: itoa(limit),
+				},
+			)
 		}
 	}
-	limitW := write{file: "memory.limit_in_bytes", value: itoa(limit), field: field + "memory.limit", given: itoa(limit), knot: "memory"}
-	swapW := write{file: "memory.memsw.limit_in_bytes", value: itoa(swap), field: field + "memory.swap", given: itoa(swap), knot: "memory", optional: swap == -1}
+	limitW := write{
+		file: "memory.limit_in_bytes", value: itoa(limit), field: field + "memory.limit",
+		given: itoa(limit), knot: "memory",
+	}
+	swapW := write{
+		file: "memory.memsw.limit_in_bytes", value: itoa(swap), field: field + "memory.swap",
+		given: itoa(swap), knot: "memory", optional: swap == -1,
+	}
 	if swap != 0 {
 		switch p.need("memory", "memory.swap", itoa(swap)) {
 		case 1:
 			if p.cur.fresh && limit == 0 {
-				p.invalid("memory.swap", itoa(swap), "memory.limit beside it: swap is the sum of both")
+				p.invalid(
+					"memory.swap", itoa(swap), "memory.limit beside it: swap is the sum of both",
+				)
 			}
 		case 2:
 			only, err := swapOnly(swap, limit, p.cur.memoryMax)
 			if err != "" {
 				p.invalid("memory.swap", itoa(swap), err)
 			}
-			p.put(2, "memory", write{file: "memory.swap.max", value: limit2(only), field: swapW.field, given: swapW.given, optional: only <= 0})
+			p.put(
+				2, "memory",
+				write{
+					file: "memory.swap.max", value: limit2(only), field: swapW.field,
+					given: swapW.given, optional: only <= 0,
+				},
+			)
 		}
 	}
 	if limit != 0 {
@@ -224,14 +264,23 @@ func (p *planner) memory(m *specs.LinuxMemory) {
 		case 1:
 			p.put(1, "memory", limitW)
 		case 2:
-			p.put(2, "memory", write{file: "memory.max", value: limit2(limit), field: limitW.field, given: limitW.given})
+			p.put(
+				2, "memory",
+				write{
+					file: "memory.max", value: limit2(limit), field: limitW.field,
+					given: limitW.given,
+				},
+			)
 		}
 	}
 	if swap != 0 && p.at.version("memory") == 1 {
 		p.put(1, "memory", swapW)
 	}
 	if reserve != 0 {
-		w := write{file: "memory.soft_limit_in_bytes", value: itoa(reserve), field: field + "memory.reservation", given: itoa(reserve)}
+		w := write{
+			file: "memory.soft_limit_in_bytes", value: itoa(reserve),
+			field: field + "memory.reservation", given: itoa(reserve),
+		}
 		v := p.need("memory", "memory.reservation", itoa(reserve))
 		if v == 2 {
 			w.file, w.value = "memory.low", limit2(reserve)
@@ -245,19 +294,38 @@ func (p *planner) memory(m *specs.LinuxMemory) {
 			p.invalid("memory.swappiness", s, "0 to 100")
 		}
 		if p.only1("memory", "memory.swappiness", s) {
-			p.put(1, "memory", write{file: "memory.swappiness", value: s, field: field + "memory.swappiness", given: s})
+			p.put(
+				1, "memory",
+				write{
+					file: "memory.swappiness", value: s, field: field + "memory.swappiness",
+					given: s,
+				},
+			)
 		}
 	}
 	if value(m.DisableOOMKiller) {
 		if p.only1("memory", "memory.disableOOMKiller", "true") {
-			p.put(1, "memory", write{file: "memory.oom_control", value: "1", field: field + "memory.disableOOMKiller", given: "true", entry: true})
+			p.put(
+				1, "memory",
+				write{
+					file: "memory.oom_control", value: "1",
+					field: field + "memory.disableOOMKiller", given: "true", entry: true,
+				},
+			)
 		}
 	} else if m.DisableOOMKiller != nil && !p.cur.fresh && p.at.version("memory") == 1 {
-		p.put(1, "memory", write{file: "memory.oom_control", value: "0", field: field + "memory.disableOOMKiller", given: "false", entry: true})
+		p.put(
+			1, "memory",
+			write{
+				file: "memory.oom_control", value: "0", field: field + "memory.disableOOMKiller",
+				given: "false", entry: true,
+			},
+		)
 	}
 }
 
-// swapOnly is the limit of swap alone, from the sum that OCI and version 1 have; bad says what is wrong.
+// swapOnly is the limit of swap alone, from the sum that OCI and version 1 have; bad says what is
+// wrong.
 func swapOnly(swap, limit, now int64) (v int64, bad string) {
 	if limit == 0 {
 		limit = now
@@ -273,7 +341,8 @@ func swapOnly(swap, limit, now int64) (v int64, bad string) {
 	return swap - limit, ""
 }
 
-// pids follows cgroup-v1/pids.rst. 0 allows as little as the kernel lets run: nothing more than what is there.
+// pids follows cgroup-v1/pids.rst. 0 allows as little as the kernel lets run: nothing more than
+// what is there.
 func (p *planner) pids(l *specs.LinuxPids) {
 	if l == nil || l.Limit == nil {
 		return
@@ -288,7 +357,10 @@ func (p *planner) pids(l *specs.LinuxPids) {
 	case p.cur.fresh || p.at.version("pids") == 0:
 		return
 	}
-	p.put(p.need("pids", "pids.limit", given), "pids", write{file: "pids.max", value: v, field: field + "pids.limit", given: given})
+	p.put(
+		p.need("pids", "pids.limit", given), "pids",
+		write{file: "pids.max", value: v, field: field + "pids.limit", given: given},
+	)
 }
 
 func printable(s string) bool {

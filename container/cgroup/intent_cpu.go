@@ -7,7 +7,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Bounds of the kernel's bandwidth control (kernel/sched/core.c, tg_set_cfs_bandwidth; sched-bwc.rst), in microseconds.
+// Bounds of the kernel's bandwidth control (kernel/sched/core.c, tg_set_cfs_bandwidth;
+// sched-bwc.rst), in microseconds.
 const (
 	minQuotaMicros  = 1000
 	minPeriodMicros = 1000
@@ -20,8 +21,9 @@ const (
 	maxShares = 262144
 )
 
-// weightOf is the cgroup2 weight (1 to 10000, default 100) for shares of version 1 (2 to 262144, default 1024): the quadratic through these
-// three points on logarithmic scales that runc, crun and Kubernetes have agreed on in 2025.
+// weightOf is the cgroup2 weight (1 to 10000, default 100) for shares of version 1 (2 to 262144,
+// default 1024): the quadratic through these three points on logarithmic scales that runc, crun and
+// Kubernetes have agreed on in 2025.
 func weightOf(shares uint64) uint64 {
 	switch {
 	case shares <= minShares:
@@ -33,7 +35,8 @@ func weightOf(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-// cpu follows sched-bwc.rst, sched-rt-group.rst and cgroup-v2.rst, "CPU Interface Files". 0 means not set, except for burst and idle.
+// cpu follows sched-bwc.rst, sched-rt-group.rst and cgroup-v2.rst, "CPU Interface Files". 0 means
+// not set, except for burst and idle.
 func (p *planner) cpu(c *specs.LinuxCPU) {
 	if c == nil {
 		return
@@ -50,7 +53,8 @@ func (p *planner) cpu(c *specs.LinuxCPU) {
 		p.invalid("cpu.idle", itoa(*c.Idle), "0 or 1")
 	}
 	quota = max(quota, -1)
-	if quota < 0 && (p.cur.fresh || p.at.version("cpu") == 0) && (period == 0 || p.at.version("cpu") != 2) {
+	if quota < 0 && (p.cur.fresh || p.at.version("cpu") == 0) &&
+		(period == 0 || p.at.version("cpu") != 2) {
 		quota = 0
 	}
 	idle := func() {
@@ -58,9 +62,13 @@ func (p *planner) cpu(c *specs.LinuxCPU) {
 			return
 		}
 		g := itoa(*c.Idle)
-		p.put(p.need("cpu", "cpu.idle", g), "cpu", write{file: "cpu.idle", value: g, field: field + "cpu.idle", given: g})
+		p.put(
+			p.need("cpu", "cpu.idle", g), "cpu",
+			write{file: "cpu.idle", value: g, field: field + "cpu.idle", given: g},
+		)
 	}
-	// An idle group has no weight that could be set: it stops being idle before, and becomes idle after.
+	// An idle group has no weight that could be set: it stops being idle before, and becomes idle
+	// after.
 	if value(c.Idle) == 0 {
 		idle()
 	}
@@ -93,10 +101,22 @@ func (p *planner) bandwidth(quota int64, period uint64, burst *uint64) {
 		case 1:
 			if period != 0 {
 				s := strconv.FormatUint(period, 10)
-				p.put(1, "cpu", write{file: "cpu.cfs_period_us", value: s, field: field + "cpu.period", given: s, knot: "bandwidth"})
+				p.put(
+					1, "cpu",
+					write{
+						file: "cpu.cfs_period_us", value: s, field: field + "cpu.period", given: s,
+						knot: "bandwidth",
+					},
+				)
 			}
 			if quota != 0 {
-				p.put(1, "cpu", write{file: "cpu.cfs_quota_us", value: itoa(quota), field: field + "cpu.quota", given: itoa(quota), knot: "bandwidth"})
+				p.put(
+					1, "cpu",
+					write{
+						file: "cpu.cfs_quota_us", value: itoa(quota), field: field + "cpu.quota",
+						given: itoa(quota), knot: "bandwidth",
+					},
+				)
 			}
 		case 2:
 			// One number alone leaves the period as it is; a period needs a quota before it.
@@ -109,14 +129,22 @@ func (p *planner) bandwidth(quota int64, period uint64, burst *uint64) {
 			if period != 0 {
 				v += " " + strconv.FormatUint(period, 10)
 			}
-			p.put(2, "cpu", write{file: "cpu.max", value: v, field: field + name, given: given, knot: "bandwidth"})
+			p.put(
+				2, "cpu",
+				write{
+					file: "cpu.max", value: v, field: field + name, given: given, knot: "bandwidth",
+				},
+			)
 		}
 	}
 	if burst == nil || *burst == 0 && (p.cur.fresh || p.at.version("cpu") == 0) {
 		return
 	}
 	s := strconv.FormatUint(*burst, 10)
-	w := write{file: "cpu.cfs_burst_us", value: s, field: field + "cpu.burst", given: s, knot: "bandwidth", optional: *burst == 0}
+	w := write{
+		file: "cpu.cfs_burst_us", value: s, field: field + "cpu.burst", given: s, knot: "bandwidth",
+		optional: *burst == 0,
+	}
 	v := p.need("cpu", "cpu.burst", s)
 	if v == 2 {
 		w.file = "cpu.max.burst"
@@ -128,13 +156,25 @@ func (p *planner) realtime(runtime int64, period uint64) {
 	if period != 0 {
 		s := strconv.FormatUint(period, 10)
 		if p.only1("cpu", "cpu.realtimePeriod", s) {
-			p.put(1, "cpu", write{file: "cpu.rt_period_us", value: s, field: field + "cpu.realtimePeriod", given: s, knot: "realtime"})
+			p.put(
+				1, "cpu",
+				write{
+					file: "cpu.rt_period_us", value: s, field: field + "cpu.realtimePeriod",
+					given: s, knot: "realtime",
+				},
+			)
 		}
 	}
 	if runtime != 0 {
 		s := itoa(runtime)
 		if p.only1("cpu", "cpu.realtimeRuntime", s) {
-			p.put(1, "cpu", write{file: "cpu.rt_runtime_us", value: s, field: field + "cpu.realtimeRuntime", given: s, knot: "realtime"})
+			p.put(
+				1, "cpu",
+				write{
+					file: "cpu.rt_runtime_us", value: s, field: field + "cpu.realtimeRuntime",
+					given: s, knot: "realtime",
+				},
+			)
 		}
 	}
 }
@@ -144,7 +184,9 @@ func (p *planner) cpuset(c *specs.LinuxCPU) {
 	if c == nil {
 		return
 	}
-	for _, f := range []struct{ name, file, v string }{{"cpu.cpus", "cpuset.cpus", c.Cpus}, {"cpu.mems", "cpuset.mems", c.Mems}} {
+	for _, f := range []struct{ name, file, v string }{
+		{"cpu.cpus", "cpuset.cpus", c.Cpus}, {"cpu.mems", "cpuset.mems", c.Mems},
+	} {
 		if f.v == "" {
 			continue
 		}
@@ -152,6 +194,9 @@ func (p *planner) cpuset(c *specs.LinuxCPU) {
 			p.invalid(f.name, strconv.Quote(f.v), "a list such as 0-3,7")
 		}
 		g := strconv.Quote(f.v)
-		p.put(p.need("cpuset", f.name, g), "cpuset", write{file: f.file, value: f.v, field: field + f.name, given: g})
+		p.put(
+			p.need("cpuset", f.name, g), "cpuset",
+			write{file: f.file, value: f.v, field: field + f.name, given: g},
+		)
 	}
 }

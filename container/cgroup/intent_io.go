@@ -31,10 +31,22 @@ func (p *planner) blockIO(b *specs.LinuxBlockIO) {
 		p.leafWeight(name+".leafWeight", dev, d.LeafWeight)
 	}
 	p.throttles([]throttle{
-		{"throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps", b.ThrottleReadBpsDevice},
-		{"throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps", b.ThrottleWriteBpsDevice},
-		{"throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops", b.ThrottleReadIOPSDevice},
-		{"throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops", b.ThrottleWriteIOPSDevice},
+		{
+			"throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps",
+			b.ThrottleReadBpsDevice,
+		},
+		{
+			"throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps",
+			b.ThrottleWriteBpsDevice,
+		},
+		{
+			"throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops",
+			b.ThrottleReadIOPSDevice,
+		},
+		{
+			"throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops",
+			b.ThrottleWriteIOPSDevice,
+		},
 	})
 }
 
@@ -86,7 +98,9 @@ func (p *planner) leafWeight(name, dev string, w *uint16) {
 	if !set || !p.only1("blkio", name, given) {
 		return
 	}
-	out := write{file: "blkio.leaf_weight", value: given, field: field + name, given: given, entry: true}
+	out := write{
+		file: "blkio.leaf_weight", value: given, field: field + name, given: given, entry: true,
+	}
 	if dev != "" {
 		out.file, out.value = "blkio.leaf_weight_device", dev+" "+given
 	}
@@ -98,7 +112,8 @@ type throttle struct {
 	devices         []specs.LinuxThrottleDevice
 }
 
-// throttles limits devices. Version 1 has a file for each kind of limit, cgroup2 a line for each device.
+// throttles limits devices. Version 1 has a file for each kind of limit, cgroup2 a line for each
+// device.
 func (p *planner) throttles(kinds []throttle) {
 	var order []string
 	lines := map[string]*write{}
@@ -109,7 +124,13 @@ func (p *planner) throttles(kinds []throttle) {
 			dev, given := p.device(name, &d.LinuxBlockIODevice), strconv.FormatUint(d.Rate, 10)
 			switch p.need("blkio", name, dev+" "+given) {
 			case 1:
-				p.put(1, "blkio", write{file: k.file, value: dev + " " + given, field: field + name, given: dev + " " + given, entry: true})
+				p.put(
+					1, "blkio",
+					write{
+						file: k.file, value: dev + " " + given, field: field + name,
+						given: dev + " " + given, entry: true,
+					},
+				)
 			case 2:
 				rate := given
 				if d.Rate == 0 {
@@ -117,7 +138,10 @@ func (p *planner) throttles(kinds []throttle) {
 				}
 				w := lines[dev]
 				if w == nil {
-					w = &write{file: "io.max", value: dev, field: field + name, given: dev + " " + given, entry: true}
+					w = &write{
+						file: "io.max", value: dev, field: field + name, given: dev + " " + given,
+						entry: true,
+					}
 					lines[dev], order = w, append(order, dev)
 				} else {
 					w.field += ", " + name

@@ -11,8 +11,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// hugepages follows cgroup-v1/hugetlb.rst and cgroup-v2.rst, "HugeTLB Interface Files". Where the kernel limits reservations as well (since
-// 5.7), these get the same limit: what exceeds them fails on mmap(2) instead of by SIGBUS.
+// hugepages follows cgroup-v1/hugetlb.rst and cgroup-v2.rst, "HugeTLB Interface Files". Where the
+// kernel limits reservations as well (since 5.7), these get the same limit: what exceeds them fails
+// on mmap(2) instead of by SIGBUS.
 func (p *planner) hugepages(limits []specs.LinuxHugepageLimit) {
 	for i, l := range limits {
 		name := fmt.Sprintf("hugepageLimits[%d]", i)
@@ -26,7 +27,10 @@ func (p *planner) hugepages(limits []specs.LinuxHugepageLimit) {
 		if v == 2 {
 			suffix = ".max"
 		}
-		w := write{file: "hugetlb." + l.Pagesize + suffix, value: s, field: field + name + ".limit", given: s + " of pages of " + l.Pagesize}
+		w := write{
+			file: "hugetlb." + l.Pagesize + suffix, value: s, field: field + name + ".limit",
+			given: s + " of pages of " + l.Pagesize,
+		}
 		p.put(v, "hugetlb", w)
 		w.file, w.optional = "hugetlb."+l.Pagesize+".rsvd"+suffix, true
 		p.put(v, "hugetlb", w)
@@ -43,7 +47,8 @@ func validPageSize(s string) bool {
 	return false
 }
 
-// network follows cgroup-v1/net_cls.rst and net_prio.rst. On cgroup2 packet filters match the group itself instead.
+// network follows cgroup-v1/net_cls.rst and net_prio.rst. On cgroup2 packet filters match the group
+// itself instead.
 func (p *planner) network(n *specs.LinuxNetwork) {
 	if n == nil {
 		return
@@ -51,18 +56,30 @@ func (p *planner) network(n *specs.LinuxNetwork) {
 	if id := value(n.ClassID); id != 0 {
 		s := strconv.FormatUint(uint64(id), 10)
 		if p.only1("net_cls", "network.classID", s) {
-			p.put(1, "net_cls", write{file: "net_cls.classid", value: s, field: field + "network.classID", given: s})
+			p.put(
+				1, "net_cls",
+				write{
+					file: "net_cls.classid", value: s, field: field + "network.classID", given: s,
+				},
+			)
 		}
 	}
 	for i, prio := range n.Priorities {
 		name := fmt.Sprintf("network.priorities[%d]", i)
 		s := prio.Name + " " + strconv.FormatUint(uint64(prio.Priority), 10)
-		if prio.Name == "" || len(prio.Name) > 15 || strings.ContainsAny(prio.Name, "/ :") || !printable(prio.Name) {
+		if prio.Name == "" || len(prio.Name) > 15 || strings.ContainsAny(prio.Name, "/ :") ||
+			!printable(prio.Name) {
 			p.invalid(name+".name", strconv.Quote(prio.Name), "the name of a network interface")
 			return
 		}
 		if p.only1("net_prio", name, s) {
-			p.put(1, "net_prio", write{file: "net_prio.ifpriomap", value: s, field: field + name, given: s, entry: true})
+			p.put(
+				1, "net_prio",
+				write{
+					file: "net_prio.ifpriomap", value: s, field: field + name, given: s,
+					entry: true,
+				},
+			)
 		}
 	}
 }
@@ -85,36 +102,51 @@ func (p *planner) rdma(devices map[string]specs.LinuxRdma) {
 		if s == dev {
 			continue
 		}
-		p.put(p.need("rdma", name, s), "rdma", write{file: "rdma.max", value: s, field: field + name, given: s, entry: true})
+		p.put(
+			p.need("rdma", name, s), "rdma",
+			write{file: "rdma.max", value: s, field: field + name, given: s, entry: true},
+		)
 	}
 }
 
-// coreFiles are the files of cgroup2 itself that limit something. The others of the kind move, freeze or kill processes or change what the
-// group is; a configuration has no business with them.
+// coreFiles are the files of cgroup2 itself that limit something. The others of the kind move,
+// freeze or kill processes or change what the group is; a configuration has no business with them.
 var coreFiles = [...]string{"cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"}
 
-// unified sets files of cgroup2 by their names (config-linux.md, "Unified"). Last, so that they win over what was converted.
+// unified sets files of cgroup2 by their names (config-linux.md, "Unified"). Last, so that they win
+// over what was converted.
 func (p *planner) unified(files map[string]string) {
 	for _, file := range slices.Sorted(maps.Keys(files)) {
 		name := "unified[" + strconv.Quote(file) + "]"
 		controller, rest, ok := strings.Cut(file, ".")
-		if !ok || controller == "" || rest == "" || strings.ContainsAny(file, "/ ") || !printable(file) {
+		if !ok || controller == "" || rest == "" || strings.ContainsAny(file, "/ ") ||
+			!printable(file) {
 			p.invalid(name, strconv.Quote(files[file]), "a name of the form controller.file")
 			return
 		}
 		if controller == "cgroup" && !slices.Contains(coreFiles[:], file) {
-			p.invalid(name, strconv.Quote(files[file]), "a limit; of the cgroup.* files "+strings.Join(coreFiles[:], ", "))
+			p.invalid(
+				name, strconv.Quote(files[file]),
+				"a limit; of the cgroup.* files "+strings.Join(coreFiles[:], ", "),
+			)
 			return
 		}
-		if controller == "cgroup" && !p.at.unified || controller != "cgroup" && (p.at.two == nil || !slices.Contains(p.at.two(), controller)) {
+		if controller == "cgroup" && !p.at.unified || controller != "cgroup" &&
+			(p.at.two == nil || !slices.Contains(p.at.two(), controller)) {
 			if p.err == nil {
-				p.err = fmt.Errorf("%s%s: invalid configuration: this host has no cgroup2 controller %q: %w", field, name, controller, errdefs.ErrFailedPrecondition)
+				p.err = fmt.Errorf(
+					"%s%s: invalid configuration: this host has no cgroup2 controller %q: %w",
+					field, name, controller, errdefs.ErrFailedPrecondition,
+				)
 			}
 			return
 		}
 		lines := strings.Split(strings.TrimSuffix(files[file], "\n"), "\n")
 		for _, line := range lines {
-			w := write{version: 2, controller: controller, file: file, value: line, field: field + name, given: strconv.Quote(line), entry: true}
+			w := write{
+				version: 2, controller: controller, file: file, value: line, field: field + name,
+				given: strconv.Quote(line), entry: true,
+			}
 			if w.value == "" {
 				w.value = "\n" // an empty write would not reach the kernel
 			}

@@ -8,10 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// locate finds the hierarchies that /proc/self/cgroup lists (cgroups(7)) at the places that every distribution gives them: the controllers with
-// commas, or one of them, or what follows "name=", and "unified". probe is the type of a filesystem (statfs(2)). It says whether all of version 1
+// locate finds the hierarchies that /proc/self/cgroup lists (cgroups(7)) at the places that every
+// distribution gives them: the controllers with commas, or one of them, or what follows "name=",
+// and "unified". probe is the type of a filesystem (statfs(2)). It says whether all of version 1
 // were found. The table of mounts would tell as well, but grows with every container.
-func locate(self []byte, root string, probe func(path string) int64) (list []Hierarchy, complete bool) {
+func locate(
+	self []byte, root string, probe func(path string) int64,
+) (list []Hierarchy, complete bool) {
 	var two []Hierarchy
 	for line := range bytes.Lines(self) {
 		f := strings.SplitN(strings.TrimSpace(string(line)), ":", 3)

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// Stats is one reading of a group. Times are totals in nanoseconds, sizes bytes. What a host lacks is zero.
+// Stats is one reading of a group. Times are totals in nanoseconds, sizes bytes. What a host lacks
+// is zero.
 type Stats struct {
 	CPU    CPUStats    `json:"cpu"`
 	Memory MemoryStats `json:"memory"`
@@ -29,7 +30,8 @@ type HugetlbStats struct {
 	Limit    uint64 `json:"limit"`
 }
 
-// Pressure is how much time was lost for want of a resource (accounting/psi.rst): by some of the processes, and by all at once.
+// Pressure is how much time was lost for want of a resource (accounting/psi.rst): by some of the
+// processes, and by all at once.
 type Pressure struct {
 	Some Stall `json:"some"`
 	Full Stall `json:"full"`
@@ -115,7 +117,8 @@ func pairs(raw []byte) map[string]uint64 {
 	return out
 }
 
-// userTick is how long one tick of times shown to users is: USER_HZ is 100 on all architectures that Go knows.
+// userTick is how long one tick of times shown to users is: USER_HZ is 100 on all architectures
+// that Go knows.
 const userTick = 10_000_000
 
 // Stats reads the group's use of resources.
@@ -141,16 +144,26 @@ func (g *Group) Stats() (*Stats, error) {
 	throttle := pairs(read("cpu", "cpu.stat"))
 	s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledNanos = throttle["nr_periods"], throttle["nr_throttled"], throttle["throttled_time"]
 	s.Memory = MemoryStats{
-		Usage: number(read("memory", "memory.usage_in_bytes")), MaxUsage: number(read("memory", "memory.max_usage_in_bytes")),
-		Limit: number(read("memory", "memory.limit_in_bytes")), Failcnt: number(read("memory", "memory.failcnt")), Stat: pairs(read("memory", "memory.stat")),
+		Usage:    number(read("memory", "memory.usage_in_bytes")),
+		MaxUsage: number(read("memory", "memory.max_usage_in_bytes")),
+		Limit:    number(read("memory", "memory.limit_in_bytes")),
+		Failcnt:  number(read("memory", "memory.failcnt")),
+		Stat:     pairs(read("memory", "memory.stat")),
 	}
-	s.Pids = PidsStats{Current: number(read("pids", "pids.current")), Limit: number(read("pids", "pids.max"))}
-	s.IO = ioEntries(read("blkio", "blkio.throttle.io_service_bytes_recursive"), read("blkio", "blkio.throttle.io_serviced_recursive"))
+	s.Pids = PidsStats{
+		Current: number(read("pids", "pids.current")), Limit: number(read("pids", "pids.max")),
+	}
+	s.IO = ioEntries(
+		read("blkio", "blkio.throttle.io_service_bytes_recursive"),
+		read("blkio", "blkio.throttle.io_serviced_recursive"),
+	)
 	if total, err := g.read("memory", "memory.memsw.usage_in_bytes"); err == nil && len(total) > 0 {
 		s.Memory.SwapUsage = max(number(total), s.Memory.Usage) - s.Memory.Usage
 	}
 	if mount, ok := g.host.mount("hugetlb"); ok {
-		s.Hugetlb = hugetlbStats(mount+g.path, ".usage_in_bytes", ".limit_in_bytes", ".max_usage_in_bytes")
+		s.Hugetlb = hugetlbStats(
+			mount+g.path, ".usage_in_bytes", ".limit_in_bytes", ".max_usage_in_bytes",
+		)
 	}
 	return s, failed
 }
@@ -177,7 +190,9 @@ func hugetlbStats(dir, usage, limitFile, peak string) map[string]HugetlbStats {
 		if out == nil {
 			out = map[string]HugetlbStats{}
 		}
-		out[size] = HugetlbStats{Usage: number(read(usage)), MaxUsage: number(read(peak)), Limit: limit(read(limitFile))}
+		out[size] = HugetlbStats{
+			Usage: number(read(usage)), MaxUsage: number(read(peak)), Limit: limit(read(limitFile)),
+		}
 	}
 	return out
 }
@@ -202,7 +217,13 @@ func ioEntries(bytesFile, countFile []byte) (list []IOEntry) {
 				major, minor, _ := strings.Cut(f[0], ":")
 				k = len(list)
 				at[key] = k
-				list = append(list, IOEntry{Major: number([]byte(major)), Minor: number([]byte(minor)), Op: strings.ToLower(f[1])})
+				list = append(
+					list,
+					IOEntry{
+						Major: number([]byte(major)), Minor: number([]byte(minor)),
+						Op: strings.ToLower(f[1]),
+					},
+				)
 			}
 			if i == 0 {
 				list[k].Bytes = number([]byte(f[2]))

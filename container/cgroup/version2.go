@@ -46,10 +46,12 @@ func (h *Host) places() places {
 	return p
 }
 
-// wantedControllers are those that a container's group should have, for its limits and for what it is asked about.
+// wantedControllers are those that a container's group should have, for its limits and for what it
+// is asked about.
 var wantedControllers = []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"}
 
-// enable gives controllers to the group p: every group above it has to hand them down (cgroup-v2.rst, "Enabling and Disabling").
+// enable gives controllers to the group p: every group above it has to hand them down
+// (cgroup-v2.rst, "Enabling and Disabling").
 func (h *Host) enable(p string, controllers []string) error {
 	mount := h.unified()
 	if lacks(mount+p+"/cgroup.controllers", controllers) == nil {
@@ -63,7 +65,10 @@ func (h *Host) enable(p string, controllers []string) error {
 		dir += "/" + part
 	}
 	if left := lacks(mount+p+"/cgroup.controllers", controllers); left != nil {
-		return fmt.Errorf("cgroup %q cannot have the controllers %s: %w", p, strings.Join(left, " "), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"cgroup %q cannot have the controllers %s: %w", p, strings.Join(left, " "),
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	return nil
 }
@@ -80,7 +85,8 @@ func lacks(file string, controllers []string) (left []string) {
 	return left
 }
 
-// handDown enables controllers for the groups below dir. One that the kernel refuses is left out if others can be had.
+// handDown enables controllers for the groups below dir. One that the kernel refuses is left out if
+// others can be had.
 func handDown(dir string, controllers []string) error {
 	left := lacks(dir+"/cgroup.subtree_control", controllers)
 	if left == nil {
@@ -104,17 +110,21 @@ func handDown(dir string, controllers []string) error {
 	return nil
 }
 
-// equip gives a new group of a pure version 2 host its controllers. Only those that a limit needs must succeed.
+// equip gives a new group of a pure version 2 host its controllers. Only those that a limit needs
+// must succeed.
 func (g *Group) equip(need []write) error {
 	have := g.host.two()
-	want := slices.DeleteFunc(slices.Clone(wantedControllers), func(c string) bool { return !slices.Contains(have, c) })
+	want := slices.DeleteFunc(slices.Clone(wantedControllers), func(c string) bool {
+		return !slices.Contains(have, c)
+	})
 	err := g.host.enable(g.path, want)
 	if err == nil {
 		return nil
 	}
 	var must []string
 	for i := range need {
-		if c := need[i].controller; need[i].version == 2 && c != "cgroup" && !slices.Contains(must, c) {
+		if c := need[i].controller; need[i].version == 2 && c != "cgroup" &&
+			!slices.Contains(must, c) {
 			must = append(must, c)
 		}
 	}
@@ -159,7 +169,8 @@ func event(dir, name string) (string, error) {
 	return "", fmt.Errorf("%s/cgroup.events: no %q: %w", dir, name, errdefs.ErrDataLoss)
 }
 
-// kill2 ends everything in the group and below at once (cgroup-v2.rst, cgroup.kill, Linux 5.14). done says whether the kernel can do that.
+// kill2 ends everything in the group and below at once (cgroup-v2.rst, cgroup.kill, Linux 5.14).
+// done says whether the kernel can do that.
 func (g *Group) kill2(ctx context.Context) (done bool, err error) {
 	dir := g.host.unified() + g.path
 	err = writeFile(dir+"/cgroup.kill", []byte("1"))
@@ -198,14 +209,18 @@ func (g *Group) stats2() (*Stats, error) {
 	cpu := pairs(read("cpu.stat"))
 	const micro = 1000
 	s.CPU = CPUStats{
-		TotalNanos: cpu["usage_usec"] * micro, UserNanos: cpu["user_usec"] * micro, KernelNanos: cpu["system_usec"] * micro,
-		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], ThrottledNanos: cpu["throttled_usec"] * micro,
-		Pressure: pressure(read("cpu.pressure")),
+		TotalNanos: cpu["usage_usec"] * micro, UserNanos: cpu["user_usec"] * micro,
+		KernelNanos: cpu["system_usec"] * micro,
+		Periods:     cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"],
+		ThrottledNanos: cpu["throttled_usec"] * micro,
+		Pressure:       pressure(read("cpu.pressure")),
 	}
 	s.Memory = MemoryStats{
-		Usage: number(read("memory.current")), MaxUsage: number(read("memory.peak")), Limit: limit(read("memory.max")),
+		Usage: number(read("memory.current")), MaxUsage: number(read("memory.peak")),
+		Limit:   limit(read("memory.max")),
 		Failcnt: pairs(read("memory.events"))["max"], Stat: pairs(read("memory.stat")),
-		SwapUsage: number(read("memory.swap.current")), SwapLimit: limit(read("memory.swap.max")), Pressure: pressure(read("memory.pressure")),
+		SwapUsage: number(read("memory.swap.current")), SwapLimit: limit(read("memory.swap.max")),
+		Pressure: pressure(read("memory.pressure")),
 	}
 	s.Pids = PidsStats{Current: number(read("pids.current")), Limit: number(read("pids.max"))}
 	s.IO = ioStat(read("io.stat"))
@@ -236,16 +251,20 @@ func ioStat(raw []byte) (list []IOEntry) {
 				values[k] = number([]byte(v))
 			}
 		}
-		for _, op := range []struct{ name, bytes, count string }{{"read", "rbytes", "rios"}, {"write", "wbytes", "wios"}} {
+		for _, op := range []struct{ name, bytes, count string }{
+			{"read", "rbytes", "rios"}, {"write", "wbytes", "wios"},
+		} {
 			list = append(list, IOEntry{
-				Major: number([]byte(major)), Minor: number([]byte(minor)), Op: op.name, Bytes: values[op.bytes], Count: values[op.count],
+				Major: number([]byte(major)), Minor: number([]byte(minor)), Op: op.name,
+				Bytes: values[op.bytes], Count: values[op.count],
 			})
 		}
 	}
 	return list
 }
 
-// pressure reads a file of pressure stall information (accounting/psi.rst), or returns nil where there is none.
+// pressure reads a file of pressure stall information (accounting/psi.rst), or returns nil where
+// there is none.
 func pressure(raw []byte) *Pressure {
 	if len(raw) == 0 {
 		return nil

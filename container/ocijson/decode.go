@@ -1,11 +1,14 @@
-// Package ocijson reads JSON into the types of the runtime-spec, for processes that read one configuration and end.
+// Package ocijson reads JSON into the types of the runtime-spec, for processes that read one
+// configuration and end.
 //
-// encoding/json prepares to encode and decode every type that it can reach from the target before it reads the first byte; the types of the
-// runtime-spec reach those of five other platforms, and this costs more than the rest of a container's plan. This decoder looks
-// at a type when the text comes to it. Besides, its errors name the field of the text: `linux.resources.memory.limit: ...`.
+// encoding/json prepares to encode and decode every type that it can reach from the target before
+// it reads the first byte; the types of the runtime-spec reach those of five other platforms, and
+// this costs more than the rest of a container's plan. This decoder looks at a type when the text
+// comes to it. Besides, its errors name the field of the text: `linux.resources.memory.limit: ...`.
 //
-// It accepts and refuses what encoding/json does, with the same result; a fuzz test holds the two against each other. Not for encoding,
-// and not for long-lived processes, which are served well by encoding/json.
+// It accepts and refuses what encoding/json does, with the same result; a fuzz test holds the two
+// against each other. Not for encoding, and not for long-lived processes, which are served well by
+// encoding/json.
 package ocijson
 
 import (
@@ -54,7 +57,8 @@ type decoder struct {
 	text []byte
 	at   int
 	seen map[reflect.Type][]field
-	all  []field // that seen's lists are parts of: one allocation instead of one of another size for each type
+	// that seen's lists are parts of: one allocation instead of one of another size for each type
+	all []field
 }
 
 // field is one field of a struct, those of embedded structs included.
@@ -235,7 +239,9 @@ func (d *decoder) digits() bool {
 // numeral passes over a number (RFC 8259, section 6).
 func (d *decoder) numeral() (text string, whole bool, err *Error) {
 	begin := d.at
-	peek := func(any string) bool { return d.at < len(d.text) && strings.IndexByte(any, d.text[d.at]) >= 0 }
+	peek := func(any string) bool {
+		return d.at < len(d.text) && strings.IndexByte(any, d.text[d.at]) >= 0
+	}
 	if peek("-") {
 		d.at++
 	}
@@ -293,14 +299,19 @@ func (d *decoder) number(v reflect.Value, c byte, depth int) *Error {
 	default:
 		n, err := strconv.ParseInt(text, 10, bits)
 		if err != nil || !whole {
-			return refuse(fmt.Sprintf("a whole number from %d to %d", int64(-1)<<(bits-1), ^uint64(0)>>(65-bits)))
+			return refuse(
+				fmt.Sprintf(
+					"a whole number from %d to %d", int64(-1)<<(bits-1), ^uint64(0)>>(65-bits),
+				),
+			)
 		}
 		v.SetInt(n)
 	}
 	return nil
 }
 
-// raw passes over a string and says whether it is its own value, so without escapes and plain ASCII.
+// raw passes over a string and says whether it is its own value, so without escapes and plain
+// ASCII.
 func (d *decoder) raw() (text []byte, plain bool, err *Error) {
 	begin := d.at
 	plain = true
@@ -332,7 +343,8 @@ func (d *decoder) escape() *Error {
 	case d.text[d.at] == 'u':
 		for range 4 {
 			d.at++
-			if d.at >= len(d.text) || strings.IndexByte("0123456789abcdefABCDEF", d.text[d.at]) < 0 {
+			if d.at >= len(d.text) ||
+				strings.IndexByte("0123456789abcdefABCDEF", d.text[d.at]) < 0 {
 				return d.fail("%s in an escape sequence, want a hexadecimal digit", d.here())
 			}
 		}

@@ -42,7 +42,10 @@ func fill(r *rand.Rand, v reflect.Value) {
 			fill(r, v.Elem())
 		}
 	case reflect.String:
-		words := []string{"", "a", "CAP_KILL", "with \"quotes\" \\ and\nlines", "Grüße, 世界 😀", "\u2028<&>", "/sys/fs"}
+		words := []string{
+			"", "a", "CAP_KILL", "with \"quotes\" \\ and\nlines", "Grüße, 世界 😀", "\u2028<&>",
+			"/sys/fs",
+		}
 		v.SetString(words[r.IntN(len(words))])
 	case reflect.Bool:
 		v.SetBool(r.IntN(2) == 0)
@@ -81,10 +84,22 @@ func fill(r *rand.Rand, v reflect.Value) {
 func TestErrorsNameTheField(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, want string }{
-		{`{"linux":{"resources":{"memory":{"limit":"64m"}}}}`, `linux.resources.memory.limit: "64m" is a string, want a number (byte 41)`},
-		{`{"process":{"user":{"uid":-1}}}`, `process.user.uid: -1, want a whole number from 0 to 4294967295 (byte 26)`},
-		{`{"process":{"user":{"uid":1.5}}}`, `process.user.uid: 1.5, want a whole number from 0 to 4294967295 (byte 26)`},
-		{`{"mounts":[{},{"options":["ro",7]}]}`, `mounts[1].options[1]: 7 is a number, want a string (byte 31)`},
+		{
+			`{"linux":{"resources":{"memory":{"limit":"64m"}}}}`,
+			`linux.resources.memory.limit: "64m" is a string, want a number (byte 41)`,
+		},
+		{
+			`{"process":{"user":{"uid":-1}}}`,
+			`process.user.uid: -1, want a whole number from 0 to 4294967295 (byte 26)`,
+		},
+		{
+			`{"process":{"user":{"uid":1.5}}}`,
+			`process.user.uid: 1.5, want a whole number from 0 to 4294967295 (byte 26)`,
+		},
+		{
+			`{"mounts":[{},{"options":["ro",7]}]}`,
+			`mounts[1].options[1]: 7 is a number, want a string (byte 31)`,
+		},
 		{`{"annotations":{"a":{}}}`, `annotations.a: {} is an object, want a string (byte 20)`},
 		{`{"root":[]}`, `root: [] is a list, want an object (byte 8)`},
 		{`{"hostname":"a"`, `byte 15: the end of the text in an object, want a comma or its end`},
@@ -105,8 +120,10 @@ func TestErrorsNameTheField(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`{"ociVersion":"1.0","process":{"args":["a","\u00e9\ud83d\ude00"],"capabilities":null},"linux":{"resources":{"blockIO":{"weightDevice":[{"major":1,"weight":2}]}}}}`,
-		`{"Hostname":"case","HOSTNAME":"again","annotations":{"a":"b","a":"c"}}`, `[1,2.5e3,-0]`, `{"mounts":[null,{}],"root":null}`, "{\"a\":\"\xff\"}",
-		`{"linux":{"seccomp":{"syscalls":[{"args":[{"index":1,"value":18446744073709551615}]}]}}}`, `null`, `"\ud800"`, ` { } `,
+		`{"Hostname":"case","HOSTNAME":"again","annotations":{"a":"b","a":"c"}}`, `[1,2.5e3,-0]`,
+		`{"mounts":[null,{}],"root":null}`, "{\"a\":\"\xff\"}",
+		`{"linux":{"seccomp":{"syscalls":[{"args":[{"index":1,"value":18446744073709551615}]}]}}}`,
+		`null`, `"\ud800"`, ` { } `,
 	} {
 		f.Add([]byte(s))
 	}

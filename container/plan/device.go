@@ -11,7 +11,8 @@ import (
 	"strake/container/program"
 )
 
-// defaultDevices are the ones that every container has (runtime-spec config-linux.md, Default Devices).
+// defaultDevices are the ones that every container has (runtime-spec config-linux.md, Default
+// Devices).
 var defaultDevices = []specs.LinuxDevice{
 	{Path: "/dev/null", Type: "c", Major: 1, Minor: 3},
 	{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5},
@@ -23,7 +24,8 @@ var defaultDevices = []specs.LinuxDevice{
 
 // deviceLinks are made in /dev beside the devices.
 var deviceLinks = [][2]string{
-	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"},
+	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+	{"/proc/self/fd/2", "stderr"},
 	{"/proc/kcore", "core"},
 }
 
@@ -31,15 +33,17 @@ var deviceLinks = [][2]string{
 func (p *planner) devIsBound() bool {
 	for i := range p.spec.Mounts {
 		m := &p.spec.Mounts[i]
-		if path.Clean("/"+m.Destination) == "/dev" && (m.Type == "bind" || parseOptions(m.Options).bind) {
+		if path.Clean("/"+m.Destination) == "/dev" &&
+			(m.Type == "bind" || parseOptions(m.Options).bind) {
 			return true
 		}
 	}
 	return false
 }
 
-// devices makes device nodes and links. All names are relative to descriptors of directories in the container, so a /dev
-// of the image that is a link to elsewhere changes the container only (CVE-2026-41579).
+// devices makes device nodes and links. All names are relative to descriptors of directories in the
+// container, so a /dev of the image that is a link to elsewhere changes the container only
+// (CVE-2026-41579).
 func (p *planner) devices() {
 	if p.devIsBound() {
 		return
@@ -78,21 +82,36 @@ func (p *planner) devices() {
 	p.Field("linux.devices (links)")
 	dev := dir("linux.devices", "/dev")
 	for _, l := range deviceLinks {
-		p.Call(unix.SYS_SYMLINKAT, p.Str(l[0]).Ptr(), dev.Value(), p.Str(l[1]).Ptr()).Ignore(errnos(unix.EEXIST)...)
+		p.Call(unix.SYS_SYMLINKAT, p.Str(l[0]).Ptr(), dev.Value(), p.Str(l[1]).Ptr()).Ignore(
+			errnos(unix.EEXIST)...,
+		)
 	}
 	if _, ok := p.fresh["/dev"]; !ok {
-		p.Call(unix.SYS_UNLINKAT, dev.Value(), p.Str("ptmx").Ptr(), program.Num(0)).Ignore(errnos(unix.ENOENT)...)
+		p.Call(unix.SYS_UNLINKAT, dev.Value(), p.Str("ptmx").Ptr(), program.Num(0)).Ignore(
+			errnos(unix.ENOENT)...,
+		)
 	}
 	p.Call(unix.SYS_SYMLINKAT, p.Str("pts/ptmx").Ptr(), dev.Value(), p.Str("ptmx").Ptr())
 }
 
-// device makes one node in a directory. In a user namespace mknod(2) is refused and the host's node is bound instead.
+// device makes one node in a directory. In a user namespace mknod(2) is refused and the host's node
+// is bound instead.
 func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 	name := p.Str(path.Base(d.Path)).Ptr()
 	if p.userns {
-		tree := p.tree(Tree{Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")", Path: path.Clean("/" + d.Path)})
-		p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(unix.S_IFREG|0o666), program.Num(0)).Ignore(errnos(unix.EEXIST)...)
-		at := p.Call(unix.SYS_OPENAT, dir.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Result()
+		tree := p.tree(
+			Tree{
+				Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")",
+				Path: path.Clean("/" + d.Path),
+			},
+		)
+		p.Call(
+			unix.SYS_MKNODAT, dir.Value(), name, program.Num(unix.S_IFREG|0o666), program.Num(0),
+		).Ignore(errnos(unix.EEXIST)...)
+		at := p.Call(
+			unix.SYS_OPENAT, dir.Value(), name,
+			program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
+		).Result()
 		p.attach(tree, at.Value())
 		return
 	}
@@ -109,7 +128,9 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 		mode |= unix.S_IFCHR
 	}
 	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
-	p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(mode), program.Num(dev)).Ignore(errnos(unix.EEXIST)...)
+	p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(mode), program.Num(dev)).Ignore(
+		errnos(unix.EEXIST)...,
+	)
 	var uid, gid uint32
 	if d.UID != nil {
 		uid = *d.UID
@@ -118,13 +139,16 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 		gid = *d.GID
 	}
 	if uid != 0 || gid != 0 {
-		p.Call(unix.SYS_FCHOWNAT, dir.Value(), name, program.Num(uid), program.Num(gid), program.Num(unix.AT_SYMLINK_NOFOLLOW))
+		p.Call(
+			unix.SYS_FCHOWNAT, dir.Value(), name, program.Num(uid), program.Num(gid),
+			program.Num(unix.AT_SYMLINK_NOFOLLOW),
+		)
 	}
 }
 
-// terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the spawner, and puts the other
-// end on /dev/console. That end is known by its descriptor only (TIOCGPTPEER), never by a name that somebody could have replaced
-// (CVE-2025-52565).
+// terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the
+// spawner, and puts the other end on /dev/console. That end is known by its descriptor only
+// (TIOCGPTPEER), never by a name that somebody could have replaced (CVE-2025-52565).
 func (p *planner) terminal() {
 	proc := p.spec.Process
 	if proc == nil || !proc.Terminal {
@@ -137,8 +161,12 @@ func (p *planner) terminal() {
 	p.Field("process.terminal (/dev/console)")
 	dev := p.target("process.terminal", "/dev", aDirectory, program.Num(0), resolveInRoot)
 	name := p.Str("console").Ptr()
-	p.Call(unix.SYS_MKNODAT, dev.Value(), name, program.Num(unix.S_IFREG|0o620), program.Num(0)).Ignore(errnos(unix.EEXIST)...)
-	at := p.Call(unix.SYS_OPENAT, dev.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Result()
+	p.Call(
+		unix.SYS_MKNODAT, dev.Value(), name, program.Num(unix.S_IFREG|0o620), program.Num(0),
+	).Ignore(errnos(unix.EEXIST)...)
+	at := p.Call(
+		unix.SYS_OPENAT, dev.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
+	).Result()
 	p.attach(p.cloneTree(p.tty.Value(), false).Value(), at.Value())
 }
 
@@ -154,14 +182,23 @@ func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
 	p.Fail(program.Num(uint64(unix.ENOTTY)))
 	p.Place(genuine)
 	p.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCSPTLCK), p.Room(8).Ptr())
-	p.tty = p.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER), program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Result()
+	p.tty = p.Call(
+		unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER),
+		program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
+	).Result()
 	if s := proc.ConsoleSize; s != nil {
 		p.Field("process.consoleSize")
-		size := p.Bytes([]byte{byte(s.Height), byte(s.Height >> 8), byte(s.Width), byte(s.Width >> 8), 0, 0, 0, 0})
+		size := p.Bytes(
+			[]byte{
+				byte(s.Height), byte(s.Height >> 8), byte(s.Width), byte(s.Width >> 8), 0, 0, 0, 0,
+			},
+		)
 		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSWINSZ), size.Ptr())
 	}
 	p.Field("process.terminal")
-	p.Call(unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff))).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
+	p.Call(
+		unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff)),
+	).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
 	p.SendFD(program.StageTTY, master.Value())
 	p.Call(unix.SYS_CLOSE, master.Value())
 }

@@ -19,8 +19,9 @@ type ExecOptions struct {
 	Flags uint64
 }
 
-// Exec compiles one more process of a running container. spec is the container's configuration, of which the seccomp profile and
-// the mappings are used; proc is the process. Errors are as those of Init.
+// Exec compiles one more process of a running container. spec is the container's configuration, of
+// which the seccomp profile and the mappings are used; proc is the process. Errors are as those of
+// Init.
 func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error) {
 	copied := *spec
 	copied.Process = proc
@@ -34,15 +35,21 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	p.Keep(3 + opt.PreserveFDs)
 	p.userns = opt.Flags&unix.CLONE_NEWUSER != 0
 	p.Isolate()
-	// What may look at this process from inside of the container finds a process that it must not touch, with no memory but
-	// the program and no descriptor but its own streams (CVE-2016-9962).
+	// What may look at this process from inside of the container finds a process that it must not
+	// touch, with no memory but the program and no descriptor but its own streams (CVE-2016-9962).
 	p.Field("isolate")
-	p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0), program.Num(0), program.Num(0))
+	p.Call(
+		unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0),
+		program.Num(0), program.Num(0),
+	)
 	p.opt.Grouped = true
 	p.cgroups()
 	p.oomScore()
 	p.enterInit(opt.Flags)
-	p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(), program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+	p.root = p.Call(
+		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(),
+		program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
+	).Result()
 	if proc.Terminal {
 		p.openTerminal(proc, p.root.Value())
 	}
@@ -50,7 +57,8 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	return p.finish()
 }
 
-// enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux 5.8).
+// enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux
+// 5.8).
 func (p *planner) enterInit(flags uint64) {
 	p.Field("namespaces of the container")
 	if flags != 0 {
@@ -68,9 +76,9 @@ func (p *planner) enterInit(flags uint64) {
 	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
 }
 
-// HookProcess compiles a process that joins the given namespaces of a container and executes path there with the identity
-// of the spawner: a createContainer or startContainer hook (runtime-spec config.md, POSIX-platform Hooks). Its standard
-// streams are the inputs of Pipes.
+// HookProcess compiles a process that joins the given namespaces of a container and executes path
+// there with the identity of the spawner: a createContainer or startContainer hook (runtime-spec
+// config.md, POSIX-platform Hooks). Its standard streams are the inputs of Pipes.
 func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, invalid("hooks.path", "%q is not absolute", path)

@@ -11,12 +11,13 @@ import (
 	"strake/container/program"
 )
 
-// StepError is an operation of a container's set-up that the kernel refused. It says which part of the configuration asked for it,
-// which call it was, and why; errors.Is sees the errno.
+// StepError is an operation of a container's set-up that the kernel refused. It says which part of
+// the configuration asked for it, which call it was, and why; errors.Is sees the errno.
 type StepError struct {
 	// Field is the part of the configuration: `mounts[3] (/data)`.
 	Field string
-	// Call is the name of the system call, or "check" for a condition that the program verifies itself.
+	// Call is the name of the system call, or "check" for a condition that the program verifies
+	// itself.
 	Call string
 	// Op is the operation as --explain prints it, Index its place.
 	Op    string
@@ -34,11 +35,13 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Errno }
 
-// IsExec says whether the container was ready and only its process could not be executed: a wrong name or a file that cannot run.
+// IsExec says whether the container was ready and only its process could not be executed: a wrong
+// name or a file that cannot run.
 func (e *StepError) IsExec() bool { return strings.HasPrefix(e.Field, "process.args") }
 
-// ExitCode is the status that shells give to a command that cannot be executed: 127 if there is no such file, 126 if it may
-// not or cannot be executed; 128 if something else failed, which is no fault of the command.
+// ExitCode is the status that shells give to a command that cannot be executed: 127 if there is no
+// such file, 126 if it may not or cannot be executed; 128 if something else failed, which is no
+// fault of the command.
 func (e *StepError) ExitCode() int {
 	switch {
 	case !e.IsExec():
@@ -49,8 +52,8 @@ func (e *StepError) ExitCode() int {
 	return 126
 }
 
-// Explain turns a reported failure into an error that names what was asked for. An index outside of the program is a bug of
-// the interpreter and is said to be one.
+// Explain turns a reported failure into an error that names what was asked for. An index outside of
+// the program is a bug of the interpreter and is said to be one.
 func Explain(p *program.Program, index int, errno unix.Errno) error {
 	if index < 0 || index >= p.Len() {
 		return fmt.Errorf("operation %d of a program of %d: %w", index, p.Len(), errno)
@@ -93,7 +96,9 @@ func hint(e *StepError) string {
 		return "the path leaves the filesystem that it has to be on"
 	case e.Errno == unix.ENODEV && e.Call == "fsopen":
 		parts := strings.SplitN(e.Op, `"`, 3) // $1 = fsopen("tmpfs", 1)
-		return fmt.Sprintf("the kernel does not know the filesystem type %q", parts[min(1, len(parts)-1)])
+		return fmt.Sprintf(
+			"the kernel does not know the filesystem type %q", parts[min(1, len(parts)-1)],
+		)
 	case e.Errno == unix.ENOENT && strings.HasPrefix(e.Field, "linux.sysctl"):
 		return "the kernel does not know this parameter"
 	case e.Errno == unix.ENOMEM && e.Call == "execve":

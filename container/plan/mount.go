@@ -14,12 +14,18 @@ import (
 
 // attrOptions are the mount options that are attributes of one mount (mount_setattr(2)).
 var attrOptions = table[string, mountAttr]{
-	{"ro", mountAttr{set: unix.MOUNT_ATTR_RDONLY}}, {"rw", mountAttr{clear: unix.MOUNT_ATTR_RDONLY}},
-	{"nosuid", mountAttr{set: unix.MOUNT_ATTR_NOSUID}}, {"suid", mountAttr{clear: unix.MOUNT_ATTR_NOSUID}},
-	{"nodev", mountAttr{set: unix.MOUNT_ATTR_NODEV}}, {"dev", mountAttr{clear: unix.MOUNT_ATTR_NODEV}},
-	{"noexec", mountAttr{set: unix.MOUNT_ATTR_NOEXEC}}, {"exec", mountAttr{clear: unix.MOUNT_ATTR_NOEXEC}},
-	{"nodiratime", mountAttr{set: unix.MOUNT_ATTR_NODIRATIME}}, {"diratime", mountAttr{clear: unix.MOUNT_ATTR_NODIRATIME}},
-	{"nosymfollow", mountAttr{set: unix.MOUNT_ATTR_NOSYMFOLLOW}}, {"symfollow", mountAttr{clear: unix.MOUNT_ATTR_NOSYMFOLLOW}},
+	{"ro", mountAttr{set: unix.MOUNT_ATTR_RDONLY}},
+	{"rw", mountAttr{clear: unix.MOUNT_ATTR_RDONLY}},
+	{"nosuid", mountAttr{set: unix.MOUNT_ATTR_NOSUID}},
+	{"suid", mountAttr{clear: unix.MOUNT_ATTR_NOSUID}},
+	{"nodev", mountAttr{set: unix.MOUNT_ATTR_NODEV}},
+	{"dev", mountAttr{clear: unix.MOUNT_ATTR_NODEV}},
+	{"noexec", mountAttr{set: unix.MOUNT_ATTR_NOEXEC}},
+	{"exec", mountAttr{clear: unix.MOUNT_ATTR_NOEXEC}},
+	{"nodiratime", mountAttr{set: unix.MOUNT_ATTR_NODIRATIME}},
+	{"diratime", mountAttr{clear: unix.MOUNT_ATTR_NODIRATIME}},
+	{"nosymfollow", mountAttr{set: unix.MOUNT_ATTR_NOSYMFOLLOW}},
+	{"symfollow", mountAttr{clear: unix.MOUNT_ATTR_NOSYMFOLLOW}},
 	{"noatime", mountAttr{set: unix.MOUNT_ATTR_NOATIME, clear: unix.MOUNT_ATTR__ATIME}},
 	{"relatime", mountAttr{set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME}},
 	{"strictatime", mountAttr{set: unix.MOUNT_ATTR_STRICTATIME, clear: unix.MOUNT_ATTR__ATIME}},
@@ -28,7 +34,8 @@ var attrOptions = table[string, mountAttr]{
 	{"nostrictatime", mountAttr{set: unix.MOUNT_ATTR_RELATIME, clear: unix.MOUNT_ATTR__ATIME}},
 }
 
-// superOptions are flags of the filesystem rather than of the mount (fsconfig(2), FSCONFIG_SET_FLAG).
+// superOptions are flags of the filesystem rather than of the mount (fsconfig(2),
+// FSCONFIG_SET_FLAG).
 var superOptions = []string{
 	"sync", "async", "dirsync", "mand", "nomand",
 	"lazytime", "nolazytime", "iversion", "silent", "loud",
@@ -59,7 +66,8 @@ func parseOptions(list []string) options {
 			merge(&o.attr, a)
 			continue
 		}
-		if a, ok := attrOptions.get(strings.TrimPrefix(opt, "r")); ok && strings.HasPrefix(opt, "r") {
+		if a, ok := attrOptions.get(strings.TrimPrefix(opt, "r")); ok &&
+			strings.HasPrefix(opt, "r") {
 			merge(&o.recAttr, a)
 			continue
 		}
@@ -88,7 +96,8 @@ func parseOptions(list []string) options {
 	return o
 }
 
-// procTargets are the files below /proc that may be replaced by a bind mount: they only inform (lxcfs makes such files).
+// procTargets are the files below /proc that may be replaced by a bind mount: they only inform
+// (lxcfs makes such files).
 var procTargets = []string{
 	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
 	"/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
@@ -120,7 +129,8 @@ func (p *planner) mounts() {
 func (p *planner) filesystem(field string, m *specs.Mount, dest string, o options) {
 	resolve := uint64(resolveInRoot)
 	if m.Type == "proc" || m.Type == "sysfs" {
-		// A link here would move the mount, and what is masked below it, elsewhere (CVE-2019-19921, CVE-2023-27561).
+		// A link here would move the mount, and what is masked below it, elsewhere (CVE-2019-19921,
+		// CVE-2023-27561).
 		resolve |= unix.RESOLVE_NO_SYMLINKS
 	}
 	source := m.Source
@@ -166,26 +176,39 @@ func (p *planner) newMount(fstype, source string, data []string, attr uint64) pr
 			p.fsconfigFlag(fs, key)
 		}
 	}
-	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
-	return p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attr)).Result()
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
+		program.Num(0), program.Num(0),
+	)
+	return p.Call(
+		unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attr),
+	).Result()
 }
 
 func (p *planner) fsconfig(fs program.Cell, key, value string) {
-	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(), p.Str(value).Ptr(), program.Num(0))
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(),
+		p.Str(value).Ptr(), program.Num(0),
+	)
 }
 
 func (p *planner) fsconfigFlag(fs program.Cell, key string) {
-	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(), program.Num(0), program.Num(0))
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(),
+		program.Num(0), program.Num(0),
+	)
 }
 
-// bind attaches a copy of a tree of the host. The spawner opens it in its own view, before the child exists, so that
-// neither the permissions nor the mounts of the container matter.
+// bind attaches a copy of a tree of the host. The spawner opens it in its own view, before the
+// child exists, so that neither the permissions nor the mounts of the container matter.
 func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o options) {
 	if o.remount {
 		p.remount(dest, o)
 		return
 	}
-	t := Tree{Name: fmt.Sprintf("mounts[%d]", i), Field: field, Path: m.Source, Recursive: o.recursive}
+	t := Tree{
+		Name: fmt.Sprintf("mounts[%d]", i), Field: field, Path: m.Source, Recursive: o.recursive,
+	}
 	if o.idmap || len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
 		t.UIDMap, t.GIDMap, t.MapRecursive = m.UIDMappings, m.GIDMappings, o.ridmap
 		if len(t.UIDMap) == 0 && len(t.GIDMap) == 0 {
@@ -211,7 +234,8 @@ func (p *planner) finishMount(mnt program.Arg, o options) {
 		p.setattr(mnt, o.recAttr, true)
 	}
 	if len(o.propagation) == 0 && o.bind {
-		// A copy made in the host's view is a peer of the original; without a wish it only receives.
+		// A copy made in the host's view is a peer of the original; without a wish it only
+		// receives.
 		p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
 	}
 	for _, name := range o.propagation {
@@ -233,8 +257,9 @@ func (p *planner) remount(dest string, o options) {
 	p.finishMount(fd.Value(), options{recAttr: o.recAttr, propagation: o.propagation})
 }
 
-// refuseProc keeps a mount from landing in /proc through links of the image: there it could stand for a file that the
-// container's own set-up writes to or that others trust. Known harmless files are let through by name.
+// refuseProc keeps a mount from landing in /proc through links of the image: there it could stand
+// for a file that the container's own set-up writes to or that others trust. Known harmless files
+// are let through by name.
 func (p *planner) refuseProc(target program.Arg, dest string) {
 	if slices.Contains(procTargets, dest) {
 		return
@@ -248,8 +273,8 @@ func (p *planner) refuseProc(target program.Arg, dest string) {
 	p.Place(ok)
 }
 
-// cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every version 1 hierarchy of the
-// host.
+// cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every
+// version 1 hierarchy of the host.
 func (p *planner) cgroupMount(field, dest string, o options) {
 	host := &p.opt.Host
 	target := p.target(field, dest, aDirectory, program.Num(0), resolveInRoot)
@@ -260,7 +285,9 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 		if private {
 			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set).Value()
 		} else {
-			mnt = p.tree(Tree{Name: "cgroup", Field: field, Path: host.Hierarchies[0].Path, Recursive: true})
+			mnt = p.tree(
+				Tree{Name: "cgroup", Field: field, Path: host.Hierarchies[0].Path, Recursive: true},
+			)
 			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
 			p.setattr(mnt, o.attr, false)
 		}
@@ -285,7 +312,10 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 			p.setattr(mnt, o.attr, false)
 		}
 		p.Call(unix.SYS_MKDIRAT, dir.Value(), p.Str(name).Ptr(), program.Num(0o755))
-		at := p.Call(unix.SYS_OPENAT, dir.Value(), p.Str(name).Ptr(), program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+		at := p.Call(
+			unix.SYS_OPENAT, dir.Value(), p.Str(name).Ptr(),
+			program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC),
+		).Result()
 		p.attach(mnt, at.Value())
 		// A hierarchy of several controllers is known under each name.
 		if parts := strings.Split(name, ","); len(parts) > 1 {

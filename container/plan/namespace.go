@@ -24,8 +24,9 @@ var namespaceFlags = table[specs.LinuxNamespaceType, uint64]{
 	{specs.TimeNamespace, unix.CLONE_NEWTIME},
 }
 
-// namespaces decides which namespaces are made and which are joined, and how the child is cloned: directly into the new
-// ones, or, when a user or PID namespace is joined, plainly, to fork once more when it has joined.
+// namespaces decides which namespaces are made and which are joined, and how the child is cloned:
+// directly into the new ones, or, when a user or PID namespace is joined, plainly, to fork once
+// more when it has joined.
 func (p *planner) namespaces() {
 	for i, ns := range p.spec.Linux.Namespaces {
 		flag, _ := namespaceFlags.get(ns.Type)
@@ -48,21 +49,27 @@ func (p *planner) namespaces() {
 		sort.Strings(clocks)
 		for _, clock := range clocks {
 			off := p.spec.Linux.TimeOffsets[clock]
-			p.out.TimeOffsets += clock + " " + strconv.FormatInt(off.Secs, 10) + " " + strconv.FormatUint(uint64(off.Nanosecs), 10) + "\n"
+			p.out.TimeOffsets += clock + " " + strconv.FormatInt(
+				off.Secs, 10,
+			) + " " + strconv.FormatUint(uint64(off.Nanosecs), 10) + "\n"
 		}
 	}
 	if !p.twoStages() {
-		// A cgroup namespace shows as its root the group that its maker is in, so it has to wait for that.
+		// A cgroup namespace shows as its root the group that its maker is in, so it has to wait
+		// for that.
 		p.Clone(p.flags &^ unix.CLONE_NEWCGROUP)
 	} else if p.flags&unix.CLONE_NEWTIME != 0 {
-		// The offsets are the spawner's to write, so the time namespace is the one that it clones into.
+		// The offsets are the spawner's to write, so the time namespace is the one that it clones
+		// into.
 		p.Clone(unix.CLONE_NEWTIME)
 	}
 }
 
 func (p *planner) join(field, name, path string, flag uint64) {
 	input := "namespace/" + name
-	p.out.Namespaces = append(p.out.Namespaces, Namespace{Name: input, Field: field, Path: path, Type: flag})
+	p.out.Namespaces = append(
+		p.out.Namespaces, Namespace{Name: input, Field: field, Path: path, Type: flag},
+	)
 	p.joins = append(p.joins, join{field: field, input: input, flag: flag})
 }
 
@@ -83,8 +90,9 @@ func (p *planner) joined(flag uint64) bool {
 	return false
 }
 
-// twoStages says whether one clone is not enough: children of the process, not itself, enter a joined PID namespace
-// (setns(2)), and new namespaces belong to the user namespace in which they are made.
+// twoStages says whether one clone is not enough: children of the process, not itself, enter a
+// joined PID namespace (setns(2)), and new namespaces belong to the user namespace in which they
+// are made.
 func (p *planner) twoStages() bool {
 	return p.joined(unix.CLONE_NEWPID) || p.joined(unix.CLONE_NEWUSER)
 }
@@ -96,8 +104,9 @@ func (p *planner) enter() {
 		p.Await()
 		p.becomeRoot()
 	}
-	// The user namespace first: its owner may join and own what comes after. Namespaces that it has no right to were
-	// joined by nobody else before either, so their refusal is the caller's to know about.
+	// The user namespace first: its owner may join and own what comes after. Namespaces that it has
+	// no right to were joined by nobody else before either, so their refusal is the caller's to
+	// know about.
 	order := func(flag uint64) int {
 		switch flag {
 		case unix.CLONE_NEWUSER:
@@ -107,7 +116,9 @@ func (p *planner) enter() {
 		}
 		return 1
 	}
-	sort.SliceStable(p.joins, func(i, k int) bool { return order(p.joins[i].flag) < order(p.joins[k].flag) })
+	sort.SliceStable(p.joins, func(i, k int) bool {
+		return order(p.joins[i].flag) < order(p.joins[k].flag)
+	})
 	for _, j := range p.joins {
 		p.Field(j.field)
 		p.Call(unix.SYS_SETNS, p.Input(j.input), program.Num(j.flag))
@@ -140,12 +151,17 @@ func (p *planner) becomeRoot() {
 	// setgroups(2) is refused where the namespace was made without privilege.
 	p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0)).Ignore(errnos(unix.EPERM)...)
 	p.Call(unix.SYS_SETRESUID, program.Num(0), program.Num(0), program.Num(0))
-	// Changing identity makes a process dumpable or not by the kernel's choice; here nobody may look at it.
-	p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0), program.Num(0), program.Num(0))
+	// Changing identity makes a process dumpable or not by the kernel's choice; here nobody may
+	// look at it.
+	p.Call(
+		unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0),
+		program.Num(0), program.Num(0),
+	)
 }
 
-// cgroups enters the version 1 groups. A process that moves itself through "tasks" does not wait for the lock
-// that moving another one takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start); version 2 needs nothing: the child is born there.
+// cgroups enters the version 1 groups. A process that moves itself through "tasks" does not wait
+// for the lock that moving another one takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start);
+// version 2 needs nothing: the child is born there.
 func (p *planner) cgroups() {
 	if p.opt.Grouped && len(p.opt.TaskPaths) > 0 {
 		p.grouped = true
@@ -160,13 +176,15 @@ func (p *planner) cgroups() {
 	for i := range p.opt.Tasks {
 		fd := p.Input(InputTasks + strconv.Itoa(i))
 		p.Call(unix.SYS_WRITE, fd, zero, program.Num(1))
-		// Nothing of the host's cgroup tree stays open where somebody in a joined namespace could find it.
+		// Nothing of the host's cgroup tree stays open where somebody in a joined namespace could
+		// find it.
 		p.Call(unix.SYS_CLOSE, fd)
 	}
 }
 
-// lateCgroups waits until the groups exist and enters them, at the latest point at which it does not matter yet that the process was
-// not in them: before anything of the container's own choice runs, and before a mount shows the groups.
+// lateCgroups waits until the groups exist and enters them, at the latest point at which it does
+// not matter yet that the process was not in them: before anything of the container's own choice
+// runs, and before a mount shows the groups.
 func (p *planner) lateCgroups() {
 	if len(p.opt.TaskPaths) == 0 || p.grouped {
 		return
@@ -183,7 +201,9 @@ func (p *planner) openCgroups() {
 	dir := p.Input(InputCgroups)
 	zero := p.Str("0").Ptr()
 	for _, name := range p.opt.TaskPaths {
-		fd := p.open(dir, name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS).Result()
+		fd := p.open(
+			dir, name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
+		).Result()
 		p.Call(unix.SYS_WRITE, fd.Value(), zero, program.Num(1))
 		p.Call(unix.SYS_CLOSE, fd.Value())
 	}
@@ -198,14 +218,18 @@ func (p *planner) cgroupNamespace() {
 	}
 }
 
-// oomScore is written while /proc is still the host's: in the container there may be none, or another process's.
+// oomScore is written while /proc is still the host's: in the container there may be none, or
+// another process's.
 func (p *planner) oomScore() {
 	proc := p.spec.Process
 	if proc == nil || proc.OOMScoreAdj == nil {
 		return
 	}
 	p.Field("process.oomScoreAdj")
-	fd := p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(), program.Num(unix.O_WRONLY|unix.O_CLOEXEC)).Result()
+	fd := p.Call(
+		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(),
+		program.Num(unix.O_WRONLY|unix.O_CLOEXEC),
+	).Result()
 	text := strconv.Itoa(*proc.OOMScoreAdj)
 	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
 }
@@ -222,13 +246,22 @@ func (p *planner) names() {
 	}
 }
 
-// proc returns a descriptor of a procfs of the container's PID namespace. It is the container's own mount if it has one, reached by
-// its descriptor so that nothing mounted over it matters; else one that is attached nowhere.
+// proc returns a descriptor of a procfs of the container's PID namespace. It is the container's own
+// mount if it has one, reached by its descriptor so that nothing mounted over it matters; else one
+// that is attached nowhere.
 func (p *planner) proc() program.Arg {
 	if p.procFD == nil {
-		fs := p.Call(unix.SYS_FSOPEN, p.Str("proc").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
-		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
-		fd := p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)).Result()
+		fs := p.Call(
+			unix.SYS_FSOPEN, p.Str("proc").Ptr(), program.Num(unix.FSOPEN_CLOEXEC),
+		).Result()
+		p.Call(
+			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
+			program.Num(0), program.Num(0),
+		)
+		fd := p.Call(
+			unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC),
+			program.Num(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC),
+		).Result()
 		p.procFD = &fd
 	}
 	return p.procFD.Value()
@@ -236,7 +269,10 @@ func (p *planner) proc() program.Arg {
 
 // writeProc writes to a file of procfs that is verified to be of that procfs (CVE-2025-52881).
 func (p *planner) writeProc(name, text string) {
-	fd := p.open(p.proc(), name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).Result()
+	fd := p.open(
+		p.proc(), name, unix.O_WRONLY,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS,
+	).Result()
 	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
 }
 
@@ -253,8 +289,8 @@ func (p *planner) sysctls() {
 	}
 }
 
-// sysctlPath turns a.b.c into a/b/c. A name with a slash is taken as it is, and then its dots are part of file names, as
-// in net/ipv4/conf/eth0.1/forwarding (sysctl(8)).
+// sysctlPath turns a.b.c into a/b/c. A name with a slash is taken as it is, and then its dots are
+// part of file names, as in net/ipv4/conf/eth0.1/forwarding (sysctl(8)).
 func sysctlPath(name string) string {
 	if strings.Contains(name, "/") {
 		return name

@@ -1,19 +1,23 @@
-// Package plan compiles an OCI runtime-spec configuration into a program: the flat list of system calls that turns a
-// freshly cloned process into the container's first process, or, for exec, into one more process of a running container.
+// Package plan compiles an OCI runtime-spec configuration into a program: the flat list of system
+// calls that turns a freshly cloned process into the container's first process, or, for exec, into
+// one more process of a running container.
 //
-// It is a pure function: no I/O, no clock, no look at the host. What it must know about the host comes in Options; what must be
-// opened by somebody with the host's view (bind sources, namespaces to join) becomes an input of the program with a description of
-// how to open it. The same configuration and options give the same program, byte for byte.
+// It is a pure function: no I/O, no clock, no look at the host. What it must know about the host
+// comes in Options; what must be opened by somebody with the host's view (bind sources, namespaces
+// to join) becomes an input of the program with a description of how to open it. The same
+// configuration and options give the same program, byte for byte.
 //
-// Safety is a property of the program. Inside the container's root no path is ever resolved without a handle on that root
-// (openat2 with RESOLVE_IN_ROOT, or relative to a descriptor that such a call gave); every descriptor but the wanted ones is
-// closed before the first operation; what masks a path is an inode that was verified to be what it should be; and the last operations before execve verify where the process
-// stands.
+// Safety is a property of the program. Inside the container's root no path is ever resolved without
+// a handle on that root (openat2 with RESOLVE_IN_ROOT, or relative to a descriptor that such a call
+// gave); every descriptor but the wanted ones is closed before the first operation; what masks a
+// path is an inode that was verified to be what it should be; and the last operations before execve
+// verify where the process stands.
 //
-// Not for: running the program (spawn), cgroups (cgroup), validation of what the kernel validates itself.
+// Not for: running the program (spawn), cgroups (cgroup), validation of what the kernel validates
+// itself.
 //
-// Tested by golden text of whole programs and of each feature, by properties that every program must have, and in real containers by
-// package container.
+// Tested by golden text of whole programs and of each feature, by properties that every program
+// must have, and in real containers by package container.
 package plan
 
 import (
@@ -28,13 +32,16 @@ import (
 	"strake/container/program"
 )
 
-// Overlay is a root filesystem made of layers, mounted by the container itself so that the host never sees the mount.
+// Overlay is a root filesystem made of layers, mounted by the container itself so that the host
+// never sees the mount.
 type Overlay struct {
 	// Lower are the read-only directories, topmost first.
 	Lower []string
-	// Upper and Work are the writable directory and its work directory, on one filesystem. Both empty: read-only.
+	// Upper and Work are the writable directory and its work directory, on one filesystem. Both
+	// empty: read-only.
 	Upper, Work string
-	// Target is an existing directory on which the overlay is attached in the container's private view of the host.
+	// Target is an existing directory on which the overlay is attached in the container's private
+	// view of the host.
 	Target string
 }
 
@@ -42,7 +49,8 @@ type Overlay struct {
 type Hierarchy struct {
 	// Dir is the name of its directory below /sys/fs/cgroup: "memory", "cpu,cpuacct", "systemd".
 	Dir string
-	// Options are the mount options that select it: "memory", "name=systemd" with "none". Empty for cgroup2.
+	// Options are the mount options that select it: "memory", "name=systemd" with "none". Empty for
+	// cgroup2.
 	Options []string
 	// Path is the container's group in it, as a directory of the host.
 	Path string
@@ -52,8 +60,8 @@ type Hierarchy struct {
 type Host struct {
 	// LastCap is the highest capability that the kernel knows (/proc/sys/kernel/cap_last_cap).
 	LastCap int
-	// Cgroup2 says that /sys/fs/cgroup is one cgroup2 tree. Otherwise Hierarchies are version 1, perhaps with a
-	// cgroup2 tree among them.
+	// Cgroup2 says that /sys/fs/cgroup is one cgroup2 tree. Otherwise Hierarchies are version 1,
+	// perhaps with a cgroup2 tree among them.
 	Cgroup2     bool
 	Hierarchies []Hierarchy
 	// AppArmor says that the kernel enforces AppArmor profiles.
@@ -62,7 +70,8 @@ type Host struct {
 	SELinux bool
 }
 
-// Stdio says where the process's standard streams come from. With process.terminal the terminal is used in any case.
+// Stdio says where the process's standard streams come from. With process.terminal the terminal is
+// used in any case.
 type Stdio int
 
 const (
@@ -72,8 +81,8 @@ const (
 	Pipes
 )
 
-// Names of inputs beside program.InputSync and program.InputExe. Those of mounts and namespaces carry the description of how to
-// open them.
+// Names of inputs beside program.InputSync and program.InputExe. Those of mounts and namespaces
+// carry the description of how to open them.
 const (
 	InputStdin  = "stdin"
 	InputStdout = "stdout"
@@ -82,8 +91,8 @@ const (
 	InputTasks = "cgroup.tasks/"
 	// InputCgroups is the directory that Options.TaskPaths begin at.
 	InputCgroups = "cgroups"
-	// InputStart and InputStatus are the two FIFOs of a container that is created first and started later, opened for
-	// reading and writing.
+	// InputStart and InputStatus are the two FIFOs of a container that is created first and started
+	// later, opened for reading and writing.
 	InputStart  = "start"
 	InputStatus = "status"
 )
@@ -96,28 +105,33 @@ type Options struct {
 	Stdio   Stdio
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
-	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child opens itself. Those of a new container exist
-	// when the child is continued for the first time: so the spawner makes the groups while the child mounts. Such a container is in
-	// the spawner's own user namespace.
+	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child
+	// opens itself. Those of a new container exist when the child is continued for the first time:
+	// so the spawner makes the groups while the child mounts. Such a container is in the spawner's
+	// own user namespace.
 	TaskPaths []string
-	// Grouped says that the files of TaskPaths exist from the start: the child enters them before anything else, and is not continued.
+	// Grouped says that the files of TaskPaths exist from the start: the child enters them before
+	// anything else, and is not continued.
 	Grouped bool
-	// Hold makes the process wait on InputStart before it executes, for create and start as separate commands.
+	// Hold makes the process wait on InputStart before it executes, for create and start as
+	// separate commands.
 	Hold bool
 	// Hooks makes the process stop at program.StageHooks until it is continued.
 	Hooks bool
-	// Reaper puts a process in front that only reaps orphans and forwards signals (docker run --init).
+	// Reaper puts a process in front that only reaps orphans and forwards signals (docker run
+	// --init).
 	Reaper bool
 	// PreserveFDs lets descriptors 3 up to 2+PreserveFDs of the spawner through to the process.
 	PreserveFDs int
-	// NoPivot uses MS_MOVE and chroot(2) where pivot_root(2) cannot work (the host's root is a ramfs).
+	// NoPivot uses MS_MOVE and chroot(2) where pivot_root(2) cannot work (the host's root is a
+	// ramfs).
 	NoPivot bool
 	// NoNewKeyring keeps the caller's session keyring.
 	NoNewKeyring bool
 }
 
-// Tree tells the spawner to open a mount source: open_tree(2) with OPEN_TREE_CLONE on Path in the host's view. Its descriptor is the
-// input Name.
+// Tree tells the spawner to open a mount source: open_tree(2) with OPEN_TREE_CLONE on Path in the
+// host's view. Its descriptor is the input Name.
 type Tree struct {
 	Name      string
 	Field     string
@@ -166,12 +180,13 @@ type planner struct {
 
 	flags   uint64 // namespaces to create
 	joins   []join
-	grouped bool                    // the cgroups are entered
-	userns  bool                    // in a user namespace other than the spawner's
-	fresh   map[string]program.Cell // tmpfs mounts that this program makes: destination → descriptor
-	procFD  *program.Cell
-	tty     program.Cell // the process's end of its terminal
-	err     error
+	grouped bool // the cgroups are entered
+	userns  bool // in a user namespace other than the spawner's
+	// tmpfs mounts that this program makes: destination → descriptor
+	fresh  map[string]program.Cell
+	procFD *program.Cell
+	tty    program.Cell // the process's end of its terminal
+	err    error
 }
 
 type join struct {
@@ -185,8 +200,8 @@ type how struct{ flags, mode, resolve uint64 }
 // mountAttr is struct mount_attr (mount_setattr(2)) without the user namespace.
 type mountAttr struct{ set, clear, propagation uint64 }
 
-// Init compiles the start of a container. Errors name the field of the configuration and are of class
-// errdefs.ErrInvalidArgument.
+// Init compiles the start of a container. Errors name the field of the configuration and are of
+// class errdefs.ErrInvalidArgument.
 func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p := newPlanner(spec, &opt)
 	if err := p.validate(); err != nil {
@@ -220,7 +235,10 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 }
 
 func newPlanner(spec *specs.Spec, opt *Options) *planner {
-	p := &planner{spec: spec, opt: opt, hows: make(map[how]program.Buf, 8), attrs: make(map[mountAttr]program.Buf, 8), fresh: make(map[string]program.Cell, 2)}
+	p := &planner{
+		spec: spec, opt: opt, hows: make(map[how]program.Buf, 8),
+		attrs: make(map[mountAttr]program.Buf, 8), fresh: make(map[string]program.Cell, 2),
+	}
 	p.empty = p.Str("")
 	p.statx = p.Room(256)
 	return p
@@ -255,7 +273,8 @@ func (p *planner) fail(field, format string, args ...any) {
 	}
 }
 
-// outOfLine emits code behind the end of the program, reached by a jump only, so that the straight line is what usually happens.
+// outOfLine emits code behind the end of the program, reached by a jump only, so that the straight
+// line is what usually happens.
 func (p *planner) outOfLine(field string, f func()) {
 	p.late = append(p.late, func() {
 		p.Field(field)
@@ -286,7 +305,10 @@ func (p *planner) attr(a mountAttr) program.Buf {
 func words(v ...uint64) []byte {
 	b := make([]byte, 0, 8*len(v))
 	for _, x := range v {
-		b = append(b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48), byte(x>>56))
+		b = append(
+			b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48),
+			byte(x>>56),
+		)
 	}
 	return b
 }
@@ -306,7 +328,10 @@ func errnos(list ...unix.Errno) []uint16 {
 
 // open opens a path below the directory dir (usually the root of the container) without leaving it.
 func (p *planner) open(dir program.Arg, name string, flags, resolve uint64) program.CallRef {
-	return p.Call(unix.SYS_OPENAT2, dir, p.Str(relative(name)).Ptr(), p.how(how{flags: flags | unix.O_CLOEXEC, resolve: resolve}).Ptr(), program.Num(24))
+	return p.Call(
+		unix.SYS_OPENAT2, dir, p.Str(relative(name)).Ptr(),
+		p.how(how{flags: flags | unix.O_CLOEXEC, resolve: resolve}).Ptr(), program.Num(24),
+	)
 }
 
 // relative turns an absolute path into one for an openat-like call on the root.
@@ -320,7 +345,10 @@ func relative(name string) string {
 
 // stat fills the shared statx buffer from a descriptor.
 func (p *planner) stat(fd program.Arg) {
-	p.Call(unix.SYS_STATX, fd, p.empty.Ptr(), program.Num(unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW), program.Num(unix.STATX_TYPE|unix.STATX_MODE), p.statx.Ptr())
+	p.Call(
+		unix.SYS_STATX, fd, p.empty.Ptr(), program.Num(unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW),
+		program.Num(unix.STATX_TYPE|unix.STATX_MODE), p.statx.Ptr(),
+	)
 }
 
 // Offsets in struct statx.
@@ -345,14 +373,21 @@ const (
 	mustExist
 )
 
-// target returns a descriptor of a path in the container, made if it is missing. Symbolic links on the way are followed
-// inside of the root, unless resolve forbids them.
-func (p *planner) target(field, name string, kind entry, source program.Arg, resolve uint64) program.Cell {
+// target returns a descriptor of a path in the container, made if it is missing. Symbolic links on
+// the way are followed inside of the root, unless resolve forbids them.
+func (p *planner) target(
+	field, name string, kind entry, source program.Arg, resolve uint64,
+) program.Cell {
 	if dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]; ok && kind == aDirectory {
 		// A tmpfs that this program has just made: nobody else has put anything there.
 		base := p.Str(path.Base(name)).Ptr()
-		p.Call(unix.SYS_MKDIRAT, dir.Value(), base, program.Num(0o755)).Ignore(errnos(unix.EEXIST)...)
-		return p.Call(unix.SYS_OPENAT, dir.Value(), base, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+		p.Call(unix.SYS_MKDIRAT, dir.Value(), base, program.Num(0o755)).Ignore(
+			errnos(unix.EEXIST)...,
+		)
+		return p.Call(
+			unix.SYS_OPENAT, dir.Value(), base,
+			program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC),
+		).Result()
 	}
 	fd := p.Cell()
 	ok := p.Label()
@@ -384,10 +419,14 @@ func (p *planner) make(name string, kind entry, source program.Arg, resolve uint
 		prefix := strings.Join(parts[:i+1], "/")
 		there, missing := p.Label(), p.Label()
 		next := p.Cell()
-		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, resolve).To(next).Ignore(errnos(unix.ENOENT)...).Else(missing)
+		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, resolve).To(next).Ignore(
+			errnos(unix.ENOENT)...,
+		).Else(missing)
 		p.Goto(there)
 		p.Place(missing)
-		p.Call(unix.SYS_MKDIRAT, parent.Value(), p.Str(part).Ptr(), program.Num(0o755)).Ignore(errnos(unix.EEXIST)...)
+		p.Call(unix.SYS_MKDIRAT, parent.Value(), p.Str(part).Ptr(), program.Num(0o755)).Ignore(
+			errnos(unix.EEXIST)...,
+		)
 		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, resolve).To(next)
 		p.Place(there)
 		parent = next
@@ -400,18 +439,26 @@ func (p *planner) makeLast(parent program.Cell, name string, kind entry, source 
 		file := p.Label()
 		p.stat(source)
 		p.ifType(program.NotEqual, unix.S_IFDIR, file)
-		p.Call(unix.SYS_MKDIRAT, parent.Value(), p.Str(name).Ptr(), program.Num(0o755)).Ignore(errnos(unix.EEXIST)...)
+		p.Call(unix.SYS_MKDIRAT, parent.Value(), p.Str(name).Ptr(), program.Num(0o755)).Ignore(
+			errnos(unix.EEXIST)...,
+		)
 		p.Goto(done)
 		p.Place(file)
 	}
 	// mknod(2) makes an empty regular file and never follows a link.
-	p.Call(unix.SYS_MKNODAT, parent.Value(), p.Str(name).Ptr(), program.Num(unix.S_IFREG|0o644), program.Num(0)).Ignore(errnos(unix.EEXIST)...)
+	p.Call(
+		unix.SYS_MKNODAT, parent.Value(), p.Str(name).Ptr(), program.Num(unix.S_IFREG|0o644),
+		program.Num(0),
+	).Ignore(errnos(unix.EEXIST)...)
 	p.Place(done)
 }
 
 // attach puts a mount on a target.
 func (p *planner) attach(mnt, target program.Arg) {
-	p.Call(unix.SYS_MOVE_MOUNT, mnt, p.empty.Ptr(), target, p.empty.Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
+	p.Call(
+		unix.SYS_MOVE_MOUNT, mnt, p.empty.Ptr(), target, p.empty.Ptr(),
+		program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH),
+	)
 }
 
 // setattr changes the attributes of a mount given by a descriptor.
@@ -420,7 +467,10 @@ func (p *planner) setattr(fd program.Arg, a mountAttr, recursive bool) program.C
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	return p.Call(unix.SYS_MOUNT_SETATTR, fd, p.empty.Ptr(), program.Num(flags), p.attr(a).Ptr(), program.Num(32))
+	return p.Call(
+		unix.SYS_MOUNT_SETATTR, fd, p.empty.Ptr(), program.Num(flags), p.attr(a).Ptr(),
+		program.Num(32),
+	)
 }
 
 // cloneTree makes a detached copy of the mount (from the inode on) that fd refers to.

@@ -17,17 +17,22 @@ import (
 	"strake/container/program"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files; read the difference before you commit it")
+var update = flag.Bool(
+	"update", false, "rewrite the golden files; read the difference before you commit it",
+)
 
 // base is a small valid configuration.
 func base() *specs.Spec {
 	return &specs.Spec{
 		Version: specs.Version,
 		Root:    &specs.Root{Path: "/bundle/rootfs"},
-		Process: &specs.Process{Args: []string{"/bin/true"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"}},
-		Mounts:  []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
+		Process: &specs.Process{
+			Args: []string{"/bin/true"}, Cwd: "/", Env: []string{"PATH=/usr/bin:/bin"},
+		},
+		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.UTSNamespace},
+			{Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
 		}},
 	}
 }
@@ -48,66 +53,153 @@ var cases = []struct {
 }{
 	{name: "minimal"},
 	{name: "cgroup1", opt: Options{Tasks: 2, Host: Host{LastCap: 40, Hierarchies: []Hierarchy{
-		{Dir: "memory", Options: []string{"memory"}, Path: "/sys/fs/cgroup/memory/c"}, {Dir: "cpu,cpuacct", Options: []string{"cpu", "cpuacct"}, Path: "/sys/fs/cgroup/cpu,cpuacct/c"},
+		{Dir: "memory", Options: []string{"memory"}, Path: "/sys/fs/cgroup/memory/c"},
+		{
+			Dir: "cpu,cpuacct", Options: []string{"cpu", "cpuacct"},
+			Path: "/sys/fs/cgroup/cpu,cpuacct/c",
+		},
 	}}}, edit: func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}})
+		s.Linux.Namespaces = append(
+			s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		)
+		s.Mounts = append(
+			s.Mounts,
+			specs.Mount{
+				Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+				Options: []string{"ro", "nosuid"},
+			},
+		)
 	}},
-	{name: "cgroup1-grouped", opt: Options{TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Grouped: true, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	{name: "cgroup1-grouped", opt: Options{
+		TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Grouped: true,
+		Host: Host{LastCap: 40},
+	}, edit: func(s *specs.Spec) {
+		s.Linux.Namespaces = append(
+			s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		)
 	}},
-	{name: "cgroup1-late", opt: Options{TaskPaths: []string{"memory/c/tasks", "cpu,cpuacct/c/tasks"}, Host: Host{LastCap: 40, Hierarchies: []Hierarchy{
+	{name: "cgroup1-late", opt: Options{TaskPaths: []string{
+		"memory/c/tasks", "cpu,cpuacct/c/tasks",
+	}, Host: Host{LastCap: 40, Hierarchies: []Hierarchy{
 		{Dir: "memory", Options: []string{"memory"}, Path: "/sys/fs/cgroup/memory/c"},
 	}}}, edit: func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid"}},
+		s.Linux.Namespaces = append(
+			s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		)
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"ro", "nosuid"},
+		},
 			specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs"})
 	}},
-	{name: "cgroup2-shared-namespace", opt: Options{Host: Host{LastCap: 40, Cgroup2: true, Hierarchies: []Hierarchy{{Path: "/sys/fs/cgroup/c"}}}}, edit: func(s *specs.Spec) {
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
+	{name: "cgroup2-shared-namespace", opt: Options{
+		Host: Host{
+			LastCap: 40, Cgroup2: true, Hierarchies: []Hierarchy{{Path: "/sys/fs/cgroup/c"}},
+		},
+	}, edit: func(s *specs.Spec) {
+		s.Mounts = append(
+			s.Mounts,
+			specs.Mount{
+				Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+				Options: []string{"ro"},
+			},
+		)
 	}},
 	{name: "user-namespace", edit: func(s *specs.Spec) {
 		mapped(s)
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"})
+		s.Mounts = append(
+			s.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+		)
 	}},
 	{name: "join-pid-and-user", edit: func(s *specs.Spec) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace, Path: "/proc/7/ns/pid"}, {Type: specs.MountNamespace}, {Type: specs.UserNamespace, Path: "/proc/7/ns/user"}, {Type: specs.UTSNamespace},
+			{Type: specs.PIDNamespace, Path: "/proc/7/ns/pid"}, {Type: specs.MountNamespace},
+			{Type: specs.UserNamespace, Path: "/proc/7/ns/user"}, {Type: specs.UTSNamespace},
 		}
 	}},
 	{name: "time-namespace", edit: func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
-		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {Secs: 7}, "boottime": {Secs: -2, Nanosecs: 5}}
+		s.Linux.Namespaces = append(
+			s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
+		)
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{
+			"monotonic": {Secs: 7}, "boottime": {Secs: -2, Nanosecs: 5},
+		}
 	}},
 	{name: "terminal", edit: func(s *specs.Spec) {
 		s.Process.Terminal = true
 		s.Process.ConsoleSize = &specs.Box{Height: 25, Width: 80}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+		},
 			specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}})
 	}},
 	{name: "mounts", edit: func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts,
-			specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"rbind", "ro", "nosuid"}},
-			specs.Mount{Destination: "/data/deep", Source: "/srv/deep", Options: []string{"rbind", "rro", "rshared"}},
-			specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/srv/hosts", Options: []string{"bind", "rprivate"}},
-			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"noexec", "size=1m", "noswap"}},
-			specs.Mount{Destination: "/data", Options: []string{"remount", "bind", "noexec"}, Source: "/srv/data"},
+			specs.Mount{
+				Destination: "/data", Source: "/srv/data",
+				Options: []string{"rbind", "ro", "nosuid"},
+			},
+			specs.Mount{
+				Destination: "/data/deep", Source: "/srv/deep",
+				Options: []string{"rbind", "rro", "rshared"},
+			},
+			specs.Mount{
+				Destination: "/etc/hosts", Type: "bind", Source: "/srv/hosts",
+				Options: []string{"bind", "rprivate"},
+			},
+			specs.Mount{
+				Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
+				Options: []string{"noexec", "size=1m", "noswap"},
+			},
+			specs.Mount{
+				Destination: "/data", Options: []string{"remount", "bind", "noexec"},
+				Source: "/srv/data",
+			},
 		)
 	}},
 	{name: "idmapped", edit: func(s *specs.Spec) {
 		m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap"}, UIDMappings: m, GIDMappings: m})
+		s.Mounts = append(
+			s.Mounts,
+			specs.Mount{
+				Destination: "/data", Source: "/srv/data", Options: []string{"bind", "idmap"},
+				UIDMappings: m, GIDMappings: m,
+			},
+		)
 	}},
-	{name: "overlay", opt: Options{Overlay: &Overlay{Lower: []string{"/l/2", "/l/1"}, Upper: "/c/diff", Work: "/c/work", Target: "/c/root"}, Host: Host{LastCap: 40}},
+	{name: "overlay", opt: Options{
+		Overlay: &Overlay{
+			Lower: []string{"/l/2", "/l/1"}, Upper: "/c/diff", Work: "/c/work", Target: "/c/root",
+		},
+		Host: Host{LastCap: 40},
+	},
 		edit: func(s *specs.Spec) { s.Root = nil }},
-	{name: "overlay-of-many-layers", opt: Options{Overlay: &Overlay{Lower: strings.Fields(strings.Repeat("/a/long/name/of/a/layer /b/long/name/of/a/layer ", 100)), Target: "/c/root"}, Host: Host{LastCap: 40}},
+	{name: "overlay-of-many-layers", opt: Options{
+		Overlay: &Overlay{
+			Lower: strings.Fields(
+				strings.Repeat("/a/long/name/of/a/layer /b/long/name/of/a/layer ", 100),
+			),
+			Target: "/c/root",
+		},
+		Host: Host{LastCap: 40},
+	},
 		edit: func(s *specs.Spec) { s.Root = nil }},
-	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100)),
+	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(
+		strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100),
+	),
 		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) { s.Root = nil }},
 	{name: "devices", edit: func(s *specs.Spec) {
 		s.Linux.Devices = []specs.LinuxDevice{
-			{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229, FileMode: number(os.FileMode(0o600)), UID: number(uint32(5)), GID: number(uint32(6))},
-			{Path: "/dev/net/tun", Type: "c", Major: 10, Minor: 200}, {Path: "/dev/null", Type: "c", Major: 1, Minor: 3, FileMode: number(os.FileMode(0o600))},
+			{
+				Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229,
+				FileMode: number(os.FileMode(0o600)), UID: number(uint32(5)),
+				GID: number(uint32(6)),
+			},
+			{Path: "/dev/net/tun", Type: "c", Major: 10, Minor: 200},
+			{
+				Path: "/dev/null", Type: "c", Major: 1, Minor: 3,
+				FileMode: number(os.FileMode(0o600)),
+			},
 		}
 	}},
 	{name: "system-paths", edit: func(s *specs.Spec) {
@@ -117,10 +209,14 @@ var cases = []struct {
 		s.Linux.RootfsPropagation = "rprivate"
 	}},
 	{name: "identity", edit: func(s *specs.Spec) {
-		s.Process.User = specs.User{UID: 1000, GID: 100, AdditionalGids: []uint32{5, 6}, Umask: number(uint32(0o77))}
+		s.Process.User = specs.User{
+			UID: 1000, GID: 100, AdditionalGids: []uint32{5, 6}, Umask: number(uint32(0o77)),
+		}
 		s.Process.Capabilities = &specs.LinuxCapabilities{
-			Bounding: []string{"CAP_NET_BIND_SERVICE"}, Effective: []string{"CAP_NET_BIND_SERVICE"}, Permitted: []string{"CAP_NET_BIND_SERVICE"},
-			Inheritable: []string{"CAP_NET_BIND_SERVICE"}, Ambient: []string{"CAP_NET_BIND_SERVICE"},
+			Bounding: []string{"CAP_NET_BIND_SERVICE"}, Effective: []string{"CAP_NET_BIND_SERVICE"},
+			Permitted:   []string{"CAP_NET_BIND_SERVICE"},
+			Inheritable: []string{"CAP_NET_BIND_SERVICE"},
+			Ambient:     []string{"CAP_NET_BIND_SERVICE"},
 		}
 		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}
 		s.Process.OOMScoreAdj = number(-500)
@@ -128,13 +224,21 @@ var cases = []struct {
 		s.Hostname, s.Domainname = "h", "d"
 	}},
 	{name: "seccomp", edit: func(s *specs.Spec) {
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+		}
 	}},
 	{name: "seccomp-no-new-privileges", edit: func(s *specs.Spec) {
 		s.Process.NoNewPrivileges = true
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow,
+			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+		}
 	}},
-	{name: "apparmor-and-sysctl", opt: Options{Host: Host{LastCap: 40, AppArmor: true}}, edit: func(s *specs.Spec) {
+	{name: "apparmor-and-sysctl", opt: Options{
+		Host: Host{LastCap: 40, AppArmor: true},
+	}, edit: func(s *specs.Spec) {
 		s.Process.ApparmorProfile = "docker-default"
 		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1", "kernel.shmmax": "4096"}
 	}},
@@ -222,7 +326,10 @@ func golden(t *testing.T, name string, p *program.Program) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("%s differs from the program; run go test -update and read the difference\ngot:\n%s", file, b.String())
+		t.Errorf(
+			"%s differs from the program; run go test -update and read the difference\ngot:\n%s",
+			file, b.String(),
+		)
 	}
 }
 
@@ -239,8 +346,9 @@ func TestDeterminism(t *testing.T) {
 
 var inputNames = regexp.MustCompile("<[^>]*>")
 
-// TestNoPathInsideRootWithoutHandle holds the first safety property: between the appearance of the container's root and the change to it,
-// strings are resolved only below a descriptor, and only with RESOLVE_IN_ROOT or as a single name.
+// TestNoPathInsideRootWithoutHandle holds the first safety property: between the appearance of the
+// container's root and the change to it, strings are resolved only below a descriptor, and only
+// with RESOLVE_IN_ROOT or as a single name.
 func TestNoPathInsideRootWithoutHandle(t *testing.T) {
 	t.Parallel()
 	for _, c := range cases {
@@ -256,8 +364,11 @@ func TestNoPathInsideRootWithoutHandle(t *testing.T) {
 			case "fchdir":
 				inside = false
 			case "pivot_root":
-			case "mount", "move_mount", "umount2", "chdir", "chroot", "openat", "mknodat", "mkdirat", "symlinkat", "unlinkat", "fchownat", "open_tree":
-				if name == "mount" && strings.Contains(text, `"overlay"`) || strings.HasPrefix(op.Field, "root") && (name == "move_mount" || name == "openat") {
+			case "mount", "move_mount", "umount2", "chdir", "chroot", "openat", "mknodat",
+				"mkdirat", "symlinkat", "unlinkat", "fchownat", "open_tree":
+				if name == "mount" && strings.Contains(text, `"overlay"`) ||
+					strings.HasPrefix(op.Field, "root") &&
+						(name == "move_mount" || name == "openat") {
 					inside = true
 					continue
 				}
@@ -268,12 +379,14 @@ func TestNoPathInsideRootWithoutHandle(t *testing.T) {
 					t.Errorf("%s: %d %s: resolved without a handle", c.name, i, text)
 				}
 				for _, quoted := range strings.Split(text, `"`) {
-					if name != "symlinkat" && strings.Contains(quoted, "/") && !strings.Contains(text, `AT_FDCWD, "/dev/null"`) {
+					if name != "symlinkat" && strings.Contains(quoted, "/") &&
+						!strings.Contains(text, `AT_FDCWD, "/dev/null"`) {
 						t.Errorf("%s: %d %s: more than one name below a handle", c.name, i, text)
 					}
 				}
 			case "openat2":
-				if inside && !strings.Contains(text, "in-root") && !strings.Contains(text, "beneath") {
+				if inside && !strings.Contains(text, "in-root") &&
+					!strings.Contains(text, "beneath") {
 					t.Errorf("%s: %d %s: may leave the root", c.name, i, text)
 				}
 			}
@@ -281,14 +394,16 @@ func TestNoPathInsideRootWithoutHandle(t *testing.T) {
 	}
 }
 
-// TestIsolationComesFirst holds that a child gives up descriptors, memory and executable before it joins or makes anything.
+// TestIsolationComesFirst holds that a child gives up descriptors, memory and executable before it
+// joins or makes anything.
 func TestIsolationComesFirst(t *testing.T) {
 	t.Parallel()
 	for _, c := range cases {
 		p := (&wish{c.opt, c.edit}).compile(t)
 		for i := 0; ; i++ {
 			op := p.Op(i)
-			if op.Code == program.Syscall && program.CallName(op.Nr) == "prctl" && op.Args[0].Value == unix.PR_SET_MM {
+			if op.Code == program.Syscall && program.CallName(op.Nr) == "prctl" &&
+				op.Args[0].Value == unix.PR_SET_MM {
 				break
 			}
 			if op.Field != "isolate" {
@@ -309,48 +424,102 @@ func TestInvalid(t *testing.T) {
 		{"process.args[1]", func(s *specs.Spec) { s.Process.Args = []string{"a", "b\x00c"} }},
 		{"process.env[0]", func(s *specs.Spec) { s.Process.Env = []string{"novalue"} }},
 		{"process.cwd", func(s *specs.Spec) { s.Process.Cwd = "relative" }},
-		{"process.rlimits[0].type", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NO"}} }},
-		{"process.rlimits[0]", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} }},
+		{
+			"process.rlimits[0].type",
+			func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NO"}} },
+		},
+		{
+			"process.rlimits[0]",
+			func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} },
+		},
 		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = number(1001) }},
 		{"process.user", func(s *specs.Spec) { s.Process.User.UID = ^uint32(0) }},
 		{"process.apparmorProfile", func(s *specs.Spec) { s.Process.ApparmorProfile = "x" }},
-		{"process.ioPriority.class", func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{Class: "x"} }},
-		{"process.scheduler", func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "x"} }},
+		{
+			"process.ioPriority.class",
+			func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{Class: "x"} },
+		},
+		{
+			"process.scheduler",
+			func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "x"} },
+		},
 		{"root.path", func(s *specs.Spec) { s.Root = nil }},
 		{"hostname", func(s *specs.Spec) { s.Hostname = strings.Repeat("a", 65) }},
 		{"linux.namespaces", func(s *specs.Spec) { s.Linux.Namespaces = nil }},
-		{"linux.namespaces[5].type", func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"}) }},
-		{"linux.namespaces[5].type", func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) }},
-		{"linux.namespaces[0].path", func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "relative" }},
+		{
+			"linux.namespaces[5].type",
+			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"}) },
+		},
+		{
+			"linux.namespaces[5].type",
+			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) },
+		},
+		{
+			"linux.namespaces[0].path",
+			func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "relative" },
+		},
 		{"linux.uidMappings", func(s *specs.Spec) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			s.Linux.Namespaces = append(
+				s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace},
+			)
 		}},
-		{"linux.timeOffsets", func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} }},
+		{
+			"linux.timeOffsets",
+			func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
+		},
 		{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "x" }},
-		{"linux.sysctl[kernel.core_pattern]", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|x"} }},
-		{"linux.sysctl[net.../../kernel/core_pattern]", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"} }},
-		{"linux.devices[0]", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} }},
-		{"mounts[1] (/)", func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) }},
+		{
+			"linux.sysctl[kernel.core_pattern]",
+			func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.core_pattern": "|x"} },
+		},
+		{
+			"linux.sysctl[net.../../kernel/core_pattern]",
+			func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"} },
+		},
+		{
+			"linux.devices[0]",
+			func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+		},
+		{
+			"mounts[1] (/)",
+			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
+		},
 		{"mounts[1] (/a)", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a", Type: "bind", Source: "b"})
 		}},
-		{"mounts[1] (/a)", func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a"}) }},
+		{
+			"mounts[1] (/a)",
+			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a"}) },
+		},
 		{"mounts[1] (/a)", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a", Source: "/b", Options: []string{"bind", "nonsense"}})
+			s.Mounts = append(
+				s.Mounts,
+				specs.Mount{Destination: "/a", Source: "/b", Options: []string{"bind", "nonsense"}},
+			)
 		}},
 		{"mounts[1] (/proc/self)", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/proc/self", Source: "/b", Options: []string{"bind"}})
+			s.Mounts = append(
+				s.Mounts,
+				specs.Mount{Destination: "/proc/self", Source: "/b", Options: []string{"bind"}},
+			)
 		}},
 		{"mounts[1] (/a/../proc/sys)", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a/../proc/sys", Type: "tmpfs"})
 		}},
-		{"linux.seccomp", func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"} }},
+		{
+			"linux.seccomp",
+			func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"} },
+		},
 	} {
 		s := base()
 		c.edit(s)
 		_, err := Init(s, Options{Host: Host{LastCap: 40}})
-		if err == nil || !strings.HasPrefix(err.Error(), c.field) || !errors.Is(err, errdefs.ErrInvalidArgument) {
-			t.Errorf("got error %v, want one of class ErrInvalidArgument that begins with %s", err, c.field)
+		if err == nil || !strings.HasPrefix(err.Error(), c.field) ||
+			!errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf(
+				"got error %v, want one of class ErrInvalidArgument that begins with %s", err,
+				c.field,
+			)
 		}
 	}
 }
@@ -359,7 +528,9 @@ func TestInvalid(t *testing.T) {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	s := base()
-	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind"}})
+	s.Mounts = append(
+		s.Mounts, specs.Mount{Destination: "/data", Source: "/srv/data", Options: []string{"bind"}},
+	)
 	p, err := Init(s, Options{Host: Host{LastCap: 40}})
 	if err != nil {
 		t.Fatal(err)
@@ -380,14 +551,30 @@ func TestExplain(t *testing.T) {
 		want        string
 		code        int
 	}{
-		{"mounts[1] (/data)", "move_mount", unix.EINVAL, "mounts[1] (/data): move_mount: EINVAL: invalid argument", 128},
-		{"process.args (/bin/true)", "execve", unix.ENOENT, "process.args (/bin/true): execve: ENOENT: no such file, or its interpreter is missing", 127},
-		{"process.args (/bin/true)", "execve", unix.EACCES, "process.args (/bin/true): execve: EACCES: permission denied: not an executable file", 126},
-		{"mounts[0] (/proc)", "openat2", unix.ELOOP, "mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, but a symbolic link is in its place", 128},
+		{
+			"mounts[1] (/data)", "move_mount", unix.EINVAL,
+			"mounts[1] (/data): move_mount: EINVAL: invalid argument", 128,
+		},
+		{
+			"process.args (/bin/true)", "execve", unix.ENOENT,
+			"process.args (/bin/true): execve: ENOENT: no such file, or its interpreter is missing",
+			127,
+		},
+		{
+			"process.args (/bin/true)", "execve", unix.EACCES,
+			"process.args (/bin/true): execve: EACCES: permission denied: not an executable file",
+			126,
+		},
+		{
+			"mounts[0] (/proc)", "openat2", unix.ELOOP,
+			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, but a symbolic link is in its place",
+			128,
+		},
 	} {
 		err := Explain(p.Program, find(c.field, c.call), c.errno)
 		var step *StepError
-		if !errors.As(err, &step) || err.Error() != c.want || step.ExitCode() != c.code || !errors.Is(err, c.errno) {
+		if !errors.As(err, &step) || err.Error() != c.want || step.ExitCode() != c.code ||
+			!errors.Is(err, c.errno) {
 			t.Errorf("got %v, want %q with exit status %d", err, c.want, c.code)
 		}
 	}

@@ -14,9 +14,10 @@ import (
 	"strake/container/seccomp"
 )
 
-// process compiles everything from the finished root filesystem to execve. The order is what makes it correct:
-// what needs privilege comes before identity and capabilities are given up, what the seccomp filter could forbid comes before the filter, and
-// between the filter and execve stand only the calls that the filter's own position forces there.
+// process compiles everything from the finished root filesystem to execve. The order is what makes
+// it correct: what needs privilege comes before identity and capabilities are given up, what the
+// seccomp filter could forbid comes before the filter, and between the filter and execve stand only
+// the calls that the filter's own position forces there.
 func (p *planner) process(proc *specs.Process) {
 	if proc == nil {
 		p.fail("process", "missing")
@@ -51,13 +52,20 @@ func (p *planner) process(proc *specs.Process) {
 	p.capset(keep)
 	if proc.NoNewPrivileges {
 		p.Field("process.noNewPrivileges")
-		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_NO_NEW_PRIVS), program.Num(1), program.Num(0), program.Num(0), program.Num(0))
+		p.Call(
+			unix.SYS_PRCTL, program.Num(unix.PR_SET_NO_NEW_PRIVS), program.Num(1), program.Num(0),
+			program.Num(0), program.Num(0),
+		)
 	}
 	p.hold(exe)
 	if p.opt.Reaper {
-		// What ps shows; without it that is the name of whichever thread cloned. A filter may refuse it later.
+		// What ps shows; without it that is the name of whichever thread cloned. A filter may
+		// refuse it later.
 		p.Field("init")
-		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_NAME), p.Str("strake-init").Ptr(), program.Num(0), program.Num(0), program.Num(0))
+		p.Call(
+			unix.SYS_PRCTL, program.Num(unix.PR_SET_NAME), p.Str("strake-init").Ptr(),
+			program.Num(0), program.Num(0), program.Num(0),
+		)
 	} else {
 		p.openSignals()
 	}
@@ -70,8 +78,8 @@ func (p *planner) process(proc *specs.Process) {
 	}
 	p.ambient(caps)
 	if p.opt.Reaper {
-		// Only here, with the identity, the capabilities and the filter of the payload: a PID 1 that had more than it would
-		// be what a payload that may ptrace goes for.
+		// Only here, with the identity, the capabilities and the filter of the payload: a PID 1
+		// that had more than it would be what a payload that may ptrace goes for.
 		p.reaper()
 		p.openSignals()
 	}
@@ -79,8 +87,9 @@ func (p *planner) process(proc *specs.Process) {
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
-// openSignals gives every signal its default action and unblocks all of them; what is pending already is delivered. Handlers
-// are gone since the clone (CLONE_CLEAR_SIGHAND), but what the caller of strake ignored is still ignored.
+// openSignals gives every signal its default action and unblocks all of them; what is pending
+// already is delivered. Handlers are gone since the clone (CLONE_CLEAR_SIGHAND), but what the
+// caller of strake ignored is still ignored.
 func (p *planner) openSignals() {
 	p.Field("process")
 	def := p.Room(32).Ptr() // struct sigaction of SIG_DFL
@@ -88,10 +97,15 @@ func (p *planner) openSignals() {
 	p.Set(sig, program.Num(unix.SIGHUP), program.Move, program.Num(0))
 	next := p.Here()
 	// SIGKILL and SIGSTOP have no other action and are refused.
-	p.Call(unix.SYS_RT_SIGACTION, sig.Value(), def, program.Num(0), program.Num(8)).Ignore(errnos(unix.EINVAL)...)
+	p.Call(unix.SYS_RT_SIGACTION, sig.Value(), def, program.Num(0), program.Num(8)).Ignore(
+		errnos(unix.EINVAL)...,
+	)
 	p.Set(sig, sig.Value(), program.Add, program.Num(1))
 	p.If(sig.Value(), ^uint64(0), program.NotEqual, program.Num(65), next)
-	p.Call(unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), p.Room(8).Ptr(), program.Num(0), program.Num(8))
+	p.Call(
+		unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), p.Room(8).Ptr(), program.Num(0),
+		program.Num(8),
+	)
 }
 
 // stdio puts the streams on descriptors 0, 1 and 2.
@@ -115,31 +129,43 @@ func (p *planner) stdio(proc *specs.Process) {
 	}
 }
 
-// labels asks for LSM labels at execve. The file is reached through a procfs that is known to be one (CVE-2019-16884,
-// CVE-2025-52881).
+// labels asks for LSM labels at execve. The file is reached through a procfs that is known to be
+// one (CVE-2019-16884, CVE-2025-52881).
 func (p *planner) labels(proc *specs.Process) {
 	if name := proc.ApparmorProfile; name != "" && name != "unconfined" {
 		if !p.opt.Host.AppArmor {
-			p.fail("process.apparmorProfile", "%q asked for, but AppArmor is not enabled on this host", name)
+			p.fail(
+				"process.apparmorProfile", "%q asked for, but AppArmor is not enabled on this host",
+				name,
+			)
 			return
 		}
 		p.Fieldf("process.apparmorProfile (%s)", name)
 		text := "exec " + name
 		fd := p.Cell()
 		old, write := p.Label(), p.Label()
-		p.open(p.proc(), "self/attr/apparmor/exec", unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).
+		p.open(
+			p.proc(), "self/attr/apparmor/exec", unix.O_WRONLY,
+			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS,
+		).
 			To(fd).Ignore(errnos(unix.ENOENT)...).Else(old)
 		p.Place(write)
 		p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
 		p.outOfLine("process.apparmorProfile", func() {
 			p.Place(old) // before Linux 5.8
-			p.open(p.proc(), "self/attr/exec", unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS).To(fd)
+			p.open(
+				p.proc(), "self/attr/exec", unix.O_WRONLY,
+				unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS,
+			).To(fd)
 			p.Goto(write)
 		})
 	}
 	if label := proc.SelinuxLabel; label != "" {
 		if !p.opt.Host.SELinux {
-			p.fail("process.selinuxLabel", "%q asked for, but SELinux is not enabled on this host", label)
+			p.fail(
+				"process.selinuxLabel", "%q asked for, but SELinux is not enabled on this host",
+				label,
+			)
 			return
 		}
 		p.Fieldf("process.selinuxLabel (%s)", label)
@@ -169,18 +195,30 @@ func (p *planner) schedule(proc *specs.Process) {
 	}
 	if io := proc.IOPriority; io != nil {
 		p.Field("process.ioPriority")
-		class, ok := map[specs.IOPriorityClass]int{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}[io.Class]
+		class, ok := map[specs.IOPriorityClass]int{
+			specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3,
+		}[io.Class]
 		if !ok {
-			p.fail("process.ioPriority.class", "%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class)
+			p.fail(
+				"process.ioPriority.class",
+				"%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class,
+			)
 			return
 		}
-		p.Call(unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority))
+		p.Call(
+			unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority),
+		)
 	}
 	if per := p.spec.Linux; per != nil && per.Personality != nil {
 		p.Field("linux.personality")
-		domain, ok := map[specs.LinuxPersonalityDomain]uint64{specs.PerLinux: 0, specs.PerLinux32: 8}[per.Personality.Domain]
+		domain, ok := map[specs.LinuxPersonalityDomain]uint64{
+			specs.PerLinux: 0, specs.PerLinux32: 8,
+		}[per.Personality.Domain]
 		if !ok || len(per.Personality.Flags) > 0 {
-			p.fail("linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags", per.Personality.Domain, per.Personality.Flags)
+			p.fail(
+				"linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags",
+				per.Personality.Domain, per.Personality.Flags,
+			)
 			return
 		}
 		p.Call(unix.SYS_PERSONALITY, program.Num(domain))
@@ -189,15 +227,18 @@ func (p *planner) schedule(proc *specs.Process) {
 
 func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err error) {
 	policies := map[specs.LinuxSchedulerPolicy]uint32{
-		specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3, specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
+		specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3,
+		specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
 	}
 	policy, ok := policies[s.Policy]
 	if !ok {
 		return 0, 0, fmt.Errorf("policy %q is unknown", s.Policy)
 	}
 	known := map[specs.LinuxSchedulerFlag]uint64{
-		specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4, specs.SchedFlagKeepPolicy: 8,
-		specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32, specs.SchedFlagUtilClampMax: 64,
+		specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
+		specs.SchedFlagKeepPolicy: 8,
+		specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32,
+		specs.SchedFlagUtilClampMax: 64,
 	}
 	for _, f := range s.Flags {
 		bit, ok := known[f]
@@ -211,10 +252,14 @@ func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err erro
 
 // rlimits are the names of getrlimit(2).
 var rlimits = table[string, int]{
-	{"RLIMIT_CPU", unix.RLIMIT_CPU}, {"RLIMIT_FSIZE", unix.RLIMIT_FSIZE}, {"RLIMIT_DATA", unix.RLIMIT_DATA}, {"RLIMIT_STACK", unix.RLIMIT_STACK},
-	{"RLIMIT_CORE", unix.RLIMIT_CORE}, {"RLIMIT_RSS", unix.RLIMIT_RSS}, {"RLIMIT_NPROC", unix.RLIMIT_NPROC}, {"RLIMIT_NOFILE", unix.RLIMIT_NOFILE},
-	{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK}, {"RLIMIT_AS", unix.RLIMIT_AS}, {"RLIMIT_LOCKS", unix.RLIMIT_LOCKS},
-	{"RLIMIT_SIGPENDING", unix.RLIMIT_SIGPENDING}, {"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE}, {"RLIMIT_NICE", unix.RLIMIT_NICE},
+	{"RLIMIT_CPU", unix.RLIMIT_CPU}, {"RLIMIT_FSIZE", unix.RLIMIT_FSIZE},
+	{"RLIMIT_DATA", unix.RLIMIT_DATA}, {"RLIMIT_STACK", unix.RLIMIT_STACK},
+	{"RLIMIT_CORE", unix.RLIMIT_CORE}, {"RLIMIT_RSS", unix.RLIMIT_RSS},
+	{"RLIMIT_NPROC", unix.RLIMIT_NPROC}, {"RLIMIT_NOFILE", unix.RLIMIT_NOFILE},
+	{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK}, {"RLIMIT_AS", unix.RLIMIT_AS},
+	{"RLIMIT_LOCKS", unix.RLIMIT_LOCKS},
+	{"RLIMIT_SIGPENDING", unix.RLIMIT_SIGPENDING}, {"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE},
+	{"RLIMIT_NICE", unix.RLIMIT_NICE},
 	{"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO}, {"RLIMIT_RTTIME", unix.RLIMIT_RTTIME},
 }
 
@@ -223,11 +268,15 @@ func (p *planner) limits(proc *specs.Process) {
 		field := fmt.Sprintf("process.rlimits[%d] (%s)", i, r.Type)
 		p.Field(field)
 		limit, _ := rlimits.get(r.Type)
-		p.Call(unix.SYS_PRLIMIT64, program.Num(0), program.Num(limit), p.Bytes(words(r.Soft, r.Hard)).Ptr(), program.Num(0))
+		p.Call(
+			unix.SYS_PRLIMIT64, program.Num(0), program.Num(limit),
+			p.Bytes(words(r.Soft, r.Hard)).Ptr(), program.Num(0),
+		)
 	}
 }
 
-// changeDir enters the working directory while the process may still enter any. The result of a refusal is kept for retryDir.
+// changeDir enters the working directory while the process may still enter any. The result of a
+// refusal is kept for retryDir.
 func (p *planner) changeDir(proc *specs.Process) program.Cell {
 	p.Fieldf("process.cwd (%s)", proc.Cwd)
 	dir := proc.Cwd
@@ -235,11 +284,14 @@ func (p *planner) changeDir(proc *specs.Process) program.Cell {
 		dir = "/"
 	}
 	// A filesystem that trusts no root (NFS) may let the user in whom the process becomes.
-	return p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr()).Ignore(errnos(unix.EACCES, unix.EPERM)...).Result()
+	return p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr()).Ignore(
+		errnos(unix.EACCES, unix.EPERM)...,
+	).Result()
 }
 
-// retryDir enters the working directory as the user, if root was refused, and then makes sure that it lies inside: a path
-// that leads through a descriptor to a directory of the host ends here (CVE-2024-21626).
+// retryDir enters the working directory as the user, if root was refused, and then makes sure that
+// it lies inside: a path that leads through a descriptor to a directory of the host ends here
+// (CVE-2024-21626).
 func (p *planner) retryDir(entered program.Cell) {
 	p.Fieldf("process.cwd (%s)", p.proc0().Cwd)
 	again, check := p.Label(), p.Label()
@@ -271,7 +323,10 @@ func (p *planner) capabilities(proc *specs.Process) capability.Sets {
 		return sets
 	}
 	if len(ignored) > 0 {
-		p.out.Warnings = append(p.out.Warnings, "process.capabilities: this kernel does not know "+strings.Join(ignored, ", "))
+		p.out.Warnings = append(
+			p.out.Warnings,
+			"process.capabilities: this kernel does not know "+strings.Join(ignored, ", "),
+		)
 	}
 	return sets
 }
@@ -280,7 +335,10 @@ func (p *planner) bounding(caps capability.Sets) {
 	p.Field("process.capabilities.bounding")
 	for c := 0; c <= p.opt.Host.LastCap; c++ {
 		if caps.Bounding&(1<<c) == 0 {
-			p.Call(unix.SYS_PRCTL, program.Num(unix.PR_CAPBSET_DROP), program.Num(c), program.Num(0), program.Num(0), program.Num(0))
+			p.Call(
+				unix.SYS_PRCTL, program.Num(unix.PR_CAPBSET_DROP), program.Num(c), program.Num(0),
+				program.Num(0), program.Num(0),
+			)
 		}
 	}
 }
@@ -290,7 +348,10 @@ func (p *planner) identity(proc *specs.Process) {
 	u := proc.User
 	p.Field("process.user")
 	keepCaps := func(on int) {
-		p.Call(unix.SYS_PRCTL, program.Num(unix.PR_SET_KEEPCAPS), program.Num(on), program.Num(0), program.Num(0), program.Num(0))
+		p.Call(
+			unix.SYS_PRCTL, program.Num(unix.PR_SET_KEEPCAPS), program.Num(on), program.Num(0),
+			program.Num(0), program.Num(0),
+		)
 	}
 	keepCaps(1)
 	if len(u.AdditionalGids) > 0 {
@@ -327,7 +388,13 @@ func (p *planner) capset(c capability.Sets) {
 		binary.LittleEndian.PutUint32(data[12*i+8:], uint32(c.Inheritable>>shift))
 	}
 	d := p.Bytes(data)
-	p.Note(d, fmt.Sprintf("{effective=%#x permitted=%#x inheritable=%#x}", uint64(c.Effective), uint64(c.Permitted), uint64(c.Inheritable)))
+	p.Note(
+		d,
+		fmt.Sprintf(
+			"{effective=%#x permitted=%#x inheritable=%#x}", uint64(c.Effective),
+			uint64(c.Permitted), uint64(c.Inheritable),
+		),
+	)
 	p.Call(unix.SYS_CAPSET, p.Bytes(header).Ptr(), d.Ptr())
 }
 
@@ -338,13 +405,18 @@ func (p *planner) ambient(c capability.Sets) {
 	p.Field("process.capabilities.ambient")
 	for n := 0; n <= p.opt.Host.LastCap; n++ {
 		if c.Ambient&(1<<n) != 0 {
-			p.Call(unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT), program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0), program.Num(0))
+			p.Call(
+				unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT),
+				program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0),
+				program.Num(0),
+			)
 		}
 	}
 }
 
-// lookup finds the executable as execvp(3) does, with the identity and from the directory of the process. It leaves the address of its path in a cell. With a slash
-// in its name nothing is looked for; execve itself says what is wrong, or, if the process is held before it, a check does.
+// lookup finds the executable as execvp(3) does, with the identity and from the directory of the
+// process. It leaves the address of its path in a cell. With a slash in its name nothing is looked
+// for; execve itself says what is wrong, or, if the process is held before it, a check does.
 func (p *planner) lookup(proc *specs.Process) program.Cell {
 	p.Fieldf("process.args (%s)", proc.Args[0])
 	exe := p.Cell()
@@ -354,7 +426,10 @@ func (p *planner) lookup(proc *specs.Process) program.Cell {
 		if p.opt.Hold {
 			p.Call(unix.SYS_FACCESSAT, program.Num(atFDCWD), exe.Value(), program.Num(unix.X_OK))
 			// Directories may be searched, but not executed.
-			p.Call(unix.SYS_STATX, program.Num(atFDCWD), exe.Value(), program.Num(0), program.Num(unix.STATX_TYPE), p.statx.Ptr())
+			p.Call(
+				unix.SYS_STATX, program.Num(atFDCWD), exe.Value(), program.Num(0),
+				program.Num(unix.STATX_TYPE), p.statx.Ptr(),
+			)
 			file := p.Label()
 			p.ifType(program.NotEqual, unix.S_IFDIR, file)
 			p.Fail(program.Num(uint64(unix.EACCES)))
@@ -371,9 +446,14 @@ func (p *planner) lookup(proc *specs.Process) program.Cell {
 		s := p.Str(candidate).Ptr()
 		next := p.Label()
 		result := p.Call(unix.SYS_FACCESSAT, program.Num(atFDCWD), s, program.Num(unix.X_OK)).
-			Ignore(errnos(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP)...).Else(next).Result()
+			Ignore(
+				errnos(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP)...,
+			).Else(next).Result()
 		p.Set(exe, s, program.Move, program.Num(0))
-		p.Call(unix.SYS_STATX, program.Num(atFDCWD), s, program.Num(0), program.Num(unix.STATX_TYPE), p.statx.Ptr()).
+		p.Call(
+			unix.SYS_STATX, program.Num(atFDCWD), s, program.Num(0), program.Num(unix.STATX_TYPE),
+			p.statx.Ptr(),
+		).
 			Ignore(errnos(unix.ENOENT)...).Else(next)
 		p.ifType(program.NotEqual, unix.S_IFDIR, found)
 		p.Place(next)
@@ -427,14 +507,17 @@ func (p *planner) install(f *seccomp.Filter) {
 	if f.Notify {
 		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
 	}
-	call := p.Call(unix.SYS_SECCOMP, program.Num(unix.SECCOMP_SET_MODE_FILTER), program.Num(flags), prog.Ptr())
+	call := p.Call(
+		unix.SYS_SECCOMP, program.Num(unix.SECCOMP_SET_MODE_FILTER), program.Num(flags), prog.Ptr(),
+	)
 	if f.Notify {
 		p.SendFD(program.StageSeccomp, call.Result().Value())
 	}
 }
 
-// hold reports that all is ready and, for a container that is created first and started later, waits for the byte that
-// starts it. From then on a failure is reported on the status FIFO, whose closing by execve is the good news.
+// hold reports that all is ready and, for a container that is created first and started later,
+// waits for the byte that starts it. From then on a failure is reported on the status FIFO, whose
+// closing by execve is the good news.
 func (p *planner) hold(exe program.Cell) {
 	if !p.opt.Hold {
 		return
@@ -447,13 +530,16 @@ func (p *planner) hold(exe program.Cell) {
 	p.Call(unix.SYS_CLOSE, p.Input(InputStart))
 }
 
-// reaper splits off a process that becomes the payload, while this one stays as PID 1: it forwards signals, reaps
-// orphans, and ends with the status of the payload (what tini or docker-init are for). It is a loop of the program: no second binary, and a few
-// pages of memory.
+// reaper splits off a process that becomes the payload, while this one stays as PID 1: it forwards
+// signals, reaps orphans, and ends with the status of the payload (what tini or docker-init are
+// for). It is a loop of the program: no second binary, and a few pages of memory.
 func (p *planner) reaper() {
 	p.Field("init")
 	// clone(2): profiles that answer ENOSYS to clone3 let this one through.
-	child := p.Call(unix.SYS_CLONE, program.Num(uint64(unix.SIGCHLD)), program.Num(0), program.Num(0), program.Num(0), program.Num(0)).Result()
+	child := p.Call(
+		unix.SYS_CLONE, program.Num(uint64(unix.SIGCHLD)), program.Num(0), program.Num(0),
+		program.Num(0), program.Num(0),
+	).Result()
 	payload := p.Label()
 	p.If(child.Value(), ^uint64(0), program.Equal, program.Num(0), payload)
 	p.Call(unix.SYS_CLOSE_RANGE, program.Num(0), program.Num(uint32(0xffffffff)), program.Num(0))
@@ -461,17 +547,22 @@ func (p *planner) reaper() {
 	info := p.Room(128) // siginfo_t
 	status := p.Room(8)
 	next := p.Here()
-	sig := p.Call(unix.SYS_RT_SIGTIMEDWAIT, all.Ptr(), info.Ptr(), program.Num(0), program.Num(8)).Result()
+	sig := p.Call(
+		unix.SYS_RT_SIGTIMEDWAIT, all.Ptr(), info.Ptr(), program.Num(0), program.Num(8),
+	).Result()
 	reap := p.Label()
 	p.If(sig.Value(), ^uint64(0), program.Equal, program.Num(uint64(unix.SIGCHLD)), reap)
 	p.Call(unix.SYS_KILL, child.Value(), sig.Value()).Ignore(errnos(unix.ESRCH)...)
 	p.Goto(next)
 	p.Place(reap)
-	pid := p.Call(unix.SYS_WAIT4, program.Num(-1), status.Ptr(), program.Num(unix.WNOHANG), program.Num(0)).
+	pid := p.Call(
+		unix.SYS_WAIT4, program.Num(-1), status.Ptr(), program.Num(unix.WNOHANG), program.Num(0),
+	).
 		Ignore(errnos(unix.ECHILD)...).Else(next).Result()
 	p.If(pid.Value(), ^uint64(0), program.Equal, program.Num(0), next)
 	p.If(pid.Value(), ^uint64(0), program.NotEqual, child.Value(), reap)
-	// wait(2): the low seven bits are the signal, the next byte the exit status. A signal ends with 128 and its number.
+	// wait(2): the low seven bits are the signal, the next byte the exit status. A signal ends with
+	// 128 and its number.
 	signaled := p.Label()
 	p.If(status.Load(0, 4), 0x7f, program.NotEqual, program.Num(0), signaled)
 	code := p.Cell()
@@ -484,7 +575,8 @@ func (p *planner) reaper() {
 	p.Exit(code.Value())
 	p.Place(payload)
 	if p.spec.Process.Terminal {
-		// The payload leads the foreground process group of the terminal, so that ^C reaches it and not PID 1.
+		// The payload leads the foreground process group of the terminal, so that ^C reaches it and
+		// not PID 1.
 		pgrp := p.Call(unix.SYS_GETPID).Result()
 		p.Call(unix.SYS_SETPGID, program.Num(0), program.Num(0))
 		p.Call(unix.SYS_IOCTL, program.Num(0), program.Num(unix.TIOCSPGRP), p.CellBuf(pgrp).Ptr())

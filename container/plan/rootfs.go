@@ -8,12 +8,15 @@ import (
 	"strake/container/program"
 )
 
-// propagations maps mount options and linux.rootfsPropagation to propagation types (mount_namespaces(7)).
+// propagations maps mount options and linux.rootfsPropagation to propagation types
+// (mount_namespaces(7)).
 var propagations = table[string, propagation]{
-	{"private", propagation{unix.MS_PRIVATE, false}}, {"rprivate", propagation{unix.MS_PRIVATE, true}},
+	{"private", propagation{unix.MS_PRIVATE, false}},
+	{"rprivate", propagation{unix.MS_PRIVATE, true}},
 	{"slave", propagation{unix.MS_SLAVE, false}}, {"rslave", propagation{unix.MS_SLAVE, true}},
 	{"shared", propagation{unix.MS_SHARED, false}}, {"rshared", propagation{unix.MS_SHARED, true}},
-	{"unbindable", propagation{unix.MS_UNBINDABLE, false}}, {"runbindable", propagation{unix.MS_UNBINDABLE, true}},
+	{"unbindable", propagation{unix.MS_UNBINDABLE, false}},
+	{"runbindable", propagation{unix.MS_UNBINDABLE, true}},
 }
 
 type propagation struct {
@@ -24,19 +27,25 @@ type propagation struct {
 // overlayPage is how much mount(2) takes as options.
 const overlayPage = 4096
 
-// overlayFixed keeps a layer readable without the kernel's help, whatever the defaults of this host: what a container changes is in its upper
-// directory in whole files under their own names, and the directory can be mounted again.
+// overlayFixed keeps a layer readable without the kernel's help, whatever the defaults of this
+// host: what a container changes is in its upper directory in whole files under their own names,
+// and the directory can be mounted again.
 const overlayFixed = ",index=off,redirect_dir=off,metacopy=off"
 
 // rootfs makes the container's root appear in its own view of the host, without yet changing to it.
 func (p *planner) rootfs() {
 	p.Field("linux.rootfsPropagation")
-	// Nothing that is mounted from here on reaches the host; what the host mounts reaches containers that ask for it.
+	// Nothing that is mounted from here on reaches the host; what the host mounts reaches
+	// containers that ask for it.
 	host := uint64(unix.MS_SLAVE)
-	if prop, ok := propagations.get(p.spec.Linux.RootfsPropagation); ok && prop.flag == unix.MS_PRIVATE {
+	if prop, ok := propagations.get(p.spec.Linux.RootfsPropagation); ok &&
+		prop.flag == unix.MS_PRIVATE {
 		host = unix.MS_PRIVATE
 	}
-	p.Call(unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_REC|host), program.Num(0))
+	p.Call(
+		unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0),
+		program.Num(unix.MS_REC|host), program.Num(0),
+	)
 
 	if o := p.opt.Overlay; o != nil {
 		p.Fieldf("root (overlay on %s)", o.Target)
@@ -46,16 +55,23 @@ func (p *planner) rootfs() {
 	p.Field("root.path")
 	tree := p.tree(Tree{Name: "root", Field: "root.path", Path: p.spec.Root.Path, Recursive: true})
 	p.setattr(tree, mountAttr{propagation: unix.MS_PRIVATE}, true)
-	// The tree is attached on the directory that it was made from, found again by its own path of the host.
-	p.Call(unix.SYS_MOVE_MOUNT, tree, p.empty.Ptr(), program.Num(atFDCWD), p.Str(p.spec.Root.Path).Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS))
+	// The tree is attached on the directory that it was made from, found again by its own path of
+	// the host.
+	p.Call(
+		unix.SYS_MOVE_MOUNT, tree, p.empty.Ptr(), program.Num(atFDCWD),
+		p.Str(p.spec.Root.Path).Ptr(),
+		program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS),
+	)
 	p.root = p.Cell()
 	p.Set(p.root, tree, program.Move, program.Num(0))
 }
 
 func (p *planner) overlay(o *Overlay) {
 	options, short := p.overlayOptions(o.Lower, o.Upper, o.Work), true
-	if len(options) >= overlayPage || strings.ContainsAny(strings.Join(o.Lower, "")+o.Upper+o.Work, `,:\`) {
-		// Layers that lie beside each other have short names from there, and the separators of options are in what they share.
+	if len(options) >= overlayPage ||
+		strings.ContainsAny(strings.Join(o.Lower, "")+o.Upper+o.Work, `,:\`) {
+		// Layers that lie beside each other have short names from there, and the separators of
+		// options are in what they share.
 		dir, names := shared(append([]string{o.Upper, o.Work}, o.Lower...))
 		options = p.overlayOptions(names[2:], names[0], names[1])
 		if short = len(options) < overlayPage; short {
@@ -68,14 +84,23 @@ func (p *planner) overlay(o *Overlay) {
 	}
 	target := p.Str(o.Target).Ptr()
 	if short {
-		p.Call(unix.SYS_MOUNT, p.Str("overlay").Ptr(), target, p.Str("overlay").Ptr(), program.Num(flags), p.Str(options).Ptr())
-		p.root = p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), target, program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).Result()
+		p.Call(
+			unix.SYS_MOUNT, p.Str("overlay").Ptr(), target, p.Str("overlay").Ptr(),
+			program.Num(flags), p.Str(options).Ptr(),
+		)
+		p.root = p.Call(
+			unix.SYS_OPENAT, program.Num(atFDCWD), target,
+			program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
+		).Result()
 		return
 	}
 	// One by one there is no limit, but that wants Linux 6.7.
 	fs := p.Call(unix.SYS_FSOPEN, p.Str("overlay").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
 	set := func(key, value string) {
-		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(), p.Str(value).Ptr(), program.Num(0))
+		p.Call(
+			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(),
+			p.Str(value).Ptr(), program.Num(0),
+		)
 	}
 	for _, dir := range o.Lower {
 		set("lowerdir+", dir)
@@ -85,20 +110,31 @@ func (p *planner) overlay(o *Overlay) {
 		set("workdir", o.Work)
 	}
 	if p.userns {
-		p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str("userxattr").Ptr(), program.Num(0), program.Num(0))
+		p.Call(
+			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG),
+			p.Str("userxattr").Ptr(), program.Num(0), program.Num(0),
+		)
 	} else {
 		for option := range strings.SplitSeq(overlayFixed[1:], ",") {
 			key, value, _ := strings.Cut(option, "=")
 			set(key, value)
 		}
 	}
-	p.Call(unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0), program.Num(0), program.Num(0))
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
+		program.Num(0), program.Num(0),
+	)
 	attrs := uint64(0)
 	if o.Upper == "" {
 		attrs = unix.MOUNT_ATTR_RDONLY
 	}
-	p.root = p.Call(unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attrs)).Result()
-	p.Call(unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD), target, program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH))
+	p.root = p.Call(
+		unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attrs),
+	).Result()
+	p.Call(
+		unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD), target,
+		program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH),
+	)
 }
 
 func (p *planner) overlayOptions(lower []string, upper, work string) string {
@@ -112,7 +148,8 @@ func (p *planner) overlayOptions(lower []string, upper, work string) string {
 	return options + overlayFixed
 }
 
-// shared splits absolute paths into the directory that all of them are below, and their names from there. Empty ones stay empty.
+// shared splits absolute paths into the directory that all of them are below, and their names from
+// there. Empty ones stay empty.
 func shared(paths []string) (dir string, names []string) {
 	for _, path := range paths {
 		if path == "" {
@@ -141,7 +178,9 @@ func (p *planner) cwdDir() {
 	// Something else than a directory is reported by chdir, after the user is known.
 	fd := p.Cell()
 	ok, missing := p.Label(), p.Label()
-	p.open(p.root.Value(), p.spec.Process.Cwd, unix.O_PATH, resolveInRoot).To(fd).Ignore(errnos(unix.ENOENT)...).Else(missing)
+	p.open(p.root.Value(), p.spec.Process.Cwd, unix.O_PATH, resolveInRoot).To(fd).Ignore(
+		errnos(unix.ENOENT)...,
+	).Else(missing)
 	p.Place(ok)
 	name := p.spec.Process.Cwd
 	p.outOfLine("process.cwd", func() {
@@ -157,12 +196,16 @@ func (p *planner) pivot() {
 	here := p.Str(".").Ptr()
 	p.Call(unix.SYS_FCHDIR, p.root.Value())
 	if p.opt.NoPivot {
-		p.Call(unix.SYS_MOUNT, here, p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_MOVE), program.Num(0))
+		p.Call(
+			unix.SYS_MOUNT, here, p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_MOVE),
+			program.Num(0),
+		)
 		p.Call(unix.SYS_CHROOT, here)
 		p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())
 		return
 	}
-	// pivot_root(2), NOTES: with both paths ".", the old root is stacked on the new one and unmounted from there.
+	// pivot_root(2), NOTES: with both paths ".", the old root is stacked on the new one and
+	// unmounted from there.
 	p.Call(unix.SYS_PIVOT_ROOT, here, here)
 	p.Call(unix.SYS_UMOUNT2, here, program.Num(unix.MNT_DETACH))
 	p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())

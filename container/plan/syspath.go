@@ -8,7 +8,8 @@ import (
 	"strake/container/program"
 )
 
-// systemPaths hides linux.maskedPaths and protects linux.readonlyPaths. Paths that do not exist are left out.
+// systemPaths hides linux.maskedPaths and protects linux.readonlyPaths. Paths that do not exist are
+// left out.
 func (p *planner) systemPaths() {
 	p.readonlyPaths()
 	p.maskedPaths()
@@ -19,7 +20,9 @@ func (p *planner) readonlyPaths() {
 	for i, name := range p.spec.Linux.ReadonlyPaths {
 		p.Fieldf("linux.readonlyPaths[%d] (%s)", i, name)
 		skip := p.Label()
-		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(errnos(unix.ENOENT, unix.ENOTDIR)...).Else(skip).Result()
+		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
+			errnos(unix.ENOENT, unix.ENOTDIR)...,
+		).Else(skip).Result()
 		tree := p.cloneTree(fd.Value(), true)
 		p.setattr(tree.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, true)
 		p.attach(tree.Value(), fd.Value())
@@ -27,19 +30,26 @@ func (p *planner) readonlyPaths() {
 	}
 }
 
-// maskedPaths puts an empty directory on directories and the host's null device on everything else. The null device is
-// taken from the host's view and its inode is verified: a /dev/null of the image is never trusted (CVE-2025-31133).
+// maskedPaths puts an empty directory on directories and the host's null device on everything else.
+// The null device is taken from the host's view and its inode is verified: a /dev/null of the image
+// is never trusted (CVE-2025-31133).
 func (p *planner) maskedPaths() {
 	list := p.spec.Linux.MaskedPaths
 	if len(list) == 0 {
 		return
 	}
 	p.Field("linux.maskedPaths (/dev/null)")
-	null := p.Call(unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/dev/null").Ptr(), program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)).Result()
+	null := p.Call(
+		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/dev/null").Ptr(),
+		program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
+	).Result()
 	bad, good := p.Label(), p.Label()
 	p.stat(null.Value())
 	p.ifType(program.NotEqual, unix.S_IFCHR, bad)
-	p.If(p.statx.Load(statxRdevMajor, 8), ^uint64(0), program.Equal, program.Num(uint64(1|3<<32)), good)
+	p.If(
+		p.statx.Load(statxRdevMajor, 8), ^uint64(0), program.Equal, program.Num(uint64(1|3<<32)),
+		good,
+	)
 	p.Place(bad)
 	p.Fail(program.Num(uint64(unix.ENODEV)))
 	p.Place(good)
@@ -49,7 +59,9 @@ func (p *planner) maskedPaths() {
 		field := fmt.Sprintf("linux.maskedPaths[%d] (%s)", i, name)
 		p.Field(field)
 		skip, directory := p.Label(), p.Label()
-		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(errnos(unix.ENOENT, unix.ENOTDIR)...).Else(skip).Result()
+		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
+			errnos(unix.ENOENT, unix.ENOTDIR)...,
+		).Else(skip).Result()
 		p.stat(fd.Value())
 		p.ifType(program.Equal, unix.S_IFDIR, directory)
 		p.attach(p.cloneTree(null.Value(), false).Value(), fd.Value())
@@ -58,8 +70,12 @@ func (p *planner) maskedPaths() {
 			p.Place(directory)
 			again := p.Label()
 			p.If(attached.Value(), ^uint64(0), program.NotEqual, program.Num(0), again)
-			// One empty filesystem serves all: the first mask attaches it, the others attach copies.
-			mnt := p.newMount("tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+			// One empty filesystem serves all: the first mask attaches it, the others attach
+			// copies.
+			mnt := p.newMount(
+				"tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
+				unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+			)
 			p.Set(empty, mnt.Value(), program.Move, program.Num(0))
 			p.Set(attached, program.Num(1), program.Move, program.Num(0))
 			p.attach(empty.Value(), fd.Value())

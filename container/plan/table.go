@@ -1,7 +1,7 @@
 package plan
 
-// table is a small map that the linker writes: a map of Go would be built anew at every start of the program, which costs more than all that is
-// looked up in it.
+// table is a small map that the linker writes: a map of Go would be built anew at every start of
+// the program, which costs more than all that is looked up in it.
 type table[K comparable, V any] []row[K, V]
 
 type row[K comparable, V any] struct {

@@ -34,7 +34,10 @@ func (p *planner) validateNamespaces() error {
 	for i, ns := range p.spec.Linux.Namespaces {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
 		if _, ok := namespaceFlags.get(ns.Type); !ok {
-			return invalid(field+".type", "%q, want one of pid, network, mount, ipc, uts, user, cgroup, time", ns.Type)
+			return invalid(
+				field+".type", "%q, want one of pid, network, mount, ipc, uts, user, cgroup, time",
+				ns.Type,
+			)
 		}
 		if seen[ns.Type] {
 			return invalid(field+".type", "%q appears twice", ns.Type)
@@ -45,17 +48,27 @@ func (p *planner) validateNamespaces() error {
 		}
 	}
 	if !seen[specs.MountNamespace] {
-		return invalid("linux.namespaces", "a mount namespace is missing: without one the container's mounts would be the host's")
+		return invalid(
+			"linux.namespaces",
+			"a mount namespace is missing: without one the container's mounts would be the host's",
+		)
 	}
 	for i, ns := range p.spec.Linux.Namespaces {
 		if ns.Type == specs.MountNamespace && ns.Path != "" {
-			return invalid(fmt.Sprintf("linux.namespaces[%d].path", i), "a mount namespace can be created, not joined, because the root filesystem is made in it")
+			return invalid(
+				fmt.Sprintf("linux.namespaces[%d].path", i),
+				"a mount namespace can be created, not joined, because the root filesystem is made in it",
+			)
 		}
-		if ns.Type == specs.UserNamespace && ns.Path == "" && (len(p.spec.Linux.UIDMappings) == 0 || len(p.spec.Linux.GIDMappings) == 0) {
-			return invalid("linux.uidMappings", "a new user namespace needs uidMappings and gidMappings")
+		if ns.Type == specs.UserNamespace && ns.Path == "" &&
+			(len(p.spec.Linux.UIDMappings) == 0 || len(p.spec.Linux.GIDMappings) == 0) {
+			return invalid(
+				"linux.uidMappings", "a new user namespace needs uidMappings and gidMappings",
+			)
 		}
 	}
-	if !seen[specs.UserNamespace] && (len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
+	if !seen[specs.UserNamespace] &&
+		(len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
 		return invalid("linux.uidMappings", "set without a user namespace in linux.namespaces")
 	}
 	if !seen[specs.TimeNamespace] && len(p.spec.Linux.TimeOffsets) > 0 {
@@ -86,7 +99,10 @@ func (p *planner) validateRoot() error {
 			}
 		}
 		if len(o.Lower) == 0 || o.Target == "" || (o.Upper == "") != (o.Work == "") {
-			return invalid("root", "an overlay needs lower directories, a target, and an upper directory with its work directory or neither")
+			return invalid(
+				"root",
+				"an overlay needs lower directories, a target, and an upper directory with its work directory or neither",
+			)
 		}
 	}
 	if s.Root == nil {
@@ -115,10 +131,16 @@ func (p *planner) validateMounts() error {
 			return invalid(field, "source %q is not absolute", m.Source)
 		}
 		if !isBind && m.Type == "" {
-			return invalid(field, `type is missing; want a filesystem type, or option "bind" or "rbind"`)
+			return invalid(
+				field, `type is missing; want a filesystem type, or option "bind" or "rbind"`,
+			)
 		}
-		if isBind && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) && !slices.Contains(procTargets, dest) && dest != "/proc" {
-			return invalid(field, "nothing may be mounted inside of /proc but files that only inform, such as /proc/meminfo")
+		if isBind && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) &&
+			!slices.Contains(procTargets, dest) && dest != "/proc" {
+			return invalid(
+				field,
+				"nothing may be mounted inside of /proc but files that only inform, such as /proc/meminfo",
+			)
 		}
 		if !isBind && m.Type != "proc" && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) {
 			return invalid(field, "only a procfs may be mounted on /proc, not %q", m.Type)
@@ -147,7 +169,10 @@ func (p *planner) validateNames() error {
 		return invalid("hostname", "host and domain names are at most 64 bytes")
 	}
 	if s.Hostname != "" && !p.hasType(specs.UTSNamespace) {
-		return invalid("hostname", "%q needs a uts namespace of its own, or it would rename the host", s.Hostname)
+		return invalid(
+			"hostname", "%q needs a uts namespace of its own, or it would rename the host",
+			s.Hostname,
+		)
 	}
 	if s.Domainname != "" && !p.hasType(specs.UTSNamespace) {
 		return invalid("domainname", "%q needs a uts namespace of its own", s.Domainname)
@@ -168,7 +193,11 @@ func (p *planner) validateLinux() error {
 	l := p.spec.Linux
 	if prop := l.RootfsPropagation; prop != "" {
 		if _, ok := propagations.get(prop); !ok {
-			return invalid("linux.rootfsPropagation", "%q, want private, slave, shared or unbindable, or one of them with a leading r", prop)
+			return invalid(
+				"linux.rootfsPropagation",
+				"%q, want private, slave, shared or unbindable, or one of them with a leading r",
+				prop,
+			)
 		}
 	}
 	for i, d := range l.Devices {
@@ -197,7 +226,8 @@ func (p *planner) validateLinux() error {
 	return nil
 }
 
-// validateSysctl lets through what is the namespace's and not the host's (runtime-spec config-linux.md, Sysctl).
+// validateSysctl lets through what is the namespace's and not the host's (runtime-spec
+// config-linux.md, Sysctl).
 func (p *planner) validateSysctl(name string) error {
 	field := fmt.Sprintf("linux.sysctl[%s]", name)
 	clean := sysctlPath(name)
@@ -214,7 +244,8 @@ func (p *planner) validateSysctl(name string) error {
 		need = specs.UTSNamespace
 	case clean == "kernel/hostname":
 		return invalid(field, "set hostname instead")
-	case strings.HasPrefix(clean, "kernel/shm"), strings.HasPrefix(clean, "kernel/msg"), clean == "kernel/sem":
+	case strings.HasPrefix(clean, "kernel/shm"), strings.HasPrefix(clean, "kernel/msg"),
+		clean == "kernel/sem":
 		need = specs.IPCNamespace
 	default:
 		return invalid(field, "is not separate for each container")
@@ -276,7 +307,9 @@ func validateProcess(field string, proc *specs.Process) error {
 		return invalid(field+".user", "uid and gid must be below 4294967295")
 	}
 	if proc.ExecCPUAffinity != nil {
-		return invalid(field+".execCPUAffinity", "processor affinity of exec is not applied by strake")
+		return invalid(
+			field+".execCPUAffinity", "processor affinity of exec is not applied by strake",
+		)
 	}
 	return nil
 }

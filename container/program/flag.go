@@ -13,27 +13,36 @@ type flagName struct {
 }
 
 var nsFlags = []flagName{
-	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "network"}, {unix.CLONE_NEWNS, "mount"},
-	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
+	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "network"},
+	{unix.CLONE_NEWNS, "mount"},
+	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"},
+	{unix.CLONE_NEWTIME, "time"},
 }
 
 var attrFlags = []flagName{
-	{unix.MOUNT_ATTR_RDONLY, "ro"}, {unix.MOUNT_ATTR_NOSUID, "nosuid"}, {unix.MOUNT_ATTR_NODEV, "nodev"}, {unix.MOUNT_ATTR_NOEXEC, "noexec"},
-	{unix.MOUNT_ATTR__ATIME, "atime"}, {unix.MOUNT_ATTR_NOATIME, "noatime"}, {unix.MOUNT_ATTR_STRICTATIME, "strictatime"},
-	{unix.MOUNT_ATTR_NODIRATIME, "nodiratime"}, {unix.MOUNT_ATTR_IDMAP, "idmap"}, {unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"},
+	{unix.MOUNT_ATTR_RDONLY, "ro"}, {unix.MOUNT_ATTR_NOSUID, "nosuid"},
+	{unix.MOUNT_ATTR_NODEV, "nodev"}, {unix.MOUNT_ATTR_NOEXEC, "noexec"},
+	{unix.MOUNT_ATTR__ATIME, "atime"}, {unix.MOUNT_ATTR_NOATIME, "noatime"},
+	{unix.MOUNT_ATTR_STRICTATIME, "strictatime"},
+	{unix.MOUNT_ATTR_NODIRATIME, "nodiratime"}, {unix.MOUNT_ATTR_IDMAP, "idmap"},
+	{unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"},
 }
 
 var propagationFlags = []flagName{
-	{unix.MS_PRIVATE, "private"}, {unix.MS_SLAVE, "slave"}, {unix.MS_SHARED, "shared"}, {unix.MS_UNBINDABLE, "unbindable"},
+	{unix.MS_PRIVATE, "private"}, {unix.MS_SLAVE, "slave"}, {unix.MS_SHARED, "shared"},
+	{unix.MS_UNBINDABLE, "unbindable"},
 }
 
 var openFlags = []flagName{
-	{unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_NOFOLLOW, "O_NOFOLLOW"}, {unix.O_CLOEXEC, "O_CLOEXEC"},
-	{unix.O_RDWR, "O_RDWR"}, {unix.O_WRONLY, "O_WRONLY"}, {unix.O_NOCTTY, "O_NOCTTY"}, {unix.O_CREAT, "O_CREAT"}, {unix.O_EXCL, "O_EXCL"},
+	{unix.O_PATH, "O_PATH"}, {unix.O_DIRECTORY, "O_DIRECTORY"}, {unix.O_NOFOLLOW, "O_NOFOLLOW"},
+	{unix.O_CLOEXEC, "O_CLOEXEC"},
+	{unix.O_RDWR, "O_RDWR"}, {unix.O_WRONLY, "O_WRONLY"}, {unix.O_NOCTTY, "O_NOCTTY"},
+	{unix.O_CREAT, "O_CREAT"}, {unix.O_EXCL, "O_EXCL"},
 }
 
 var resolveFlags = []flagName{
-	{unix.RESOLVE_IN_ROOT, "in-root"}, {unix.RESOLVE_BENEATH, "beneath"}, {unix.RESOLVE_NO_MAGICLINKS, "no-magiclinks"},
+	{unix.RESOLVE_IN_ROOT, "in-root"}, {unix.RESOLVE_BENEATH, "beneath"},
+	{unix.RESOLVE_NO_MAGICLINKS, "no-magiclinks"},
 	{unix.RESOLVE_NO_SYMLINKS, "no-symlinks"}, {unix.RESOLVE_NO_XDEV, "no-xdev"},
 }
 
@@ -72,7 +81,10 @@ func MountAttrText(set, clear, propagation uint64) string {
 }
 
 // fsconfigCommands are the values of enum fsconfig_command (linux/mount.h).
-var fsconfigCommands = []string{"SET_FLAG", "SET_STRING", "SET_BINARY", "SET_PATH", "SET_PATH_EMPTY", "SET_FD", "CREATE", "RECONFIGURE", "CREATE_EXCL"}
+var fsconfigCommands = []string{
+	"SET_FLAG", "SET_STRING", "SET_BINARY", "SET_PATH", "SET_PATH_EMPTY", "SET_FD", "CREATE",
+	"RECONFIGURE", "CREATE_EXCL",
+}
 
 // argument prints argument k of a call, with the symbols that belong there.
 func (p *printer) argument(call string, k int, a Arg) string {

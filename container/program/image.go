@@ -19,14 +19,16 @@ import (
 //	pointers pairs of uint32: offset of the word in data, offset in data that it points to
 //	inputs   per name: uint16 length, bytes
 //
-// In memory, after Relocate, header and pointers are replaced by the machine's own header and absolute addresses.
+// In memory, after Relocate, header and pointers are replaced by the machine's own header and
+// absolute addresses.
 const (
 	imageMagic   = 0x6b727473 // "strk"
 	imageVersion = 1
 	headerSize   = 32
 
-	// HeaderSize is the machine header in front of the operations: the report descriptor (uint64), then the eight bytes
-	// of a report: operation index and errno (uint32 each), then room for the six arguments of the running operation.
+	// HeaderSize is the machine header in front of the operations: the report descriptor (uint64),
+	// then the eight bytes of a report: operation index and errno (uint32 each), then room for the
+	// six arguments of the running operation.
 	HeaderSize = 64
 	// OpSize is the size of one operation, in an image as in memory.
 	OpSize = 96
@@ -39,8 +41,9 @@ const (
 	maxInputs = 250     // SCM_MAX_FD is 253
 )
 
-// instr is one operation as it lies in an image, and, relocated, before the interpreter in package spawn, which is written for this layout (here
-// with the offsets). Both machines that strake runs on are little-endian.
+// instr is one operation as it lies in an image, and, relocated, before the interpreter in package
+// spawn, which is written for this layout (here with the offsets). Both machines that strake runs
+// on are little-endian.
 type instr struct {
 	code   Code      // 0
 	cond   Cond      // 1
@@ -48,10 +51,12 @@ type instr struct {
 	nr     uint32    // 8: system call
 	index  uint32    // 12: of the operation
 	ignore [4]uint16 // 16: errnos, unused ones 0
-	args   [6]uint64 // 24: arguments, or where they are loaded from: an offset in the data, then its address
-	dst    uint64    // 72: where the result goes: an offset in the data plus one, then its address; or 0
-	next   uint64    // 80: the operation after an ignored error: its index, then its address
-	target uint64    // 88: the operation that a jump goes to, likewise
+	// 24: arguments, or where they are loaded from: an offset in the data, then its address
+	args [6]uint64
+	// 72: where the result goes: an offset in the data plus one, then its address; or 0
+	dst    uint64
+	next   uint64 // 80: the operation after an ignored error: its index, then its address
+	target uint64 // 88: the operation that a jump goes to, likewise
 }
 
 var _ [OpSize]byte = [unsafe.Sizeof(instr{})]byte{}
@@ -77,7 +82,9 @@ func (p *Program) Encode() []byte {
 	}
 	raw := make([]byte, 0, size)
 	le := binary.LittleEndian
-	for _, n := range []int{imageMagic, imageVersion, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs)} {
+	for _, n := range []int{
+		imageMagic, imageVersion, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs),
+	} {
 		raw = le.AppendUint32(raw, uint32(n))
 	}
 	// Namespace flags fit in 32 bits; the upper half says how many descriptors are kept.
@@ -109,7 +116,9 @@ type Image struct {
 type dataPtr struct{ at, to uint32 }
 
 func invalidImage(format string, args ...any) error {
-	return fmt.Errorf("program image: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+	return fmt.Errorf(
+		"program image: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument,
+	)
 }
 
 // fits checks how much there is of everything against the limits of the format.
@@ -118,15 +127,17 @@ func fits(ops, data, inputs int) error {
 	case ops == 0 || ops > maxOps:
 		return invalidImage("%d operations, 1 to %d are possible", ops, maxOps)
 	case data > maxData || data%8 != 0:
-		return invalidImage("%d bytes of data, at most %d and a multiple of 8 are possible", data, maxData)
+		return invalidImage(
+			"%d bytes of data, at most %d and a multiple of 8 are possible", data, maxData,
+		)
 	case inputs > maxInputs:
 		return invalidImage("%d inputs, at most %d are possible", inputs, maxInputs)
 	}
 	return nil
 }
 
-// Parse checks the outer structure of an image. The Image refers to raw, which must not change afterwards. Errors are of
-// class errdefs.ErrInvalidArgument.
+// Parse checks the outer structure of an image. The Image refers to raw, which must not change
+// afterwards. Errors are of class errdefs.ErrInvalidArgument.
 func Parse(raw []byte) (*Image, error) {
 	if len(raw) < headerSize {
 		return nil, invalidImage("%d bytes, want at least %d", len(raw), headerSize)
@@ -136,7 +147,9 @@ func Parse(raw []byte) (*Image, error) {
 	}
 	le := binary.LittleEndian
 	if m, v := le.Uint32(raw), le.Uint32(raw[4:]); m != imageMagic || v != imageVersion {
-		return nil, invalidImage("magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion)
+		return nil, invalidImage(
+			"magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion,
+		)
 	}
 	ops, data, ptrs, inputs := le.Uint32(raw[8:]), le.Uint32(raw[12:]), le.Uint32(raw[16:]), le.Uint32(raw[20:])
 	if err := fits(int(ops), int(data), int(inputs)); err != nil {
@@ -157,7 +170,10 @@ func Parse(raw []byte) (*Image, error) {
 	img.data = take(uint64(data))
 	words := take(uint64(ptrs) * 8)
 	if code == nil || img.data == nil || words == nil {
-		return nil, invalidImage("truncated: %d bytes for %d operations, %d bytes of data, %d pointers", len(raw), ops, data, ptrs)
+		return nil, invalidImage(
+			"truncated: %d bytes for %d operations, %d bytes of data, %d pointers", len(raw), ops,
+			data, ptrs,
+		)
 	}
 	img.ops = opsIn(code, int(ops))
 	img.ptrs = make([]dataPtr, ptrs)
@@ -189,24 +205,28 @@ func (img *Image) Size() int { return HeaderSize + len(img.ops)*OpSize + len(img
 
 // Place is where an image will run.
 type Place struct {
-	// Mem receives the image; it must hold at least Image.Size bytes and be aligned to 8. Where the image runs, it starts at the address Base.
+	// Mem receives the image; it must hold at least Image.Size bytes and be aligned to 8. Where the
+	// image runs, it starts at the address Base.
 	Mem  []byte
 	Base uintptr
 	// Start and End bound the whole mapping that Mem and the interpreter's code lie in.
 	Start, End uintptr
 	// Report is the descriptor on which the child reports a failure.
 	Report int
-	// Header is the address of the machine header that the interpreter starts with, if that is not Base.
+	// Header is the address of the machine header that the interpreter starts with, if that is not
+	// Base.
 	Header uintptr
 	// Inputs are the descriptors, in the order of Image.Inputs.
 	Inputs []int
 }
 
-// Relocate writes the image into its place with every address and descriptor filled in. Errors are of class
-// errdefs.ErrInvalidArgument; Mem then holds nothing that may be run.
+// Relocate writes the image into its place with every address and descriptor filled in. Errors are
+// of class errdefs.ErrInvalidArgument; Mem then holds nothing that may be run.
 func (img *Image) Relocate(to Place) error {
 	if len(to.Mem) < img.Size() || to.Base%8 != 0 || !aligned(to.Mem) {
-		return invalidImage("place of %d bytes at %#x, want %d aligned to 8", len(to.Mem), to.Base, img.Size())
+		return invalidImage(
+			"place of %d bytes at %#x, want %d aligned to 8", len(to.Mem), to.Base, img.Size(),
+		)
 	}
 	if len(to.Inputs) != len(img.inputs) {
 		return invalidImage("%d inputs supplied, want %d", len(to.Inputs), len(img.inputs))
@@ -216,7 +236,10 @@ func (img *Image) Relocate(to Place) error {
 	}
 	clear(to.Mem[:HeaderSize])
 	binary.LittleEndian.PutUint64(to.Mem, uint64(to.Report))
-	r := relocation{img: img, to: &to, gaps: img.gaps(to.Inputs), ops: uint64(to.Base) + HeaderSize, size: uint64(len(img.data))}
+	r := relocation{
+		img: img, to: &to, gaps: img.gaps(to.Inputs), ops: uint64(to.Base) + HeaderSize,
+		size: uint64(len(img.data)),
+	}
 	r.data = r.ops + uint64(len(img.ops)*OpSize)
 	ops := opsIn(to.Mem[HeaderSize:], len(img.ops))
 	copy(ops, img.ops) // and only the copy is looked at
@@ -248,7 +271,9 @@ type relocation struct {
 // op fills one operation in and checks it.
 func (r *relocation) op(in *instr, i int) error {
 	if in.code > Fail || in.cond > condLast || in.index != uint32(i) {
-		return invalidImage("operation %d: code %d, condition %d, index %d", i, in.code, in.cond, in.index)
+		return invalidImage(
+			"operation %d: code %d, condition %d, index %d", i, in.code, in.cond, in.index,
+		)
 	}
 	for k := range in.args {
 		if in.kinds[k] == Imm {
@@ -275,7 +300,9 @@ func (r *relocation) op(in *instr, i int) error {
 		in.next, in.target = uint64(i), uint64(i) // it has no successor
 	}
 	if in.next > uint64(last) || in.target > uint64(last) {
-		return invalidImage("operation %d: goes on at %d or %d of %d", i, in.next, in.target, last+1)
+		return invalidImage(
+			"operation %d: goes on at %d or %d of %d", i, in.next, in.target, last+1,
+		)
 	}
 	in.next, in.target = r.ops+in.next*OpSize, r.ops+in.target*OpSize
 	return nil
@@ -332,8 +359,8 @@ func (r *relocation) arg(kind *Kind, value *uint64) error {
 
 type gap struct{ first, last uint32 }
 
-// gaps lists the runs of descriptors between the ones to keep, the last of them open-ended. There is one more than inputs; those that are
-// not needed lie beyond any descriptor.
+// gaps lists the runs of descriptors between the ones to keep, the last of them open-ended. There
+// is one more than inputs; those that are not needed lie beyond any descriptor.
 func (img *Image) gaps(inputs []int) []gap {
 	sorted := slices.Clone(inputs)
 	slices.Sort(sorted)
@@ -352,8 +379,9 @@ func (img *Image) gaps(inputs []int) []gap {
 	return list
 }
 
-// Broken is the image with operation i replaced: it fails with errno, or, if errno is 0, ends the process without a word, as
-// a SIGKILL at this point would. For tests of what is left behind. Precondition: 0 <= i < the number of operations.
+// Broken is the image with operation i replaced: it fails with errno, or, if errno is 0, ends the
+// process without a word, as a SIGKILL at this point would. For tests of what is left behind.
+// Precondition: 0 <= i < the number of operations.
 func (img *Image) Broken(i int, errno uint16) *Image {
 	out := *img
 	out.ops = slices.Clone(img.ops)

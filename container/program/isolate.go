@@ -14,15 +14,17 @@ const (
 	InputExe = "exe"
 )
 
-// A child speaks on its sync socket in messages of eight bytes: a failure is the index of the operation and its errno, a
-// stage is a number with StageBit set and a value.
+// A child speaks on its sync socket in messages of eight bytes: a failure is the index of the
+// operation and its errno, a stage is a number with StageBit set and a value.
 const (
 	StageBit = 1 << 31
-	// StageForked: the value is the pid of the process that goes on in place of this one, which ends.
+	// StageForked: the value is the pid of the process that goes on in place of this one, which
+	// ends.
 	StageForked = 1
 	// StageTTY: the message carries the master of the container's terminal.
 	StageTTY = 2
-	// StageHooks: namespaces and mounts are there, the root is not changed yet. The child waits to be continued.
+	// StageHooks: namespaces and mounts are there, the root is not changed yet. The child waits to
+	// be continued.
 	StageHooks = 3
 	// StageReady: everything is done but startContainer hooks and execve.
 	StageReady = 4
@@ -41,7 +43,8 @@ func (b *Builder) stageMessage(stage uint32) Buf {
 }
 
 var stageNames = map[uint32]string{
-	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready", StageMapped: "mapped", StageSeccomp: "seccomp",
+	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready",
+	StageMapped: "mapped", StageSeccomp: "seccomp",
 }
 
 // Stage tells the spawner that the child has got this far.
@@ -49,7 +52,8 @@ func (b *Builder) Stage(stage uint32) {
 	b.Call(unix.SYS_WRITE, b.Input(InputSync), b.stageMessage(stage).Ptr(), Num(8))
 }
 
-// Await blocks until the spawner continues the child. A spawner that is gone ends it with ECONNABORTED.
+// Await blocks until the spawner continues the child. A spawner that is gone ends it with
+// ECONNABORTED.
 func (b *Builder) Await() {
 	n := b.Call(unix.SYS_READ, b.Input(InputSync), b.Room(8).Ptr(), Num(8)).Result()
 	ok := b.Label()
@@ -76,8 +80,9 @@ func (b *Builder) SendFD(stage uint32, fd Arg) {
 	b.Call(unix.SYS_SENDMSG, b.Input(InputSync), msg.Ptr(), Num(0))
 }
 
-// Fork continues the program in a new child of the spawner, born in the namespaces of flags; the present process reports
-// it and ends. Needed after a PID namespace was joined, and to create namespaces inside of a joined user namespace.
+// Fork continues the program in a new child of the spawner, born in the namespaces of flags; the
+// present process reports it and ends. Needed after a PID namespace was joined, and to create
+// namespaces inside of a joined user namespace.
 func (b *Builder) Fork(flags uint64) {
 	args := b.Room(88) // struct clone_args; CLONE_PARENT takes the exit signal from this process
 	binary.LittleEndian.PutUint64(b.p.img.data[args.off:], flags|unix.CLONE_PARENT)
@@ -96,19 +101,21 @@ func (b *Builder) Fork(flags uint64) {
 // Exit ends the process with a status.
 func (b *Builder) Exit(status Arg) { b.Call(unix.SYS_EXIT_GROUP, status) }
 
-// Isolate appends what every child does first: it gives up all memory that it inherited, and with it the last reference to
-// the strake executable. From then on /proc/self/exe leads to a sealed file that holds the interpreter and nothing else, so
-// neither an entrypoint nor a script interpreter called /proc/self/exe can reach a file of the host (the class of
-// CVE-2019-5736), and a process that may ptrace the child finds no memory of the host in it (CVE-2016-9962).
+// Isolate appends what every child does first: it gives up all memory that it inherited, and with
+// it the last reference to the strake executable. From then on /proc/self/exe leads to a sealed
+// file that holds the interpreter and nothing else, so neither an entrypoint nor a script
+// interpreter called /proc/self/exe can reach a file of the host (the class of CVE-2019-5736), and
+// a process that may ptrace the child finds no memory of the host in it (CVE-2016-9962).
 //
-// It must come before any namespace is joined in which somebody could look at the child. PR_SET_MM_MAP (prctl(2)) wants
-// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the child's user namespace, which both root and the first process of a new user
-// namespace have, and a kernel with CONFIG_CHECKPOINT_RESTORE.
+// It must come before any namespace is joined in which somebody could look at the child.
+// PR_SET_MM_MAP (prctl(2)) wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the child's user
+// namespace, which both root and the first process of a new user namespace have, and a kernel with
+// CONFIG_CHECKPOINT_RESTORE.
 func (b *Builder) Isolate() {
 	b.Field("isolate")
 	b.Call(unix.SYS_MUNMAP, Num(0), MapStart)
-	// The end of the address space is not known: 47 bits on amd64, 48, 42 or 39 on arm64. A length that reaches too
-	// far is refused whole.
+	// The end of the address space is not known: 47 bits on amd64, 48, 42 or 39 on arm64. A length
+	// that reaches too far is refused whole.
 	size := b.Cell()
 	done := b.Label()
 	for _, bits := range []uint{48, 47, 42, 39} {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Print writes the program in a form for people and golden files: one operation on a line, grouped by the field of the configuration that asked
-// for it.
+// Print writes the program in a form for people and golden files: one operation on a line, grouped
+// by the field of the configuration that asked for it.
 func (p *Program) Print(w io.Writer) error {
 	var b bytes.Buffer
 	pr := p.printer()
@@ -59,7 +59,9 @@ type printer struct {
 }
 
 func (p *Program) printer() *printer {
-	pr := &printer{p, make(map[uint32]string, len(p.strs)), make(map[uint32]uint32, len(p.img.ptrs))}
+	pr := &printer{
+		p, make(map[uint32]string, len(p.strs)), make(map[uint32]uint32, len(p.img.ptrs)),
+	}
 	for s, at := range p.strs {
 		pr.strings[at.off] = s
 	}
@@ -73,14 +75,18 @@ func (p *printer) text(i int) string {
 	op := p.Op(i)
 	switch op.Code {
 	case Jump:
-		if op.Cond == Equal && op.Args[0] == Num(0) && op.Args[1] == Num(0) && op.Args[2] == Num(0) {
+		if op.Cond == Equal && op.Args[0] == Num(0) && op.Args[1] == Num(0) &&
+			op.Args[2] == Num(0) {
 			return "goto " + place(op.Target)
 		}
 		v := p.value(op.Args[0])
 		if mask := op.Args[1].Value; mask != ^uint64(0) {
 			v = fmt.Sprintf("%s & %#x", v, mask)
 		}
-		return fmt.Sprintf("if %s %s %s goto %s", v, [...]string{"==", "!=", "<", ">="}[op.Cond], p.value(op.Args[2]), place(op.Target))
+		return fmt.Sprintf(
+			"if %s %s %s goto %s", v, [...]string{"==", "!=", "<", ">="}[op.Cond],
+			p.value(op.Args[2]), place(op.Target),
+		)
 	case ALU:
 		dst := "report"
 		if op.Dst.off != reportCell {
@@ -89,7 +95,9 @@ func (p *printer) text(i int) string {
 		if op.Cond == Move {
 			return dst + " = " + p.value(op.Args[0])
 		}
-		sign := map[Cond]string{Add: "+", Sub: "-", And: "&", Or: "|", ShiftL: "<<", ShiftR: ">>"}[op.Cond]
+		sign := map[Cond]string{
+			Add: "+", Sub: "-", And: "&", Or: "|", ShiftL: "<<", ShiftR: ">>",
+		}[op.Cond]
 		return fmt.Sprintf("%s = %s %s %s", dst, p.value(op.Args[0]), sign, p.value(op.Args[1]))
 	case Fail:
 		return "fail " + errnoText(op.Args[0])
@@ -165,7 +173,8 @@ func (p *printer) value(a Arg) string {
 	return "?"
 }
 
-// pointer prints what is at an offset of the data: a string, an array of strings, a described structure, or the place.
+// pointer prints what is at an offset of the data: a string, an array of strings, a described
+// structure, or the place.
 func (p *printer) pointer(off uint32) string {
 	if note, ok := p.notes[off]; ok {
 		return note
@@ -179,7 +188,8 @@ func (p *printer) pointer(off uint32) string {
 	return fmt.Sprintf("&$%d", off/8)
 }
 
-// stringArray lists the strings that a NULL-terminated array at an offset points to; nil if that is no such array.
+// stringArray lists the strings that a NULL-terminated array at an offset points to; nil if that is
+// no such array.
 func (p *printer) stringArray(off uint32) (list []string) {
 	for ; ; off += 8 {
 		target, ok := p.words[off]

@@ -1,20 +1,23 @@
-// Package program defines the flat list of system-call operations that a container start is compiled into, its printed
-// form, and the relocatable image that a raw child interprets.
+// Package program defines the flat list of system-call operations that a container start is
+// compiled into, its printed form, and the relocatable image that a raw child interprets.
 //
-// A Program is data. It is built by a pure function (package plan), printed by --explain, sent to the keeper over a
-// socket, and executed by package spawn in a freshly cloned child that owns nothing but the image: no Go runtime, no heap,
-// no copy of strake. Every operation has fixed arguments, except that an argument may be the result of an earlier
-// operation (a Cell) or a descriptor which the spawning process supplies by name (an Input).
+// A Program is data. It is built by a pure function (package plan), printed by --explain, sent to
+// the keeper over a socket, and executed by package spawn in a freshly cloned child that owns
+// nothing but the image: no Go runtime, no heap, no copy of strake. Every operation has fixed
+// arguments, except that an argument may be the result of an earlier operation (a Cell) or a
+// descriptor which the spawning process supplies by name (an Input).
 //
-// The machine has four kinds of operation: a system call, a conditional jump, an arithmetic step on a cell, and a
-// deliberate failure. Jumps may go backwards (the PID 1 reaper is such a loop), so termination is the program's business.
+// The machine has four kinds of operation: a system call, a conditional jump, an arithmetic step on
+// a cell, and a deliberate failure. Jumps may go backwards (the PID 1 reaper is such a loop), so
+// termination is the program's business.
 //
-// Promise: the same calls on a Builder give the same Image, byte for byte, on every host; an Image is validated
-// before use by Relocate, which never reads or writes outside of it.
+// Promise: the same calls on a Builder give the same Image, byte for byte, on every host; an Image
+// is validated before use by Relocate, which never reads or writes outside of it.
 //
 // Not for: deciding what a container needs (plan), or running anything (spawn).
 //
-// Tested by golden text in package plan, by round trips and hostile images here, and by running real children in spawn.
+// Tested by golden text in package plan, by round trips and hostile images here, and by running
+// real children in spawn.
 package program
 
 import (
@@ -29,7 +32,8 @@ import (
 type Code uint8
 
 const (
-	// Syscall issues one system call. A negative result is a failure, unless its errno is in Op.Ignore.
+	// Syscall issues one system call. A negative result is a failure, unless its errno is in
+	// Op.Ignore.
 	Syscall Code = iota
 	// Jump continues at Op.Target if Args[0]&Args[1] compares to Args[2] as Op.Cond says.
 	Jump
@@ -61,16 +65,19 @@ const (
 type Kind uint8
 
 const (
-	// Imm is the value itself; pointers into the image and inputs become immediates when the image is relocated.
+	// Imm is the value itself; pointers into the image and inputs become immediates when the image
+	// is relocated.
 	Imm Kind = iota
-	// Load64, Load32, Load16 and Load8 read a little-endian value from the image when the operation runs.
+	// Load64, Load32, Load16 and Load8 read a little-endian value from the image when the operation
+	// runs.
 	Load64
 	Load32
 	Load16
 	Load8
 
-	// The remaining kinds become immediates when an image is relocated: the address of an offset in the data, a descriptor
-	// that the spawner supplied, the first address of the mapping that holds the machine, and the first one behind it.
+	// The remaining kinds become immediates when an image is relocated: the address of an offset in
+	// the data, a descriptor that the spawner supplied, the first address of the mapping that holds
+	// the machine, and the first one behind it.
 	kindPtr   Kind = 100
 	kindInput Kind = 101
 	kindStart Kind = 102
@@ -80,8 +87,8 @@ const (
 	kindGapLast  Kind = 105
 )
 
-// MapStart and MapEnd are the bounds of the memory that holds the image and its interpreter: what the child must keep
-// when it unmaps everything that it inherited.
+// MapStart and MapEnd are the bounds of the memory that holds the image and its interpreter: what
+// the child must keep when it unmaps everything that it inherited.
 var (
 	MapStart = Arg{Kind: kindStart}
 	MapEnd   = Arg{Kind: kindEnd}
@@ -119,7 +126,8 @@ func (b Buf) At(off uint32) Arg { return Arg{Kind: kindPtr, Value: uint64(b.off 
 // Size is the length of the buffer in bytes.
 func (b Buf) Size() Arg { return Num(b.size) }
 
-// Load is the argument that reads a little-endian value of 8, 4, 2 or 1 bytes at off. Preconditions: as At.
+// Load is the argument that reads a little-endian value of 8, 4, 2 or 1 bytes at off.
+// Preconditions: as At.
 func (b Buf) Load(off uint32, bytes int) Arg {
 	kind := Load64
 	switch bytes {
@@ -140,18 +148,20 @@ type Label struct{ n int32 }
 type Op struct {
 	Code Code
 	Cond Cond
-	// Field is the part of the container's configuration that asked for this operation, as an error message names it:
-	// `mounts[3] (/data)`.
+	// Field is the part of the container's configuration that asked for this operation, as an error
+	// message names it: `mounts[3] (/data)`.
 	Field string
 	// Nr is the system call number (Code Syscall).
 	Nr   uint32
 	Args []Arg
-	// Dst receives the result, if HasDst; also when an ignored error is the result (as the negative errno).
+	// Dst receives the result, if HasDst; also when an ignored error is the result (as the negative
+	// errno).
 	Dst    Cell
 	HasDst bool
 	// Ignore lists up to four errno values that are not failures.
 	Ignore []uint16
-	// OnError is the operation that follows after one of them, Target the one that a Jump goes to; else both are the next one.
+	// OnError is the operation that follows after one of them, Target the one that a Jump goes to;
+	// else both are the next one.
 	OnError, Target int
 }
 
@@ -184,7 +194,8 @@ func (p *Program) Len() int { return len(p.about) }
 func (p *Program) Op(i int) Op {
 	in, about := &p.img.ops[i], p.about[i]
 	op := Op{
-		Code: in.code, Cond: in.cond, Field: p.fields[about.field], Nr: in.nr, OnError: int(in.next), Target: int(in.target),
+		Code: in.code, Cond: in.cond, Field: p.fields[about.field], Nr: in.nr,
+		OnError: int(in.next), Target: int(in.target),
 	}
 	if in.dst != 0 {
 		op.HasDst, op.Dst = true, Cell{uint32(in.dst - 1)}
@@ -202,8 +213,8 @@ func (p *Program) Op(i int) Op {
 
 // Builder assembles a Program. The zero value is ready. Not for concurrent use.
 //
-// Its methods do not fail: a mistake in their use (a label placed twice, more than six arguments) is a bug of the
-// planner and is reported by Build.
+// Its methods do not fail: a mistake in their use (a label placed twice, more than six arguments)
+// is a bug of the planner and is reported by Build.
 type Builder struct {
 	p     Program
 	field string
@@ -219,7 +230,8 @@ const (
 // Clone sets the namespaces (CLONE_NEW*) that the child is born in.
 func (b *Builder) Clone(flags uint64) { b.p.img.clone = flags }
 
-// Keep lets the child inherit the descriptors below n beside its inputs. Without it these are 0, 1 and 2.
+// Keep lets the child inherit the descriptors below n beside its inputs. Without it these are 0, 1
+// and 2.
 func (b *Builder) Keep(n int) { b.p.img.keep = n }
 
 // Field sets the configuration field that the following operations are made for.
@@ -254,7 +266,8 @@ func (b *Builder) Bytes(v []byte) Buf {
 	return r
 }
 
-// Str copies s and a terminating NUL into the image; equal strings share one copy. Its Size includes the NUL.
+// Str copies s and a terminating NUL into the image; equal strings share one copy. Its Size
+// includes the NUL.
 func (b *Builder) Str(s string) Buf {
 	if r, ok := b.p.strs[s]; ok {
 		return r
@@ -269,7 +282,8 @@ func (b *Builder) Str(s string) Buf {
 	return r
 }
 
-// Note attaches a description to a buffer for the printed form, where it stands in place of the address.
+// Note attaches a description to a buffer for the printed form, where it stands in place of the
+// address.
 func (b *Builder) Note(r Buf, text string) {
 	if b.p.notes == nil {
 		b.p.notes = make(map[uint32]string)
@@ -338,7 +352,9 @@ func (b *Builder) Here() Label {
 
 func (b *Builder) fail(format string, args ...any) {
 	if b.err == nil {
-		b.err = fmt.Errorf("program: op %d (%s): %w", len(b.p.img.ops), b.field, fmt.Errorf(format, args...))
+		b.err = fmt.Errorf(
+			"program: op %d (%s): %w", len(b.p.img.ops), b.field, fmt.Errorf(format, args...),
+		)
 	}
 }
 
@@ -427,7 +443,8 @@ func (b *Builder) Set(dst Cell, a Arg, op Cond, v Arg) {
 	b.op(instr{code: ALU, cond: op, dst: uint64(dst.off) + 1}, a, v)
 }
 
-// Fail ends the child with errno as the reported reason. errno may be a cell that holds a negative errno.
+// Fail ends the child with errno as the reported reason. errno may be a cell that holds a negative
+// errno.
 func (b *Builder) Fail(errno Arg) {
 	b.op(instr{code: Fail}, errno)
 }
@@ -454,9 +471,9 @@ func (b *Builder) Build() (*Program, error) {
 	return p, fits(len(p.img.ops), len(p.img.data), len(p.img.inputs))
 }
 
-// closeGaps puts in front of the program what closes every descriptor that is neither kept nor an input. The child is
-// born with a copy of the spawner's table, in which there are other children's pipes and sockets; as long as it held those, their ends
-// would not be seen.
+// closeGaps puts in front of the program what closes every descriptor that is neither kept nor an
+// input. The child is born with a copy of the spawner's table, in which there are other children's
+// pipes and sockets; as long as it held those, their ends would not be seen.
 func (p *Program) closeGaps() {
 	n := len(p.img.inputs) + 1
 	p.fields = append(p.fields, "isolate")
@@ -487,7 +504,9 @@ func (p *Program) settle() {
 	}
 	// Whatever runs past the end, or jumps there, fails instead of interpreting data.
 	end := uint64(len(p.img.ops))
-	p.img.ops = append(p.img.ops, instr{code: Fail, index: uint32(end), args: [6]uint64{uint64(unix.ENOSYS)}})
+	p.img.ops = append(
+		p.img.ops, instr{code: Fail, index: uint32(end), args: [6]uint64{uint64(unix.ENOSYS)}},
+	)
 }
 
 // place is the operation at a label, or for 0 the one behind i.

@@ -20,7 +20,9 @@ func sample(t testing.TB) *Program {
 	b.Isolate()
 	b.Field("sample")
 	out := b.Label()
-	fd := b.Call(unix.SYS_OPENAT, Num(unix.AT_FDCWD), b.Str("/dev/null").Ptr(), Num(unix.O_RDWR)).Ignore(uint16(unix.ENOENT), uint16(unix.EACCES)).Else(out).Result()
+	fd := b.Call(
+		unix.SYS_OPENAT, Num(unix.AT_FDCWD), b.Str("/dev/null").Ptr(), Num(unix.O_RDWR),
+	).Ignore(uint16(unix.ENOENT), uint16(unix.EACCES)).Else(out).Result()
 	room := b.Room(16)
 	b.Poke16(room, 2, 7)
 	for _, bytes := range []int{8, 4, 2, 1} {
@@ -32,7 +34,10 @@ func sample(t testing.TB) *Program {
 	b.Await()
 	b.Place(out)
 	b.Field("process.args")
-	b.Call(unix.SYS_EXECVE, b.Str("/bin/true").Ptr(), b.Strs([]string{"true", "/dev/null"}).Ptr(), b.Strs(nil).Ptr())
+	b.Call(
+		unix.SYS_EXECVE, b.Str("/bin/true").Ptr(), b.Strs([]string{"true", "/dev/null"}).Ptr(),
+		b.Strs(nil).Ptr(),
+	)
 	p, err := b.Build()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +58,8 @@ func relocate(t testing.TB, img *Image) ([]byte, error) {
 		inputs[i] = 10 + 2*i
 	}
 	err := img.Relocate(Place{
-		Mem: mem[margin : margin+size : margin+size], Base: base, Start: base - 0x1000, End: base + 0x10000, Report: 42, Inputs: inputs,
+		Mem: mem[margin : margin+size : margin+size], Base: base, Start: base - 0x1000,
+		End: base + 0x10000, Report: 42, Inputs: inputs,
 	})
 	for i, c := range mem {
 		if c != 0xa5 && (i < margin || i >= margin+size) {
@@ -67,13 +73,17 @@ func relocate(t testing.TB, img *Image) ([]byte, error) {
 func TestRoundTrip(t *testing.T) {
 	p := sample(t)
 	raw := p.Encode()
-	for _, shift := range []int{0, 1, 4} { // also where the words do not lie as the machine wants them
+	// also where the words do not lie as the machine wants them
+	for _, shift := range []int{0, 1, 4} {
 		img, err := Parse(append(make([]byte, shift, shift+len(raw)), raw...)[shift:])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if img.CloneFlags() != p.CloneFlags() || img.Ops() != p.Len()+1 || !slices.Equal(img.Inputs(), []string{"exe", "elsewhere", "sync"}) {
-			t.Errorf("flags %#x, %d operations, inputs %q", img.CloneFlags(), img.Ops(), img.Inputs())
+		if img.CloneFlags() != p.CloneFlags() || img.Ops() != p.Len()+1 ||
+			!slices.Equal(img.Inputs(), []string{"exe", "elsewhere", "sync"}) {
+			t.Errorf(
+				"flags %#x, %d operations, inputs %q", img.CloneFlags(), img.Ops(), img.Inputs(),
+			)
 		}
 		one, err1 := relocate(t, p.Image())
 		two, err2 := relocate(t, img)
@@ -101,8 +111,11 @@ func TestRelocate(t *testing.T) {
 		op := mem[HeaderSize+i*OpSize:][:OpSize]
 		arg := func(k int) uint64 { return le.Uint64(op[24+8*k:]) }
 		here := uint64(base + HeaderSize + i*OpSize)
-		if le.Uint64(op[80:]) < base || le.Uint64(op[88:]) < base || le.Uint32(op[12:]) != uint32(i) {
-			t.Errorf("operation %d goes on at %#x or %#x", i, le.Uint64(op[80:]), le.Uint64(op[88:]))
+		if le.Uint64(op[80:]) < base || le.Uint64(op[88:]) < base ||
+			le.Uint32(op[12:]) != uint32(i) {
+			t.Errorf(
+				"operation %d goes on at %#x or %#x", i, le.Uint64(op[80:]), le.Uint64(op[88:]),
+			)
 		}
 		switch view := p.Op(i); {
 		case view.Code == Syscall && view.Nr == unix.SYS_CLOSE_RANGE:
@@ -123,7 +136,8 @@ func TestRelocate(t *testing.T) {
 			}
 		case view.Code == Syscall && view.Nr == unix.SYS_EXECVE:
 			argv := at(arg(1))
-			if s := at(le.Uint64(argv[8:])); !bytes.HasPrefix(s, []byte("/dev/null\x00")) || le.Uint64(argv[16:]) != 0 {
+			if s := at(le.Uint64(argv[8:])); !bytes.HasPrefix(s, []byte("/dev/null\x00")) ||
+				le.Uint64(argv[16:]) != 0 {
 				t.Errorf("second argument %.10q", s)
 			}
 		case view.HasDst && view.Dst.off == reportCell:
@@ -136,12 +150,14 @@ func TestRelocate(t *testing.T) {
 	if want := []uint64{3, 9, 11, 11, 13, 13, 15, 1<<32 - 1}; !slices.Equal(closed, want) {
 		t.Errorf("closes %d, want %d", closed, want)
 	}
-	if guard := mem[HeaderSize+p.Len()*OpSize:]; guard[0] != byte(Fail) || le.Uint64(guard[24:]) != uint64(unix.ENOSYS) {
+	if guard := mem[HeaderSize+p.Len()*OpSize:]; guard[0] != byte(Fail) ||
+		le.Uint64(guard[24:]) != uint64(unix.ENOSYS) {
 		t.Errorf("the guard is %x", guard[:32])
 	}
 }
 
-// TestHostile spoils an image in every way that is checked; each gets an error of its own and none is written outside of its place.
+// TestHostile spoils an image in every way that is checked; each gets an error of its own and none
+// is written outside of its place.
 func TestHostile(t *testing.T) {
 	p := sample(t)
 	good := p.Encode()
@@ -192,7 +208,10 @@ func TestHostile(t *testing.T) {
 		{"argument 1: program image: points outside", put64(open+32, 1<<40)},
 		{"argument 1: program image: points outside", put64(open+32, ^uint64(0))},
 		{"argument 0: program image: loaded from outside", put64(read+24, ^uint64(0))},
-		{"argument 0: program image: loaded from outside", put64(read+24, uint64(len(p.img.data)-7))},
+		{
+			"argument 0: program image: loaded from outside",
+			put64(read+24, uint64(len(p.img.data)-7)),
+		},
 		{"argument 5: program image: kind 99", put8(open+7, 99)},
 		{"input 3 of 3", put64(input+24, 3)},
 		{"gap 9 of 4", put64(gap+24, 9)},
@@ -209,7 +228,8 @@ func TestHostile(t *testing.T) {
 		if err == nil {
 			_, err = relocate(t, img)
 		}
-		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if err == nil || !strings.Contains(err.Error(), c.want) ||
+			!errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("got error %v, want one of class ErrInvalidArgument with %q", err, c.want)
 		}
 	}
@@ -226,12 +246,14 @@ func TestLimits(t *testing.T) {
 	for range maxOps {
 		b.Set(Cell{}, Num(0), Move, Num(0))
 	}
-	if _, err := b.Build(); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "operations") {
+	if _, err := b.Build(); !errors.Is(err, errdefs.ErrInvalidArgument) ||
+		!strings.Contains(err.Error(), "operations") {
 		t.Errorf("%d operations: %v", maxOps, err)
 	}
 	b = Builder{}
 	b.Room(maxData + 1)
-	if _, err := b.Build(); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), "data") {
+	if _, err := b.Build(); !errors.Is(err, errdefs.ErrInvalidArgument) ||
+		!strings.Contains(err.Error(), "data") {
 		t.Errorf("%d bytes: %v", maxData+1, err)
 	}
 	for name, build := range map[string]func(b *Builder){
@@ -251,7 +273,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// FuzzRelocate holds that whatever passes stays inside: every address that the interpreter follows or writes to lies in the image.
+// FuzzRelocate holds that whatever passes stays inside: every address that the interpreter follows
+// or writes to lies in the image.
 func FuzzRelocate(f *testing.F) {
 	f.Add(sample(f).Encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -276,7 +299,9 @@ func FuzzRelocate(f *testing.F) {
 			}
 			for k, kind := range in.kinds {
 				if kind > Load8 || kind != Imm && (in.args[k] < firstData || in.args[k] >= end) {
-					t.Errorf("operation %d: argument %d of kind %d from %#x", i, k, kind, in.args[k])
+					t.Errorf(
+						"operation %d: argument %d of kind %d from %#x", i, k, kind, in.args[k],
+					)
 				}
 			}
 		}

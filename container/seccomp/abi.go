@@ -14,7 +14,8 @@ const (
 	abiCount
 )
 
-// A slot is a place for a system call in a table of one ABI: its number without x32's bit, and after those ARM's private calls.
+// A slot is a place for a system call in a table of one ABI: its number without x32's bit, and
+// after those ARM's private calls.
 const slots = ordinarySlots + privateSlots
 
 const (
@@ -22,8 +23,8 @@ const (
 	armPrivate = 0x0f0000   // __ARM_NR_BASE of asm/unistd.h
 )
 
-// syscallRow is a system call: its slot in each ABI, or -1; and, if 32-bit x86 also multiplexes it, the call's number in socketcall(2), or 100
-// more than that in ipc(2).
+// syscallRow is a system call: its slot in each ABI, or -1; and, if 32-bit x86 also multiplexes it,
+// the call's number in socketcall(2), or 100 more than that in ipc(2).
 type syscallRow struct {
 	name string
 	slot [abiCount]int16

@@ -20,8 +20,9 @@ func BenchmarkCompileMobyDefault(b *testing.B) {
 	b.ReportMetric(float64(len(f.Insns)), "instructions")
 }
 
-// BenchmarkInstructionsPerCall measures what the kernel executes for a call: the mean over all x86_64 numbers that exist, and over those with
-// conditions, which are the ones that it does not remember as always allowed; beside them a filter that compares one number after the other.
+// BenchmarkInstructionsPerCall measures what the kernel executes for a call: the mean over all
+// x86_64 numbers that exist, and over those with conditions, which are the ones that it does not
+// remember as always allowed; beside them a filter that compares one number after the other.
 func BenchmarkInstructionsPerCall(b *testing.B) {
 	cfg := mobyProfile(b)
 	f := mustCompile(b, cfg, "amd64")
@@ -33,7 +34,9 @@ func BenchmarkInstructionsPerCall(b *testing.B) {
 			if row.slot[abiX86_64] < 0 || !only(row) {
 				continue
 			}
-			_, n, err := run(prog, call{arch: unix.AUDIT_ARCH_X86_64, nr: uint32(row.slot[abiX86_64])})
+			_, n, err := run(
+				prog, call{arch: unix.AUDIT_ARCH_X86_64, nr: uint32(row.slot[abiX86_64])},
+			)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -62,17 +65,22 @@ func BenchmarkInstructionsPerCall(b *testing.B) {
 	b.ReportMetric(float64(len(linear)), "linear-instructions")
 }
 
-// linearFilter allows the unconditional native calls of a profile one after the other, as the simplest compiler would.
+// linearFilter allows the unconditional native calls of a profile one after the other, as the
+// simplest compiler would.
 func linearFilter(t testing.TB, cfg *specs.LinuxSeccomp) []unix.SockFilter {
 	t.Helper()
 	prog := []unix.SockFilter{{Code: opLoad, K: offsetNr}}
 	for _, s := range cfg.Syscalls {
 		for _, name := range s.Names {
 			if row := lookup(name); row != nil && row.slot[abiX86_64] >= 0 {
-				prog = append(prog, unix.SockFilter{Code: opJEQ, Jf: 1, K: uint32(row.slot[abiX86_64])},
+				prog = append(prog, unix.SockFilter{
+					Code: opJEQ, Jf: 1, K: uint32(row.slot[abiX86_64]),
+				},
 					unix.SockFilter{Code: opRet, K: naiveAction(s.Action, s.ErrnoRet)})
 			}
 		}
 	}
-	return append(prog, unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
+	return append(
+		prog, unix.SockFilter{Code: opRet, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+	)
 }

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// block is the code for a system call whose rules have conditions: its alternatives in the order in which they are tried.
+// block is the code for a system call whose rules have conditions: its alternatives in the order in
+// which they are tried.
 type block struct {
 	alts []int32
 	wide bool
@@ -37,8 +38,8 @@ func (c *compiler) lists(head int32, alts []int32) bool {
 	return head == 0
 }
 
-// order is the order in which the alternatives of a block are tried: any, if they all have one action, and then one that puts together what
-// can be compared together; otherwise libseccomp's.
+// order is the order in which the alternatives of a block are tried: any, if they all have one
+// action, and then one that puts together what can be compared together; otherwise libseccomp's.
 func (c *compiler) order(alts []int32, wide bool) []int32 {
 	sorted := slices.Clone(alts)
 	if c.oneAction(alts) {
@@ -63,7 +64,8 @@ func (c *compiler) oneAction(alts []int32) bool {
 // alone is the group of an alternative that can only be tested by itself.
 const alone = 6
 
-// groupKey is the argument of an alternative that can be compared together with others on the same, or alone.
+// groupKey is the argument of an alternative that can be compared together with others on the same,
+// or alone.
 func (c *compiler) groupKey(alt int32, wide bool) int {
 	if conds := c.alts[alt].conds; len(conds) == 1 && conds[0].interval(wide) {
 		return int(conds[0].arg)
@@ -71,7 +73,8 @@ func (c *compiler) groupKey(alt int32, wide bool) int {
 	return alone
 }
 
-// conflicts refuses the same conditions with two actions, and, as libseccomp does, fewer conditions that come after more.
+// conflicts refuses the same conditions with two actions, and, as libseccomp does, fewer conditions
+// that come after more.
 func (c *compiler) conflicts(alts []int32, wide bool) error {
 	if c.oneAction(alts) {
 		return nil
@@ -79,9 +82,10 @@ func (c *compiler) conflicts(alts []int32, wide bool) error {
 	for i, x := range alts {
 		for _, y := range alts[i+1:] {
 			a, b := &c.alts[x], &c.alts[y]
-			if a.act != b.act && len(b.conds) <= len(a.conds) && slices.EqualFunc(a.conds[:len(b.conds)], b.conds, func(p, q cond) bool {
-				return p.width(wide) == q.width(wide)
-			}) {
+			if a.act != b.act && len(b.conds) <= len(a.conds) &&
+				slices.EqualFunc(a.conds[:len(b.conds)], b.conds, func(p, q cond) bool {
+					return p.width(wide) == q.width(wide)
+				}) {
 				return invalid("%s: the conditions contradict those of linux.seccomp.syscalls[%d], which have another action, want each condition with one action",
 					syscallField(int(b.rule), "args"), a.rule)
 			}
@@ -90,8 +94,9 @@ func (c *compiler) conflicts(alts []int32, wide bool) error {
 	return nil
 }
 
-// compare is libseccomp's order of two rules: by their first conditions that differ, the higher argument first, then EQ, NE and MASKED_EQ before
-// LE and LT before GE and GT, then the larger value, or for LE and LT the smaller. Fewer conditions come before the same and more.
+// compare is libseccomp's order of two rules: by their first conditions that differ, the higher
+// argument first, then EQ, NE and MASKED_EQ before LE and LT before GE and GT, then the larger
+// value, or for LE and LT the smaller. Fewer conditions come before the same and more.
 func (c *compiler) compare(x, y int32, wide bool) int {
 	a, b := c.alts[x].conds, c.alts[y].conds
 	for i := range min(len(a), len(b)) {
@@ -136,8 +141,8 @@ func (c cond) priority() int {
 	return 4*int(c.arg) + rank
 }
 
-// interval says whether the condition is a set of few intervals of the low half of the argument, if the high half is zero, and constant
-// if it is not.
+// interval says whether the condition is a set of few intervals of the low half of the argument, if
+// the high half is zero, and constant if it is not.
 func (c cond) interval(wide bool) bool {
 	return c.op != opMasked && (!wide || c.a>>32 == 0)
 }

@@ -25,9 +25,13 @@ func mustCompile(t testing.TB, cfg *specs.LinuxSeccomp, arch string) *Filter {
 	return f
 }
 
-// interesting are the numbers at which a filter can change its mind: every number that an ABI can have and those at the borders.
+// interesting are the numbers at which a filter can change its mind: every number that an ABI can
+// have and those at the borders.
 func interesting(arch string) (calls []call) {
-	audits := []uint32{unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM, 0, 0xffffffff}
+	audits := []uint32{
+		unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_AARCH64, unix.AUDIT_ARCH_ARM,
+		0, 0xffffffff,
+	}
 	for _, audit := range audits {
 		bases := []uint32{0}
 		for _, a := range refABIs[arch] {
@@ -43,7 +47,10 @@ func interesting(arch string) (calls []call) {
 		for i := range uint32(privateSlots + 4) {
 			calls = append(calls, call{arch: audit, nr: 0x0f0000 - 2 + i})
 		}
-		for _, border := range []uint32{0x3fffffff, 0x40000000, 0x7fffffff, 0x80000000, 0x80000001, 0xbfffffff, 0xc0000000, 0xc0000001, 0xfffffffe, 0xffffffff} {
+		for _, border := range []uint32{
+			0x3fffffff, 0x40000000, 0x7fffffff, 0x80000000, 0x80000001, 0xbfffffff, 0xc0000000,
+			0xc0000001, 0xfffffffe, 0xffffffff,
+		} {
 			calls = append(calls, call{arch: audit, nr: border})
 		}
 	}
@@ -58,7 +65,9 @@ func samples(rules []refRule, rng *rand.Rand) [][6]uint64 {
 			v := arg.Value
 			if arg.Op == specs.OpMaskedEqual {
 				v = arg.ValueTwo
-				values = append(values, arg.Value, ^arg.Value, arg.Value^arg.ValueTwo, arg.ValueTwo|^arg.Value)
+				values = append(
+					values, arg.Value, ^arg.Value, arg.Value^arg.ValueTwo, arg.ValueTwo|^arg.Value,
+				)
 			}
 			values = append(values, v, v+1, v-1, v^1<<32, v+1<<32, v-1<<32, v&0xffffffff, v>>32)
 		}
@@ -103,7 +112,8 @@ func check(t testing.TB, cfg *specs.LinuxSeccomp, arch string, f *Filter, rng *r
 	for _, c := range interesting(arch) {
 		sets := [][6]uint64{{}}
 		for _, a := range refABIs[arch] {
-			if rules := ref.byNumber[a.name][c.nr]; a.audit == c.arch && ref.listed(a) && len(rules) > 0 {
+			if rules := ref.byNumber[a.name][c.nr]; a.audit == c.arch && ref.listed(a) &&
+				len(rules) > 0 {
 				sets = samples(rules, rng)
 			}
 		}
@@ -132,7 +142,11 @@ func mobyProfile(t testing.TB, caps ...string) *specs.LinuxSeccomp {
 }
 
 func mobyDefault(caps ...string) (*specs.LinuxSeccomp, error) {
-	return mobyseccomp.GetDefaultProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}}})
+	return mobyseccomp.GetDefaultProfile(
+		&specs.Spec{
+			Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps}},
+		},
+	)
 }
 
 // foreign makes a profile that was resolved for this machine one of another architecture.
@@ -156,17 +170,23 @@ func TestMobyDefaultProfile(t *testing.T) {
 				cfg := foreign(cfg, archs[:n]...)
 				f := mustCompile(t, cfg, arch)
 				check(t, cfg, arch, f, rng)
-				t.Logf("%s with %v and capabilities %v: %d instructions", arch, archs[:n], caps, len(f.Insns))
+				t.Logf(
+					"%s with %v and capabilities %v: %d instructions", arch, archs[:n], caps,
+					len(f.Insns),
+				)
 			}
 		}
 	}
 }
 
-// randomProfile draws a profile. Rules on one call have one action, so that the order of rules plays no part.
+// randomProfile draws a profile. Rules on one call have one action, so that the order of rules
+// plays no part.
 func randomProfile(rng *rand.Rand, arch string) *specs.LinuxSeccomp {
 	pick := func(n int) int { return rng.IntN(n) }
 	errno := func() *uint { v := uint(pick(4096)); return &v }
-	cfg := &specs.LinuxSeccomp{DefaultAction: actionNames[pick(len(actionNames))], ListenerPath: "/run/agent"}
+	cfg := &specs.LinuxSeccomp{
+		DefaultAction: actionNames[pick(len(actionNames))], ListenerPath: "/run/agent",
+	}
 	if cfg.DefaultAction == specs.ActNotify {
 		cfg.DefaultAction = specs.ActErrno
 	}
@@ -178,7 +198,10 @@ func randomProfile(rng *rand.Rand, arch string) *specs.LinuxSeccomp {
 			cfg.Architectures = append(cfg.Architectures, a.name)
 		}
 	}
-	values := []uint64{0, 1, 2, 3, 7, 0x80, 0xffff, 0x7e020000, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 5, 0x123456789abcdef0, 1<<63 - 1, 1 << 63, 1<<64 - 1}
+	values := []uint64{
+		0, 1, 2, 3, 7, 0x80, 0xffff, 0x7e020000, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 5,
+		0x123456789abcdef0, 1<<63 - 1, 1 << 63, 1<<64 - 1,
+	}
 	value := func() uint64 {
 		if pick(4) == 0 {
 			return rng.Uint64()
@@ -225,7 +248,13 @@ func randomProfile(rng *rand.Rand, arch string) *specs.LinuxSeccomp {
 		}
 		if pick(3) > 0 {
 			for range 1 + pick(4) {
-				s.Args = append(s.Args, specs.LinuxSeccompArg{Index: uint(pick(6)), Op: operatorNames[pick(len(operatorNames))], Value: value(), ValueTwo: value()})
+				s.Args = append(
+					s.Args,
+					specs.LinuxSeccompArg{
+						Index: uint(pick(6)), Op: operatorNames[pick(len(operatorNames))],
+						Value: value(), ValueTwo: value(),
+					},
+				)
 			}
 		}
 		cfg.Syscalls = append(cfg.Syscalls, s)
@@ -252,7 +281,8 @@ func TestRandomProfiles(t *testing.T) {
 	}
 }
 
-// Whatever a profile says, Compile answers with a filter that the kernel takes and that ends for every call, or with an error.
+// Whatever a profile says, Compile answers with a filter that the kernel takes and that ends for
+// every call, or with an error.
 func FuzzCompile(f *testing.F) {
 	moby, err := json.Marshal(mobyProfile(f))
 	if err != nil {
@@ -281,7 +311,9 @@ func FuzzCompile(f *testing.F) {
 			ref := newReference(&cfg, arch)
 			for _, a := range refABIs[arch] {
 				for i := range uint32(20) {
-					c := call{arch: a.audit, nr: a.base + i*29, args: [6]uint64{1, 2, 1 << 32, 1<<64 - 1}}
+					c := call{
+						arch: a.audit, nr: a.base + i*29, args: [6]uint64{1, 2, 1 << 32, 1<<64 - 1},
+					}
 					got, _, err := run(filter.Insns, c)
 					if err != nil {
 						t.Fatal(err)
@@ -297,7 +329,8 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// oneActionEach says whether all rules with conditions have one action, so that their order plays no part.
+// oneActionEach says whether all rules with conditions have one action, so that their order plays
+// no part.
 func oneActionEach(cfg *specs.LinuxSeccomp) bool {
 	seen := map[uint32]bool{}
 	for _, s := range cfg.Syscalls {

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// conditions assembles a block and returns where it begins. What matches nothing gets the default action.
+// conditions assembles a block and returns where it begins. What matches nothing gets the default
+// action.
 func (c *compiler) conditions(a *assembler, b *block) ref {
 	order := c.order(b.alts, b.wide)
 	no := actionRef(0)
@@ -19,7 +20,8 @@ func (c *compiler) conditions(a *assembler, b *block) ref {
 			end = begin
 			continue
 		}
-		for begin > 0 && c.groupKey(order[begin-1], b.wide) == key && c.alts[order[begin-1]].act == last.act {
+		for begin > 0 && c.groupKey(order[begin-1], b.wide) == key &&
+			c.alts[order[begin-1]].act == last.act {
 			begin--
 		}
 		no = c.union(a, order[begin:end], b.wide, yes, no)
@@ -104,7 +106,8 @@ func (a *assembler) masked(offset, mask, want uint32, yes, no ref) ref {
 	return a.load(offset, a.before(opAnd, mask, a.jump(opJEQ, want, yes, no)))
 }
 
-// union tests alternatives with one condition each, all on the same argument and with the same action: one search among the values of the low half.
+// union tests alternatives with one condition each, all on the same argument and with the same
+// action: one search among the values of the low half.
 func (c *compiler) union(a *assembler, alts []int32, wide bool, yes, no ref) ref {
 	type interval struct{ from, to uint64 } // without to
 	set := make([]interval, 0, 2*len(alts))

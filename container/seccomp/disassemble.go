@@ -7,15 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disassemble is the text of a filter program, one instruction a line with its number, jumps with the numbers of their targets; for people and
-// for tests. An instruction that no filter of this package has is shown by its code.
+// Disassemble is the text of a filter program, one instruction a line with its number, jumps with
+// the numbers of their targets; for people and for tests. An instruction that no filter of this
+// package has is shown by its code.
 func Disassemble(insns []unix.SockFilter) string {
 	var b strings.Builder
 	var loaded uint32
 	for i, in := range insns {
 		fmt.Fprintf(&b, "%4d  ", i)
 		branch := func(name string) {
-			fmt.Fprintf(&b, "%s %s, %d, %d", name, operand(loaded, in.K), i+1+int(in.Jt), i+1+int(in.Jf))
+			fmt.Fprintf(
+				&b, "%s %s, %d, %d", name, operand(loaded, in.K), i+1+int(in.Jt), i+1+int(in.Jf),
+			)
 		}
 		switch in.Code {
 		case opLoad:

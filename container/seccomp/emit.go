@@ -13,7 +13,8 @@ const (
 	offsetArgs = 16
 )
 
-// The instructions of a filter (linux/bpf_common.h). All but these would keep the kernel from remembering which calls are always allowed.
+// The instructions of a filter (linux/bpf_common.h). All but these would keep the kernel from
+// remembering which calls are always allowed.
 const (
 	opLoad = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	opAnd  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
@@ -25,7 +26,8 @@ const (
 	opRet  = unix.BPF_RET | unix.BPF_K
 )
 
-// ref is a place that code can jump to: an instruction that is there already, an action, or a block.
+// ref is a place that code can jump to: an instruction that is there already, an action, or a
+// block.
 type ref uint32
 
 const (
@@ -37,7 +39,8 @@ const (
 func actionRef(act int32) ref { return refAction | ref(act) }
 func blockRef(n int32) ref    { return refBlock | ref(n) }
 
-// assembler writes a program from its end to its beginning, because jumps go forwards only and so every target is there before the jump.
+// assembler writes a program from its end to its beginning, because jumps go forwards only and so
+// every target is there before the jump.
 type assembler struct {
 	rev    []unix.SockFilter // the last instruction first
 	acts   []uint32
@@ -48,7 +51,8 @@ type assembler struct {
 // place is where a block's code begins, and the latest instruction that is or leads to that; or -1.
 type place struct{ start, near int32 }
 
-// reach is how far a conditional jump goes, less the two instructions that may come between a target and its jump.
+// reach is how far a conditional jump goes, less the two instructions that may come between a
+// target and its jump.
 const reach = 255 - 2
 
 func (a *assembler) emit(in unix.SockFilter) int32 {
@@ -90,19 +94,22 @@ func (a *assembler) jump(code uint16, k uint32, yes, no ref) ref {
 	t := a.near(yes)
 	f := a.near(no)
 	at := int32(len(a.rev))
-	return ref(a.emit(unix.SockFilter{Code: code, Jt: uint8(at - t - 1), Jf: uint8(at - f - 1), K: k}))
+	return ref(
+		a.emit(unix.SockFilter{Code: code, Jt: uint8(at - t - 1), Jf: uint8(at - f - 1), K: k}),
+	)
 }
 
 // load puts a load before next, which is the front of the program.
 func (a *assembler) load(offset uint32, next ref) ref { return a.before(opLoad, offset, next) }
 
-// before puts an instruction that does not jump before the front of the program, which the caller has just made.
+// before puts an instruction that does not jump before the front of the program, which the caller
+// has just made.
 func (a *assembler) before(code uint16, k uint32, _ ref) ref {
 	return ref(a.emit(unix.SockFilter{Code: code, K: k}))
 }
 
-// tree puts a search for the accumulator's value before the program, among ranges of which the last ends before end. It weighs the ranges, so
-// that those that matter are found first.
+// tree puts a search for the accumulator's value before the program, among ranges of which the last
+// ends before end. It weighs the ranges, so that those that matter are found first.
 func (a *assembler) tree(s []span, end uint64) ref {
 	if r, ok := a.leaf(s, end); ok {
 		return r
@@ -113,8 +120,8 @@ func (a *assembler) tree(s []span, end uint64) ref {
 	return a.jump(opJGE, s[mid].start, above, below)
 }
 
-// leaf searches among ranges that all lead to one place but for at most two single values: one comparison for each of those is less code than
-// cutting the ranges in halves, and no slower.
+// leaf searches among ranges that all lead to one place but for at most two single values: one
+// comparison for each of those is less code than cutting the ranges in halves, and no slower.
 func (a *assembler) leaf(s []span, end uint64) (ref, bool) {
 	if len(s) > 5 {
 		return 0, false
@@ -175,7 +182,8 @@ func (c *compiler) emit() ([]unix.SockFilter, error) {
 		}
 		groups = append(groups, group{a, s})
 	}
-	kill := actionRef(c.action(unix.SECCOMP_RET_KILL_THREAD)) // SCMP_FLTATR_ACT_BADARCH of libseccomp
+	// SCMP_FLTATR_ACT_BADARCH of libseccomp
+	kill := actionRef(c.action(unix.SECCOMP_RET_KILL_THREAD))
 	a := &assembler{
 		rev: make([]unix.SockFilter, 0, 1024), acts: c.acts,
 		rets: make([]int32, len(c.acts)), blocks: make([]place, len(c.blocks)),
@@ -186,8 +194,8 @@ func (c *compiler) emit() ([]unix.SockFilter, error) {
 	for i := range a.blocks {
 		a.blocks[i] = place{-1, -1}
 	}
-	// From the end: what is not native, the native calls, and in front of all the choice of the architecture. The conditions of each part
-	// stand behind it, in reach of its search.
+	// From the end: what is not native, the native calls, and in front of all the choice of the
+	// architecture. The conditions of each part stand behind it, in reach of its search.
 	roots := make([]ref, len(groups))
 	for i, g := range slices.Backward(groups) {
 		for _, s := range g.spans {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// choices draws what a profile is made of from the fuzzer's bytes, and when they are used up, from a generator.
+// choices draws what a profile is made of from the fuzzer's bytes, and when they are used up, from
+// a generator.
 type choices struct {
 	data []byte
 	rest *rand.PCG

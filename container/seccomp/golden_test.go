@@ -14,7 +14,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the files of testdata/golden")
 
-// TestGolden compares the text of filters: testdata/golden/NAME.json is a profile, NAME.ARCH.txt its filter.
+// TestGolden compares the text of filters: testdata/golden/NAME.json is a profile, NAME.ARCH.txt
+// its filter.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/golden/*.json")
@@ -56,9 +57,13 @@ func TestGolden(t *testing.T) {
 func TestDisassembleAll(t *testing.T) {
 	t.Parallel()
 	got := Disassemble([]unix.SockFilter{
-		{Code: opLoad, K: offsetArch}, {Code: opJEQ, Jf: 1, K: unix.AUDIT_ARCH_ARM}, {Code: opRet, K: unix.SECCOMP_RET_TRACE | 9},
-		{Code: opJSET, Jt: 1, K: 0x10}, {Code: opJA, K: 2}, {Code: opRet, K: unix.SECCOMP_RET_USER_NOTIF}, {Code: opRet, K: unix.SECCOMP_RET_KILL_PROCESS},
-		{Code: opLoad, K: 20}, {Code: opAnd, K: 0xff}, {Code: opLoad, K: 8}, {Code: opRet, K: unix.SECCOMP_RET_TRAP}, {Code: opRet, K: unix.SECCOMP_RET_LOG},
+		{Code: opLoad, K: offsetArch}, {Code: opJEQ, Jf: 1, K: unix.AUDIT_ARCH_ARM},
+		{Code: opRet, K: unix.SECCOMP_RET_TRACE | 9},
+		{Code: opJSET, Jt: 1, K: 0x10}, {Code: opJA, K: 2},
+		{Code: opRet, K: unix.SECCOMP_RET_USER_NOTIF},
+		{Code: opRet, K: unix.SECCOMP_RET_KILL_PROCESS},
+		{Code: opLoad, K: 20}, {Code: opAnd, K: 0xff}, {Code: opLoad, K: 8},
+		{Code: opRet, K: unix.SECCOMP_RET_TRAP}, {Code: opRet, K: unix.SECCOMP_RET_LOG},
 		{Code: opRet, K: 0x12340000}, {Code: unix.BPF_MISC | unix.BPF_TAX},
 	})
 	want := `   0  ld arch

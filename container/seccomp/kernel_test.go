@@ -36,7 +36,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// scenario is a filter in the running kernel: a child installs it, makes calls and prints what they answer.
+// scenario is a filter in the running kernel: a child installs it, makes calls and prints what they
+// answer.
 type scenario struct {
 	name    string
 	profile func() *specs.LinuxSeccomp
@@ -52,11 +53,15 @@ func ret(n uint) *uint { return &n }
 // deny is a profile that allows everything but what its rules say.
 func deny(rules ...specs.LinuxSyscall) func() *specs.LinuxSeccomp {
 	return func() *specs.LinuxSeccomp {
-		return &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: rules, ListenerPath: "/run/agent"}
+		return &specs.LinuxSeccomp{
+			DefaultAction: specs.ActAllow, Syscalls: rules, ListenerPath: "/run/agent",
+		}
 	}
 }
 
-func rule(action specs.LinuxSeccompAction, errno *uint, name string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
+func rule(
+	action specs.LinuxSeccompAction, errno *uint, name string, args ...specs.LinuxSeccompArg,
+) specs.LinuxSyscall {
 	return specs.LinuxSyscall{Names: []string{name}, Action: action, ErrnoRet: errno, Args: args}
 }
 
@@ -65,41 +70,84 @@ var scenarios = []scenario{
 		name: "errno with and without a number", child: calls(
 			probe{nr: unix.SYS_GETPGID}, probe{nr: unix.SYS_GETSID}, probe{nr: unix.SYS_GETPID},
 		),
-		profile: deny(rule(specs.ActErrno, ret(55), "getpgid"), rule(specs.ActErrno, nil, "getsid")),
-		out:     "55 1 0",
+		profile: deny(
+			rule(specs.ActErrno, ret(55), "getpgid"), rule(specs.ActErrno, nil, "getsid"),
+		),
+		out: "55 1 0",
 	},
 	{
-		name: "log and trace without a tracer", child: calls(probe{nr: unix.SYS_GETPGID}, probe{nr: unix.SYS_GETSID}),
+		name:    "log and trace without a tracer",
+		child:   calls(probe{nr: unix.SYS_GETPGID}, probe{nr: unix.SYS_GETSID}),
 		profile: deny(rule(specs.ActLog, nil, "getpgid"), rule(specs.ActTrace, ret(7), "getsid")),
 		out:     fmt.Sprintf("0 %d", unix.ENOSYS),
 	},
 	{
 		// lseek of a descriptor that does not exist answers EBADF, if it may.
 		name: "64-bit arguments", child: calls(
-			probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 1<<32 + 5}}, probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 5}},
-			probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 2<<32 + 5}}, probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 7 << 32}},
-			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 1<<63 + 1}}, probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 6<<32 + 9}},
+			probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 1<<32 + 5}},
+			probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 5}},
+			probe{unix.SYS_LSEEK, [3]uintptr{^uintptr(0), 2<<32 + 5}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 7 << 32}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 1<<63 + 1}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 6<<32 + 9}},
 		),
 		profile: deny(
-			rule(specs.ActErrno, ret(100), "lseek", specs.LinuxSeccompArg{Index: 1, Value: 1<<32 + 5, Op: specs.OpEqualTo}),
-			rule(specs.ActErrno, ret(101), "fchmod", specs.LinuxSeccompArg{Index: 1, Value: 7 << 32, Op: specs.OpGreaterEqual}),
+			rule(
+				specs.ActErrno, ret(100), "lseek",
+				specs.LinuxSeccompArg{Index: 1, Value: 1<<32 + 5, Op: specs.OpEqualTo},
+			),
+			rule(
+				specs.ActErrno, ret(101), "fchmod",
+				specs.LinuxSeccompArg{Index: 1, Value: 7 << 32, Op: specs.OpGreaterEqual},
+			),
 		),
 		out: "100 9 9 101 101 9",
 	},
 	{
 		name: "masked", child: calls(
-			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o6755}}, probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o4755}}, probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o755}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o6755}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o4755}},
+			probe{unix.SYS_FCHMOD, [3]uintptr{^uintptr(0), 0o755}},
 		),
-		profile: deny(rule(specs.ActErrno, ret(100), "fchmod", specs.LinuxSeccompArg{Index: 1, Value: 0o6000, ValueTwo: 0o4000, Op: specs.OpMaskedEqual})),
-		out:     "9 100 9",
+		profile: deny(
+			rule(
+				specs.ActErrno, ret(100), "fchmod",
+				specs.LinuxSeccompArg{
+					Index: 1, Value: 0o6000, ValueTwo: 0o4000, Op: specs.OpMaskedEqual,
+				},
+			),
+		),
+		out: "9 100 9",
 	},
-	{name: "trap", child: calls(probe{nr: unix.SYS_GETPGID}), profile: deny(rule(specs.ActTrap, nil, "getpgid")), stderr: "SIGSYS: bad system call"},
-	{name: "kill process", child: calls(probe{nr: unix.SYS_GETPGID}), profile: deny(rule(specs.ActKillProcess, nil, "getpgid")), signal: unix.SIGSYS},
-	{name: "kill", child: killed(unix.SYS_GETPGID), profile: deny(rule(specs.ActKill, nil, "getpgid")), out: "thread gone"},
-	{name: "kill thread", child: killed(unix.SYS_GETPGID), profile: deny(rule(specs.ActKillThread, nil, "getpgid")), out: "thread gone"},
-	{name: "an ABI that the profile does not have", child: killed(x32Bit | unix.SYS_GETPID), profile: deny(rule(specs.ActErrno, nil, "getsid")), out: "thread gone", amd64: true},
-	{name: "notify", child: notified, profile: deny(rule(specs.ActNotify, nil, "getpgid")), out: "42 for getpgid of 77"},
-	{name: "Docker's default profile", child: moby, profile: func() *specs.LinuxSeccomp { return nil }, out: fmt.Sprintf("%d %d %d %d exec", unix.EPERM, unix.EPERM, unix.ENOSYS, unix.ENOSYS)},
+	{
+		name: "trap", child: calls(probe{nr: unix.SYS_GETPGID}),
+		profile: deny(rule(specs.ActTrap, nil, "getpgid")), stderr: "SIGSYS: bad system call",
+	},
+	{
+		name: "kill process", child: calls(probe{nr: unix.SYS_GETPGID}),
+		profile: deny(rule(specs.ActKillProcess, nil, "getpgid")), signal: unix.SIGSYS,
+	},
+	{
+		name: "kill", child: killed(unix.SYS_GETPGID),
+		profile: deny(rule(specs.ActKill, nil, "getpgid")), out: "thread gone",
+	},
+	{
+		name: "kill thread", child: killed(unix.SYS_GETPGID),
+		profile: deny(rule(specs.ActKillThread, nil, "getpgid")), out: "thread gone",
+	},
+	{
+		name: "an ABI that the profile does not have", child: killed(x32Bit | unix.SYS_GETPID),
+		profile: deny(rule(specs.ActErrno, nil, "getsid")), out: "thread gone", amd64: true,
+	},
+	{
+		name: "notify", child: notified, profile: deny(rule(specs.ActNotify, nil, "getpgid")),
+		out: "42 for getpgid of 77",
+	},
+	{
+		name: "Docker's default profile", child: moby,
+		profile: func() *specs.LinuxSeccomp { return nil },
+		out:     fmt.Sprintf("%d %d %d %d exec", unix.EPERM, unix.EPERM, unix.ENOSYS, unix.ENOSYS),
+	},
 }
 
 func TestInTheKernel(t *testing.T) {
@@ -121,8 +169,12 @@ func TestInTheKernel(t *testing.T) {
 			var exit *exec.ExitError
 			switch {
 			case s.signal != 0:
-				if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() || exit.Sys().(syscall.WaitStatus).Signal() != s.signal {
-					t.Errorf("ended with %v, want signal %v; it said %s%s", err, s.signal, out.String(), complaint.String())
+				if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() ||
+					exit.Sys().(syscall.WaitStatus).Signal() != s.signal {
+					t.Errorf(
+						"ended with %v, want signal %v; it said %s%s", err, s.signal, out.String(),
+						complaint.String(),
+					)
 				}
 			case s.stderr != "":
 				if err == nil || !strings.Contains(complaint.String(), s.stderr) {
@@ -130,14 +182,18 @@ func TestInTheKernel(t *testing.T) {
 				}
 			default:
 				if err != nil || strings.TrimSpace(out.String()) != s.out {
-					t.Errorf("ended with %v and %q, want %q; it said %s", err, out.String(), s.out, complaint.String())
+					t.Errorf(
+						"ended with %v and %q, want %q; it said %s", err, out.String(), s.out,
+						complaint.String(),
+					)
 				}
 			}
 		})
 	}
 }
 
-// install gives the calling thread a filter, which is never unlocked from its goroutine again, and returns the listener, if there is one.
+// install gives the calling thread a filter, which is never unlocked from its goroutine again, and
+// returns the listener, if there is one.
 func install(cfg *specs.LinuxSeccomp, more uintptr) int {
 	runtime.LockOSThread()
 	f, err := Compile(cfg, Options{})
@@ -148,12 +204,16 @@ func install(cfg *specs.LinuxSeccomp, more uintptr) int {
 		panic(err)
 	}
 	raw := f.Bytes()
-	prog := unix.SockFprog{Len: uint16(len(f.Insns)), Filter: (*unix.SockFilter)(unsafe.Pointer(&raw[0]))}
+	prog := unix.SockFprog{
+		Len: uint16(len(f.Insns)), Filter: (*unix.SockFilter)(unsafe.Pointer(&raw[0])),
+	}
 	flags := f.Flags | more
 	if f.Notify {
 		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
 	}
-	fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	fd, _, errno := unix.RawSyscall(
+		unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)),
+	)
 	if errno != 0 {
 		panic(errno)
 	}
@@ -234,7 +294,9 @@ func notified(s scenario) {
 		ip         uint64
 		args       [6]uint64
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&req))); errno != 0 {
+	if _, _, errno := unix.Syscall(
+		unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&req)),
+	); errno != 0 {
 		panic(errno)
 	}
 	resp := struct { // struct seccomp_notif_resp
@@ -243,7 +305,9 @@ func notified(s scenario) {
 		error int32
 		flags uint32
 	}{id: req.id, val: 42}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&resp))); errno != 0 {
+	if _, _, errno := unix.Syscall(
+		unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&resp)),
+	); errno != 0 {
 		panic(errno)
 	}
 	name := "another call"
@@ -253,7 +317,8 @@ func notified(s scenario) {
 	fmt.Println(<-result, "for", name, "of", req.args[0])
 }
 
-// moby is a child of which all threads get Docker's default profile, and which then still is a working program.
+// moby is a child of which all threads get Docker's default profile, and which then still is a
+// working program.
 func moby(scenario) {
 	cfg, err := mobyDefault()
 	if err != nil {
@@ -261,7 +326,8 @@ func moby(scenario) {
 	}
 	install(cfg, unix.SECCOMP_FILTER_FLAG_TSYNC)
 	fmt.Print(answers(
-		probe{nr: unix.SYS_ADD_KEY}, probe{unix.SYS_PERSONALITY, [3]uintptr{0x1234}}, probe{nr: unix.SYS_CLONE3}, probe{nr: 1000},
+		probe{nr: unix.SYS_ADD_KEY}, probe{unix.SYS_PERSONALITY, [3]uintptr{0x1234}},
+		probe{nr: unix.SYS_CLONE3}, probe{nr: 1000},
 	), " ")
 	done := make(chan error)
 	go func() {
@@ -271,7 +337,9 @@ func moby(scenario) {
 	if err := <-done; err != nil {
 		panic(err)
 	}
-	if err := unix.Exec("/proc/self/exe", []string{"exec"}, []string{childEnv + "=exec"}); err != nil {
+	if err := unix.Exec(
+		"/proc/self/exe", []string{"exec"}, []string{childEnv + "=exec"},
+	); err != nil {
 		panic(err)
 	}
 }

@@ -13,14 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAgreesWithLibseccomp compares filters with those that libseccomp made of the same profiles (testdata/libseccomp/export.py). What runc puts
-// in front of them, ENOSYS for unknown numbers, comes from the naive reading.
+// TestAgreesWithLibseccomp compares filters with those that libseccomp made of the same profiles
+// (testdata/libseccomp/export.py). What runc puts in front of them, ENOSYS for unknown numbers,
+// comes from the naive reading.
 func TestAgreesWithLibseccomp(t *testing.T) {
 	t.Parallel()
 	compareDir(t, "testdata/libseccomp", 450)
 }
 
-// compareDir compares all profiles of a directory, up to the highest number that the libseccomp which made the filters knew.
+// compareDir compares all profiles of a directory, up to the highest number that the libseccomp
+// which made the filters knew.
 func compareDir(t *testing.T, dir string, newest uint32) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.bpf"))
 	if err != nil || len(files) == 0 {
@@ -44,7 +46,8 @@ func compareDir(t *testing.T, dir string, newest uint32) {
 			var theirs []unix.SockFilter
 			for ; len(raw) >= 8; raw = raw[8:] {
 				theirs = append(theirs, unix.SockFilter{
-					Code: binary.LittleEndian.Uint16(raw), Jt: raw[2], Jf: raw[3], K: binary.LittleEndian.Uint32(raw[4:]),
+					Code: binary.LittleEndian.Uint16(raw), Jt: raw[2], Jf: raw[3],
+					K: binary.LittleEndian.Uint32(raw[4:]),
 				})
 			}
 			compare(t, &cfg, arch, theirs, newest)
@@ -52,7 +55,9 @@ func compareDir(t *testing.T, dir string, newest uint32) {
 	}
 }
 
-func compare(t *testing.T, cfg *specs.LinuxSeccomp, arch string, theirs []unix.SockFilter, newest uint32) {
+func compare(
+	t *testing.T, cfg *specs.LinuxSeccomp, arch string, theirs []unix.SockFilter, newest uint32,
+) {
 	ours := mustCompile(t, cfg, arch).Insns
 	t.Logf("%d instructions, libseccomp has %d", len(ours), len(theirs))
 	ref := newReference(cfg, arch)
@@ -77,7 +82,9 @@ func compare(t *testing.T, cfg *specs.LinuxSeccomp, arch string, theirs []unix.S
 				want = refENOSYS
 			}
 			if got, _, err := run(ours, c); err != nil || got != want {
-				t.Errorf("%v: got %s (%v), libseccomp says %s", c, returned(got), err, returned(want))
+				t.Errorf(
+					"%v: got %s (%v), libseccomp says %s", c, returned(got), err, returned(want),
+				)
 				if bad++; bad > 5 {
 					t.FailNow()
 				}

@@ -25,14 +25,16 @@ func (s *spans) add(start uint32, to ref, weight int32) {
 	*s = append(*s, span{start, weight, to})
 }
 
-// The kernel remembers for every number of the native ABI whether filters allow it whatever the arguments (kernel/seccomp.c,
-// seccomp_cache_prepare), and then does not run them. What remains hot are the calls with conditions, which weigh more than allowed ones.
+// The kernel remembers for every number of the native ABI whether filters allow it whatever the
+// arguments (kernel/seccomp.c, seccomp_cache_prepare), and then does not run them. What remains hot
+// are the calls with conditions, which weigh more than allowed ones.
 const (
 	weightNumber = 1
 	weightBlock  = 32
 )
 
-// outcome is where the profile leads a number of an ABI: slot i, which is known if it is at most last.
+// outcome is where the profile leads a number of an ABI: slot i, which is known if it is at most
+// last.
 func (c *compiler) outcome(t *table, a abi, i int, unknown ref, last int32) (ref, int32, error) {
 	at := &t.cells[i]
 	switch {
@@ -47,9 +49,9 @@ func (c *compiler) outcome(t *table, a abi, i int, unknown ref, last int32) (ref
 	return actionRef(0), weightNumber, nil
 }
 
-// unknown is what a number above the known ones answers in an ABI: ENOSYS, unless the default lets calls pass (a good tracer supports
-// future calls itself) or the profile names no number above 0. The second
-// result says whether it is ENOSYS on that ground.
+// unknown is what a number above the known ones answers in an ABI: ENOSYS, unless the default lets
+// calls pass (a good tracer supports future calls itself) or the profile names no number above 0.
+// The second result says whether it is ENOSYS on that ground.
 func (c *compiler) unknown(t *table) (ref, bool) {
 	switch c.acts[0] & unix.SECCOMP_RET_ACTION_FULL {
 	case unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_LOG, unix.SECCOMP_RET_TRACE:
@@ -104,7 +106,8 @@ func (c *compiler) spans(a abi) (spans, error) {
 		s.add(3*x32Bit, unknown, weightNumber)
 		return s, nil
 	}
-	// x32 calls are as bad as those of another architecture. Not so -1, which a tracer sets to skip a call (seccomp(2)).
+	// x32 calls are as bad as those of another architecture. Not so -1, which a tracer sets to skip
+	// a call (seccomp(2)).
 	bad := actionRef(c.action(unix.SECCOMP_RET_KILL_THREAD))
 	s.add(x32Bit, bad, weightNumber)
 	if beyond {

@@ -9,11 +9,12 @@ import (
 
 // reference reads a profile naively: it shares nothing with the compiler but the table of numbers.
 type reference struct {
-	cfg         *specs.LinuxSeccomp
-	native      string // GOARCH
-	def         uint32
-	byNumber    map[specs.Arch]map[uint32][]refRule // in the order of the profile
-	last        map[specs.Arch]uint32               // the highest number that counts for ENOSYS, without the ABI's base
+	cfg      *specs.LinuxSeccomp
+	native   string // GOARCH
+	def      uint32
+	byNumber map[specs.Arch]map[uint32][]refRule // in the order of the profile
+	// the highest number that counts for ENOSYS, without the ABI's base
+	last        map[specs.Arch]uint32
 	lastPrivate uint32
 }
 
@@ -59,8 +60,10 @@ func naiveAction(name specs.LinuxSeccompAction, ret *uint) uint32 {
 		data = uint32(*ret)
 	}
 	return map[specs.LinuxSeccompAction]uint32{
-		specs.ActKill: 0, specs.ActKillThread: 0, specs.ActKillProcess: 0x80000000, specs.ActTrap: 0x00030000, specs.ActErrno: 0x00050000 | data,
-		specs.ActTrace: 0x7ff00000 | data, specs.ActAllow: 0x7fff0000, specs.ActLog: 0x7ffc0000, specs.ActNotify: 0x7fc00000,
+		specs.ActKill: 0, specs.ActKillThread: 0, specs.ActKillProcess: 0x80000000,
+		specs.ActTrap: 0x00030000, specs.ActErrno: 0x00050000 | data,
+		specs.ActTrace: 0x7ff00000 | data, specs.ActAllow: 0x7fff0000, specs.ActLog: 0x7ffc0000,
+		specs.ActNotify: 0x7fc00000,
 	}[name]
 }
 
@@ -175,7 +178,8 @@ func (r *reference) value(c call) uint32 {
 		if r.unknown(a, c.nr) {
 			return refENOSYS
 		}
-		if c.nr&0x80000000 != 0 && a.name == specs.ArchX86_64 && !slices.Contains(r.cfg.Architectures, specs.ArchX32) {
+		if c.nr&0x80000000 != 0 && a.name == specs.ArchX86_64 &&
+			!slices.Contains(r.cfg.Architectures, specs.ArchX32) {
 			return 0
 		}
 		return r.def
@@ -192,8 +196,9 @@ type refRule struct {
 	value uint32
 }
 
-// rules is what the rules say; only for profiles in which at most one action has conditions for one call, or whose rules of different actions do
-// not overlap: the order of others is tested by itself.
+// rules is what the rules say; only for profiles in which at most one action has conditions for one
+// call, or whose rules of different actions do not overlap: the order of others is tested by
+// itself.
 func (r *reference) rules(a refABI, c call) (uint32, bool) {
 	list := r.byNumber[a.name][c.nr]
 	for _, rule := range list {

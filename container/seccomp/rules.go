@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handover are the calls by which a process that installed a filter gives the listener away. As long as nobody has the listener, a notification
-// of these would never be answered.
+// handover are the calls by which a process that installed a filter gives the listener away. As
+// long as nobody has the listener, a notification of these would never be answered.
 var handover = [...]string{"write", "sendmsg"}
 
 // cond is one condition on an argument. For opMasked, a is the mask and b what must remain.
@@ -30,8 +30,8 @@ type node struct {
 	alt, next int32
 }
 
-// cell is what the profile says of one system call: an action (1 more than its number), or a list of alternatives (1 more than the indexes
-// of its ends), or nothing.
+// cell is what the profile says of one system call: an action (1 more than its number), or a list
+// of alternatives (1 more than the indexes of its ends), or nothing.
 type cell struct {
 	act, head, tail int32
 }
@@ -39,7 +39,8 @@ type cell struct {
 // table is what the profile says of one ABI.
 type table struct {
 	cells [slots]cell
-	// last is the highest number that the profile names, lastPrivate the highest slot among ARM's private calls; or -1.
+	// last is the highest number that the profile names, lastPrivate the highest slot among ARM's
+	// private calls; or -1.
 	last, lastPrivate int32
 }
 
@@ -51,7 +52,9 @@ func (c *compiler) rules() error {
 		return err
 	}
 	if cfg.DefaultAction == specs.ActNotify {
-		return invalid("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action, want any other")
+		return invalid(
+			"linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action, want any other",
+		)
 	}
 	c.action(def)
 	c.alts = make([]alternative, 0, 64)
@@ -68,7 +71,10 @@ func (c *compiler) rules() error {
 func (c *compiler) value(name specs.LinuxSeccompAction, errnoRet *uint, i int) (uint32, error) {
 	value, ok := parseAction(name)
 	if !ok {
-		return 0, invalid("%s: %q, want one of %s", valueField(i, "action", "defaultAction"), name, quoted(actionNames[:]))
+		return 0, invalid(
+			"%s: %q, want one of %s", valueField(i, "action", "defaultAction"), name,
+			quoted(actionNames[:]),
+		)
 	}
 	highest := uint(unix.SECCOMP_RET_DATA)
 	switch {
@@ -76,7 +82,11 @@ func (c *compiler) value(name specs.LinuxSeccompAction, errnoRet *uint, i int) (
 		highest = 4095 // MAX_ERRNO of linux/err.h: the kernel would silently take this for more
 	case value == unix.SECCOMP_RET_TRACE:
 	case errnoRet != nil:
-		return 0, invalid("%s: %d, but %s answers no errno, want it only with %s or %s", valueField(i, "errnoRet", "defaultErrnoRet"), *errnoRet, name, specs.ActErrno, specs.ActTrace)
+		return 0, invalid(
+			"%s: %d, but %s answers no errno, want it only with %s or %s",
+			valueField(i, "errnoRet", "defaultErrnoRet"), *errnoRet, name, specs.ActErrno,
+			specs.ActTrace,
+		)
 	default:
 		return value, nil
 	}
@@ -85,7 +95,10 @@ func (c *compiler) value(name specs.LinuxSeccompAction, errnoRet *uint, i int) (
 		data = *errnoRet
 	}
 	if data > highest {
-		return 0, invalid("%s: %d, want 0 to %d with %s", valueField(i, "errnoRet", "defaultErrnoRet"), data, highest, name)
+		return 0, invalid(
+			"%s: %d, want 0 to %d with %s", valueField(i, "errnoRet", "defaultErrnoRet"), data,
+			highest, name,
+		)
 	}
 	return value | uint32(data), nil
 }
@@ -108,11 +121,17 @@ func (c *compiler) rule(i int, s *specs.LinuxSyscall) error {
 	}
 	if s.Action == specs.ActNotify {
 		if c.cfg.ListenerPath == "" {
-			return invalid("linux.seccomp.listenerPath: empty, want the socket of an agent, because %s is %s", syscallField(i, "action"), s.Action)
+			return invalid(
+				"linux.seccomp.listenerPath: empty, want the socket of an agent, because %s is %s",
+				syscallField(i, "action"), s.Action,
+			)
 		}
 		for _, name := range handover {
 			if slices.Contains(s.Names, name) {
-				return invalid("%s: SCMP_ACT_NOTIFY cannot be used for the %s syscall, by which the listener is handed over", syscallField(i, "action"), name)
+				return invalid(
+					"%s: SCMP_ACT_NOTIFY cannot be used for the %s syscall, by which the listener is handed over",
+					syscallField(i, "action"), name,
+				)
 			}
 		}
 		c.notify = true
@@ -125,7 +144,9 @@ func (c *compiler) rule(i int, s *specs.LinuxSyscall) error {
 	to := int32(len(c.alts))
 	for j, name := range s.Names {
 		if name == "" {
-			return invalid("%s[%d]: empty, want the name of a system call", syscallField(i, "names"), j)
+			return invalid(
+				"%s[%d]: empty, want the name of a system call", syscallField(i, "names"), j,
+			)
 		}
 		row := lookup(name)
 		if row == nil {
@@ -135,7 +156,8 @@ func (c *compiler) rule(i int, s *specs.LinuxSyscall) error {
 			t := c.tables[a]
 			slot := row.slot[a]
 			if a == abiX86 && row.mux != 0 {
-				// Not counted for the bound: neither does libseccomp, which has no one number for it.
+				// Not counted for the bound: neither does libseccomp, which has no one number for
+				// it.
 				if act != 0 {
 					c.muxed(t, row, from, to, act, i)
 				}
@@ -173,7 +195,8 @@ func (c *compiler) add(at *cell, from, to, act int32) {
 	}
 }
 
-// alternatives appends the alternatives that the conditions of rule i stand for; none, if they hold always.
+// alternatives appends the alternatives that the conditions of rule i stand for; none, if they hold
+// always.
 func (c *compiler) alternatives(i int, args []specs.LinuxSeccompArg, act int32) error {
 	if len(args) == 0 {
 		return nil
@@ -184,7 +207,10 @@ func (c *compiler) alternatives(i int, args []specs.LinuxSeccompArg, act int32) 
 		a := &args[j]
 		op, ok := parseOperator(a.Op)
 		if !ok {
-			return invalid("%s[%d].op: %q, want one of %s", syscallField(i, "args"), j, a.Op, quoted(operatorNames[:]))
+			return invalid(
+				"%s[%d].op: %q, want one of %s", syscallField(i, "args"), j, a.Op,
+				quoted(operatorNames[:]),
+			)
 		}
 		if a.Index > 5 {
 			return invalid("%s[%d].index: %d, want 0 to 5", syscallField(i, "args"), j, a.Index)
@@ -198,14 +224,17 @@ func (c *compiler) alternatives(i int, args []specs.LinuxSeccompArg, act int32) 
 		}
 		conds = append(conds, cd)
 	}
-	// A mask of nothing always holds. Like libseccomp, take such a condition for none: what is left without one counts as a rule without.
+	// A mask of nothing always holds. Like libseccomp, take such a condition for none: what is left
+	// without one counts as a rule without.
 	none := func(cd cond) bool { return cd.op == opMasked && cd.a == 0 }
 	if twice != 0 {
 		if slices.ContainsFunc(conds, none) {
 			return nil
 		}
 		for j := range conds {
-			c.alts = append(c.alts, alternative{conds: conds[j : j+1 : j+1], act: act, rule: int32(i)})
+			c.alts = append(
+				c.alts, alternative{conds: conds[j : j+1 : j+1], act: act, rule: int32(i)},
+			)
 		}
 		return nil
 	}
@@ -232,8 +261,9 @@ func sortByArg(conds []cond) {
 	slices.SortFunc(conds, func(x, y cond) int { return int(x.arg) - int(y.arg) })
 }
 
-// muxed adds a rule on a call that x86 multiplexes to the multiplexing call. As in libseccomp the number of the call takes the place of a
-// condition on the first argument; the others look at the arguments of the multiplexing call.
+// muxed adds a rule on a call that x86 multiplexes to the multiplexing call. As in libseccomp the
+// number of the call takes the place of a condition on the first argument; the others look at the
+// arguments of the multiplexing call.
 func (c *compiler) muxed(t *table, row *syscallRow, from, to, act int32, rule int) {
 	slot, call := row.demux()
 	number := cond{op: opEQ, a: call}

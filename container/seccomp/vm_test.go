@@ -12,7 +12,9 @@ type call struct {
 	args     [6]uint64
 }
 
-func (c call) String() string { return fmt.Sprintf("{arch %#x nr %#x args %#x}", c.arch, c.nr, c.args) }
+func (c call) String() string {
+	return fmt.Sprintf("{arch %#x nr %#x args %#x}", c.arch, c.nr, c.args)
+}
 
 // word is what a load of four bytes at an offset reads.
 func (c *call) word(offset uint32) (uint32, error) {
@@ -27,8 +29,8 @@ func (c *call) word(offset uint32) (uint32, error) {
 	return 0, fmt.Errorf("load at %d", offset)
 }
 
-// run interprets a program as the kernel does (Documentation/networking/filter.rst, kernel/seccomp.c) and counts the instructions. It knows
-// what libseccomp emits, too.
+// run interprets a program as the kernel does (Documentation/networking/filter.rst,
+// kernel/seccomp.c) and counts the instructions. It knows what libseccomp emits, too.
 func run(prog []unix.SockFilter, c call) (value uint32, steps int, err error) {
 	var acc uint32
 	for pc := 0; pc < len(prog); steps++ {
@@ -69,7 +71,8 @@ func run(prog []unix.SockFilter, c call) (value uint32, steps int, err error) {
 	return 0, steps, fmt.Errorf("ran off the end")
 }
 
-// verify checks what the kernel checks when a filter is installed (net/core/filter.c bpf_check_classic, kernel/seccomp.c seccomp_check_filter).
+// verify checks what the kernel checks when a filter is installed (net/core/filter.c
+// bpf_check_classic, kernel/seccomp.c seccomp_check_filter).
 func verify(prog []unix.SockFilter) error {
 	if len(prog) == 0 || len(prog) > 4096 {
 		return fmt.Errorf("%d instructions", len(prog))

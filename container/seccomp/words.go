@@ -12,14 +12,17 @@ import (
 // Vocabulary is what Compile understands, in the words of the OCI configuration, each list sorted.
 type Vocabulary struct {
 	Actions, Operators, Flags []string
-	// Archs are the architectures that filters are made for. The others of the specification are accepted and make no difference, because
-	// the kernels of the first never run them.
+	// Archs are the architectures that filters are made for. The others of the specification are
+	// accepted and make no difference, because the kernels of the first never run them.
 	Archs []string
 }
 
 // Known is the vocabulary for the runtime-spec's features document. The caller owns the slices.
 func Known() Vocabulary {
-	v := Vocabulary{Actions: sorted(actionNames[:]), Operators: sorted(operatorNames[:]), Flags: sorted(flagNames[:])}
+	v := Vocabulary{
+		Actions: sorted(actionNames[:]), Operators: sorted(operatorNames[:]),
+		Flags: sorted(flagNames[:]),
+	}
 	for _, name := range archNames {
 		if a, ok := parseArch(name); ok && a < abiCount {
 			v.Archs = append(v.Archs, string(name))
@@ -42,10 +45,12 @@ func sorted[T ~string](names []T) []string {
 func quoted[T ~string](names []T) string { return strings.Join(sorted(names), ", ") }
 
 var actionNames = [...]specs.LinuxSeccompAction{
-	specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActLog, specs.ActNotify, specs.ActTrace, specs.ActTrap,
+	specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread,
+	specs.ActLog, specs.ActNotify, specs.ActTrace, specs.ActTrap,
 }
 
-// parseAction is the return value of an action without its data (seccomp(2)). SCMP_ACT_KILL kills the thread, as it always did.
+// parseAction is the return value of an action without its data (seccomp(2)). SCMP_ACT_KILL kills
+// the thread, as it always did.
 func parseAction(name specs.LinuxSeccompAction) (value uint32, ok bool) {
 	switch name {
 	case specs.ActAllow:
@@ -82,7 +87,8 @@ const (
 )
 
 var operatorNames = [...]specs.LinuxSeccompOperator{
-	specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo, specs.OpGreaterEqual, specs.OpGreaterThan, specs.OpMaskedEqual,
+	specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpEqualTo, specs.OpGreaterEqual,
+	specs.OpGreaterThan, specs.OpMaskedEqual,
 }
 
 func parseOperator(name specs.LinuxSeccompOperator) (operator, bool) {
@@ -108,7 +114,10 @@ func parseOperator(name specs.LinuxSeccompOperator) (operator, bool) {
 // flagTsync is none of the specification's flags; runc and profiles know it.
 const flagTsync specs.LinuxSeccompFlag = "SECCOMP_FILTER_FLAG_TSYNC"
 
-var flagNames = [...]specs.LinuxSeccompFlag{flagTsync, specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow, specs.LinuxSeccompFlagWaitKillableRecv}
+var flagNames = [...]specs.LinuxSeccompFlag{
+	flagTsync, specs.LinuxSeccompFlagLog, specs.LinuxSeccompFlagSpecAllow,
+	specs.LinuxSeccompFlagWaitKillableRecv,
+}
 
 func (c *compiler) flags() (uintptr, error) {
 	if c.cfg.Flags == nil {
@@ -124,11 +133,16 @@ func (c *compiler) flags() (uintptr, error) {
 			flags |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 		case specs.LinuxSeccompFlagWaitKillableRecv:
 			if !c.notify {
-				return 0, invalid("linux.seccomp.flags[%d]: %s wants a rule with %s (seccomp(2))", i, name, specs.ActNotify)
+				return 0, invalid(
+					"linux.seccomp.flags[%d]: %s wants a rule with %s (seccomp(2))", i, name,
+					specs.ActNotify,
+				)
 			}
 			flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		default:
-			return 0, invalid("linux.seccomp.flags[%d]: %q, want one of %s", i, name, quoted(flagNames[:]))
+			return 0, invalid(
+				"linux.seccomp.flags[%d]: %q, want one of %s", i, name, quoted(flagNames[:]),
+			)
 		}
 	}
 	return flags, nil
@@ -136,12 +150,16 @@ func (c *compiler) flags() (uintptr, error) {
 
 // archNames are the architectures of the specification.
 var archNames = [...]specs.Arch{
-	specs.ArchX86, specs.ArchX86_64, specs.ArchX32, specs.ArchARM, specs.ArchAARCH64, specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32,
-	specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32, specs.ArchPPC, specs.ArchPPC64, specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X,
-	specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K, specs.ArchSH, specs.ArchSHEB,
+	specs.ArchX86, specs.ArchX86_64, specs.ArchX32, specs.ArchARM, specs.ArchAARCH64,
+	specs.ArchMIPS, specs.ArchMIPS64, specs.ArchMIPS64N32,
+	specs.ArchMIPSEL, specs.ArchMIPSEL64, specs.ArchMIPSEL64N32, specs.ArchPPC, specs.ArchPPC64,
+	specs.ArchPPC64LE, specs.ArchS390, specs.ArchS390X,
+	specs.ArchPARISC, specs.ArchPARISC64, specs.ArchRISCV64, specs.ArchLOONGARCH64, specs.ArchM68K,
+	specs.ArchSH, specs.ArchSHEB,
 }
 
-// parseArch is the ABI of a name; abiCount for one that the specification has and this package does not.
+// parseArch is the ABI of a name; abiCount for one that the specification has and this package does
+// not.
 func parseArch(name specs.Arch) (abi, bool) {
 	switch name {
 	case specs.ArchX86_64:

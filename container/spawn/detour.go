@@ -10,13 +10,15 @@ import (
 	"strake/container/program"
 )
 
-// detour is a clone by way of a helper process, for a caller whose threads have registered restartable sequences (rseq(2)): the C library does that
-// in a program that uses cgo, with the race detector for example. A child inherits the registration, and the kernel kills it when it writes to
-// that memory, which the child has not got. A process that shares its parent's memory does not inherit it (CLONE_VM). So such a helper
-// is cloned, clones the child as its own sibling (CLONE_PARENT), and ends, all in one vfork.
+// detour is a clone by way of a helper process, for a caller whose threads have registered
+// restartable sequences (rseq(2)): the C library does that in a program that uses cgo, with the
+// race detector for example. A child inherits the registration, and the kernel kills it when it
+// writes to that memory, which the child has not got. A process that shares its parent's memory
+// does not inherit it (CLONE_VM). So such a helper is cloned, clones the child as its own sibling
+// (CLONE_PARENT), and ends, all in one vfork.
 //
-// The helper runs a program of three operations in front of the child's, in the same mapping. The child is born in the middle of it, finds
-// that it is the child, and jumps to its own.
+// The helper runs a program of three operations in front of the child's, in the same mapping. The
+// child is born in the middle of it, finds that it is the child, and jumps to its own.
 type detour struct {
 	mem []byte
 }
@@ -27,8 +29,8 @@ const (
 	detourResult = detourOps + 3*program.OpSize
 )
 
-// newDetour writes the helper's program into mem. It clones with args, on behalf of a child whose first operation is at first and which reports on
-// the descriptor report.
+// newDetour writes the helper's program into mem. It clones with args, on behalf of a child whose
+// first operation is at first and which reports on the descriptor report.
 func newDetour(mem []byte, args *cloneArgs, report int, first uintptr) *detour {
 	le := binary.LittleEndian
 	base := uint64(uintptr(unsafe.Pointer(&mem[0])))
@@ -62,8 +64,13 @@ func newDetour(mem []byte, args *cloneArgs, report int, first uintptr) *detour {
 
 // clone does what rawClone3 does. Preconditions: as cloneMasked leaves them; args are newDetour's.
 func (d *detour) clone(args *cloneArgs, code uintptr) (pid, errno uintptr) {
-	helper := &cloneArgs{flags: unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES, exitSignal: uint64(unix.SIGCHLD)}
-	pid, errno = rawClone3(unsafe.Pointer(helper), unsafe.Sizeof(*helper), code, uintptr(unsafe.Pointer(&d.mem[0])))
+	helper := &cloneArgs{
+		flags:      unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES,
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	pid, errno = rawClone3(
+		unsafe.Pointer(helper), unsafe.Sizeof(*helper), code, uintptr(unsafe.Pointer(&d.mem[0])),
+	)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -80,9 +87,9 @@ func (d *detour) clone(args *cloneArgs, code uintptr) (pid, errno uintptr) {
 	return 0, uintptr(le.Uint32(d.mem[12:])) // the helper's report
 }
 
-// registeredRseq says whether threads of this process have restartable sequences. It asks for a registration at an address that is never
-// valid: the kernel refuses that with EFAULT, but with EINVAL before it looks at the address if there is another registration
-// (kernel/rseq.c).
+// registeredRseq says whether threads of this process have restartable sequences. It asks for a
+// registration at an address that is never valid: the kernel refuses that with EFAULT, but with
+// EINVAL before it looks at the address if there is another registration (kernel/rseq.c).
 func registeredRseq() bool {
 	const (
 		size      = 32 // struct rseq, linux/rseq.h

@@ -11,8 +11,9 @@ import (
 
 // regions are the mappings that children are being cloned with.
 //
-// A child needs nothing of this process, so nothing else is copied into it: before a clone, all that is mapped is marked
-// MADV_DONTFORK, except what another goroutine is about to clone with, whose child would otherwise be born without a program.
+// A child needs nothing of this process, so nothing else is copied into it: before a clone, all
+// that is mapped is marked MADV_DONTFORK, except what another goroutine is about to clone with,
+// whose child would otherwise be born without a program.
 type regions struct {
 	mu   sync.Mutex
 	list [][]byte // sorted by address; guarded by mu
@@ -22,13 +23,14 @@ func address(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceDat
 
 func byAddress(a, b []byte) int { return cmp.Compare(address(a), address(b)) }
 
-// mmap marks what is mapped now and maps size bytes, which are copied into the next child. They are not on the Go heap: the
-// collector never sees them, and the child can keep them alone.
+// mmap marks what is mapped now and maps size bytes, which are copied into the next child. They are
+// not on the Go heap: the collector never sees them, and the child can keep them alone.
 func (r *regions) mmap(size int) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// That madvise reports holes (ENOMEM) is expected. What another thread maps after it is copied, and unmapped by the
-	// child. The standard library's own vfork shares memory instead of copying it and does not notice.
+	// That madvise reports holes (ENOMEM) is expected. What another thread maps after it is copied,
+	// and unmapped by the child. The standard library's own vfork shares memory instead of copying
+	// it and does not notice.
 	from := uintptr(0)
 	for _, mem := range r.list {
 		at := address(mem)
@@ -37,7 +39,10 @@ func (r *regions) mmap(size int) ([]byte, error) {
 	}
 	unix.RawSyscall(unix.SYS_MADVISE, from, addressSpace-from, unix.MADV_DONTFORK)
 	// Every page of it is written before the clone; populated, they come with one fault.
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	mem, err := unix.Mmap(
+		-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE,
+	)
 	if err != nil {
 		return nil, err
 	}

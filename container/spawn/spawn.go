@@ -1,14 +1,17 @@
-// Package spawn runs a program in a raw child: a process cloned directly into its namespaces that interprets the program
-// with system calls only, without the Go runtime, without a second execution of strake, and without cgo.
+// Package spawn runs a program in a raw child: a process cloned directly into its namespaces that
+// interprets the program with system calls only, without the Go runtime, without a second execution
+// of strake, and without cgo.
 //
-// The child begins as a copy of the caller and jumps into a position-independent interpreter, a few hundred bytes of
-// machine code in a sealed memory file that is mapped in front of the program's image. The first operations of every program (program.Builder.Isolate)
-// unmap everything else. So the rules that the standard library's forkAndExecInChild lives by (no allocation, no lock, no
+// The child begins as a copy of the caller and jumps into a position-independent interpreter, a few
+// hundred bytes of machine code in a sealed memory file that is mapped in front of the program's
+// image. The first operations of every program (program.Builder.Isolate) unmap everything else. So
+// the rules that the standard library's forkAndExecInChild lives by (no allocation, no lock, no
 // stack growth, no write barrier) hold by construction: no Go code runs in the child at all.
 //
 // Not for: deciding what to run (package plan), or anything after execve beyond the pid.
 //
-// Requires Linux 5.9 (clone3, CLONE_CLEAR_SIGHAND, close_range). Tested with real children; the tests need root.
+// Requires Linux 5.9 (clone3, CLONE_CLEAR_SIGHAND, close_range). Tested with real children; the
+// tests need root.
 package spawn
 
 import (
@@ -28,15 +31,18 @@ import (
 	"strake/internal/early"
 )
 
-// interpreterSize is how much machine code is copied. A test checks that the marker behind the code lies within.
+// interpreterSize is how much machine code is copied. A test checks that the marker behind the code
+// lies within.
 const interpreterSize = 768
 
-// addressSpace is the length of what a process can map without asking for more: 47 bits, also where more exist.
+// addressSpace is the length of what a process can map without asking for more: 47 bits, also where
+// more exist.
 const addressSpace = 1<<47 - 4096
 
 func rawClone3(args unsafe.Pointer, size, code, image uintptr) (pid, errno uintptr)
 
-// copyInterpreter fetches the machine code behind the symbol "interpreter", which exists in assembly only.
+// copyInterpreter fetches the machine code behind the symbol "interpreter", which exists in
+// assembly only.
 func copyInterpreter(to *[interpreterSize]byte)
 
 // cloneArgs is struct clone_args (clone3(2)).
@@ -44,8 +50,9 @@ type cloneArgs struct {
 	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// Machine holds what all children of a process share: the sealed file with the interpreter's code. It may be used by
-// several goroutines at once. A process that starts children concurrently does so from one Machine (see regions).
+// Machine holds what all children of a process share: the sealed file with the interpreter's code.
+// It may be used by several goroutines at once. A process that starts children concurrently does so
+// from one Machine (see regions).
 type Machine struct {
 	code   int // a descriptor
 	live   regions
@@ -56,8 +63,11 @@ type Machine struct {
 func New() (*Machine, error) {
 	var src [interpreterSize]byte
 	copyInterpreter(&src)
-	// MFD_EXEC says that the file is meant to be mapped executable; kernels before 6.3 do not know the flag.
-	fd, err := unix.MemfdCreate("strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	// MFD_EXEC says that the file is meant to be mapped executable; kernels before 6.3 do not know
+	// the flag.
+	fd, err := unix.MemfdCreate(
+		"strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC,
+	)
 	if errors.Is(err, unix.EINVAL) {
 		fd, err = unix.MemfdCreate("strake-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
@@ -68,7 +78,10 @@ func New() (*Machine, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("write the interpreter: %w", err)
 	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+	if _, err := unix.FcntlInt(
+		uintptr(fd), unix.F_ADD_SEALS,
+		unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE,
+	); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("seal the interpreter: %w", err)
 	}
@@ -84,21 +97,23 @@ type IDMap struct{ Container, Host, Size uint32 }
 // Request says what to start.
 type Request struct {
 	Image *program.Image
-	// Input returns the descriptor for a name that the program asks for. program.InputSync and program.InputExe are
-	// supplied by Start. Descriptors stay the caller's; the child gets copies.
+	// Input returns the descriptor for a name that the program asks for. program.InputSync and
+	// program.InputExe are supplied by Start. Descriptors stay the caller's; the child gets copies.
 	Input func(name string) (int, error)
 	// CgroupFD is a cgroup2 directory to be born in (CLONE_INTO_CGROUP), or -1.
 	CgroupFD int
-	// UIDMap and GIDMap are written before the child's first operation that waits for them, if the image's clone flags
-	// have CLONE_NEWUSER.
+	// UIDMap and GIDMap are written before the child's first operation that waits for them, if the
+	// image's clone flags have CLONE_NEWUSER.
 	UIDMap, GIDMap []IDMap
-	// TimeOffsets is written to the timens_offsets of a new time namespace (time_namespaces(7)); empty for none.
+	// TimeOffsets is written to the timens_offsets of a new time namespace (time_namespaces(7));
+	// empty for none.
 	TimeOffsets string
 }
 
 // Child is a started process. Its methods are not for concurrent use.
 type Child struct {
-	// Pid is the child in the caller's PID namespace. It is a child of the calling process, to be reaped by it.
+	// Pid is the child in the caller's PID namespace. It is a child of the calling process, to be
+	// reaped by it.
 	Pid int
 	// PidFD refers to it. The caller closes it.
 	PidFD int
@@ -113,12 +128,14 @@ type Failure struct {
 	Errno syscall.Errno
 }
 
-func (f *Failure) Error() string { return fmt.Sprintf("operation %d: %s", f.Index, f.Errno.Error()) }
+func (f *Failure) Error() string {
+	return fmt.Sprintf("operation %d: %s", f.Index, f.Errno.Error())
+}
 
 func (f *Failure) Unwrap() error { return f.Errno }
 
-// Start clones the child and returns while it runs. The caller must go on with Next until the program has ended, and must
-// reap Pid in any case.
+// Start clones the child and returns while it runs. The caller must go on with Next until the
+// program has ended, and must reap Pid in any case.
 func (m *Machine) Start(req *Request) (*Child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -150,7 +167,10 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	}
 	defer m.live.munmap(mem)
 	base := uintptr(unsafe.Pointer(&mem[0]))
-	if _, _, e := unix.Syscall6(unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(m.code), 0); e != 0 {
+	if _, _, e := unix.Syscall6(
+		unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC,
+		unix.MAP_PRIVATE|unix.MAP_FIXED, uintptr(m.code), 0,
+	); e != 0 {
 		return fmt.Errorf("mmap the interpreter: %w", e)
 	}
 	names := req.Image.Inputs()
@@ -210,9 +230,12 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 	return nil
 }
 
-// cloneFrom clones, from a thread of its own if the child gets a time namespace with offsets: they can only be set
-// before the namespace has a process (time_namespaces(7)), and the thread that made it is not fit for anything else afterwards.
-func (m *Machine) cloneFrom(req *Request, args *cloneArgs, d *detour, code, image uintptr) (pid int, errno syscall.Errno, err error) {
+// cloneFrom clones, from a thread of its own if the child gets a time namespace with offsets: they
+// can only be set before the namespace has a process (time_namespaces(7)), and the thread that made
+// it is not fit for anything else afterwards.
+func (m *Machine) cloneFrom(
+	req *Request, args *cloneArgs, d *detour, code, image uintptr,
+) (pid int, errno syscall.Errno, err error) {
 	if args.flags&unix.CLONE_NEWTIME == 0 || req.TimeOffsets == "" {
 		pid, errno = cloneMasked(args, d, code, image)
 		return pid, errno, nil
@@ -226,7 +249,9 @@ func (m *Machine) cloneFrom(req *Request, args *cloneArgs, d *detour, code, imag
 			err = fmt.Errorf("unshare a time namespace: %w", err)
 			return
 		}
-		if err = os.WriteFile("/proc/"+strconv.Itoa(unix.Gettid())+"/timens_offsets", []byte(req.TimeOffsets), 0); err != nil {
+		if err = os.WriteFile(
+			"/proc/"+strconv.Itoa(unix.Gettid())+"/timens_offsets", []byte(req.TimeOffsets), 0,
+		); err != nil {
 			err = fmt.Errorf("linux.timeOffsets: %w", err)
 			return
 		}
@@ -236,8 +261,8 @@ func (m *Machine) cloneFrom(req *Request, args *cloneArgs, d *detour, code, imag
 	return pid, errno, err
 }
 
-// cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one on. The program opens
-// the mask again right before it executes the container's process.
+// cloneMasked clones with all signals blocked: the child has no handlers and no stack to run one
+// on. The program opens the mask again right before it executes the container's process.
 func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.Errno) {
 	if d == nil {
 		pid, errno := cloneBlocked(args, code, image)
@@ -245,22 +270,33 @@ func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.
 	}
 	defer early.Lock()()
 	all, old := ^uint64(0), uint64(0)
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	unix.RawSyscall6(
+		unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)),
+		uintptr(unsafe.Pointer(&old)), 8, 0, 0,
+	)
 	pid, errno := d.clone(args, code)
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	unix.RawSyscall6(
+		unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0,
+	)
 	return int(pid), syscall.Errno(errno)
 }
 
-// cloneBlocked has no point at which the goroutine could move to another thread: all that it calls is nosplit, and a blocked signal does not
-// preempt it. So it does without runtime.LockOSThread, whose first use in a process starts a thread.
+// cloneBlocked has no point at which the goroutine could move to another thread: all that it calls
+// is nosplit, and a blocked signal does not preempt it. So it does without runtime.LockOSThread,
+// whose first use in a process starts a thread.
 //
 //go:nosplit
 func cloneBlocked(args *cloneArgs, code, image uintptr) (pid, errno uintptr) {
 	all, old := ^uint64(0), uint64(0)
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	unix.RawSyscall6(
+		unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)),
+		uintptr(unsafe.Pointer(&old)), 8, 0, 0,
+	)
 	early.Thread()
 	pid, errno = rawClone3(unsafe.Pointer(args), unsafe.Sizeof(*args), code, image)
-	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	unix.RawSyscall6(
+		unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0,
+	)
 	return pid, errno
 }
 
@@ -301,10 +337,11 @@ type Message struct {
 	FD int
 }
 
-// Next waits for the child's next message. A failed operation is returned as *Failure. A child that was killed before it
-// could execute looks like one that executed: its wait status tells.
+// Next waits for the child's next message. A failed operation is returned as *Failure. A child that
+// was killed before it could execute looks like one that executed: its wait status tells.
 //
-// program.StageForked is handled here: the child that was cloned first is reaped and Pid and PidFD change to its successor.
+// program.StageForked is handled here: the child that was cloned first is reaped and Pid and PidFD
+// change to its successor.
 func (c *Child) Next() (Message, error) {
 	var b [8]byte
 	oob := make([]byte, unix.CmsgSpace(4))
@@ -312,7 +349,8 @@ func (c *Child) Next() (Message, error) {
 		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EINTR, err == unix.ECONNRESET:
-			// A child that ends before it has read what was sent to it resets the connection, once, and what it has said itself comes after.
+			// A child that ends before it has read what was sent to it resets the connection, once,
+			// and what it has said itself comes after.
 			continue
 		case err == nil && n == 0:
 			return Message{FD: -1}, nil
@@ -354,8 +392,9 @@ func receivedFD(oob []byte) (int, error) {
 	return fds[0], nil
 }
 
-// succeed replaces the first child, which ends now, by the one that it has cloned with CLONE_PARENT. That one is our child
-// too and cannot be reaped by anybody else, so its pid is not reused before pidfd_open.
+// succeed replaces the first child, which ends now, by the one that it has cloned with
+// CLONE_PARENT. That one is our child too and cannot be reaped by anybody else, so its pid is not
+// reused before pidfd_open.
 func (c *Child) succeed(pid int) error {
 	first, firstFD := c.Pid, c.PidFD
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -380,16 +419,16 @@ func (c *Child) Continue() error {
 	return nil
 }
 
-// SyncFD is the spawner's end of the channel to the child, for poll(2) and epoll(7): Next does not block while it is
-// readable or hung up. It stays the Child's.
+// SyncFD is the spawner's end of the channel to the child, for poll(2) and epoll(7): Next does not
+// block while it is readable or hung up. It stays the Child's.
 func (c *Child) SyncFD() int { return c.sync }
 
-// Resume makes a Child of a process that was started before the caller replaced itself by execve(2): the same three
-// numbers, handed on.
+// Resume makes a Child of a process that was started before the caller replaced itself by
+// execve(2): the same three numbers, handed on.
 func Resume(pid, pidFD, syncFD int) *Child { return &Child{Pid: pid, PidFD: pidFD, sync: syncFD} }
 
-// Release closes the channel to the child. The process itself is not affected, but for a program that still waits:
-// it ends.
+// Release closes the channel to the child. The process itself is not affected, but for a program
+// that still waits: it ends.
 func (c *Child) Release() {
 	if c.sync >= 0 {
 		unix.Close(c.sync)

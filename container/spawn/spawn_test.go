@@ -77,7 +77,10 @@ func testExec(t *testing.T, m *Machine) {
 	t.Helper()
 	ws, err := run(t, m, func(b *program.Builder) {
 		b.Field("process.args")
-		b.Call(unix.SYS_EXECVE, b.Str("/bin/sh").Ptr(), b.Strs([]string{"sh", "-c", "exit 7"}).Ptr(), b.Strs(nil).Ptr())
+		b.Call(
+			unix.SYS_EXECVE, b.Str("/bin/sh").Ptr(), b.Strs([]string{"sh", "-c", "exit 7"}).Ptr(),
+			b.Strs(nil).Ptr(),
+		)
 	})
 	if err != nil || ws.ExitStatus() != 7 {
 		t.Fatalf("got %v, status %d (%x); want status 7", err, ws.ExitStatus(), int(ws))
@@ -107,7 +110,10 @@ func BenchmarkTrue(b *testing.B) {
 	m := machine(b)
 	for b.Loop() {
 		ws, err := run(b, m, func(b *program.Builder) {
-			b.Call(unix.SYS_EXECVE, b.Str("/bin/busybox").Ptr(), b.Strs([]string{"true"}).Ptr(), b.Strs(nil).Ptr())
+			b.Call(
+				unix.SYS_EXECVE, b.Str("/bin/busybox").Ptr(), b.Strs([]string{"true"}).Ptr(),
+				b.Strs(nil).Ptr(),
+			)
 		})
 		if err != nil || ws != 0 {
 			b.Fatal(err, ws)
@@ -140,7 +146,9 @@ func TestCloneRefused(t *testing.T) {
 	}
 	defer null.Close()
 	for _, detour := range []bool{false, true} {
-		c, err := (&Machine{code: m.code, detour: detour}).Start(&Request{Image: p.Image(), CgroupFD: int(null.Fd())})
+		c, err := (&Machine{code: m.code, detour: detour}).Start(
+			&Request{Image: p.Image(), CgroupFD: int(null.Fd())},
+		)
 		if !errors.Is(err, unix.EBADF) {
 			t.Errorf("detour %t: got %v, %v, want EBADF: not a cgroup", detour, c, err)
 		}

@@ -1,13 +1,16 @@
-// Package logfile reads the logs that the keeper writes: Docker's json-file format, one JSON object per line, the current file at
-// a path and its predecessors at path.1 (the youngest), path.2 and so on.
+// Package logfile reads the logs that the keeper writes: Docker's json-file format, one JSON object
+// per line, the current file at a path and its predecessors at path.1 (the youngest), path.2 and so
+// on.
 //
-// Promises: lines come in the order in which they were written, none twice; following survives rotation and truncation
-// (as long as the reader is not slower than a whole set of files); a line that is being written is not delivered until it is whole; damaged
-// lines are skipped. Memory is bounded by the longest line (MaxLine), not by the log.
+// Promises: lines come in the order in which they were written, none twice; following survives
+// rotation and truncation (as long as the reader is not slower than a whole set of files); a line
+// that is being written is not delivered until it is whole; damaged lines are skipped. Memory is
+// bounded by the longest line (MaxLine), not by the log.
 //
 // Not for: writing, rotating or compressing.
 //
-// Following is woken by inotify(7), never by a clock. Tested with files that the tests write and rotate themselves.
+// Following is woken by inotify(7), never by a clock. Tested with files that the tests write and
+// rotate themselves.
 package logfile
 
 import (
@@ -27,7 +30,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxLine is the longest line of a log file that is delivered, in bytes of its JSON form. The keeper writes at most 16 KiB of text per line.
+// MaxLine is the longest line of a log file that is delivered, in bytes of its JSON form. The
+// keeper writes at most 16 KiB of text per line.
 const MaxLine = 1 << 20
 
 // maxFiles bounds how many predecessors are looked for.
@@ -44,11 +48,13 @@ type Line struct {
 // Options select lines.
 type Options struct {
 	Stdout, Stderr bool
-	// Since and Until bound the times, both inclusive; zero: no bound. Reading ends at the first line after Until.
+	// Since and Until bound the times, both inclusive; zero: no bound. Reading ends at the first
+	// line after Until.
 	Since, Until time.Time
 	// Tail is how many of the newest lines (of the streams asked for) to begin with; negative: all.
 	Tail int
-	// Follow goes on with what is written until Done is closed and everything written by then is delivered.
+	// Follow goes on with what is written until Done is closed and everything written by then is
+	// delivered.
 	Follow bool
 	Done   <-chan struct{}
 	// End, if not nil, is where reading stops; Follow must not be set.
@@ -62,13 +68,15 @@ type End struct {
 }
 
 func (o *Options) wants(l *Line) bool {
-	return (l.Stream == "stdout" && o.Stdout || l.Stream == "stderr" && o.Stderr) && (o.Since.IsZero() || !l.Time.Before(o.Since))
+	return (l.Stream == "stdout" && o.Stdout || l.Stream == "stderr" && o.Stderr) &&
+		(o.Since.IsZero() || !l.Time.Before(o.Since))
 }
 
 // errUntil ends a reading in order.
 var errUntil = errors.New("until")
 
-// Read calls emit for every selected line. A log that does not exist is empty. It returns emit's error, that of ctx, or one of the files'.
+// Read calls emit for every selected line. A log that does not exist is empty. It returns emit's
+// error, that of ctx, or one of the files'.
 func Read(ctx context.Context, path string, o Options, emit func(Line) error) error {
 	r := &reader{path: path, o: &o, emit: emit}
 	defer r.close()
@@ -92,7 +100,8 @@ type reader struct {
 	buf   *bufio.Reader
 	off   int64 // how much of the current file is delivered
 	limit int64 // where reading of the last file stops
-	// last is the end of what was delivered last: if it is not in its place any more, the file was emptied and has grown again.
+	// last is the end of what was delivered last: if it is not in its place any more, the file was
+	// emptied and has grown again.
 	last []byte
 	watcher
 }
@@ -132,7 +141,8 @@ func (r *reader) read(ctx context.Context) error {
 	return r.follow(ctx)
 }
 
-// open opens all files, oldest first. A rotation meanwhile is noticed by the current file's change and everything is opened anew.
+// open opens all files, oldest first. A rotation meanwhile is noticed by the current file's change
+// and everything is opened anew.
 func (r *reader) open() error {
 	for range 10 {
 		var list []*os.File
@@ -199,7 +209,8 @@ func (r *reader) name(i int) string {
 	return fmt.Sprintf("%s.%d", r.path, i)
 }
 
-// tailStart drops the files that Tail excludes and returns where in the first of the others to begin.
+// tailStart drops the files that Tail excludes and returns where in the first of the others to
+// begin.
 func (r *reader) tailStart() (int64, error) {
 	if r.o.Tail < 0 || len(r.files) == 0 {
 		return 0, nil
@@ -219,7 +230,8 @@ func (r *reader) tailStart() (int64, error) {
 	return 0, nil
 }
 
-// back finds the beginning of the n-th wanted line from the end of a file. What follows the last newline does not count.
+// back finds the beginning of the n-th wanted line from the end of a file. What follows the last
+// newline does not count.
 func (r *reader) back(f *os.File, n int) (at int64, found int, err error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -229,7 +241,8 @@ func (r *reader) back(f *os.File, n int) (at int64, found int, err error) {
 	if f == r.files[len(r.files)-1] {
 		pos = min(pos, r.limit)
 	}
-	var buf []byte // what begins at pos and ends with the newline of the line that is looked at next
+	// what begins at pos and ends with the newline of the line that is looked at next
+	var buf []byte
 	more := func() error {
 		chunk := make([]byte, min(pos, 64<<10), int(min(pos, 64<<10))+len(buf))
 		if _, err := f.ReadAt(chunk, pos-int64(len(chunk))); err != nil {
@@ -256,7 +269,8 @@ func (r *reader) back(f *os.File, n int) (at int64, found int, err error) {
 		i := bytes.LastIndexByte(buf[:len(buf)-1], '\n')
 		if i < 0 && pos > 0 {
 			if len(buf) > MaxLine {
-				buf = buf[len(buf)-1:] // a damaged file: the rest of this line will not be readable, and is not
+				// a damaged file: the rest of this line will not be readable, and is not
+				buf = buf[len(buf)-1:]
 			}
 			if err := more(); err != nil {
 				return 0, 0, err
@@ -373,7 +387,8 @@ func (r *reader) advance(ctx context.Context) error {
 			}
 			r.last = r.last[:0]
 		}
-		// Which file comes next is asked before the last look into this one: whatever it got was written before it was renamed.
+		// Which file comes next is asked before the last look into this one: whatever it got was
+		// written before it was renamed.
 		next := r.successor()
 		if emptied, err := r.emptied(); err != nil {
 			return fmt.Errorf("read log: %w", err)
@@ -394,7 +409,8 @@ func (r *reader) advance(ctx context.Context) error {
 	}
 }
 
-// emptied says whether the current file was truncated since it was read last. Lines have times, so no two are the same.
+// emptied says whether the current file was truncated since it was read last. Lines have times, so
+// no two are the same.
 func (r *reader) emptied() (bool, error) {
 	st, err := r.files[0].Stat()
 	if err != nil || st.Size() < r.off {
@@ -448,7 +464,9 @@ func (r *reader) watch() error {
 	if err != nil {
 		return fmt.Errorf("follow log: inotify: %w", err)
 	}
-	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(r.path), unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
+	if _, err := unix.InotifyAddWatch(
+		fd, filepath.Dir(r.path), unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO,
+	); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("follow log: watch %q: %w", filepath.Dir(r.path), err)
 	}
@@ -462,7 +480,8 @@ func (w *watcher) close() {
 	}
 }
 
-// wait returns when something happened in the directory, done is closed, until has passed (errUntil) or ctx has ended.
+// wait returns when something happened in the directory, done is closed, until has passed
+// (errUntil) or ctx has ended.
 func (w *watcher) wait(ctx context.Context, done <-chan struct{}, until time.Time) error {
 	wake := make(chan struct{})
 	woken := make(chan struct{})

@@ -15,7 +15,10 @@ import (
 var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func entry(n int, stream, text string) string {
-	return fmt.Sprintf("{\"log\":%q,\"stream\":%q,\"time\":%q}\n", text, stream, base.Add(time.Duration(n)*time.Second).Format(time.RFC3339Nano))
+	return fmt.Sprintf(
+		"{\"log\":%q,\"stream\":%q,\"time\":%q}\n", text, stream,
+		base.Add(time.Duration(n)*time.Second).Format(time.RFC3339Nano),
+	)
 }
 
 func write(t *testing.T, path, content string) {
@@ -47,8 +50,16 @@ func TestRead(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c-json.log")
 	write(t, path+".2", entry(1, "stdout", "a\n")+entry(2, "stderr", "b\n"))
-	write(t, path+".1", entry(3, "stdout", "c\n")+"garbage\n"+strings.Repeat("\x00", 100)+entry(4, "stderr", "d\n"))
-	write(t, path, entry(5, "stdout", "e\n")+entry(6, "stdout", "f")+entry(7, "stderr", strings.Repeat("g", 100<<10))+entry(8, "stdout", "h\n")+`{"log":"unfin`)
+	write(
+		t, path+".1",
+		entry(3, "stdout", "c\n")+"garbage\n"+strings.Repeat("\x00", 100)+entry(4, "stderr", "d\n"),
+	)
+	write(
+		t, path,
+		entry(5, "stdout", "e\n")+entry(6, "stdout", "f")+entry(
+			7, "stderr", strings.Repeat("g", 100<<10),
+		)+entry(8, "stdout", "h\n")+`{"log":"unfin`,
+	)
 	g := strings.Repeat("g", 100<<10)
 	all := Options{Stdout: true, Stderr: true, Tail: -1}
 	for _, tt := range []struct {
@@ -63,7 +74,10 @@ func TestRead(t *testing.T) {
 		{"tail 2 across a block", g + " h", func(o *Options) { o.Tail = 2 }},
 		{"tail 5 across files", "d e f " + g + " h", func(o *Options) { o.Tail = 5 }},
 		{"tail 3 of a stream", "c e f h", func(o *Options) { o.Tail = 4; o.Stderr = false }},
-		{"tail of more than there is", "a b c d e f " + g + " h", func(o *Options) { o.Tail = 100 }},
+		{
+			"tail of more than there is", "a b c d e f " + g + " h",
+			func(o *Options) { o.Tail = 100 },
+		},
 		{"since", "e f " + g + " h", func(o *Options) { o.Since = base.Add(5 * time.Second) }},
 		{"until", "a b c", func(o *Options) { o.Until = base.Add(3 * time.Second) }},
 		{"window", "b c", func(o *Options) { o.Since = base.Add(2 * time.Second); o.Until = base.Add(3 * time.Second) }},
@@ -86,7 +100,12 @@ func TestRead(t *testing.T) {
 func TestDamagedFileIsBounded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
-	write(t, path, entry(1, "stdout", "first\n")+strings.Repeat("\x00", 3*MaxLine)+"\n"+entry(2, "stdout", "last\n"))
+	write(
+		t, path,
+		entry(1, "stdout", "first\n")+strings.Repeat("\x00", 3*MaxLine)+"\n"+entry(
+			2, "stdout", "last\n",
+		),
+	)
 	for _, tail := range []int{-1, 2} {
 		if got := collect(t, path, Options{Stdout: true, Tail: tail}); got != "first last" {
 			t.Errorf("tail %d: %q", tail, got)
@@ -103,7 +122,9 @@ func TestFollow(t *testing.T) {
 	lines := make(chan string, 100)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Read(context.Background(), path, Options{Stdout: true, Stderr: true, Tail: 1, Follow: true, Done: done}, func(l Line) error {
+		ended <- Read(context.Background(), path, Options{
+			Stdout: true, Stderr: true, Tail: 1, Follow: true, Done: done,
+		}, func(l Line) error {
 			lines <- strings.TrimSpace(l.Text)
 			return nil
 		})
@@ -160,7 +181,10 @@ func TestFollowEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Read(ctx, path, Options{Stdout: true, Tail: -1, Follow: true}, func(Line) error { cancel(); return nil })
+		ended <- Read(ctx, path, Options{Stdout: true, Tail: -1, Follow: true}, func(Line) error {
+			cancel()
+			return nil
+		})
 	}()
 	write(t, path, entry(1, "stdout", "x\n")) // the log may begin to exist later
 	select {
@@ -171,7 +195,11 @@ func TestFollowEnds(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("a cancelled follower goes on")
 	}
-	err := Read(t.Context(), path, Options{Stdout: true, Tail: -1, Follow: true, Until: time.Now().Add(50 * time.Millisecond)}, func(Line) error { return nil })
+	err := Read(t.Context(), path, Options{
+		Stdout: true, Tail: -1, Follow: true, Until: time.Now().Add(50 * time.Millisecond),
+	}, func(Line) error {
+		return nil
+	})
 	if err != nil {
 		t.Errorf("until in the future: %v", err)
 	}

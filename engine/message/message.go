@@ -1,5 +1,6 @@
-// Package message makes errors whose text is a sentence for users and whose class (github.com/containerd/errdefs) is told apart
-// from it: clients of the Docker Engine API look for certain sentences, and "…: not found" at their end would be in the way.
+// Package message makes errors whose text is a sentence for users and whose class
+// (github.com/containerd/errdefs) is told apart from it: clients of the Docker Engine API look for
+// certain sentences, and "…: not found" at their end would be in the way.
 //
 // Not for: errors that only developers see. Tested through the packages that use it.
 package message

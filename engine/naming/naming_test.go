@@ -26,7 +26,8 @@ func TestPick(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
-		"web": true, "a1_.-": true, "x": false, "": false, "/web": false, "-web": false, "a b": false, "ä": false, "a/../b": false,
+		"web": true, "a1_.-": true, "x": false, "": false, "/web": false, "-web": false,
+		"a b": false, "ä": false, "a/../b": false,
 		strings.Repeat("n", 253): true, strings.Repeat("n", 254): false, "a\n": false,
 	} {
 		if err := Check(name); (err == nil) != ok || !ok && !errdefs.IsInvalidArgument(err) {

@@ -1,10 +1,13 @@
-// Package userdb answers "which numbers does this user run with" from the passwd(5) and group(5) files of an image.
+// Package userdb answers "which numbers does this user run with" from the passwd(5) and group(5)
+// files of an image.
 //
-// The files are hostile: they come from whoever built the image. Promises: reading is bounded; a number that does not fit a
-// Linux user ID is an error and never wraps to another user (CVE-2024-40635); a user given as a number is always that
-// number, also where an image has an account of that name (CVE-2016-3697).
+// The files are hostile: they come from whoever built the image. Promises: reading is bounded; a
+// number that does not fit a Linux user ID is an error and never wraps to another user
+// (CVE-2024-40635); a user given as a number is always that number, also where an image has an
+// account of that name (CVE-2016-3697).
 //
-// Not for: opening the files (the caller does it beneath the root of the container), NSS, shadow passwords.
+// Not for: opening the files (the caller does it beneath the root of the container), NSS, shadow
+// passwords.
 //
 // Tested by tables and by fuzzing Lookup.
 package userdb
@@ -23,21 +26,23 @@ import (
 // MaxFile is the most of a passwd or group file that is looked at, in bytes.
 const MaxFile = 4 << 20
 
-// maxID is the greatest accepted user or group ID: what fits a signed 32-bit number, as dockerd and runc have it.
+// maxID is the greatest accepted user or group ID: what fits a signed 32-bit number, as dockerd and
+// runc have it.
 const maxID = 1<<31 - 1
 
 // Identity is what a process runs as.
 type Identity struct {
 	UID, GID uint32
-	// Groups are the supplementary groups, the primary one first so that a set-group-ID program cannot shed it
-	// (CVE-2022-36109).
+	// Groups are the supplementary groups, the primary one first so that a set-group-ID program
+	// cannot shed it (CVE-2022-36109).
 	Groups []uint32
 	// Home is the home directory of the account, "/" without one.
 	Home string
 }
 
-// Lookup resolves "", "user", "uid", "user:group" with the contents of passwd and group (either may be nil) and adds the
-// groups of add, which are names or numbers. Errors are of class errdefs.ErrInvalidArgument and name what was not found.
+// Lookup resolves "", "user", "uid", "user:group" with the contents of passwd and group (either may
+// be nil) and adds the groups of add, which are names or numbers. Errors are of class
+// errdefs.ErrInvalidArgument and name what was not found.
 func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 	id := Identity{Home: "/"}
 	userArg, groupArg, hasGroup := strings.Cut(spec, ":")
@@ -46,7 +51,10 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 	}
 	wantUID, numeric, err := number(userArg)
 	if err != nil {
-		return id, message.New(errdefs.ErrInvalidArgument, "user %q: uids and gids must be in range 0-%d", userArg, maxID)
+		return id, message.New(
+			errdefs.ErrInvalidArgument, "user %q: uids and gids must be in range 0-%d", userArg,
+			maxID,
+		)
 	}
 	account, found := "", false
 	err = lines(passwd, 7, func(f []string) (bool, error) {
@@ -59,14 +67,22 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 			if numeric {
 				return true, nil // some other, broken account
 			}
-			return false, message.New(errdefs.ErrInvalidArgument, "user %q has the user ID %q in the image's /etc/passwd, want 0-%d", f[0], f[2], maxID)
+			return false, message.New(
+				errdefs.ErrInvalidArgument,
+				"user %q has the user ID %q in the image's /etc/passwd, want 0-%d", f[0], f[2],
+				maxID,
+			)
 		}
 		if numeric && uid != wantUID {
 			return true, nil
 		}
 		gid, ok, err := number(f[3])
 		if err != nil || !ok {
-			return false, message.New(errdefs.ErrInvalidArgument, "user %q has the group ID %q in the image's /etc/passwd, want 0-%d", f[0], f[3], maxID)
+			return false, message.New(
+				errdefs.ErrInvalidArgument,
+				"user %q has the group ID %q in the image's /etc/passwd, want 0-%d", f[0], f[3],
+				maxID,
+			)
 		}
 		account, found = f[0], true
 		id.UID, id.GID = uid, gid
@@ -83,7 +99,10 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 		case numeric:
 			id.UID = wantUID
 		case userArg != "":
-			return Identity{}, message.New(errdefs.ErrInvalidArgument, "unable to find user %s: no matching entries in passwd file", userArg)
+			return Identity{}, message.New(
+				errdefs.ErrInvalidArgument,
+				"unable to find user %s: no matching entries in passwd file", userArg,
+			)
 		}
 	}
 	var member []uint32
@@ -108,7 +127,8 @@ func Lookup(spec string, add []string, passwd, group []byte) (Identity, error) {
 	return id, nil
 }
 
-// number parses an ID. ok is false for what is not a number at all; a number out of range is an error.
+// number parses an ID. ok is false for what is not a number at all; a number out of range is an
+// error.
 func number(s string) (id uint32, ok bool, err error) {
 	digits := strings.TrimPrefix(s, "-")
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
@@ -124,7 +144,9 @@ func number(s string) (id uint32, ok bool, err error) {
 func findGroup(arg string, group []byte) (uint32, error) {
 	gid, numeric, err := number(arg)
 	if err != nil {
-		return 0, message.New(errdefs.ErrInvalidArgument, "group %q: uids and gids must be in range 0-%d", arg, maxID)
+		return 0, message.New(
+			errdefs.ErrInvalidArgument, "group %q: uids and gids must be in range 0-%d", arg, maxID,
+		)
 	}
 	if numeric {
 		return gid, nil
@@ -136,7 +158,11 @@ func findGroup(arg string, group []byte) (uint32, error) {
 		}
 		v, ok, err := number(f[2])
 		if err != nil || !ok {
-			return false, message.New(errdefs.ErrInvalidArgument, "group %q has the group ID %q in the image's /etc/group, want 0-%d", f[0], f[2], maxID)
+			return false, message.New(
+				errdefs.ErrInvalidArgument,
+				"group %q has the group ID %q in the image's /etc/group, want 0-%d", f[0], f[2],
+				maxID,
+			)
 		}
 		gid, found = v, true
 		return false, nil
@@ -145,12 +171,16 @@ func findGroup(arg string, group []byte) (uint32, error) {
 		return 0, err
 	}
 	if !found {
-		return 0, message.New(errdefs.ErrInvalidArgument, "unable to find group %s: no matching entries in group file", arg)
+		return 0, message.New(
+			errdefs.ErrInvalidArgument,
+			"unable to find group %s: no matching entries in group file", arg,
+		)
 	}
 	return gid, nil
 }
 
-// memberships lists the groups that name the account. Entries with a broken number are skipped: they grant nothing.
+// memberships lists the groups that name the account. Entries with a broken number are skipped:
+// they grant nothing.
 func memberships(account string, group []byte) ([]uint32, error) {
 	var out []uint32
 	err := lines(group, 4, func(f []string) (bool, error) {
@@ -168,7 +198,8 @@ func memberships(account string, group []byte) ([]uint32, error) {
 	return out, err
 }
 
-// lines calls each with the fields of every entry, filled up to n, until it returns false or an error.
+// lines calls each with the fields of every entry, filled up to n, until it returns false or an
+// error.
 func lines(file []byte, n int, each func([]string) (bool, error)) error {
 	if len(file) > MaxFile {
 		file = file[:MaxFile]

@@ -38,17 +38,32 @@ func TestLookup(t *testing.T) {
 	}{
 		{name: "empty is root", want: Identity{Groups: []uint32{0, 44}, Home: "/root"}},
 		{name: "name", spec: "app", want: Identity{1234, 1235, []uint32{1235, 44, 29}, "/srv/app"}},
-		{name: "number of an account", spec: "1234", want: Identity{1234, 1235, []uint32{1235, 44, 29}, "/srv/app"}},
+		{
+			name: "number of an account", spec: "1234",
+			want: Identity{1234, 1235, []uint32{1235, 44, 29}, "/srv/app"},
+		},
 		{name: "number is never a name", spec: "1000", want: Identity{1000, 0, []uint32{0}, "/"}},
 		{name: "unknown number", spec: "42", want: Identity{42, 0, []uint32{0}, "/"}},
-		{name: "explicit group drops memberships", spec: "app:video", want: Identity{1234, 44, []uint32{44}, "/srv/app"}},
-		{name: "group number is never a name", spec: "app:2000", want: Identity{1234, 2000, []uint32{2000}, "/srv/app"}},
-		{name: "added groups", spec: "42:43", add: []string{"audio", "7", "43"}, want: Identity{42, 43, []uint32{43, 29, 7}, "/"}},
+		{
+			name: "explicit group drops memberships", spec: "app:video",
+			want: Identity{1234, 44, []uint32{44}, "/srv/app"},
+		},
+		{
+			name: "group number is never a name", spec: "app:2000",
+			want: Identity{1234, 2000, []uint32{2000}, "/srv/app"},
+		},
+		{
+			name: "added groups", spec: "42:43", add: []string{"audio", "7", "43"},
+			want: Identity{42, 43, []uint32{43, 29, 7}, "/"},
+		},
 		{name: "empty group", spec: "42:", want: Identity{42, 0, []uint32{0}, "/"}},
 		{name: "short line", spec: "short", want: Identity{77, 78, []uint32{78}, "/"}},
 		{name: "unknown name", spec: "nobody", fails: "unable to find user nobody"},
 		{name: "unknown group", spec: "app:none", fails: "unable to find group none"},
-		{name: "unknown added group", spec: "app", add: []string{"none"}, fails: "unable to find group none"},
+		{
+			name: "unknown added group", spec: "app", add: []string{"none"},
+			fails: "unable to find group none",
+		},
 		{name: "too big", spec: "4294967296", fails: "range"},
 		{name: "wraps to root in 64 bits", spec: "18446744073709551616", fails: "range"},
 		{name: "negative", spec: "-1", fails: "range"},
@@ -62,8 +77,11 @@ func TestLookup(t *testing.T) {
 			t.Parallel()
 			got, err := Lookup(tt.spec, tt.add, []byte(passwd), []byte(group))
 			if tt.fails != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.fails) || !errdefs.IsInvalidArgument(err) {
-					t.Fatalf("got %+v, %v; want an invalid argument that says %q", got, err, tt.fails)
+				if err == nil || !strings.Contains(err.Error(), tt.fails) ||
+					!errdefs.IsInvalidArgument(err) {
+					t.Fatalf(
+						"got %+v, %v; want an invalid argument that says %q", got, err, tt.fails,
+					)
 				}
 				return
 			}

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copier copies one tree. All paths are single names below descriptors, and no symbolic link is ever followed.
+// copier copies one tree. All paths are single names below descriptors, and no symbolic link is
+// ever followed.
 type copier struct {
 	// links maps inodes with several names to a copy: its path below root.
 	links map[[2]uint64]string
@@ -81,12 +82,16 @@ func (c *copier) entry(src, dst int, name, rel string) error {
 		if err := unix.Mkdirat(dst, name, 0o700); err != nil {
 			return fail(err)
 		}
-		from, err := unix.Openat(src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		from, err := unix.Openat(
+			src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0,
+		)
 		if err != nil {
 			return fail(err)
 		}
 		defer unix.Close(from)
-		to, err := unix.Openat(dst, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		to, err := unix.Openat(
+			dst, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0,
+		)
 		if err != nil {
 			return fail(err)
 		}
@@ -127,13 +132,17 @@ func (c *copier) entry(src, dst int, name, rel string) error {
 }
 
 func regular(src, dst int, name string, st *unix.Stat_t) error {
-	from, err := unix.Openat(src, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	from, err := unix.Openat(
+		src, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0,
+	)
 	if err != nil {
 		return err
 	}
 	in := os.NewFile(uintptr(from), name)
 	defer in.Close()
-	to, err := unix.Openat(dst, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	to, err := unix.Openat(
+		dst, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600,
+	)
 	if err != nil {
 		return err
 	}
@@ -145,8 +154,8 @@ func regular(src, dst int, name string, st *unix.Stat_t) error {
 	return attributes(from, to, "", st)
 }
 
-// attributes copies owner, mode, extended attributes and times to the file dst, or to name below dst. from is -1 for what cannot be opened;
-// such files keep no extended attributes.
+// attributes copies owner, mode, extended attributes and times to the file dst, or to name below
+// dst. from is -1 for what cannot be opened; such files keep no extended attributes.
 func attributes(from, dst int, name string, st *unix.Stat_t) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW
 	if name == "" {
@@ -203,7 +212,8 @@ func xattrs(from, to int) error {
 		if err != nil {
 			return fmt.Errorf("read extended attribute %q: %w", name, err)
 		}
-		if err := unix.Fsetxattr(to, name, value[:n], 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		if err := unix.Fsetxattr(to, name, value[:n], 0); err != nil &&
+			!errors.Is(err, unix.ENOTSUP) {
 			return fmt.Errorf("set extended attribute %q: %w", name, err)
 		}
 	}

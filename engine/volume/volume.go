@@ -1,15 +1,18 @@
 // Package volume keeps local volumes: named directories that outlive containers.
 //
-// A volume is <root>/<name>/_data with its description in <root>/<name>/volume.json, which is written last when a volume is made
-// and removed first when it goes, so that what lacks it is a leftover and removed by Open. The driver option o=bind with
-// device=/path makes a volume stand for a directory of the host.
+// A volume is <root>/<name>/_data with its description in <root>/<name>/volume.json, which is
+// written last when a volume is made and removed first when it goes, so that what lacks it is a
+// leftover and removed by Open. The driver option o=bind with device=/path makes a volume stand for
+// a directory of the host.
 //
-// Promises: a volume in use is not removed; names never become paths unchecked; filling from an image follows no symbolic
-// link, copies owners, modes, times, extended attributes, hard links and device nodes, and is all or nothing for an unused volume.
+// Promises: a volume in use is not removed; names never become paths unchecked; filling from an
+// image follows no symbolic link, copies owners, modes, times, extended attributes, hard links and
+// device nodes, and is all or nothing for an unused volume.
 //
 // Not for: mounting, remote drivers, quotas.
 //
-// Locks: Store.mu guards the maps; fills are serialised per volume by entry.fill, which is taken without mu.
+// Locks: Store.mu guards the maps; fills are serialised per volume by entry.fill, which is taken
+// without mu.
 //
 // Tested with real directories; what needs root says so.
 package volume
@@ -44,7 +47,8 @@ type Volume struct {
 	Options map[string]string
 	// Anonymous volumes were made for one container and go with it.
 	Anonymous bool
-	// Path is the directory that containers see: <root>/<name>/_data, or the device of a bind volume.
+	// Path is the directory that containers see: <root>/<name>/_data, or the device of a bind
+	// volume.
 	Path string
 	// Users are the IDs of the containers that refer to it, sorted.
 	Users []string
@@ -57,7 +61,8 @@ type record struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
 	Anonymous bool              `json:"anonymous,omitempty"`
-	// Pending is the container in whose creation the volume is being made: if that never comes into being, the volume goes again (Settle).
+	// Pending is the container in whose creation the volume is being made: if that never comes into
+	// being, the volume goes again (Settle).
 	Pending string `json:"pending,omitempty"`
 }
 
@@ -89,7 +94,8 @@ const (
 type Config struct {
 	// Root is a directory that only this store uses; it is made when missing.
 	Root string
-	// Fault, if not nil, is called before each step that changes the disk, with the step's name: tests end the process there.
+	// Fault, if not nil, is called before each step that changes the disk, with the step's name:
+	// tests end the process there.
 	Fault func(step string)
 }
 
@@ -128,7 +134,11 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open volume %q: %s: %w", d.Name(), recordName, err)
 		}
 		if e.rec.Version != 1 {
-			return nil, message.New(errdefs.ErrFailedPrecondition, "open volume %q: %s has version %d, this strake knows 1", d.Name(), recordName, e.rec.Version)
+			return nil, message.New(
+				errdefs.ErrFailedPrecondition,
+				"open volume %q: %s has version %d, this strake knows 1", d.Name(), recordName,
+				e.rec.Version,
+			)
 		}
 		if err := os.RemoveAll(filepath.Join(dir, stageName)); err != nil {
 			return nil, fmt.Errorf("open volume %q: %w", d.Name(), err)
@@ -148,8 +158,9 @@ type CreateOptions struct {
 	Anonymous bool
 }
 
-// Create makes a volume. One that exists with the same options is returned as it is, and made says false; with others it is
-// errdefs.ErrAlreadyExists. A bad name, driver or option is errdefs.ErrInvalidArgument.
+// Create makes a volume. One that exists with the same options is returned as it is, and made says
+// false; with others it is errdefs.ErrAlreadyExists. A bad name, driver or option is
+// errdefs.ErrInvalidArgument.
 func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	if err := check(&o); err != nil {
 		return Volume{}, false, err
@@ -158,7 +169,8 @@ func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	defer s.mu.Unlock()
 	e, made, err := s.create(&o, "")
 	if err == nil && e.rec.Pending != "" {
-		// Whoever asks for it by itself has it, whatever becomes of the container that it was made for.
+		// Whoever asks for it by itself has it, whatever becomes of the container that it was made
+		// for.
 		err = s.settle(e)
 	}
 	if err != nil {
@@ -167,8 +179,9 @@ func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	return s.public(e), made, nil
 }
 
-// Acquire is Create and a reference of a container in one step: nobody can remove the volume in between. A volume that it makes is the container's
-// until Confirm: if the process dies before, the next one's Settle removes it.
+// Acquire is Create and a reference of a container in one step: nobody can remove the volume in
+// between. A volume that it makes is the container's until Confirm: if the process dies before, the
+// next one's Settle removes it.
 func (s *Store) Acquire(o CreateOptions, container string) (v Volume, made bool, err error) {
 	if err := check(&o); err != nil {
 		return Volume{}, false, err
@@ -183,7 +196,8 @@ func (s *Store) Acquire(o CreateOptions, container string) (v Volume, made bool,
 	return s.public(e), made, nil
 }
 
-// Adopt notes that a container which was there before refers to the volume. A volume that is gone is errdefs.ErrNotFound.
+// Adopt notes that a container which was there before refers to the volume. A volume that is gone
+// is errdefs.ErrNotFound.
 func (s *Store) Adopt(name, container string) (Volume, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,7 +222,10 @@ func (s *Store) Release(name, container string) {
 
 func check(o *CreateOptions) error {
 	if o.Driver != "" && o.Driver != "local" {
-		return message.New(errdefs.ErrNotFound, "error looking up volume plugin %s: plugin %q not found", o.Driver, o.Driver)
+		return message.New(
+			errdefs.ErrNotFound, "error looking up volume plugin %s: plugin %q not found", o.Driver,
+			o.Driver,
+		)
 	}
 	if o.Name == "" {
 		var b [32]byte
@@ -216,24 +233,44 @@ func check(o *CreateOptions) error {
 		o.Name = hex.EncodeToString(b[:])
 	}
 	if !validName.MatchString(o.Name) || len(o.Name) > 255 {
-		return message.New(errdefs.ErrInvalidArgument, "create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path", o.Name, o.Name)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path",
+			o.Name, o.Name,
+		)
 	}
 	for k := range o.Options {
 		if !slices.Contains([]string{"type", "o", "device"}, k) {
-			return message.New(errdefs.ErrInvalidArgument, "create %s: invalid option: %q: want \"type\", \"o\" or \"device\"", o.Name, k)
+			return message.New(
+				errdefs.ErrInvalidArgument,
+				"create %s: invalid option: %q: want \"type\", \"o\" or \"device\"", o.Name, k,
+			)
 		}
 	}
 	if len(o.Options) == 0 {
 		return nil
 	}
 	if t := o.Options["type"]; t != "" && t != "none" && t != "bind" {
-		return message.New(errdefs.ErrInvalidArgument, "create %s: option type=%q: the local driver binds directories of the host (type=none, o=bind, device=/path)", o.Name, t)
+		return message.New(
+			errdefs.ErrInvalidArgument,
+			"create %s: option type=%q: the local driver binds directories of the host (type=none, o=bind, device=/path)",
+			o.Name, t,
+		)
 	}
-	if !slices.ContainsFunc(strings.Split(o.Options["o"], ","), func(x string) bool { return x == "bind" || x == "rbind" }) {
-		return message.New(errdefs.ErrInvalidArgument, "create %s: option o=%q: want \"bind\"", o.Name, o.Options["o"])
+	if !slices.ContainsFunc(
+		strings.Split(o.Options["o"], ","),
+		func(x string) bool { return x == "bind" || x == "rbind" },
+	) {
+		return message.New(
+			errdefs.ErrInvalidArgument, "create %s: option o=%q: want \"bind\"", o.Name,
+			o.Options["o"],
+		)
 	}
 	if !filepath.IsAbs(o.Options["device"]) {
-		return message.New(errdefs.ErrInvalidArgument, "create %s: option device=%q: want an absolute path", o.Name, o.Options["device"])
+		return message.New(
+			errdefs.ErrInvalidArgument, "create %s: option device=%q: want an absolute path",
+			o.Name, o.Options["device"],
+		)
 	}
 	return nil
 }
@@ -261,8 +298,8 @@ func (s *Store) settle(e *entry) error {
 	return nil
 }
 
-// Settle ends what interrupted creations of containers left, after the containers that exist have adopted theirs: pending volumes that are in use
-// are confirmed, others are removed.
+// Settle ends what interrupted creations of containers left, after the containers that exist have
+// adopted theirs: pending volumes that are in use are confirmed, others are removed.
 func (s *Store) Settle() error {
 	s.mu.Lock()
 	var errs []error
@@ -287,16 +324,21 @@ func (s *Store) Settle() error {
 func (s *Store) create(o *CreateOptions, pending string) (*entry, bool, error) {
 	if e, ok := s.vols[o.Name]; ok {
 		if len(o.Options) > 0 && !maps.Equal(o.Options, e.rec.Options) {
-			return nil, false, message.New(errdefs.ErrAlreadyExists, "volume %q exists with other options", o.Name)
+			return nil, false, message.New(
+				errdefs.ErrAlreadyExists, "volume %q exists with other options", o.Name,
+			)
 		}
 		return e, false, nil
 	}
 	e := &entry{name: o.Name, use: map[string]int{}, rec: record{
-		Version: 1, Created: time.Now().UTC(), Labels: maps.Clone(o.Labels), Options: maps.Clone(o.Options), Anonymous: o.Anonymous, Pending: pending,
+		Version: 1, Created: time.Now().UTC(), Labels: maps.Clone(o.Labels),
+		Options: maps.Clone(o.Options), Anonymous: o.Anonymous, Pending: pending,
 	}}
 	dir := filepath.Join(s.root, o.Name)
 	undo := func(err error) (*entry, bool, error) {
-		return nil, false, fmt.Errorf("create volume %q: %w", o.Name, errors.Join(err, os.RemoveAll(dir)))
+		return nil, false, fmt.Errorf(
+			"create volume %q: %w", o.Name, errors.Join(err, os.RemoveAll(dir)),
+		)
 	}
 	s.fault("volume: make directory")
 	if err := os.Mkdir(dir, 0o701); err != nil {
@@ -334,8 +376,10 @@ func (s *Store) find(name string) (*entry, error) {
 
 func (s *Store) public(e *entry) Volume {
 	v := Volume{
-		Name: e.name, Created: e.rec.Created, Labels: maps.Clone(e.rec.Labels), Options: maps.Clone(e.rec.Options),
-		Anonymous: e.rec.Anonymous, Path: filepath.Join(s.root, e.name, dataName), Users: slices.Sorted(maps.Keys(e.use)),
+		Name: e.name, Created: e.rec.Created, Labels: maps.Clone(e.rec.Labels),
+		Options:   maps.Clone(e.rec.Options),
+		Anonymous: e.rec.Anonymous, Path: filepath.Join(s.root, e.name, dataName),
+		Users: slices.Sorted(maps.Keys(e.use)),
 	}
 	if d := e.rec.Options["device"]; d != "" {
 		v.Path = d
@@ -366,13 +410,17 @@ func (s *Store) List() []Volume {
 	return out
 }
 
-// Remove removes a volume and its data. One in use is errdefs.ErrAlreadyExists (HTTP 409), an unknown one ErrNotFound.
+// Remove removes a volume and its data. One in use is errdefs.ErrAlreadyExists (HTTP 409), an
+// unknown one ErrNotFound.
 func (s *Store) Remove(name string) error {
 	s.mu.Lock()
 	e, err := s.find(name)
 	if err == nil && len(e.use) > 0 {
 		users := slices.Sorted(maps.Keys(e.use))
-		err = message.New(errdefs.ErrAlreadyExists, "remove %s: volume is in use - [%s]", name, strings.Join(users, ", "))
+		err = message.New(
+			errdefs.ErrAlreadyExists, "remove %s: volume is in use - [%s]", name,
+			strings.Join(users, ", "),
+		)
 	}
 	if err != nil {
 		s.mu.Unlock()
@@ -411,8 +459,9 @@ func (s *Store) Sweep() error {
 	return err
 }
 
-// Fill copies the directory src into the volume if that is empty and owned by it; a bind volume is left alone. Where no other container
-// uses the volume it appears whole or not at all. src is a handle below the image's root.
+// Fill copies the directory src into the volume if that is empty and owned by it; a bind volume is
+// left alone. Where no other container uses the volume it appears whole or not at all. src is a
+// handle below the image's root.
 func (s *Store) Fill(name, container string, src *os.File) error {
 	s.mu.Lock()
 	e, err := s.find(name)

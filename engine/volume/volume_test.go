@@ -27,10 +27,13 @@ func TestVolumes(t *testing.T) {
 	if err != nil || !made {
 		t.Fatal(made, err)
 	}
-	if again, made, err := s.Create(CreateOptions{Name: "data"}); err != nil || made || again.Labels["a"] != "b" {
+	if again, made, err := s.Create(CreateOptions{Name: "data"}); err != nil || made ||
+		again.Labels["a"] != "b" {
 		t.Fatal(again, made, err)
 	}
-	if _, _, err := s.Create(CreateOptions{Name: "data", Options: map[string]string{"o": "bind", "device": "/srv"}}); !errdefs.IsAlreadyExists(err) {
+	if _, _, err := s.Create(
+		CreateOptions{Name: "data", Options: map[string]string{"o": "bind", "device": "/srv"}},
+	); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("other options: %v", err)
 	}
 	anon, _, err := s.Acquire(CreateOptions{Anonymous: true}, "c1")
@@ -40,7 +43,12 @@ func TestVolumes(t *testing.T) {
 	if err := s.Remove(anon.Name); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("remove in use: %v", err)
 	}
-	bind, _, err := s.Create(CreateOptions{Name: "bound", Options: map[string]string{"type": "none", "o": "bind,rw", "device": "/srv"}})
+	bind, _, err := s.Create(
+		CreateOptions{
+			Name:    "bound",
+			Options: map[string]string{"type": "none", "o": "bind,rw", "device": "/srv"},
+		},
+	)
 	if err != nil || bind.Path != "/srv" {
 		t.Errorf("bind volume: %+v %v", bind, err)
 	}
@@ -61,7 +69,8 @@ func TestVolumes(t *testing.T) {
 		}
 	}
 	got, err := s.Get("data")
-	if err != nil || !got.Created.Equal(v.Created) || got.Labels["a"] != "b" || got.Path != filepath.Join(root, "data", "_data") {
+	if err != nil || !got.Created.Equal(v.Created) || got.Labels["a"] != "b" ||
+		got.Path != filepath.Join(root, "data", "_data") {
 		t.Errorf("after reopening: %+v %v", got, err)
 	}
 	if n := len(s.List()); n != 3 {
@@ -100,7 +109,9 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, err := s.Create(CreateOptions{Name: "ok", Driver: "rexray"}); !errdefs.IsNotFound(err) {
+	if _, _, err := s.Create(
+		CreateOptions{Name: "ok", Driver: "rexray"},
+	); !errdefs.IsNotFound(err) {
 		t.Errorf("driver: %v", err)
 	}
 	if n := len(s.List()); n != 0 {
@@ -144,7 +155,10 @@ func TestFill(t *testing.T) {
 	must(unix.Lstat(filepath.Join(v.Path, "sub/file"), &st))
 	must(unix.Lstat(filepath.Join(v.Path, "link"), &link))
 	if st.Uid != 12 || st.Gid != 34 || st.Mode&0o7777 != 0o4640 || st.Ino != link.Ino {
-		t.Errorf("file: uid %d gid %d mode %o; hard link kept: %v", st.Uid, st.Gid, st.Mode, st.Ino == link.Ino)
+		t.Errorf(
+			"file: uid %d gid %d mode %o; hard link kept: %v", st.Uid, st.Gid, st.Mode,
+			st.Ino == link.Ino,
+		)
 	}
 	must(unix.Lstat(v.Path, &st))
 	if st.Uid != 77 || st.Mode&0o7777 != 0o751 {
@@ -180,7 +194,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// TestPending: what was made for a container that never came into being goes with the next process, everything else stays.
+// TestPending: what was made for a container that never came into being goes with the next process,
+// everything else stays.
 func TestPending(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -1,5 +1,6 @@
-// Package base is the image strake/base that is built into the engine, so that the first container runs with no registry in reach: a small static
-// userland (package userland) as one program with a link for each command.
+// Package base is the image strake/base that is built into the engine, so that the first container
+// runs with no registry in reach: a small static userland (package userland) as one program with a
+// link for each command.
 //
 // Not for: anything to build other images on; its commands are for looking around.
 //
@@ -23,7 +24,8 @@ const Ref = "strake/base:latest"
 //go:embed all:embed
 var files embed.FS
 
-// Archive returns the image for an architecture as `docker save` writes one. Errors: errdefs.ErrNotFound if this program was built without.
+// Archive returns the image for an architecture as `docker save` writes one. Errors:
+// errdefs.ErrNotFound if this program was built without.
 func Archive(arch string) ([]byte, error) {
 	raw, err := files.ReadFile("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -32,8 +34,8 @@ func Archive(arch string) ([]byte, error) {
 	return raw, err
 }
 
-// Mark tells the archive for an architecture from those of other versions: the checksum and the length that it ends with (RFC 1952). Errors as
-// for Archive.
+// Mark tells the archive for an architecture from those of other versions: the checksum and the
+// length that it ends with (RFC 1952). Errors as for Archive.
 func Mark(arch string) (string, error) {
 	f, err := files.Open("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +57,10 @@ func Mark(arch string) (string, error) {
 }
 
 func missing(arch string) error {
-	return fmt.Errorf("image %s for %s is not built in; build with \"make build\": %w", Ref, arch, errdefs.ErrNotFound)
+	return fmt.Errorf(
+		"image %s for %s is not built in; build with \"make build\": %w", Ref, arch,
+		errdefs.ErrNotFound,
+	)
 }
 
 // File is the name of an architecture's archive.

@@ -66,7 +66,10 @@ func TestStructure(t *testing.T) {
 		}
 		inner[h.Name] = h.Linkname
 	}
-	for name, link := range map[string]string{"bin/strake-base": "", "bin/sh": "strake-base", "bin/ls": "strake-base", "etc/resolv.conf": "", "proc/": ""} {
+	for name, link := range map[string]string{
+		"bin/strake-base": "", "bin/sh": "strake-base", "bin/ls": "strake-base",
+		"etc/resolv.conf": "", "proc/": "",
+	} {
 		if got, ok := inner[name]; !ok || got != link {
 			t.Errorf("%s: link %q, there %v; want %q", name, got, ok, link)
 		}

@@ -14,10 +14,12 @@ import (
 	"time"
 )
 
-// epoch is the time of everything in the image: the same program gives the same bytes, whenever it is built.
+// epoch is the time of everything in the image: the same program gives the same bytes, whenever it
+// is built.
 var epoch = time.Unix(0, 0).UTC()
 
-// Build writes the image's archive: program is the static binary, applets are the commands that it is linked under.
+// Build writes the image's archive: program is the static binary, applets are the commands that it
+// is linked under.
 func Build(w io.Writer, arch string, program []byte, applets []string) error {
 	layer, err := rootfs(program, applets)
 	if err != nil {
@@ -27,8 +29,12 @@ func Build(w io.Writer, arch string, program []byte, applets []string) error {
 	config, err := json.Marshal(map[string]any{
 		"architecture": arch, "os": "linux", "created": epoch,
 		"config": map[string]any{
-			"Cmd": []string{"sh"}, "Env": []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-			"Labels": map[string]string{"org.opencontainers.image.title": "strake/base", "org.opencontainers.image.licenses": "Apache-2.0"},
+			"Cmd": []string{"sh"},
+			"Env": []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+			"Labels": map[string]string{
+				"org.opencontainers.image.title":    "strake/base",
+				"org.opencontainers.image.licenses": "Apache-2.0",
+			},
 		},
 		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + diffID}},
 		"history": []map[string]any{{"created": epoch, "created_by": "strake: static userland"}},
@@ -37,7 +43,11 @@ func Build(w io.Writer, arch string, program []byte, applets []string) error {
 		return err
 	}
 	name := digest(config) + ".json"
-	manifest, err := json.Marshal([]map[string]any{{"Config": name, "RepoTags": []string{Ref}, "Layers": []string{diffID + "/layer.tar"}}})
+	manifest, err := json.Marshal(
+		[]map[string]any{
+			{"Config": name, "RepoTags": []string{Ref}, "Layers": []string{diffID + "/layer.tar"}},
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -50,7 +60,9 @@ func Build(w io.Writer, arch string, program []byte, applets []string) error {
 		name string
 		body []byte
 	}{{diffID + "/layer.tar", layer}, {name, config}, {"manifest.json", manifest}} {
-		if err := add(t, tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644}, f.body); err != nil {
+		if err := add(
+			t, tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644}, f.body,
+		); err != nil {
 			return err
 		}
 	}
@@ -83,12 +95,16 @@ func rootfs(program []byte, applets []string) ([]byte, error) {
 		if d == "root" {
 			mode = 0o700
 		}
-		if err := add(t, tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: mode}, nil); err != nil {
+		if err := add(
+			t, tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: mode}, nil,
+		); err != nil {
 			return nil, err
 		}
 	}
 	for _, d := range []string{"tmp/", "var/tmp/"} {
-		if err := add(t, tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o1777}, nil); err != nil {
+		if err := add(
+			t, tar.Header{Name: d, Typeflag: tar.TypeDir, Mode: 0o1777}, nil,
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -99,11 +115,15 @@ func rootfs(program []byte, applets []string) ([]byte, error) {
 		{"etc/hosts", ""}, {"etc/hostname", ""}, {"etc/resolv.conf", ""},
 		{"etc/profile", "export PS1='\\w \\$ '\n"},
 	} {
-		if err := add(t, tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644}, []byte(f.text)); err != nil {
+		if err := add(
+			t, tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o644}, []byte(f.text),
+		); err != nil {
 			return nil, err
 		}
 	}
-	if err := add(t, tar.Header{Name: "bin/strake-base", Typeflag: tar.TypeReg, Mode: 0o755}, program); err != nil {
+	if err := add(
+		t, tar.Header{Name: "bin/strake-base", Typeflag: tar.TypeReg, Mode: 0o755}, program,
+	); err != nil {
 		return nil, err
 	}
 	names := slices.Clone(applets)
@@ -112,7 +132,14 @@ func rootfs(program []byte, applets []string) ([]byte, error) {
 		if strings.ContainsAny(name, "/\x00") || name == "" {
 			return nil, fmt.Errorf("applet %q: not the name of a command", name)
 		}
-		if err := add(t, tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "strake-base", Mode: 0o777}, nil); err != nil {
+		if err := add(
+			t,
+			tar.Header{
+				Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "strake-base",
+				Mode: 0o777,
+			},
+			nil,
+		); err != nil {
 			return nil, err
 		}
 	}

@@ -19,16 +19,19 @@ import (
 type Style int
 
 const (
-	// Overlay records whiteouts as overlayfs does: a 0:0 character device hides a name, trusted.overlay.opaque hides a directory's lower
-	// content. The root must be a directory that becomes a layer of an overlay mount.
+	// Overlay records whiteouts as overlayfs does: a 0:0 character device hides a name,
+	// trusted.overlay.opaque hides a directory's lower content. The root must be a directory that
+	// becomes a layer of an overlay mount.
 	Overlay Style = iota
-	// Merged removes what the whiteout names. The root is a complete tree, for example an overlay mount of the layer on its parents.
+	// Merged removes what the whiteout names. The root is a complete tree, for example an overlay
+	// mount of the layer on its parents.
 	Merged
 )
 
 // Limits bound one archive. The zero value means the defaults.
 type Limits struct {
-	// Bytes is the most an archive may hold, both as a stream and as the sum of its files' sizes with holes counted. Default 128 GiB.
+	// Bytes is the most an archive may hold, both as a stream and as the sum of its files' sizes
+	// with holes counted. Default 128 GiB.
 	Bytes int64
 	// Entries is the most names an archive may create or remove. Default 8 million.
 	Entries int64
@@ -61,13 +64,15 @@ type Result struct {
 	Bytes int64
 	// Entries counts the archive's entries.
 	Entries int64
-	// Implied lists directories (relative to the root, "." for the root) that exist only because something inside them was named.
-	// The archive says nothing about their mode and owner: see InheritDirs.
+	// Implied lists directories (relative to the root, "." for the root) that exist only because
+	// something inside them was named. The archive says nothing about their mode and owner: see
+	// InheritDirs.
 	Implied []string
 }
 
-// ErrNeedsParents is wrapped by errors of Apply in Overlay style for archives that refer to something that only a parent layer can hold:
-// a hard link to a file of a parent, or a directory reached through a parent's symbolic link.
+// ErrNeedsParents is wrapped by errors of Apply in Overlay style for archives that refer to
+// something that only a parent layer can hold: a hard link to a file of a parent, or a directory
+// reached through a parent's symbolic link.
 var ErrNeedsParents = errors.New("layer refers to its parents")
 
 // earlyWriteback is the size from which a file's writeback is started at once.
@@ -80,8 +85,9 @@ const (
 	opaqueXattr    = "trusted.overlay.opaque"
 )
 
-// Apply writes the uncompressed tar stream r below root and reads r to its end, so that a hash taken on the way is complete. Root may be an
-// O_PATH descriptor; it stays open. On error the tree is incomplete and the caller removes it. Errors caused by the archive wrap
+// Apply writes the uncompressed tar stream r below root and reads r to its end, so that a hash
+// taken on the way is complete. Root may be an O_PATH descriptor; it stays open. On error the tree
+// is incomplete and the caller removes it. Errors caused by the archive wrap
 // errdefs.ErrInvalidArgument. Formats: image-spec layer.md, tar(5).
 func Apply(ctx context.Context, root *os.File, r io.Reader, o Options) (Result, error) {
 	limits := o.Limits.withDefaults()
@@ -118,9 +124,10 @@ type applier struct {
 	entries  int64
 	rootSeen bool
 	implied  map[string]struct{} // real paths of directories nobody described
-	made     map[string]struct{} // Merged only: what this archive made, which its opaque markers must spare
-	times    []dirTime
-	buf      []byte
+	// Merged only: what this archive made, which its opaque markers must spare
+	made  map[string]struct{}
+	times []dirTime
+	buf   []byte
 }
 
 // dirTime remembers a directory's times until everything inside it is written.
@@ -146,7 +153,9 @@ func (a *applier) run(ctx context.Context, stream *boundedReader) error {
 			continue
 		}
 		if a.entries++; a.entries > a.limits.Entries {
-			return fmt.Errorf("layer has more than %d entries: %w", a.limits.Entries, errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"layer has more than %d entries: %w", a.limits.Entries, errdefs.ErrInvalidArgument,
+			)
 		}
 		if err := a.entry(hdr, tr); err != nil {
 			return archiveError(a.entries, hdr.Name, err)
@@ -158,7 +167,8 @@ func (a *applier) run(ctx context.Context, stream *boundedReader) error {
 	return a.finish()
 }
 
-// archiveError names the entry and classifies: whatever is not a failure of this machine is the archive's fault.
+// archiveError names the entry and classifies: whatever is not a failure of this machine is the
+// archive's fault.
 func archiveError(n int64, name string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -173,13 +183,15 @@ func archiveError(n int64, name string, err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%s: archive is truncated: %w: %w", what, err, errdefs.ErrInvalidArgument)
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, unix.ENAMETOOLONG),
+		errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%s: %w: %w", what, err, errdefs.ErrInvalidArgument)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// cleanName makes an entry's name relative to the root, lexically. Leading slashes go as tar(1) drops them; a name that climbs out is refused.
+// cleanName makes an entry's name relative to the root, lexically. Leading slashes go as tar(1)
+// drops them; a name that climbs out is refused.
 func cleanName(name string) (string, error) {
 	c := path.Clean(strings.TrimLeft(name, "/"))
 	if c == ".." || strings.HasPrefix(c, "../") {
@@ -228,7 +240,9 @@ func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
 	case tar.TypeDir:
 		return a.directory(parent, dir, base, m)
 	case tar.TypeSymlink:
-		if err := a.create(parent, base, func() error { return unix.Symlinkat(hdr.Linkname, parent, base) }); err != nil {
+		if err := a.create(
+			parent, base, func() error { return unix.Symlinkat(hdr.Linkname, parent, base) },
+		); err != nil {
 			return err
 		}
 		m.symlink = true
@@ -243,16 +257,24 @@ func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
 		case tar.TypeBlock:
 			mode = unix.S_IFBLK
 		}
-		if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > math.MaxUint32 || hdr.Devminor > math.MaxUint32 {
-			return fmt.Errorf("device number %d:%d out of range: %w", hdr.Devmajor, hdr.Devminor, errdefs.ErrInvalidArgument)
+		if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor > math.MaxUint32 ||
+			hdr.Devminor > math.MaxUint32 {
+			return fmt.Errorf(
+				"device number %d:%d out of range: %w", hdr.Devmajor, hdr.Devminor,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 		dev := int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)))
-		if err := a.create(parent, base, func() error { return unix.Mknodat(parent, base, mode|0o600, dev) }); err != nil {
+		if err := a.create(
+			parent, base, func() error { return unix.Mknodat(parent, base, mode|0o600, dev) },
+		); err != nil {
 			return err
 		}
 		return m.applyAt(parent, base)
 	}
-	return fmt.Errorf("entry type %q is none a layer can hold: %w", hdr.Typeflag, errdefs.ErrInvalidArgument)
+	return fmt.Errorf(
+		"entry type %q is none a layer can hold: %w", hdr.Typeflag, errdefs.ErrInvalidArgument,
+	)
 }
 
 // rootEntry applies "./" to the root itself.
@@ -271,7 +293,8 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 	return m.applyFd(fd, false)
 }
 
-// create runs mk and, when the name is taken, removes what is there and runs it once more: later entries win (tar(1), extraction).
+// create runs mk and, when the name is taken, removes what is there and runs it once more: later
+// entries win (tar(1), extraction).
 func (a *applier) create(parent int, base string, mk func() error) error {
 	err := mk()
 	if err != unix.EEXIST {
@@ -297,7 +320,8 @@ func (a *applier) directory(parent int, dir, base string, m meta) error {
 				return err
 			}
 			if err = unix.Mkdirat(parent, base, 0o700); err == nil && hidden && a.style == Overlay {
-				// The name was whited out before it was made: nothing of the parents' directory shines through.
+				// The name was whited out before it was made: nothing of the parents' directory
+				// shines through.
 				err = setOpaque(parent, base)
 			}
 		}
@@ -317,12 +341,17 @@ func (a *applier) directory(parent int, dir, base string, m meta) error {
 
 func (a *applier) regular(parent int, base string, hdr *tar.Header, m meta, r io.Reader) error {
 	if hdr.Size < 0 || hdr.Size > a.limits.Bytes-a.bytes {
-		return fmt.Errorf("layer holds more than %d bytes: %w", a.limits.Bytes, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"layer holds more than %d bytes: %w", a.limits.Bytes, errdefs.ErrInvalidArgument,
+		)
 	}
 	a.bytes += hdr.Size
 	fd := -1
 	err := a.create(parent, base, func() (err error) {
-		fd, err = unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(
+			parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+			0o600,
+		)
 		return err
 	})
 	if err != nil {
@@ -333,7 +362,8 @@ func (a *applier) regular(parent int, base string, hdr *tar.Header, m meta, r io
 		return err
 	}
 	if hdr.Size >= earlyWriteback {
-		// Only advice: the disk may begin now with what the barrier at the end waits for (sync_file_range(2)).
+		// Only advice: the disk may begin now with what the barrier at the end waits for
+		// (sync_file_range(2)).
 		_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	return m.applyFd(fd, true)
@@ -341,7 +371,8 @@ func (a *applier) regular(parent int, base string, hdr *tar.Header, m meta, r io
 
 // copy writes one file. Holes of sparse files stay holes.
 func (a *applier) copy(fd int, r io.Reader, hdr *tar.Header) error {
-	sparse := hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.major"] != "" || hdr.PAXRecords["GNU.sparse.map"] != ""
+	sparse := hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.major"] != "" ||
+		hdr.PAXRecords["GNU.sparse.map"] != ""
 	var off int64
 	for off < hdr.Size {
 		n, err := io.ReadFull(r, a.buf[:min(int64(len(a.buf)), hdr.Size-off)])
@@ -380,7 +411,8 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// hardlink links to another name inside the root. The last component of the target is never followed, as link(2) does not.
+// hardlink links to another name inside the root. The last component of the target is never
+// followed, as link(2) does not.
 func (a *applier) hardlink(parent int, base, target string) error {
 	t, err := cleanName(target)
 	if err != nil {
@@ -397,23 +429,28 @@ func (a *applier) hardlink(parent int, base, target string) error {
 	}
 	defer unix.Close(tfd)
 	var st unix.Stat_t
-	if err := unix.Fstatat(tfd, tbase, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || isWhiteout(&st) {
+	if err := unix.Fstatat(tfd, tbase, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil ||
+		isWhiteout(&st) {
 		if err == nil {
 			err = unix.ENOENT
 		}
 		return a.needsParents(fmt.Errorf("hard link target %q: %w", target, err))
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return fmt.Errorf("hard link target %q is a directory: %w", target, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"hard link target %q is a directory: %w", target, errdefs.ErrInvalidArgument,
+		)
 	}
 	var pst unix.Stat_t
-	if unix.Fstatat(parent, base, &pst, unix.AT_SYMLINK_NOFOLLOW) == nil && pst.Ino == st.Ino && pst.Dev == st.Dev {
+	if unix.Fstatat(parent, base, &pst, unix.AT_SYMLINK_NOFOLLOW) == nil && pst.Ino == st.Ino &&
+		pst.Dev == st.Dev {
 		return nil // a link to itself: removing the old name would remove the target
 	}
 	return a.create(parent, base, func() error { return unix.Linkat(tfd, tbase, parent, base, 0) })
 }
 
-// needsParents marks a failed lookup in a layer applied alone: the parents may hold what is missing.
+// needsParents marks a failed lookup in a layer applied alone: the parents may hold what is
+// missing.
 func (a *applier) needsParents(err error) error {
 	if a.style == Overlay && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST)) {
 		return fmt.Errorf("%w: %w", err, ErrNeedsParents)
@@ -421,7 +458,8 @@ func (a *applier) needsParents(err error) error {
 	return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 }
 
-// parent returns a descriptor of a directory by its name in the archive, making what is missing. It belongs to the tree's cache.
+// parent returns a descriptor of a directory by its name in the archive, making what is missing. It
+// belongs to the tree's cache.
 func (a *applier) parent(dir string) (int, error) {
 	fd, err := a.tree.dir(dir)
 	if err == nil || err != unix.ENOENT || dir == "." {
@@ -434,7 +472,9 @@ func (a *applier) parent(dir string) (int, error) {
 	}
 	if err := unix.Mkdirat(pfd, base, 0o755); err != nil {
 		if err == unix.EEXIST { // a symbolic link that leads nowhere, here
-			return -1, a.needsParents(fmt.Errorf("directory %q is a dangling symbolic link: %w", dir, unix.EEXIST))
+			return -1, a.needsParents(
+				fmt.Errorf("directory %q is a dangling symbolic link: %w", dir, unix.EEXIST),
+			)
 		}
 		return -1, err
 	}
@@ -446,7 +486,8 @@ func (a *applier) parent(dir string) (int, error) {
 	return a.tree.dir(dir)
 }
 
-// finish sets the directories' times, deepest last made first. A directory that a later entry replaced is skipped.
+// finish sets the directories' times, deepest last made first. A directory that a later entry
+// replaced is skipped.
 func (a *applier) finish() error {
 	for i := len(a.times) - 1; i >= 0; i-- {
 		t := a.times[i]

@@ -82,7 +82,9 @@ func newJail(t testing.TB) jail {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(j.canary, "file"), []byte("untouched"), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(j.canary, "file"), []byte("untouched"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -101,7 +103,8 @@ func (j jail) check(t testing.TB) {
 	if err != nil || string(b) != "untouched" {
 		t.Errorf("the file outside is %q, %v", b, err)
 	}
-	if err := unix.Lstat(f, &st); err != nil || st.Nlink != 1 || st.Mode&0o7777 != 0o600 || st.Uid != 0 {
+	if err := unix.Lstat(f, &st); err != nil || st.Nlink != 1 || st.Mode&0o7777 != 0o600 ||
+		st.Uid != 0 {
 		t.Errorf("the file outside has %d links, mode %o, owner %d", st.Nlink, st.Mode, st.Uid)
 	}
 	for _, d := range []string{j.canary, filepath.Dir(j.canary)} {
@@ -126,35 +129,126 @@ func TestApplyTricks(t *testing.T) {
 		{"climbing name", []entry{{name: "../canary/file", body: "x"}}, "outside", nil},
 		{"climbing name inside", []entry{{name: "a/../../canary/file", body: "x"}}, "outside", nil},
 		{"dots that stay", []entry{{name: "a/../b", body: "x"}}, "", []string{"b"}},
-		{"symlink then write through it", []entry{{name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "l/file", body: "x"}}, "refers to its parents", nil},
-		{"absolute symlink then write through it", []entry{{name: "l", kind: tar.TypeSymlink, link: "/tmp"}, {name: "tmp/"}, {name: "l/file", body: "x"}}, "", []string{"tmp/file"}},
-		{"symlink replaced by file", []entry{{name: "l", kind: tar.TypeSymlink, link: outside}, {name: "l", body: "x"}}, "", []string{"l"}},
-		{"symlink with mode", []entry{{name: "l", kind: tar.TypeSymlink, link: outside, mode: 0o777, uid: 5}}, "", nil},
-		{"hard link outside", []entry{{name: "h", kind: tar.TypeLink, link: outside}}, "outside", nil},
-		{"hard link to absolute", []entry{{name: "h", kind: tar.TypeLink, link: "/etc/passwd"}}, "refers to its parents", nil},
-		{"hard link through symlink", []entry{{name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "h", kind: tar.TypeLink, link: "l/file"}}, "refers to its parents", nil},
-		{"hard link to symlink, then write", []entry{{name: "l", kind: tar.TypeSymlink, link: outside}, {name: "h", kind: tar.TypeLink, link: "l"}, {name: "h", body: "x"}}, "", []string{"h"}},
-		{"hard link to itself", []entry{{name: "a", body: "x"}, {name: "a", kind: tar.TypeLink, link: "a"}}, "", []string{"a"}},
-		{"hard link to directory", []entry{{name: "d/"}, {name: "h", kind: tar.TypeLink, link: "d"}}, "directory", nil},
+		{
+			"symlink then write through it",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "l/file", body: "x"},
+			},
+			"refers to its parents", nil,
+		},
+		{
+			"absolute symlink then write through it",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: "/tmp"}, {name: "tmp/"},
+				{name: "l/file", body: "x"},
+			},
+			"", []string{"tmp/file"},
+		},
+		{
+			"symlink replaced by file",
+			[]entry{{name: "l", kind: tar.TypeSymlink, link: outside}, {name: "l", body: "x"}}, "",
+			[]string{"l"},
+		},
+		{
+			"symlink with mode",
+			[]entry{{name: "l", kind: tar.TypeSymlink, link: outside, mode: 0o777, uid: 5}}, "",
+			nil,
+		},
+		{
+			"hard link outside", []entry{{name: "h", kind: tar.TypeLink, link: outside}}, "outside",
+			nil,
+		},
+		{
+			"hard link to absolute", []entry{{name: "h", kind: tar.TypeLink, link: "/etc/passwd"}},
+			"refers to its parents", nil,
+		},
+		{
+			"hard link through symlink",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: "../canary"},
+				{name: "h", kind: tar.TypeLink, link: "l/file"},
+			},
+			"refers to its parents", nil,
+		},
+		{
+			"hard link to symlink, then write",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: outside},
+				{name: "h", kind: tar.TypeLink, link: "l"}, {name: "h", body: "x"},
+			},
+			"", []string{"h"},
+		},
+		{
+			"hard link to itself",
+			[]entry{{name: "a", body: "x"}, {name: "a", kind: tar.TypeLink, link: "a"}}, "",
+			[]string{"a"},
+		},
+		{
+			"hard link to directory",
+			[]entry{{name: "d/"}, {name: "h", kind: tar.TypeLink, link: "d"}}, "directory", nil,
+		},
 		{"hard link to root", []entry{{name: "h", kind: tar.TypeLink, link: "/"}}, "root", nil},
 		{"whiteout of ..", []entry{{name: "a/.wh..."}}, "whiteout", nil},
 		{"whiteout of .", []entry{{name: "a/.wh.."}}, "whiteout", nil},
 		{"whiteout of nothing", []entry{{name: ".wh."}}, "whiteout", nil},
-		{"opaque behind a symlink", []entry{{name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "l/.wh..wh..opq"}}, "refers to its parents", nil},
-		{"file as parent", []entry{{name: "f", body: "x"}, {name: "f/g", body: "x"}}, "not a directory", nil},
-		{"loop", []entry{{name: "a", kind: tar.TypeSymlink, link: "b"}, {name: "b", kind: tar.TypeSymlink, link: "a"}, {name: "a/x", body: "x"}}, "symbolic links", nil},
-		{"magic link", []entry{{name: "l", kind: tar.TypeSymlink, link: "/proc/self/root"}, {name: "l/x", body: "x"}}, "refers to its parents", nil},
+		{
+			"opaque behind a symlink",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "l/.wh..wh..opq"},
+			},
+			"refers to its parents", nil,
+		},
+		{
+			"file as parent", []entry{{name: "f", body: "x"}, {name: "f/g", body: "x"}},
+			"not a directory", nil,
+		},
+		{
+			"loop",
+			[]entry{
+				{name: "a", kind: tar.TypeSymlink, link: "b"},
+				{name: "b", kind: tar.TypeSymlink, link: "a"}, {name: "a/x", body: "x"},
+			},
+			"symbolic links", nil,
+		},
+		{
+			"magic link",
+			[]entry{
+				{name: "l", kind: tar.TypeSymlink, link: "/proc/self/root"},
+				{name: "l/x", body: "x"},
+			},
+			"refers to its parents", nil,
+		},
 		{"root as file", []entry{{name: ".", kind: tar.TypeReg}}, "root", nil},
 		{"unknown type", []entry{{name: "x", kind: 'Z'}}, "entry type", nil},
 		{"owner out of range", []entry{{name: "x", uid: 1 << 32}}, "out of range", nil},
-		{"aufs bookkeeping", []entry{{name: ".wh..wh.plnk/1.2", body: "x"}, {name: ".wh..wh.aufs", body: "x"}}, "", nil},
-		{"directory over symlink", []entry{{name: "d", kind: tar.TypeSymlink, link: "../canary"}, {name: "d/"}, {name: "d/x", body: "x"}}, "", []string{"d/x"}},
-		{"parent replaced under the cache", []entry{{name: "p/"}, {name: "p/a", body: "1"}, {name: "p", kind: tar.TypeSymlink, link: "../canary"}, {name: "p/file", body: "x"}}, "refers to its parents", nil},
+		{
+			"aufs bookkeeping",
+			[]entry{{name: ".wh..wh.plnk/1.2", body: "x"}, {name: ".wh..wh.aufs", body: "x"}}, "",
+			nil,
+		},
+		{
+			"directory over symlink",
+			[]entry{
+				{name: "d", kind: tar.TypeSymlink, link: "../canary"}, {name: "d/"},
+				{name: "d/x", body: "x"},
+			},
+			"", []string{"d/x"},
+		},
+		{
+			"parent replaced under the cache",
+			[]entry{
+				{name: "p/"}, {name: "p/a", body: "1"},
+				{name: "p", kind: tar.TypeSymlink, link: "../canary"}, {name: "p/file", body: "x"},
+			},
+			"refers to its parents", nil,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			j := newJail(t)
-			_, err := Apply(context.Background(), j.root, bytes.NewReader(archive(t, tc.entries...)), Options{})
+			_, err := Apply(
+				context.Background(), j.root, bytes.NewReader(archive(t, tc.entries...)), Options{},
+			)
 			j.check(t)
 			if tc.err == "" {
 				if err != nil {
@@ -179,8 +273,10 @@ func TestApplyWhiteouts(t *testing.T) {
 	t.Parallel()
 	j := newJail(t)
 	res, err := Apply(context.Background(), j.root, bytes.NewReader(archive(t,
-		entry{name: "a/.wh.gone"}, entry{name: "b/"}, entry{name: "b/.wh..wh..opq"}, entry{name: "b/kept", body: "x"},
-		entry{name: ".wh.c"}, entry{name: "c/"}, entry{name: "d/"}, entry{name: ".wh.d"}, entry{name: "e", body: "x"}, entry{name: ".wh.e"},
+		entry{name: "a/.wh.gone"}, entry{name: "b/"}, entry{name: "b/.wh..wh..opq"},
+		entry{name: "b/kept", body: "x"},
+		entry{name: ".wh.c"}, entry{name: "c/"}, entry{name: "d/"}, entry{name: ".wh.d"},
+		entry{name: "e", body: "x"}, entry{name: ".wh.e"},
 		entry{name: "raw", kind: tar.TypeChar},
 	)), Options{})
 	if err != nil {
@@ -221,18 +317,28 @@ func TestApplyMerged(t *testing.T) {
 		_, err := Apply(ctx, j.root, bytes.NewReader(archive(t, es...)), Options{Style: Merged})
 		return err
 	}
-	if err := apply(entry{name: "d/"}, entry{name: "d/old", body: "1"}, entry{name: "d/sub/old", body: "1"}, entry{name: "gone/x", body: "1"}); err != nil {
+	if err := apply(
+		entry{name: "d/"}, entry{name: "d/old", body: "1"}, entry{name: "d/sub/old", body: "1"},
+		entry{name: "gone/x", body: "1"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	if err := apply(entry{name: "d/new", body: "2"}, entry{name: "d/sub/"}, entry{name: "d/sub/new", body: "2"}, entry{name: "d/.wh..wh..opq"}, entry{name: ".wh.gone"}, entry{name: ".wh.never"}); err != nil {
+	if err := apply(
+		entry{name: "d/new", body: "2"}, entry{name: "d/sub/"}, entry{name: "d/sub/new", body: "2"},
+		entry{name: "d/.wh..wh..opq"}, entry{name: ".wh.gone"}, entry{name: ".wh.never"},
+	); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]bool{"d/old": false, "d/new": true, "d/sub/old": false, "d/sub/new": true, "gone": false} {
+	for name, want := range map[string]bool{
+		"d/old": false, "d/new": true, "d/sub/old": false, "d/sub/new": true, "gone": false,
+	} {
 		if _, err := os.Lstat(filepath.Join(j.root.Name(), name)); (err == nil) != want {
 			t.Errorf("%s: %v, want present=%v", name, err, want)
 		}
 	}
-	if err := apply(entry{name: "x", kind: tar.TypeLink, link: "nowhere"}); !errdefs.IsInvalidArgument(err) || errors.Is(err, ErrNeedsParents) {
+	if err := apply(
+		entry{name: "x", kind: tar.TypeLink, link: "nowhere"},
+	); !errdefs.IsInvalidArgument(err) || errors.Is(err, ErrNeedsParents) {
 		t.Errorf("dangling hard link: %v", err)
 	}
 }
@@ -244,18 +350,26 @@ func TestApplyMetadata(t *testing.T) {
 	caps := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	_, err := Apply(context.Background(), j.root, bytes.NewReader(archive(t,
 		entry{name: "./", mode: 0o711, uid: 3},
-		entry{name: "d/", mode: 0o1777, uid: 9}, entry{name: "d/suid", mode: 0o4755, uid: 8, body: "x", pax: map[string]string{
-			"SCHILY.xattr.security.capability": caps, "SCHILY.xattr.user.note": "n", "SCHILY.xattr.trusted.overlay.redirect": "/x",
-			"SCHILY.xattr.user.overlay.opaque": "y", "SCHILY.xattr.security.selinux": "label"}},
-		entry{name: "fifo", kind: tar.TypeFifo, mode: 0o600}, entry{name: "null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
+		entry{
+			name: "d/", mode: 0o1777, uid: 9,
+		}, entry{name: "d/suid", mode: 0o4755, uid: 8, body: "x", pax: map[string]string{
+			"SCHILY.xattr.security.capability": caps, "SCHILY.xattr.user.note": "n",
+			"SCHILY.xattr.trusted.overlay.redirect": "/x",
+			"SCHILY.xattr.user.overlay.opaque":      "y", "SCHILY.xattr.security.selinux": "label"}},
+		entry{name: "fifo", kind: tar.TypeFifo, mode: 0o600},
+		entry{name: "null", kind: tar.TypeChar, major: 1, minor: 3, mode: 0o666},
 	)), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	check := func(name string, mode uint32, uid uint32) {
 		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(j.root.Name(), name), &st); err != nil || st.Mode != mode || st.Uid != uid || st.Mtim.Sec != 1234567890 {
-			t.Errorf("%s: %v mode %o owner %d time %d, want %o %d", name, err, st.Mode, st.Uid, st.Mtim.Sec, mode, uid)
+		if err := unix.Lstat(filepath.Join(j.root.Name(), name), &st); err != nil ||
+			st.Mode != mode || st.Uid != uid || st.Mtim.Sec != 1234567890 {
+			t.Errorf(
+				"%s: %v mode %o owner %d time %d, want %o %d", name, err, st.Mode, st.Uid,
+				st.Mtim.Sec, mode, uid,
+			)
 		}
 	}
 	check(".", unix.S_IFDIR|0o711, 3)
@@ -278,9 +392,23 @@ func TestApplyMetadata(t *testing.T) {
 func TestApplyBounds(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
-	big := archive(t, entry{name: "a", body: strings.Repeat("x", 5000)}, entry{name: "b", body: strings.Repeat("x", 5000)})
-	// A GNU sparse file (format 0.1) that claims a terabyte of holes and has no data. archive/tar does not write these: the header is made by hand.
-	sparse := archive(t, entry{name: "s", pax: map[string]string{"XXX.sparse.major": "0", "XXX.sparse.minor": "1", "XXX.sparse.name": "s", "XXX.sparse.size": "1099511627776", "XXX.sparse.numblocks": "1", "XXX.sparse.map": "1099511627776,0"}})
+	big := archive(
+		t, entry{name: "a", body: strings.Repeat("x", 5000)},
+		entry{name: "b", body: strings.Repeat("x", 5000)},
+	)
+	// A GNU sparse file (format 0.1) that claims a terabyte of holes and has no data. archive/tar
+	// does not write these: the header is made by hand.
+	sparse := archive(
+		t,
+		entry{
+			name: "s",
+			pax: map[string]string{
+				"XXX.sparse.major": "0", "XXX.sparse.minor": "1", "XXX.sparse.name": "s",
+				"XXX.sparse.size": "1099511627776", "XXX.sparse.numblocks": "1",
+				"XXX.sparse.map": "1099511627776,0",
+			},
+		},
+	)
 	sparse = bytes.ReplaceAll(sparse, []byte("XXX.sparse"), []byte("GNU.sparse"))
 	for _, tc := range []struct {
 		name   string
@@ -289,7 +417,10 @@ func TestApplyBounds(t *testing.T) {
 	}{
 		{"bytes", big, Limits{Bytes: 9000}},
 		{"entries", big, Limits{Entries: 1}},
-		{"stream after the end", append(slices.Clone(big), make([]byte, 1<<20)...), Limits{Bytes: 20000}},
+		{
+			"stream after the end", append(slices.Clone(big), make([]byte, 1<<20)...),
+			Limits{Bytes: 20000},
+		},
 		{"holes", sparse, Limits{Bytes: 1 << 30}},
 		{"truncated", big[:len(big)-3000], Limits{}},
 		{"truncated header", big[:700], Limits{}},
@@ -298,7 +429,9 @@ func TestApplyBounds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			j := newJail(t)
-			_, err := Apply(context.Background(), j.root, bytes.NewReader(tc.data), Options{Limits: tc.limits})
+			_, err := Apply(
+				context.Background(), j.root, bytes.NewReader(tc.data), Options{Limits: tc.limits},
+			)
 			if !errdefs.IsInvalidArgument(err) {
 				t.Fatalf("error %v", err)
 			}
@@ -307,7 +440,9 @@ func TestApplyBounds(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := Apply(ctx, newJail(t).root, bytes.NewReader(big), Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := Apply(ctx, newJail(t).root, bytes.NewReader(big), Options{}); !errors.Is(
+		err, context.Canceled,
+	) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -317,7 +452,12 @@ func TestTarRoundTrip(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	first := newJail(t)
-	in := archive(t, entry{name: "./", mode: 0o700}, entry{name: "d/"}, entry{name: "d/.wh..wh..opq"}, entry{name: "d/f", body: "body", mode: 0o4711, uid: 4, pax: map[string]string{"SCHILY.xattr.user.k": "v"}},
+	in := archive(t, entry{name: "./", mode: 0o700}, entry{name: "d/"}, entry{
+		name: "d/.wh..wh..opq",
+	}, entry{
+		name: "d/f", body: "body", mode: 0o4711, uid: 4,
+		pax: map[string]string{"SCHILY.xattr.user.k": "v"},
+	},
 		entry{name: "hard", kind: tar.TypeLink, link: "d/f"}, entry{name: ".wh.gone"}, entry{name: "sym", kind: tar.TypeSymlink, link: "d/f"}, entry{name: strings.Repeat("long/", 60) + "x", body: "deep"})
 	if _, err := Apply(ctx, first.root, bytes.NewReader(in), Options{}); err != nil {
 		t.Fatal(err)
@@ -352,11 +492,25 @@ func TestChanges(t *testing.T) {
 		j  jail
 		es []entry
 	}{
-		{base, []entry{{name: "etc/"}, {name: "etc/passwd", body: "1"}, {name: "old/x", body: "1"}, {name: "gone", body: "1"}}},
+		{
+			base,
+			[]entry{
+				{name: "etc/"}, {name: "etc/passwd", body: "1"}, {name: "old/x", body: "1"},
+				{name: "gone", body: "1"},
+			},
+		},
 		{mid, []entry{{name: ".wh.gone"}, {name: "mid", body: "1"}}},
-		{upper, []entry{{name: "etc/"}, {name: "etc/passwd", body: "2"}, {name: "etc/new", body: "2"}, {name: ".wh.mid"}, {name: ".wh.gone"}, {name: "gone2", body: ""}}},
+		{
+			upper,
+			[]entry{
+				{name: "etc/"}, {name: "etc/passwd", body: "2"}, {name: "etc/new", body: "2"},
+				{name: ".wh.mid"}, {name: ".wh.gone"}, {name: "gone2", body: ""},
+			},
+		},
 	} {
-		if _, err := Apply(ctx, l.j.root, bytes.NewReader(archive(t, l.es...)), Options{}); err != nil {
+		if _, err := Apply(
+			ctx, l.j.root, bytes.NewReader(archive(t, l.es...)), Options{},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -382,19 +536,25 @@ func TestInheritDirs(t *testing.T) {
 		}
 		return r
 	}
-	apply(base, entry{name: "./", mode: 0o750}, entry{name: "a/", mode: 0o700, uid: 42}, entry{name: "lib", kind: tar.TypeSymlink, link: "a"})
+	apply(
+		base, entry{name: "./", mode: 0o750}, entry{name: "a/", mode: 0o700, uid: 42},
+		entry{name: "lib", kind: tar.TypeSymlink, link: "a"},
+	)
 	r := apply(upper, entry{name: "a/b/c", body: "x"})
 	if err := InheritDirs(upper.root, []*os.File{base.root}, r.Implied); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]os.FileMode{"a": 0o700, "a/b": 0o755, ".": 0o750} {
-		if st, err := os.Stat(filepath.Join(upper.root.Name(), name)); err != nil || st.Mode().Perm() != mode {
+		if st, err := os.Stat(filepath.Join(upper.root.Name(), name)); err != nil ||
+			st.Mode().Perm() != mode {
 			t.Errorf("%s: %v %v, want %o", name, st, err, mode)
 		}
 	}
 	other := newJail(t)
 	r = apply(other, entry{name: "lib/x", body: "x"})
-	if err := InheritDirs(other.root, []*os.File{base.root}, r.Implied); !errors.Is(err, ErrNeedsParents) {
+	if err := InheritDirs(other.root, []*os.File{base.root}, r.Implied); !errors.Is(
+		err, ErrNeedsParents,
+	) {
 		t.Errorf("directory over a parent's link: %v", err)
 	}
 }
@@ -403,10 +563,22 @@ func TestInheritDirs(t *testing.T) {
 func FuzzApply(f *testing.F) {
 	needRoot(f)
 	for _, es := range [][]entry{
-		{{name: "a/b", body: "x"}, {name: "l", kind: tar.TypeSymlink, link: "../canary"}, {name: "l/file", body: "y"}},
-		{{name: "h", kind: tar.TypeLink, link: "../canary/file"}, {name: "../canary/file", body: "x"}},
-		{{name: "d/"}, {name: "d/.wh..wh..opq"}, {name: ".wh.d"}, {name: "d", kind: tar.TypeSymlink, link: "/"}},
-		{{name: "n", kind: tar.TypeChar, major: 1, minor: 3}, {name: "p", kind: tar.TypeFifo}, {name: "x", pax: map[string]string{"SCHILY.xattr.user.a": "b"}}},
+		{
+			{name: "a/b", body: "x"}, {name: "l", kind: tar.TypeSymlink, link: "../canary"},
+			{name: "l/file", body: "y"},
+		},
+		{
+			{name: "h", kind: tar.TypeLink, link: "../canary/file"},
+			{name: "../canary/file", body: "x"},
+		},
+		{
+			{name: "d/"}, {name: "d/.wh..wh..opq"}, {name: ".wh.d"},
+			{name: "d", kind: tar.TypeSymlink, link: "/"},
+		},
+		{
+			{name: "n", kind: tar.TypeChar, major: 1, minor: 3}, {name: "p", kind: tar.TypeFifo},
+			{name: "x", pax: map[string]string{"SCHILY.xattr.user.a": "b"}},
+		},
 	} {
 		f.Add(archive(f, es...))
 	}
@@ -425,7 +597,9 @@ func FuzzApply(f *testing.F) {
 
 // FuzzDecompress checks that damaged streams end in an error or an end, never in a panic.
 func FuzzDecompress(f *testing.F) {
-	for _, s := range []string{"\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "BZh9", "\xfd7zXZ\x00", "plain"} {
+	for _, s := range []string{
+		"\x1f\x8b\x08", "\x28\xb5\x2f\xfd", "BZh9", "\xfd7zXZ\x00", "plain",
+	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -27,8 +27,8 @@ const (
 	Xz    Compression = "xz"
 )
 
-// maxWindow bounds the memory one stream may ask of its decoder. RFC 8878 section 3.1.1.1.2 recommends decoders to accept 8 MiB; zstd's own
-// tool accepts 128 MiB without --long.
+// maxWindow bounds the memory one stream may ask of its decoder. RFC 8878 section 3.1.1.1.2
+// recommends decoders to accept 8 MiB; zstd's own tool accepts 128 MiB without --long.
 const maxWindow = 128 << 20
 
 // Detect recognises a compression by the first bytes of a stream (at most six are looked at).
@@ -36,7 +36,8 @@ func Detect(head []byte) Compression {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b, 8}):
 		return Gzip
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}):
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}):
 		return Zstd // a frame, or a skippable frame as zstd:chunked begins with
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return Bzip2
@@ -46,8 +47,9 @@ func Detect(head []byte) Compression {
 	return Plain
 }
 
-// Decompress returns the unpacked stream of r and what it was packed with. Everything is decoded in process: a helper looked up in PATH would be
-// code an image could choose. Close releases the decoder and does not close r. Errors of damaged streams wrap errdefs.ErrInvalidArgument.
+// Decompress returns the unpacked stream of r and what it was packed with. Everything is decoded in
+// process: a helper looked up in PATH would be code an image could choose. Close releases the
+// decoder and does not close r. Errors of damaged streams wrap errdefs.ErrInvalidArgument.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
 	head, err := br.Peek(6)
@@ -63,7 +65,10 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 		}
 		return &decoder{zr, zr.Close, c}, c, nil
 	case Zstd:
-		zr, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		zr, err := zstd.NewReader(
+			br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow),
+		)
 		if err != nil {
 			return nil, c, damaged(c, err)
 		}
@@ -101,7 +106,8 @@ func (d *decoder) Close() error {
 	return d.close()
 }
 
-// damaged tells the decoder's own complaints apart from errors of the stream below it, which pass through it unchanged.
+// damaged tells the decoder's own complaints apart from errors of the stream below it, which pass
+// through it unchanged.
 func damaged(c Compression, err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%s stream is truncated: %w: %w", c, err, errdefs.ErrInvalidArgument)
@@ -109,8 +115,8 @@ func damaged(c Compression, err error) error {
 	return fmt.Errorf("%s stream: %w", c, err)
 }
 
-// Ahead reads r in a goroutine of its own, a few buffers in front of the consumer, so that decoding and hashing run beside writing. Close ends
-// and joins the goroutine; it must be called.
+// Ahead reads r in a goroutine of its own, a few buffers in front of the consumer, so that decoding
+// and hashing run beside writing. Close ends and joins the goroutine; it must be called.
 func Ahead(r io.Reader) io.ReadCloser {
 	a := &ahead{
 		full: make(chan chunk, aheadBuffers),
@@ -154,7 +160,8 @@ func (a *ahead) fill(r io.Reader) {
 			return
 		}
 		n, err := 0, error(nil)
-		for n < cap(b) && err == nil { // not io.ReadFull, which hides the difference between an end and a truncation
+		// not io.ReadFull, which hides the difference between an end and a truncation
+		for n < cap(b) && err == nil {
 			var m int
 			m, err = r.Read(b[n:cap(b)])
 			n += m

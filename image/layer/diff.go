@@ -30,8 +30,9 @@ type Change struct {
 	Kind Kind
 }
 
-// Changes lists, sorted by path, how the overlay layer upper differs from its parents (top first). A directory counts as modified when
-// something inside it changed. The overlay must have been mounted with redirect_dir=off and metacopy=off, so that upper holds complete files.
+// Changes lists, sorted by path, how the overlay layer upper differs from its parents (top first).
+// A directory counts as modified when something inside it changed. The overlay must have been
+// mounted with redirect_dir=off and metacopy=off, so that upper holds complete files.
 func Changes(ctx context.Context, upper *os.File, parents []*os.File) ([]Change, error) {
 	var out []Change
 	err := walk(ctx, upper, func(name string, st *unix.Stat_t, fd int) error {
@@ -64,7 +65,10 @@ func Changes(ctx context.Context, upper *os.File, parents []*os.File) ([]Change,
 // whole says whether lookup reached the last component of name rather than something on the way.
 func (f found) whole(name string, layers []*os.File) bool {
 	var st unix.Stat_t
-	fd, err := openat2(int(layers[f.layer].Fd()), name, unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	fd, err := openat2(
+		int(layers[f.layer].Fd()), name, unix.O_PATH|unix.O_NOFOLLOW,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
+	)
 	if err != nil {
 		return false
 	}
@@ -72,12 +76,17 @@ func (f found) whole(name string, layers []*os.File) bool {
 	return unix.Fstat(fd, &st) == nil && st.Ino == f.st.Ino
 }
 
-// walk visits everything below root in lexical order, parents first. The descriptor given to fn is that of the containing directory.
-func walk(ctx context.Context, root *os.File, fn func(name string, st *unix.Stat_t, dirfd int) error) error {
+// walk visits everything below root in lexical order, parents first. The descriptor given to fn is
+// that of the containing directory.
+func walk(
+	ctx context.Context, root *os.File, fn func(name string, st *unix.Stat_t, dirfd int) error,
+) error {
 	return walkDir(ctx, int(root.Fd()), "", fn)
 }
 
-func walkDir(ctx context.Context, at int, prefix string, fn func(string, *unix.Stat_t, int) error) error {
+func walkDir(
+	ctx context.Context, at int, prefix string, fn func(string, *unix.Stat_t, int) error,
+) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -107,7 +116,9 @@ func walkDir(ctx context.Context, at int, prefix string, fn func(string, *unix.S
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		sub, err := unix.Openat(fd, n, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		sub, err := unix.Openat(
+			fd, n, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0,
+		)
 		if err == unix.ENOENT {
 			continue
 		}
@@ -123,9 +134,10 @@ func walkDir(ctx context.Context, at int, prefix string, fn func(string, *unix.S
 	return nil
 }
 
-// Tar writes the tree below root as an uncompressed layer archive (image-spec layer.md). In Overlay style root is an overlay upper directory and its
-// whiteouts and opaque marks are translated; in Merged style root is a plain tree, as `docker export` and `docker import` use. Entries are sorted and
-// carry no names of owners, so equal trees give equal archives. Sockets are left out.
+// Tar writes the tree below root as an uncompressed layer archive (image-spec layer.md). In Overlay
+// style root is an overlay upper directory and its whiteouts and opaque marks are translated; in
+// Merged style root is a plain tree, as `docker export` and `docker import` use. Entries are sorted
+// and carry no names of owners, so equal trees give equal archives. Sockets are left out.
 func Tar(ctx context.Context, root *os.File, style Style, w io.Writer) error {
 	tw := tar.NewWriter(w)
 	links := map[[2]uint64]string{}
@@ -156,7 +168,9 @@ func Tar(ctx context.Context, root *os.File, style Style, w io.Writer) error {
 			return fmt.Errorf("archive %q: %w", name, err)
 		}
 		if style == Overlay && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			fd, err := unix.Openat(dirfd, path.Base(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			fd, err := unix.Openat(
+				dirfd, path.Base(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0,
+			)
 			if err != nil {
 				return err
 			}
@@ -174,10 +188,18 @@ func Tar(ctx context.Context, root *os.File, style Style, w io.Writer) error {
 }
 
 func writeMarker(tw *tar.Writer, name string, st *unix.Stat_t) error {
-	return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, ModTime: time.Unix(st.Mtim.Sec, 0), Format: tar.FormatPAX})
+	return tw.WriteHeader(
+		&tar.Header{
+			Typeflag: tar.TypeReg, Name: name, Mode: 0o600, ModTime: time.Unix(st.Mtim.Sec, 0),
+			Format: tar.FormatPAX,
+		},
+	)
 }
 
-func writeEntry(tw *tar.Writer, dirfd int, base, name string, st *unix.Stat_t, links map[[2]uint64]string, buf []byte) error {
+func writeEntry(
+	tw *tar.Writer, dirfd int, base, name string, st *unix.Stat_t, links map[[2]uint64]string,
+	buf []byte,
+) error {
 	hdr := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
 		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec), Format: tar.FormatPAX,
@@ -208,7 +230,9 @@ func writeEntry(tw *tar.Writer, dirfd int, base, name string, st *unix.Stat_t, l
 		hdr.Typeflag = tar.TypeFifo
 	case unix.S_IFREG:
 		hdr.Typeflag = tar.TypeReg
-		fd, err := unix.Openat(dirfd, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		fd, err := unix.Openat(
+			dirfd, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0,
+		)
 		if err != nil {
 			return err
 		}
@@ -242,7 +266,8 @@ func writeEntry(tw *tar.Writer, dirfd int, base, name string, st *unix.Stat_t, l
 	if file == nil {
 		return nil
 	}
-	// A file that grew meanwhile is cut at the size in its header; one that shrank is filled with zeros, as tar(1) does.
+	// A file that grew meanwhile is cut at the size in its header; one that shrank is filled with
+	// zeros, as tar(1) does.
 	n, err := io.CopyBuffer(onlyWriter{tw}, io.LimitReader(file, st.Size), buf)
 	if err != nil {
 		return err

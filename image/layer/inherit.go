@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InheritDirs gives the directories that an archive only implied (Result.Implied) the mode, owner, times and attributes that the topmost parent
-// layer has for them: overlayfs shows a merged directory with its uppermost layer's attributes. Parents come top first. It returns
-// ErrNeedsParents when a parent has something else than a directory under such a name, because then the archive's content belongs elsewhere.
+// InheritDirs gives the directories that an archive only implied (Result.Implied) the mode, owner,
+// times and attributes that the topmost parent layer has for them: overlayfs shows a merged
+// directory with its uppermost layer's attributes. Parents come top first. It returns
+// ErrNeedsParents when a parent has something else than a directory under such a name, because then
+// the archive's content belongs elsewhere.
 func InheritDirs(upper *os.File, parents []*os.File, implied []string) error {
 	for _, name := range implied {
 		from, err := lookup(parents, name)
@@ -33,15 +35,17 @@ func InheritDirs(upper *os.File, parents []*os.File, implied []string) error {
 
 const absent = 0
 
-// found is what a stack of layers shows under a name: its type (S_IFMT bits, absent for nothing) and the layer it comes from.
+// found is what a stack of layers shows under a name: its type (S_IFMT bits, absent for nothing)
+// and the layer it comes from.
 type found struct {
 	layer int
 	kind  uint32
 	st    unix.Stat_t
 }
 
-// lookup resolves a name in a stack of overlay layers, top first, component by component and without following links: a link on the way is
-// reported as what the name is, since a caller that asked for something below it has to think again.
+// lookup resolves a name in a stack of overlay layers, top first, component by component and
+// without following links: a link on the way is reported as what the name is, since a caller that
+// asked for something below it has to think again.
 func lookup(layers []*os.File, name string) (found, error) {
 	parts := []string{}
 	if name != "." {
@@ -71,7 +75,10 @@ func lookupOne(root int, parts []string) (f found, goOn bool, err error) {
 		return found{kind: st.Mode & unix.S_IFMT, st: st}, true, nil
 	}
 	for n := 1; n <= len(parts); n++ {
-		fd, err := openat2(root, strings.Join(parts[:n], "/"), unix.O_PATH|unix.O_NOFOLLOW, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+		fd, err := openat2(
+			root, strings.Join(parts[:n], "/"), unix.O_PATH|unix.O_NOFOLLOW,
+			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
+		)
 		if err == unix.ENOENT {
 			return f, goOn, nil
 		}
@@ -106,12 +113,18 @@ func isOpaque(fd int) bool {
 }
 
 func copyDirMeta(upper, lower *os.File, name string) error {
-	src, err := openat2(int(lower.Fd()), name, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	src, err := openat2(
+		int(lower.Fd()), name, unix.O_PATH|unix.O_DIRECTORY,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
+	)
 	if err != nil {
 		return fmt.Errorf("open parent's %q: %w", name, err)
 	}
 	defer unix.Close(src)
-	dst, err := openat2(int(upper.Fd()), name, unix.O_PATH|unix.O_DIRECTORY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	dst, err := openat2(
+		int(upper.Fd()), name, unix.O_PATH|unix.O_DIRECTORY,
+		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
+	)
 	if err != nil {
 		return fmt.Errorf("open %q: %w", name, err)
 	}
@@ -119,7 +132,8 @@ func copyDirMeta(upper, lower *os.File, name string) error {
 	return CopyDirMeta(dst, src)
 }
 
-// CopyDirMeta gives directory dst the owner, mode, kept attributes and times of directory src. Both may be O_PATH descriptors.
+// CopyDirMeta gives directory dst the owner, mode, kept attributes and times of directory src. Both
+// may be O_PATH descriptors.
 func CopyDirMeta(dst, src int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(src, &st); err != nil {
@@ -129,11 +143,15 @@ func CopyDirMeta(dst, src int) error {
 	if err != nil {
 		return err
 	}
-	m := meta{uid: int(st.Uid), gid: int(st.Gid), mode: st.Mode & 0o7777, times: [2]unix.Timespec{st.Atim, st.Mtim}, xattrs: x}
+	m := meta{
+		uid: int(st.Uid), gid: int(st.Gid), mode: st.Mode & 0o7777,
+		times: [2]unix.Timespec{st.Atim, st.Mtim}, xattrs: x,
+	}
 	return m.applyFd(dst, true)
 }
 
-// readXattrs reads the attributes that belong to an image. The path is followed: it names an open descriptor.
+// readXattrs reads the attributes that belong to an image. The path is followed: it names an open
+// descriptor.
 func readXattrs(p string) (map[string]string, error) {
 	return xattrs(func(b []byte) (int, error) { return unix.Listxattr(p, b) },
 		func(k string, b []byte) (int, error) { return unix.Getxattr(p, k, b) })
@@ -144,7 +162,9 @@ func lreadXattrs(p string) (map[string]string, error) {
 		func(k string, b []byte) (int, error) { return unix.Lgetxattr(p, k, b) })
 }
 
-func xattrs(list func([]byte) (int, error), get func(string, []byte) (int, error)) (map[string]string, error) {
+func xattrs(
+	list func([]byte) (int, error), get func(string, []byte) (int, error),
+) (map[string]string, error) {
 	names := make([]byte, 4096)
 	n, err := list(names)
 	if err == unix.ERANGE { // xattr(7): a list has at most 64 KiB

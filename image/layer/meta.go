@@ -24,7 +24,10 @@ const paxXattr = "SCHILY.xattr."
 func metaOf(hdr *tar.Header) (meta, error) {
 	const maxID = 1<<32 - 2 // 2^32-1 means "leave alone" to chown(2)
 	if hdr.Uid < 0 || hdr.Uid > maxID || hdr.Gid < 0 || hdr.Gid > maxID {
-		return meta{}, fmt.Errorf("owner %d:%d out of range 0 to %d: %w", hdr.Uid, hdr.Gid, uint32(maxID), errdefs.ErrInvalidArgument)
+		return meta{}, fmt.Errorf(
+			"owner %d:%d out of range 0 to %d: %w", hdr.Uid, hdr.Gid, uint32(maxID),
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	m := meta{uid: hdr.Uid, gid: hdr.Gid, mode: uint32(hdr.Mode & 0o7777)}
 	at := hdr.AccessTime
@@ -50,14 +53,17 @@ func timespec(t time.Time) unix.Timespec {
 	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
-// KeepXattr says whether an extended attribute belongs to an image: file capabilities and the user's own. overlayfs reads trusted.overlay.* and,
-// mounted with userxattr, user.overlay.* as its own state; an archive that could set them would redirect lookups to other directories. Labels of
+// KeepXattr says whether an extended attribute belongs to an image: file capabilities and the
+// user's own. overlayfs reads trusted.overlay.* and, mounted with userxattr, user.overlay.* as its
+// own state; an archive that could set them would redirect lookups to other directories. Labels of
 // security modules belong to the host.
 func KeepXattr(name string) bool {
-	return name == "security.capability" || strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+	return name == "security.capability" || strings.HasPrefix(name, "user.") &&
+		!strings.HasPrefix(name, "user.overlay.")
 }
 
-// applyFd sets everything on an open file; O_PATH descriptors are served through /proc. Owner first: chown(2) clears set-id bits and capabilities.
+// applyFd sets everything on an open file; O_PATH descriptors are served through /proc. Owner
+// first: chown(2) clears set-id bits and capabilities.
 func (m *meta) applyFd(fd int, withTimes bool) error {
 	p := procPath(fd)
 	if err := unix.Chown(p, m.uid, m.gid); err != nil {
@@ -83,7 +89,8 @@ func (m *meta) applyAt(parent int, base string) error {
 		return fmt.Errorf("chown to %d:%d: %w", m.uid, m.gid, err)
 	}
 	if !m.symlink {
-		// The name was just made by us as something other than a symbolic link and nobody else writes here.
+		// The name was just made by us as something other than a symbolic link and nobody else
+		// writes here.
 		if err := unix.Fchmodat(parent, base, m.mode, 0); err != nil {
 			return fmt.Errorf("chmod to %#o: %w", m.mode, err)
 		}
@@ -112,7 +119,8 @@ func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
-// setOpaque marks parent/base, or parent itself for an empty base, as hiding the lower directories of that name.
+// setOpaque marks parent/base, or parent itself for an empty base, as hiding the lower directories
+// of that name.
 func setOpaque(parent int, base string) error {
 	p := procPath(parent)
 	if base == "" {

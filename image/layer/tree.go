@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree is a directory seen through its descriptor. It caches descriptors of directories inside, because the entries of an archive come in
-// runs of the same directory. Not safe for concurrent use.
+// tree is a directory seen through its descriptor. It caches descriptors of directories inside,
+// because the entries of an archive come in runs of the same directory. Not safe for concurrent
+// use.
 type tree struct {
 	root  *os.File
 	cache map[string]int
@@ -23,7 +24,8 @@ func newTree(root *os.File) *tree { return &tree{root: root, cache: map[string]i
 
 func (t *tree) close() { t.forget() }
 
-// forget drops the cache. It must run before any directory or symbolic link goes away, since names may then mean something else.
+// forget drops the cache. It must run before any directory or symbolic link goes away, since names
+// may then mean something else.
 func (t *tree) forget() {
 	for k, fd := range t.cache {
 		unix.Close(fd)
@@ -33,7 +35,8 @@ func (t *tree) forget() {
 
 const resolveFlags = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-// openat2 retries EAGAIN, which the kernel returns when a concurrent rename makes ".." ambiguous (openat2(2), RESOLVE_IN_ROOT).
+// openat2 retries EAGAIN, which the kernel returns when a concurrent rename makes ".." ambiguous
+// (openat2(2), RESOLVE_IN_ROOT).
 func openat2(dirfd int, name string, flags int, resolve uint64) (int, error) {
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: resolve}
 	for i := 0; ; i++ {
@@ -45,12 +48,14 @@ func openat2(dirfd int, name string, flags int, resolve uint64) (int, error) {
 	}
 }
 
-// openDir opens a directory by name; symbolic links lead to places inside the root. The caller closes it.
+// openDir opens a directory by name; symbolic links lead to places inside the root. The caller
+// closes it.
 func (t *tree) openDir(name string) (int, error) {
 	return openat2(int(t.root.Fd()), name, unix.O_PATH|unix.O_DIRECTORY, resolveFlags)
 }
 
-// dir is openDir through the cache. The descriptor stays valid until the next call of dir or forget.
+// dir is openDir through the cache. The descriptor stays valid until the next call of dir or
+// forget.
 func (t *tree) dir(name string) (int, error) {
 	if fd, ok := t.cache[name]; ok {
 		return fd, nil
@@ -77,7 +82,8 @@ func (t *tree) names(name string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// removeAll removes parent/base whatever it is. The cached descriptors survive only if nothing but a plain file went.
+// removeAll removes parent/base whatever it is. The cached descriptors survive only if nothing but
+// a plain file went.
 func (t *tree) removeAll(parent int, base string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -88,8 +94,9 @@ func (t *tree) removeAll(parent int, base string) error {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		// The parent itself may sit in the cache that is dropped: hold a descriptor of our own. Its entries for
-		// other directories only get slower, not wrong, so they are replaced rather than closed under the caller.
+		// The parent itself may sit in the cache that is dropped: hold a descriptor of our own. Its
+		// entries for other directories only get slower, not wrong, so they are replaced rather
+		// than closed under the caller.
 		err := os.RemoveAll(procPath(parent) + "/" + base)
 		t.forgetBut(parent)
 		return err
@@ -99,8 +106,8 @@ func (t *tree) removeAll(parent int, base string) error {
 	return unix.Unlinkat(parent, base, 0)
 }
 
-// forgetBut drops the cache except one descriptor that the caller is still using. Its name stays right: it was resolved before and the thing
-// removed lies below it.
+// forgetBut drops the cache except one descriptor that the caller is still using. Its name stays
+// right: it was resolved before and the thing removed lies below it.
 func (t *tree) forgetBut(keep int) {
 	for k, fd := range t.cache {
 		if fd != keep {
@@ -124,6 +131,6 @@ func (t *tree) realPath(parent int, base string) (string, error) {
 	return filepath.Join(rel, base), nil
 }
 
-// procPath names an open descriptor for the system calls that take no O_PATH descriptor. It is a magic link to that very file, not a path
-// that could be exchanged.
+// procPath names an open descriptor for the system calls that take no O_PATH descriptor. It is a
+// magic link to that very file, not a path that could be exchanged.
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -18,7 +18,9 @@ func (a *applier) whiteout(dir, base string) error {
 	}
 	name := strings.TrimPrefix(base, whiteoutPrefix)
 	if name == "" || name == "." || name == ".." {
-		return fmt.Errorf("whiteout hides no name a directory can hold: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"whiteout hides no name a directory can hold: %w", errdefs.ErrInvalidArgument,
+		)
 	}
 	return a.hide(dir, name)
 }
@@ -46,7 +48,8 @@ func (a *applier) hide(dir, base string) error {
 	if err != unix.EEXIST {
 		return err
 	}
-	// Made earlier by this same layer: a whiteout concerns parents only (image-spec layer.md, "Whiteouts").
+	// Made earlier by this same layer: a whiteout concerns parents only (image-spec layer.md,
+	// "Whiteouts").
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -64,7 +67,8 @@ func (a *applier) spare(dir, base string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil ||
+		st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return err
 	}
 	return a.opaque(path.Join(dir, base))

@@ -1,19 +1,23 @@
 // Package early makes the start of Go programs that live for milliseconds cheap.
 //
-// Two things cost such a program a tenth of its time and more, because they happen while the Go runtime comes up and shortly after:
+// Two things cost such a program a tenth of its time and more, because they happen while the Go
+// runtime comes up and shortly after:
 //
-//   - The scheduler's monitor, a thread, wakes every 20 µs as long as it finds something to do, and for its first 50 rounds in any case
-//     (runtime/proc.go, sysmon). Each time it takes the processor from the thread that works. With more timer slack (prctl(2),
-//     PR_SET_TIMERSLACK) the kernel lets it sleep until a timer fires anyway.
-//   - The runtime's threads spread over the processors, wake one another there, and every change of a mapping interrupts them all
-//     to flush their translations; in a virtual machine each of these is an exit to the hypervisor.
+//   - The scheduler's monitor, a thread, wakes every 20 µs as long as it finds something to do, and
+//     for its first 50 rounds in any case (runtime/proc.go, sysmon). Each time it takes the
+//     processor from the thread that works. With more timer slack (prctl(2), PR_SET_TIMERSLACK) the
+//     kernel lets it sleep until a timer fires anyway.
+//   - The runtime's threads spread over the processors, wake one another there, and every change of
+//     a mapping interrupts them all to flush their translations; in a virtual machine each of these
+//     is an exit to the hypervisor.
 //
-// The best time to settle both is before there is a second thread, so before the runtime. A program linked with "-E strake/internal/early.entry" is
-// entered by the kernel here (entry_*.s): it remembers its processors and its timer slack, takes the processor that it is on and a slack of
-// 10 ms, and goes to the runtime. Others call Relax for the monitor's sake alone.
+// The best time to settle both is before there is a second thread, so before the runtime. A program
+// linked with "-E strake/internal/early.entry" is entered by the kernel here (entry_*.s): it
+// remembers its processors and its timer slack, takes the processor that it is on and a slack of 10
+// ms, and goes to the runtime. Others call Relax for the monitor's sake alone.
 //
-// What was remembered has to be given back to whatever is not such a program: package spawn does so before it clones, with Thread, and who uses os/exec
-// calls Lock.
+// What was remembered has to be given back to whatever is not such a program: package spawn does so
+// before it clones, with Thread, and who uses os/exec calls Lock.
 package early
 
 import (
@@ -26,13 +30,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slack is how much later the monitor may wake. Someone at a terminal does not notice. The entry has the same number.
+// slack is how much later the monitor may wake. Someone at a terminal does not notice. The entry
+// has the same number.
 const slack = 10_000_000 // ns
 
 // Written before there are goroutines, by the entry or by Relax, and never after.
 var (
-	// before is the mask of processors that the program was started with (sched_getaffinity(2)), of which size bytes are in use; 0 if the
-	// program was left where it is.
+	// before is the mask of processors that the program was started with (sched_getaffinity(2)), of
+	// which size bytes are in use; 0 if the program was left where it is.
 	before cpuMask
 	size   uint64
 	// one is the mask of the one that it took, whose number is processor.
@@ -40,7 +45,8 @@ var (
 	one cpuMask
 	//lint:ignore U1000 used by the entry alone
 	processor uint32
-	// slackBefore is the timer slack that the program was started with, in ns; 0 if it was left at that.
+	// slackBefore is the timer slack that the program was started with, in ns; 0 if it was left at
+	// that.
 	slackBefore uint64
 )
 
@@ -55,14 +61,16 @@ var all = func() (m cpuMask) {
 	return m
 }()
 
-// Lock ties the calling goroutine to its thread, which gets back what Thread gives it, until unlock is called: for os/exec and execve(2).
+// Lock ties the calling goroutine to its thread, which gets back what Thread gives it, until unlock
+// is called: for os/exec and execve(2).
 func Lock() (unlock func()) {
 	runtime.LockOSThread()
 	Thread()
 	return runtime.UnlockOSThread
 }
 
-// Thread gives the calling thread what the program was started with: what it clones or executes inherits that.
+// Thread gives the calling thread what the program was started with: what it clones or executes
+// inherits that.
 //
 //go:nosplit
 func Thread() {
@@ -74,8 +82,9 @@ func Thread() {
 
 // affinity gives a thread, or the calling one for 0, the processors back.
 //
-// A mask that has been set stays what the thread asked for, and bounds it when its cpuset grows. A thread that never asked for one has to be
-// as free as it was, and the kernel does not say which it is: whoever gets the same by asking for all was not bound.
+// A mask that has been set stays what the thread asked for, and bounds it when its cpuset grows. A
+// thread that never asked for one has to be as free as it was, and the kernel does not say which it
+// is: whoever gets the same by asking for all was not bound.
 //
 //go:nosplit
 func affinity(tid uintptr) {
@@ -83,21 +92,29 @@ func affinity(tid uintptr) {
 		return
 	}
 	var now cpuMask
-	unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, tid, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all)))
-	unix.RawSyscall(unix.SYS_SCHED_GETAFFINITY, tid, unsafe.Sizeof(now), uintptr(unsafe.Pointer(&now)))
+	unix.RawSyscall(
+		unix.SYS_SCHED_SETAFFINITY, tid, unsafe.Sizeof(all), uintptr(unsafe.Pointer(&all)),
+	)
+	unix.RawSyscall(
+		unix.SYS_SCHED_GETAFFINITY, tid, unsafe.Sizeof(now), uintptr(unsafe.Pointer(&now)),
+	)
 	if now != before {
-		unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, tid, unsafe.Sizeof(before), uintptr(unsafe.Pointer(&before)))
+		unix.RawSyscall(
+			unix.SYS_SCHED_SETAFFINITY, tid, unsafe.Sizeof(before),
+			uintptr(unsafe.Pointer(&before)),
+		)
 	}
 }
 
 var once sync.Once
 
-// Undo gives all threads what the program was started with, but for the monitor's slack, so that what they wait for is not late and
-// what they start is not bound. The runtime still believes in one processor, see Settle.
+// Undo gives all threads what the program was started with, but for the monitor's slack, so that
+// what they wait for is not late and what they start is not bound. The runtime still believes in
+// one processor, see Settle.
 func Undo() { once.Do(undo) }
 
-// Settle makes an ordinary program of one that goes on for long: it calls Undo and lets goroutines run on as many processors as the program has,
-// at most limit.
+// Settle makes an ordinary program of one that goes on for long: it calls Undo and lets goroutines
+// run on as many processors as the program has, at most limit.
 func Settle(limit int) {
 	Undo()
 	n := runtime.NumCPU()
@@ -131,8 +148,9 @@ func undo() {
 	}
 }
 
-// Relax gives the monitor more slack in a program that was not entered here. It is to be called first of all. Where that cannot be had (another
-// thread's slack wants CAP_SYS_NICE, proc(5)) everything is as before.
+// Relax gives the monitor more slack in a program that was not entered here. It is to be called
+// first of all. Where that cannot be had (another thread's slack wants CAP_SYS_NICE, proc(5))
+// everything is as before.
 func Relax() {
 	if slackBefore != 0 {
 		return
@@ -148,7 +166,9 @@ func Relax() {
 
 func setSlack(tid int, ns uint64) {
 	// Not below task: only processes have the file there, but a thread's number finds it too.
-	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(
+		"/proc/"+strconv.Itoa(tid)+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0,
+	)
 	if err != nil {
 		return
 	}
@@ -159,7 +179,8 @@ func setSlack(tid int, ns uint64) {
 // monitor is the place of the monitor among the threads: it is the first that the runtime makes.
 const monitor = 1
 
-// threads lists the threads of this process in the order of their numbers; nil if there is no /proc.
+// threads lists the threads of this process in the order of their numbers; nil if there is no
+// /proc.
 func threads() (list []int) {
 	dir, err := unix.Open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -51,7 +51,8 @@ func run(t *testing.T, program string) (s seen) {
 	return s
 }
 
-// TestEntry starts a program that is entered here with all processors, bound to one, and with a slack of its own.
+// TestEntry starts a program that is entered here with all processors, bound to one, and with a
+// slack of its own.
 func TestEntry(t *testing.T) {
 	program := build(t, "-E strake/internal/early.entry")
 	var mine unix.CPUSet
@@ -128,7 +129,8 @@ func processors(list string) (n int) {
 	return n
 }
 
-// TestPlain starts a program that is entered by the runtime: nothing but the monitor's slack changes.
+// TestPlain starts a program that is entered by the runtime: nothing but the monitor's slack
+// changes.
 func TestPlain(t *testing.T) {
 	want := self(t)
 	s := run(t, build(t, ""))
@@ -177,8 +179,10 @@ func TestParse(t *testing.T) {
 		entries []byte
 		want    []int
 	}{
-		{nil, nil}, {join(".", "..", "10"), []int{10}}, {join(".", "..", "10", "11", "1200000"), []int{10, 11, 1200000}},
-		{make([]byte, 64), nil}, {append(join("1"), 1, 2, 3), []int{1}}, {join("", "1", "2"), []int{1, 2}},
+		{nil, nil}, {join(".", "..", "10"), []int{10}},
+		{join(".", "..", "10", "11", "1200000"), []int{10, 11, 1200000}},
+		{make([]byte, 64), nil}, {append(join("1"), 1, 2, 3), []int{1}},
+		{join("", "1", "2"), []int{1, 2}},
 	} {
 		if got := parse(nil, c.entries); !slices.Equal(got, c.want) {
 			t.Errorf("%d: %v, want %v", i, got, c.want)

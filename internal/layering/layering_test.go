@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// rule forbids packages below From to import packages below To, directly or through others, and says why.
+// rule forbids packages below From to import packages below To, directly or through others, and
+// says why.
 type rule struct{ From, To, Why string }
 
 var rules = []rule{
@@ -39,14 +40,21 @@ var rules = []rule{
 	{"strake/cmd/strake", "go.opentelemetry.io", "the client starts in milliseconds"},
 	{"strake/cmd/strake-runtime", "strake/engine", "the runtime imports container and keeper only"},
 	{"strake/cmd/strake-runtime", "strake/image", "the runtime imports container and keeper only"},
-	{"strake/cmd/strake-runtime", "strake/network", "the runtime imports container and keeper only"},
+	{
+		"strake/cmd/strake-runtime", "strake/network",
+		"the runtime imports container and keeper only",
+	},
 	{"strake/cmd/strake-runtime", "strake/cli", "the runtime imports container and keeper only"},
 	{"strake/cmd/strake-runtime", "net/http", "the runtime starts in a millisecond"},
 	{"strake/cmd/strake-runtime", "google.golang.org", "the runtime starts in a millisecond"},
-	{"strake/cmd/strake-runtime", "github.com/containerd/containerd", "the runtime starts in a millisecond"},
+	{
+		"strake/cmd/strake-runtime", "github.com/containerd/containerd",
+		"the runtime starts in a millisecond",
+	},
 }
 
-// engineNetHTTP lists what may pull net/http into the engine's dependencies: the registry client of images.
+// engineNetHTTP lists what may pull net/http into the engine's dependencies: the registry client of
+// images.
 var exceptions = map[string]string{
 	"strake/engine net/http": "strake/image",
 }
@@ -61,7 +69,9 @@ func below(path, root string) bool { return path == root || strings.HasPrefix(pa
 
 func load(t *testing.T) map[string]pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Deps", "strake/...").Output()
+	out, err := exec.Command(
+		"go", "list", "-deps", "-json=ImportPath,Imports,Deps", "strake/...",
+	).Output()
 	if err != nil {
 		var ee *exec.ExitError
 		if errors.As(err, &ee) {
@@ -86,7 +96,8 @@ func TestImportsPointDownwards(t *testing.T) {
 	all := load(t)
 	for path, p := range all {
 		for _, r := range rules {
-			if !below(path, r.From) || strings.HasPrefix(path, "strake/cmd/strake-") && r.From == "strake/cmd/strake" {
+			if !below(path, r.From) || strings.HasPrefix(path, "strake/cmd/strake-") &&
+				r.From == "strake/cmd/strake" {
 				continue
 			}
 			through := exceptions[r.From+" "+r.To]
@@ -122,7 +133,8 @@ func direct(all map[string]pkg, path, to, through string) bool {
 	return walk(path)
 }
 
-// TestRulesAreAlive keeps the table from naming packages that do not exist any more, whose rules would hold of nothing.
+// TestRulesAreAlive keeps the table from naming packages that do not exist any more, whose rules
+// would hold of nothing.
 func TestRulesAreAlive(t *testing.T) {
 	t.Parallel()
 	all := load(t)

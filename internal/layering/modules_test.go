@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// modules are all modules of others that end up in a program whose start-up time and trust are features, with what each is for. A new one is a
-// decision: it is made here.
+// modules are all modules of others that end up in a program whose start-up time and trust are
+// features, with what each is for. A new one is a decision: it is made here.
 var modules = map[string]map[string]string{
 	"strake/cmd/strake": {
 		"github.com/containerd/errdefs": "classes of errors",
@@ -28,7 +28,10 @@ var modules = map[string]map[string]string{
 }
 
 // heavy are packages that cost milliseconds or megabytes, of the standard library too.
-var heavy = []string{"net/http", "crypto/tls", "google.golang.org/grpc", "google.golang.org/protobuf", "go.opentelemetry.io", "github.com/sirupsen/logrus", "github.com/spf13/cobra"}
+var heavy = []string{
+	"net/http", "crypto/tls", "google.golang.org/grpc", "google.golang.org/protobuf",
+	"go.opentelemetry.io", "github.com/sirupsen/logrus", "github.com/spf13/cobra",
+}
 
 func TestModulesArePinned(t *testing.T) {
 	t.Parallel()
@@ -38,7 +41,10 @@ func TestModulesArePinned(t *testing.T) {
 			found, packages := dependencies(t, program)
 			for module, through := range found {
 				if allowed[module] == "" {
-					t.Errorf("%s comes from module %s, which is not allowed in %s", through, module, program)
+					t.Errorf(
+						"%s comes from module %s, which is not allowed in %s", through, module,
+						program,
+					)
 				}
 			}
 			for module := range allowed {
@@ -55,7 +61,8 @@ func TestModulesArePinned(t *testing.T) {
 	}
 }
 
-// dependencies are a program's modules other than strake, each with a package of it, and its packages.
+// dependencies are a program's modules other than strake, each with a package of it, and its
+// packages.
 func dependencies(t *testing.T, program string) (found map[string]string, packages []string) {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Module", program).Output()

@@ -1,10 +1,13 @@
-// Package jsonlog writes a process's output to a file in the format of Docker's json-file log driver, with rotation by size.
+// Package jsonlog writes a process's output to a file in the format of Docker's json-file log
+// driver, with rotation by size.
 //
-// What it promises: every line that Write has accepted has been handed to the kernel by write(2) when Write returns, or is counted as lost; a
-// file holds whole records only, also after a full disk; output is never held back for the log's sake. Lines of more than 16 KiB are
-// split as Docker splits them: only the last part ends in a newline.
+// What it promises: every line that Write has accepted has been handed to the kernel by write(2)
+// when Write returns, or is counted as lost; a file holds whole records only, also after a full
+// disk; output is never held back for the log's sake. Lines of more than 16 KiB are split as Docker
+// splits them: only the last part ends in a newline.
 //
-// Not for: reading logs, compressing them, or making them durable (nothing is fsynced: a process's output does not outlive its host).
+// Not for: reading logs, compressing them, or making them durable (nothing is fsynced: a process's
+// output does not outlive its host).
 //
 // Tested against encoding/json and on full, foreign and broken files.
 package jsonlog
@@ -40,8 +43,9 @@ func appendRecord(b, line []byte, newline bool, s Stream, now time.Time) []byte 
 
 const hexDigits = "0123456789abcdef"
 
-// appendEscaped appends s as the inside of a JSON string, escaped as Docker does it: also <, > and & (for HTML) and the two line separators
-// that JavaScript does not allow; bytes that are not UTF-8 become \ufffd.
+// appendEscaped appends s as the inside of a JSON string, escaped as Docker does it: also <, > and
+// & (for HTML) and the two line separators that JavaScript does not allow; bytes that are not UTF-8
+// become \ufffd.
 func appendEscaped(b, s []byte) []byte {
 	clean := 0
 	for i := 0; i < len(s); {

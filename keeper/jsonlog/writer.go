@@ -26,7 +26,8 @@ const (
 type Config struct {
 	// Path is absolute; its directory exists.
 	Path string
-	// MaxBytes is the size at which a file is full; 0 for never. The record that fills it is still written to it, as Docker does it.
+	// MaxBytes is the size at which a file is full; 0 for never. The record that fills it is still
+	// written to it, as Docker does it.
 	MaxBytes int64
 	// MaxFiles counts Path, Path.1 and so on; with 0 and 1 a full file is emptied.
 	MaxFiles int
@@ -38,9 +39,13 @@ func (c *Config) Validate() error {
 	case c.Path == "" || c.Path[0] != '/':
 		return fmt.Errorf("log.path %q: must be absolute: %w", c.Path, errdefs.ErrInvalidArgument)
 	case c.MaxBytes < 0:
-		return fmt.Errorf("log.maxBytes %d: must not be negative: %w", c.MaxBytes, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"log.maxBytes %d: must not be negative: %w", c.MaxBytes, errdefs.ErrInvalidArgument,
+		)
 	case c.MaxFiles < 0 || c.MaxFiles > 10000:
-		return fmt.Errorf("log.maxFiles %d: must be 0 to 10000: %w", c.MaxFiles, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"log.maxFiles %d: must be 0 to 10000: %w", c.MaxFiles, errdefs.ErrInvalidArgument,
+		)
 	}
 	return nil
 }
@@ -70,8 +75,9 @@ type Loss struct {
 	Reason error
 }
 
-// Open opens a log for appending and creates it (mode 0640) if it is missing. A record that was cut off in the middle, by a crash of the
-// host, is removed. Anything but a regular file is errdefs.ErrInvalidArgument.
+// Open opens a log for appending and creates it (mode 0640) if it is missing. A record that was cut
+// off in the middle, by a crash of the host, is removed. Anything but a regular file is
+// errdefs.ErrInvalidArgument.
 func Open(cfg Config, scratch *Scratch) (*Writer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -106,10 +112,15 @@ func Resume(cfg Config, scratch *Scratch, st State) *Writer {
 // State returns what Resume wants. It refers to the Writer.
 func (w *Writer) State() State { return State{w.fd, w.rotations, w.lost, w.pending} }
 
-// Reopen opens the file at the path again, for those who have renamed it. On failure the old file stays.
+// Reopen opens the file at the path again, for those who have renamed it. On failure the old file
+// stays.
 func (w *Writer) Reopen() error {
 	// O_NONBLOCK keeps a FIFO in the file's place from blocking open.
-	fd, err := unix.Open(w.cfg.Path, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o640)
+	fd, err := unix.Open(
+		w.cfg.Path,
+		unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC,
+		0o640,
+	)
 	if err != nil {
 		return fmt.Errorf("open log %q: %w", w.cfg.Path, err)
 	}
@@ -160,7 +171,8 @@ func repair(fd int) (int64, error) {
 	return size, unix.Ftruncate(fd, size)
 }
 
-// Write takes output of a stream as it comes. Finished lines are written; the beginning of an unfinished one is kept.
+// Write takes output of a stream as it comes. Finished lines are written; the beginning of an
+// unfinished one is kept.
 func (w *Writer) Write(s Stream, data []byte, now time.Time) {
 	out := w.begin()
 	for len(data) > 0 {
@@ -214,14 +226,18 @@ func (w *Writer) Close() {
 
 func (w *Writer) begin() []byte { return w.scratch.buf[:0] }
 
-// record appends a record of what is pending and line, and writes when enough has been collected or a file is full.
+// record appends a record of what is pending and line, and writes when enough has been collected or
+// a file is full.
 func (w *Writer) record(out []byte, s Stream, line []byte, newline bool, now time.Time) []byte {
 	if w.rotateAt > 0 && w.size+int64(len(out)) >= w.rotateAt {
 		out = w.flush(out)
 		w.rotate()
 	}
 	if w.lost > 0 && len(out) == 0 {
-		out = appendRecord(out, fmt.Appendf(nil, "strake: %d log records were lost: %v", w.lost, w.loss.Reason), true, Stderr, now)
+		out = appendRecord(
+			out, fmt.Appendf(nil, "strake: %d log records were lost: %v", w.lost, w.loss.Reason),
+			true, Stderr, now,
+		)
 	}
 	if len(w.pending[s]) > 0 {
 		line = append(w.pending[s], line...)
@@ -260,7 +276,8 @@ func (w *Writer) flush(out []byte) []byte {
 	return out[:0]
 }
 
-// failed accounts for records of which only the first done bytes were written, and removes an incomplete one.
+// failed accounts for records of which only the first done bytes were written, and removes an
+// incomplete one.
 func (w *Writer) failed(out []byte, done int, err error) {
 	whole := 0
 	if w.lost == 0 { // else the notice must not be written without what follows it, again and again
@@ -317,9 +334,13 @@ func (w *Writer) shift() error {
 		w.size = 0
 		return nil
 	}
-	// The new file exists before anything is renamed, so that a full disk or table leaves everything as it was.
+	// The new file exists before anything is renamed, so that a full disk or table leaves
+	// everything as it was.
 	fresh := path + ".new"
-	fd, err := unix.Open(fresh, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o640)
+	fd, err := unix.Open(
+		fresh, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o640,
+	)
 	if err != nil {
 		return fmt.Errorf("rotate log: open %q: %w", fresh, err)
 	}

@@ -81,11 +81,26 @@ func TestSplit(t *testing.T) {
 	}{
 		{"one line in pieces", []string{"a", "b", "c\nd"}, []string{"abc\n", "d"}},
 		{"empty lines", []string{"\n\n", "\n"}, []string{"\n", "\n", "\n"}},
-		{"one byte less than a piece", []string{long(maxLine-1) + "\n"}, []string{long(maxLine-1) + "\n"}},
-		{"exactly a piece, its newline alone", []string{long(maxLine) + "\nb\n"}, []string{long(maxLine), "\n", "b\n"}},
-		{"a piece and a bit", []string{long(maxLine + 5), "y\n"}, []string{long(maxLine), "xxxxxy\n"}},
-		{"three pieces in odd writes", []string{long(10000), long(10000), long(20000) + "\n"}, []string{long(maxLine), long(maxLine), long(40000-2*maxLine) + "\n"}},
-		{"much at once", []string{strings.Repeat(long(999)+"\n", 300)}, slices.Repeat([]string{long(999) + "\n"}, 300)},
+		{
+			"one byte less than a piece", []string{long(maxLine-1) + "\n"},
+			[]string{long(maxLine-1) + "\n"},
+		},
+		{
+			"exactly a piece, its newline alone", []string{long(maxLine) + "\nb\n"},
+			[]string{long(maxLine), "\n", "b\n"},
+		},
+		{
+			"a piece and a bit", []string{long(maxLine + 5), "y\n"},
+			[]string{long(maxLine), "xxxxxy\n"},
+		},
+		{
+			"three pieces in odd writes", []string{long(10000), long(10000), long(20000) + "\n"},
+			[]string{long(maxLine), long(maxLine), long(40000-2*maxLine) + "\n"},
+		},
+		{
+			"much at once", []string{strings.Repeat(long(999)+"\n", 300)},
+			slices.Repeat([]string{long(999) + "\n"}, 300),
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -201,7 +216,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	w.Write(Stderr, []byte("again\n"), noon)
 	got := records(t, content(t, w.cfg.Path))
-	if len(got) != 2 || !strings.HasPrefix(got[0].Log, "strake: ") || !strings.Contains(got[0].Log, "no space left") || got[1].Log != "again\n" {
+	if len(got) != 2 || !strings.HasPrefix(got[0].Log, "strake: ") ||
+		!strings.Contains(got[0].Log, "no space left") || got[1].Log != "again\n" {
 		t.Errorf("after recovery: %v", got)
 	}
 	if l, ok := w.TakeLoss(); !ok || l.Reason != nil {

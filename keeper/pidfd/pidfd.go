@@ -22,7 +22,8 @@ const (
 	Running Answer = iota
 	// Known: it has ended, and the status is valid.
 	Known
-	// Unreaped: it has ended, and its status belongs to its parent, who has not asked for it yet. It may become Known.
+	// Unreaped: it has ended, and its status belongs to its parent, who has not asked for it yet.
+	// It may become Known.
 	Unreaped
 	// Lost: it has ended, and nobody can say how: the kernel is older than Linux 6.15.
 	Lost
@@ -40,12 +41,16 @@ const (
 	infoExit = 1 << 3                                                 // PIDFD_INFO_EXIT, Linux 6.15
 )
 
-// Exit asks how a process ended, without waiting. A child of the caller is reaped (waitid(2), P_PIDFD); for any other process the kernel is
-// asked (PIDFD_GET_INFO), which answers when its parent has reaped it.
+// Exit asks how a process ended, without waiting. A child of the caller is reaped (waitid(2),
+// P_PIDFD); for any other process the kernel is asked (PIDFD_GET_INFO), which answers when its
+// parent has reaped it.
 func Exit(fd int) (syscall.WaitStatus, Answer, error) {
 	var si [128]byte // siginfo_t
 	for {
-		_, _, e := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(fd), uintptr(unsafe.Pointer(&si)), unix.WEXITED|unix.WNOHANG, 0, 0)
+		_, _, e := unix.Syscall6(
+			unix.SYS_WAITID, unix.P_PIDFD, uintptr(fd), uintptr(unsafe.Pointer(&si)),
+			unix.WEXITED|unix.WNOHANG, 0, 0,
+		)
 		switch e {
 		case 0:
 			return fromSiginfo(si[:])
@@ -84,12 +89,15 @@ func foreign(fd int) (syscall.WaitStatus, Answer, error) {
 		return 0, Running, nil
 	}
 	in := info{mask: infoExit}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(getInfo), uintptr(unsafe.Pointer(&in)))
+	_, _, e := unix.Syscall(
+		unix.SYS_IOCTL, uintptr(fd), uintptr(getInfo), uintptr(unsafe.Pointer(&in)),
+	)
 	switch {
 	case e == 0 && in.mask&infoExit != 0:
 		return syscall.WaitStatus(in.exitCode), Known, nil
 	case e == 0 || e == unix.ESRCH && p[0].Revents&unix.POLLHUP == 0:
-		// Dead and not reaped. A kernel that knows PIDFD_GET_INFO and not PIDFD_INFO_EXIT never becomes wiser.
+		// Dead and not reaped. A kernel that knows PIDFD_GET_INFO and not PIDFD_INFO_EXIT never
+		// becomes wiser.
 		return 0, Unreaped, nil
 	}
 	return 0, Lost, nil

@@ -58,7 +58,9 @@ func TestChild(t *testing.T) {
 // A grandchild is reaped by its own parent; the kernel still tells how it ended.
 func TestGrandchild(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command("/bin/sh", "-c", `sh -c 'read x </proc/self/fd/3; exit 9' & echo $!; wait $!; read y`)
+	cmd := exec.Command(
+		"/bin/sh", "-c", `sh -c 'read x </proc/self/fd/3; exit 9' & echo $!; wait $!; read y`,
+	)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,9 @@ func (s *server) accept(uint32) {
 	}
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil || cred.Uid != 0 && int(cred.Uid) != os.Geteuid() || len(s.conns) >= maxConns {
-		s.cfg.Logf("connection refused: credentials %v (%v), %d connections", cred, err, len(s.conns))
+		s.cfg.Logf(
+			"connection refused: credentials %v (%v), %d connections", cred, err, len(s.conns),
+		)
 		unix.Close(fd)
 		return
 	}
@@ -93,7 +95,9 @@ func (c *conn) ready(events uint32) {
 // receive handles one packet and says whether there may be more.
 func (c *conn) receive() bool {
 	s := c.s
-	n, oobn, flags, _, err := unix.Recvmsg(c.fd, s.packet, s.oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	n, oobn, flags, _, err := unix.Recvmsg(
+		c.fd, s.packet, s.oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC,
+	)
 	switch {
 	case err == unix.EINTR:
 		return true
@@ -110,7 +114,10 @@ func (c *conn) receive() bool {
 		return false
 	}
 	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		s.cfg.Logf("connection closed: packet of more than %d bytes or %d descriptors", wire.MaxMessage, wire.MaxFDs)
+		s.cfg.Logf(
+			"connection closed: packet of more than %d bytes or %d descriptors", wire.MaxMessage,
+			wire.MaxFDs,
+		)
 		c.close()
 		return false
 	}
@@ -191,7 +198,8 @@ func (c *conn) send(request uint32, b wire.Body, fds []int) {
 	c.stall()
 }
 
-// stall waits for room: for the socket's, or, when there are too many descriptors in flight, which nothing tells of, for the next tick.
+// stall waits for room: for the socket's, or, when there are too many descriptors in flight, which
+// nothing tells of, for the next tick.
 func (c *conn) stall() {
 	c.s.watch(c.fd, unix.EPOLLOUT|unix.EPOLLET, c.ready)
 	c.s.stalled[c] = struct{}{}
@@ -211,7 +219,8 @@ func transmit(fd int, data []byte, fds []int) error {
 }
 
 func transient(err error) bool {
-	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM || err == unix.ETOOMANYREFS
+	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM ||
+		err == unix.ETOOMANYREFS
 }
 
 func (c *conn) flush() {

@@ -53,13 +53,17 @@ func TestMemory(t *testing.T) {
 		start(fmt.Sprint("p", i))
 	}
 	pss, rss := memory(t, r.Pid())
-	t.Logf("Pss %d KiB, Rss %d KiB; with %d more processes Pss %d KiB, Rss %d KiB: %.1f KiB each", pss0, rss0, n, pss, rss, float64(pss-pss0)/n)
+	t.Logf(
+		"Pss %d KiB, Rss %d KiB; with %d more processes Pss %d KiB, Rss %d KiB: %.1f KiB each",
+		pss0, rss0, n, pss, rss, float64(pss-pss0)/n,
+	)
 	if pss-pss0 > n*perProcess {
 		t.Errorf("%d KiB for %d processes, want at most %d each", pss-pss0, n, perProcess)
 	}
 }
 
-// BenchmarkStart is a request to the keeper for /bin/true with pipes and no namespaces until it has executed.
+// BenchmarkStart is a request to the keeper for /bin/true with pipes and no namespaces until it has
+// executed.
 func BenchmarkStart(b *testing.B) {
 	r := newRig(b)
 	img := image(b, func(b *program.Builder) { execute(b, "/bin/true", "true") })
@@ -67,7 +71,9 @@ func BenchmarkStart(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		id := strconv.Itoa(i)
 		begin := time.Now()
-		p := r.start(&keeper.StartRequest{ID: id, Image: img, Stdio: keeper.Stdio{Mode: keeper.StdioPipes}})
+		p := r.start(
+			&keeper.StartRequest{ID: id, Image: img, Stdio: keeper.Stdio{Mode: keeper.StdioPipes}},
+		)
 		took = append(took, time.Since(begin))
 		p.Close()
 		r.exit(id)

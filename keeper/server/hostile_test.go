@@ -25,7 +25,9 @@ func raw(t *testing.T, r *rig) int {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())}); err != nil {
+	if err := unix.SetsockoptTimeval(
+		fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())},
+	); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
@@ -87,27 +89,92 @@ func TestHostileMessages(t *testing.T) {
 	}{
 		{name: "garbage", packet: []byte("GET / HTTP/1.1\r\n"), hangUp: true},
 		{name: "one byte", packet: []byte{1}, hangUp: true},
-		{name: "other version", packet: append([]byte{2}, encode(&wire.Hello{})[1:]...), hangUp: true},
-		{name: "number of events", packet: append(encode(&wire.Hello{})[:3], 0, 0, 0, 0, 0), hangUp: true},
+		{
+			name: "other version", packet: append([]byte{2}, encode(&wire.Hello{})[1:]...),
+			hangUp: true,
+		},
+		{
+			name: "number of events", packet: append(encode(&wire.Hello{})[:3], 0, 0, 0, 0, 0),
+			hangUp: true,
+		},
 		{name: "too long", packet: make([]byte, wire.MaxMessage+1), hangUp: true},
 		{name: "an answer", packet: encode(&wire.Error{}), class: wire.ClassInvalidArgument},
-		{name: "an event", packet: encode(&wire.StreamsClosedEvent{}), class: wire.ClassInvalidArgument},
+		{
+			name: "an event", packet: encode(&wire.StreamsClosedEvent{}),
+			class: wire.ClassInvalidArgument,
+		},
 		{name: "unknown process", packet: encode(&wire.Signal{ID: "x"}), class: wire.ClassNotFound},
-		{name: "no such signal", packet: encode(&wire.Signal{ID: "a", Signal: 1000}), class: wire.ClassInvalidArgument},
-		{name: "start without descriptors", packet: encode(&wire.Start{ID: "x"}), class: wire.ClassInvalidArgument},
-		{name: "start with too many", packet: encode(&wire.Start{ID: "x"}), fds: 2, class: wire.ClassInvalidArgument},
-		{name: "image that is no image", packet: encode(&wire.Start{ID: "x"}), fds: 1, class: wire.ClassInvalidArgument},
-		{name: "input given twice", packet: encode(&wire.Start{ID: "x", Inputs: []string{"i", "i"}}), fds: 3, class: wire.ClassInvalidArgument},
-		{name: "subscriber that is none", packet: encode(&wire.Start{ID: "x", Attach: []wire.Attachment{{Stdout: true}}}), fds: 2, class: wire.ClassInvalidArgument},
-		{name: "subscription to nothing", packet: encode(&wire.Start{ID: "x", Attach: []wire.Attachment{{}}}), fds: 1, class: wire.ClassInvalidArgument},
-		{name: "same that is not", packet: encode(&wire.Attach{ID: "a", Attachment: wire.Attachment{Stderr: true, Same: true}}), class: wire.ClassInvalidArgument},
-		{name: "attach without descriptors", packet: encode(&wire.Attach{ID: "a", Attachment: wire.Attachment{Stdout: true}}), class: wire.ClassInvalidArgument},
-		{name: "adopt nothing", packet: encode(&wire.Adopt{Process: wire.Process{ID: "x"}}), class: wire.ClassInvalidArgument},
-		{name: "adopt what is no process", packet: encode(&wire.Adopt{Process: wire.Process{ID: "x", FDs: wire.Descriptors{PidFD: true}}}), fds: 1, class: wire.ClassInvalidArgument},
-		{name: "report a child", packet: encode(&wire.Report{ID: "a"}), class: wire.ClassFailedPrecondition},
-		{name: "upgrade to nothing", packet: encode(&wire.Empty{T: wire.TypeUpgrade}), class: wire.ClassInvalidArgument},
-		{name: "upgrade to a device", packet: encode(&wire.Empty{T: wire.TypeUpgrade}), fds: 1, class: wire.ClassFailedPrecondition},
-		{name: "descriptors that nobody wants", packet: encode(&wire.Simple{T: wire.TypeForget, ID: "x"}), fds: 250, class: wire.ClassNotFound},
+		{
+			name: "no such signal", packet: encode(&wire.Signal{ID: "a", Signal: 1000}),
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "start without descriptors", packet: encode(&wire.Start{ID: "x"}),
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "start with too many", packet: encode(&wire.Start{ID: "x"}), fds: 2,
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "image that is no image", packet: encode(&wire.Start{ID: "x"}), fds: 1,
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name:   "input given twice",
+			packet: encode(&wire.Start{ID: "x", Inputs: []string{"i", "i"}}), fds: 3,
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name:   "subscriber that is none",
+			packet: encode(&wire.Start{ID: "x", Attach: []wire.Attachment{{Stdout: true}}}), fds: 2,
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name:   "subscription to nothing",
+			packet: encode(&wire.Start{ID: "x", Attach: []wire.Attachment{{}}}), fds: 1,
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "same that is not",
+			packet: encode(
+				&wire.Attach{ID: "a", Attachment: wire.Attachment{Stderr: true, Same: true}},
+			),
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name:   "attach without descriptors",
+			packet: encode(&wire.Attach{ID: "a", Attachment: wire.Attachment{Stdout: true}}),
+			class:  wire.ClassInvalidArgument,
+		},
+		{
+			name: "adopt nothing", packet: encode(&wire.Adopt{Process: wire.Process{ID: "x"}}),
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "adopt what is no process",
+			packet: encode(
+				&wire.Adopt{Process: wire.Process{ID: "x", FDs: wire.Descriptors{PidFD: true}}},
+			),
+			fds: 1, class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "report a child", packet: encode(&wire.Report{ID: "a"}),
+			class: wire.ClassFailedPrecondition,
+		},
+		{
+			name: "upgrade to nothing", packet: encode(&wire.Empty{T: wire.TypeUpgrade}),
+			class: wire.ClassInvalidArgument,
+		},
+		{
+			name: "upgrade to a device", packet: encode(&wire.Empty{T: wire.TypeUpgrade}), fds: 1,
+			class: wire.ClassFailedPrecondition,
+		},
+		{
+			name:   "descriptors that nobody wants",
+			packet: encode(&wire.Simple{T: wire.TypeForget, ID: "x"}), fds: 250,
+			class: wire.ClassNotFound,
+		},
 	} {
 		fd := raw(t, r)
 		var fds []int
@@ -124,7 +191,8 @@ func TestHostileMessages(t *testing.T) {
 		}
 		unix.Close(fd)
 	}
-	if list, err := r.List(r.ctx()); err != nil || len(list) != 1 || list[0].State != keeper.Running {
+	if list, err := r.List(r.ctx()); err != nil || len(list) != 1 ||
+		list[0].State != keeper.Running {
 		t.Errorf("list %v, %v", list, err)
 	} else {
 		list[0].Close()
@@ -141,7 +209,8 @@ func TestDamagedMessages(t *testing.T) {
 	good := []wire.Body{
 		&wire.Hello{Events: true},
 		&wire.Start{ID: "x", Inputs: []string{"in"}, Attach: []wire.Attachment{{Stdout: true}}},
-		&wire.Attach{ID: "x"}, &wire.Signal{ID: "x", Signal: 9}, &wire.Adopt{Process: wire.Process{ID: "y"}},
+		&wire.Attach{ID: "x"}, &wire.Signal{ID: "x", Signal: 9},
+		&wire.Adopt{Process: wire.Process{ID: "y"}},
 		&wire.Empty{T: wire.TypeList},
 	}
 	fd := raw(t, r)
@@ -177,9 +246,18 @@ func TestJournal(t *testing.T) {
 	}{
 		{name: "empty"},
 		{name: "only the header", text: head},
-		{name: "two", text: head + "exit a 0 256 1 false\nexit b 1 9 2 true\n", want: []string{"a", "b"}},
-		{name: "forgotten", text: head + "exit a 0 0 1 false\nexit b 0 0 2 false\nforget a\n", want: []string{"b"}},
-		{name: "again", text: head + "exit a 0 0 1 false\nforget a\nexit a 0 0 2 false\n", want: []string{"a"}},
+		{
+			name: "two", text: head + "exit a 0 256 1 false\nexit b 1 9 2 true\n",
+			want: []string{"a", "b"},
+		},
+		{
+			name: "forgotten", text: head + "exit a 0 0 1 false\nexit b 0 0 2 false\nforget a\n",
+			want: []string{"b"},
+		},
+		{
+			name: "again", text: head + "exit a 0 0 1 false\nforget a\nexit a 0 0 2 false\n",
+			want: []string{"a"},
+		},
 		{name: "cut off", text: head + "exit a 0 0 1 false\nexit b 0 0", want: []string{"a"}},
 		{name: "other version", text: "strake exits 2\n", bad: true},
 		{name: "number", text: head + "exit a 0 x 1 false\n", bad: true},
@@ -192,7 +270,8 @@ func TestJournal(t *testing.T) {
 		for _, e := range list {
 			got = append(got, e.id)
 		}
-		if tc.bad != errdefs.IsInvalidArgument(err) || !tc.bad && err != nil || !reflect.DeepEqual(got, tc.want) {
+		if tc.bad != errdefs.IsInvalidArgument(err) || !tc.bad && err != nil ||
+			!reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%s: got %v, %v", tc.name, got, err)
 		}
 	}
@@ -206,7 +285,9 @@ func TestJournalFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 5000 { // many times the limit
-		e := exitRecord{"process-with-a-long-name", wire.KindExec, wire.Exit{Status: uint32(i), Time: int64(i)}}
+		e := exitRecord{
+			"process-with-a-long-name", wire.KindExec, wire.Exit{Status: uint32(i), Time: int64(i)},
+		}
 		if err := j.add(e); err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +303,8 @@ func TestJournalFile(t *testing.T) {
 		t.Errorf("%d bytes, %v", st.Size(), err)
 	}
 	_, list, err := openJournal(dir)
-	if err != nil || len(list) != 1 || list[0].exit.Status != 4999 || list[0].kind != wire.KindExec {
+	if err != nil || len(list) != 1 || list[0].exit.Status != 4999 ||
+		list[0].kind != wire.KindExec {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }
@@ -243,7 +325,8 @@ func TestOptions(t *testing.T) {
 		{"--sockets /s", "sockets"},
 	} {
 		_, err := parse(strings.Fields(tc.args))
-		if tc.want == "" && err != nil || tc.want != "" && (!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.want)) {
+		if tc.want == "" && err != nil || tc.want != "" &&
+			(!errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: got %v, want %q", tc.args, err, tc.want)
 		}
 	}

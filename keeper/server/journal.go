@@ -14,8 +14,8 @@ import (
 	"strake/keeper/wire"
 )
 
-// journal is the file of exits that nobody has acknowledged: a line for each exit and each Forget, written before anybody is told. It
-// survives the keeper, not the host: processes do not either.
+// journal is the file of exits that nobody has acknowledged: a line for each exit and each Forget,
+// written before anybody is told. It survives the keeper, not the host: processes do not either.
 //
 //	strake exits 1
 //	exit ID KIND STATUS NANOSECONDS UNKNOWN
@@ -59,14 +59,18 @@ func openJournal(dir string) (*journal, []exitRecord, error) {
 	return j, list, nil
 }
 
-// parseJournal returns the exits that are not forgotten. A last line without an end was cut off by a crash and never acknowledged.
+// parseJournal returns the exits that are not forgotten. A last line without an end was cut off by
+// a crash and never acknowledged.
 func parseJournal(text []byte) ([]exitRecord, error) {
 	if len(text) == 0 {
 		return nil, nil
 	}
 	rest, ok := strings.CutPrefix(string(text), journalHeader)
 	if !ok {
-		return nil, fmt.Errorf("first line is not %q: %w", strings.TrimSpace(journalHeader), errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"first line is not %q: %w", strings.TrimSpace(journalHeader),
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	var list []exitRecord
 	open := make(map[string]int)
@@ -83,11 +87,18 @@ func parseJournal(text []byte) ([]exitRecord, error) {
 			status, err2 := strconv.ParseUint(f[3], 10, 32)
 			nanos, err3 := strconv.ParseInt(f[4], 10, 64)
 			unknown, err4 := strconv.ParseBool(f[5])
-			if err1 != nil || err2 != nil || err3 != nil || err4 != nil || kind > uint64(wire.KindExec) {
+			if err1 != nil || err2 != nil || err3 != nil || err4 != nil ||
+				kind > uint64(wire.KindExec) {
 				return nil, fmt.Errorf("line %q: %w", line, errdefs.ErrInvalidArgument)
 			}
 			open[f[1]] = len(list)
-			list = append(list, exitRecord{f[1], wire.Kind(kind), wire.Exit{Status: uint32(status), Time: nanos, Unknown: unknown}})
+			list = append(
+				list,
+				exitRecord{
+					f[1], wire.Kind(kind),
+					wire.Exit{Status: uint32(status), Time: nanos, Unknown: unknown},
+				},
+			)
 		default:
 			return nil, fmt.Errorf("line %q: %w", line, errdefs.ErrInvalidArgument)
 		}
@@ -102,7 +113,9 @@ func parseJournal(text []byte) ([]exitRecord, error) {
 }
 
 func (e *exitRecord) line() []byte {
-	return fmt.Appendf(nil, "exit %s %d %d %d %t\n", e.id, e.kind, e.exit.Status, e.exit.Time, e.exit.Unknown)
+	return fmt.Appendf(
+		nil, "exit %s %d %d %d %t\n", e.id, e.kind, e.exit.Status, e.exit.Time, e.exit.Unknown,
+	)
 }
 
 // rewrite replaces the file by one that has only what is not forgotten.
@@ -113,7 +126,10 @@ func (j *journal) rewrite() error {
 		b.Write(e.line())
 	}
 	fresh := j.path + ".new"
-	fd, err := unix.Open(fresh, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Open(
+		fresh, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0o600,
+	)
 	if err != nil {
 		return fmt.Errorf("exits: open %q: %w", fresh, err)
 	}
@@ -176,8 +192,9 @@ func writeAll(fd int, b []byte) error {
 	return nil
 }
 
-// lockDir makes sure that a state directory has one keeper. The lock belongs to the process (fcntl(2), F_SETLK): children do not inherit it, and
-// it outlives an upgrade as long as no descriptor of the file is closed.
+// lockDir makes sure that a state directory has one keeper. The lock belongs to the process
+// (fcntl(2), F_SETLK): children do not inherit it, and it outlives an upgrade as long as no
+// descriptor of the file is closed.
 func lockDir(dir string) (int, error) {
 	path := filepath.Join(dir, "lock")
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)

@@ -14,8 +14,8 @@ type loop struct {
 	last     int32           // generation of the newest watcher
 }
 
-// watcher is what to do about a descriptor. The generation keeps an event that was fetched before the descriptor was closed from reaching
-// whoever has the number now.
+// watcher is what to do about a descriptor. The generation keeps an event that was fetched before
+// the descriptor was closed from reaching whoever has the number now.
 type watcher struct {
 	generation int32
 	events     uint32
@@ -37,7 +37,9 @@ func (l *loop) watch(fd int, events uint32, ready func(events uint32)) error {
 		op = unix.EPOLL_CTL_MOD
 	}
 	l.last++
-	if err := unix.EpollCtl(l.ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.last}); err != nil {
+	if err := unix.EpollCtl(
+		l.ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.last},
+	); err != nil {
 		return fmt.Errorf("epoll_ctl on descriptor %d: %w", fd, err)
 	}
 	l.watchers[fd] = watcher{l.last, events, ready}
@@ -47,11 +49,15 @@ func (l *loop) watch(fd int, events uint32, ready func(events uint32)) error {
 // rearm reports again what is the case now, for a watcher with EPOLLET.
 func (l *loop) rearm(fd int) {
 	if w, ok := l.watchers[fd]; ok {
-		unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: w.events, Fd: int32(fd), Pad: w.generation})
+		unix.EpollCtl(
+			l.ep, unix.EPOLL_CTL_MOD, fd,
+			&unix.EpollEvent{Events: w.events, Fd: int32(fd), Pad: w.generation},
+		)
 	}
 }
 
-// ignore ends the watching of fd, before it is closed: a duplicate elsewhere would keep it registered.
+// ignore ends the watching of fd, before it is closed: a duplicate elsewhere would keep it
+// registered.
 func (l *loop) ignore(fd int) {
 	if _, ok := l.watchers[fd]; ok {
 		unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil)

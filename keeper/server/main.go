@@ -40,7 +40,9 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.log, "log", "", "`file` for messages")
 	f.IntVar(&o.resume, "resume", -1, "descriptor with the state to take over")
 	f.IntVar(&o.oomScore, "oom-score", 0, "oom_score_adj of children, with --resume")
-	f.IntVar(&o.check, "check", -1, "descriptor with a state, to say whether it could be taken over")
+	f.IntVar(
+		&o.check, "check", -1, "descriptor with a state, to say whether it could be taken over",
+	)
 	f.IntVar(&o.spill, "spill", 0, "bytes that may wait on disk for one subscriber")
 	if err := f.Parse(args); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
@@ -66,9 +68,9 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// Main is the keeper's command: --socket PATH or --fd N, --state DIR, and optionally --log FILE and --spill BYTES. command is what
-// leads to it ("strake-runtime", "keeper"), so that a successor can be executed in the same way. The result is the exit status: 0, 1, or 2 for a
-// wrong command line.
+// Main is the keeper's command: --socket PATH or --fd N, --state DIR, and optionally --log FILE and
+// --spill BYTES. command is what leads to it ("strake-runtime", "keeper"), so that a successor can
+// be executed in the same way. The result is the exit status: 0, 1, or 2 for a wrong command line.
 //
 // SIGTERM ends it if no process runs; it has no other way to lose its children.
 func Main(command, args, environ []string) int {
@@ -103,10 +105,17 @@ func serve(o *options, command, environ []string) error {
 	}
 	cfg := Config{
 		Protection: protection,
-		Listener:   o.fd, StateDir: o.state, Resume: o.resume, SpillBytes: int64(o.spill), Environ: environ,
-		Successor: append(command[:len(command):len(command)], "--state", o.state, "--oom-score", strconv.Itoa(protection.normal)),
+		Listener:   o.fd, StateDir: o.state, Resume: o.resume, SpillBytes: int64(o.spill),
+		Environ: environ,
+		Successor: append(
+			command[:len(command):len(command)], "--state", o.state, "--oom-score",
+			strconv.Itoa(protection.normal),
+		),
 		Logf: func(format string, args ...any) {
-			fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339Nano), fmt.Sprintf(format, args...))
+			fmt.Fprintf(
+				os.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339Nano),
+				fmt.Sprintf(format, args...),
+			)
 		},
 	}
 	if o.log != "" {
@@ -123,7 +132,8 @@ func serve(o *options, command, environ []string) error {
 		cfg.Listener = fd
 		defer unix.Unlink(o.socket)
 	}
-	// Handled, not ignored: what a process ignores its children ignore too, and CLONE_CLEAR_SIGHAND does not change that.
+	// Handled, not ignored: what a process ignores its children ignore too, and CLONE_CLEAR_SIGHAND
+	// does not change that.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM)
 	others := make(chan os.Signal, 4)
@@ -132,7 +142,8 @@ func serve(o *options, command, environ []string) error {
 	return Serve(context.Background(), cfg)
 }
 
-// settle makes the process what a keeper should be: small, hard to kill for want of memory, and without anything of its starter.
+// settle makes the process what a keeper should be: small, hard to kill for want of memory, and
+// without anything of its starter.
 func settle(o *options) error {
 	early.Settle(2)
 	debug.SetGCPercent(25) // a heap of 1 MiB before the first collection
@@ -159,8 +170,8 @@ func settle(o *options) error {
 	return errors.Join(unix.Dup3(fd, 1, 0), unix.Dup3(fd, 2, 0))
 }
 
-// closeInherited closes what a careless starter has left open: whatever is not one of the three, not the socket, and not close-on-exec, as
-// everything is that this process has opened itself.
+// closeInherited closes what a careless starter has left open: whatever is not one of the three,
+// not the socket, and not close-on-exec, as everything is that this process has opened itself.
 func closeInherited(socket int) {
 	dir, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -171,7 +182,8 @@ func closeInherited(socket int) {
 		if err != nil || fd < 3 || fd == socket {
 			continue
 		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil &&
+			flags&unix.FD_CLOEXEC == 0 {
 			unix.Close(fd)
 		}
 	}

@@ -12,15 +12,16 @@ import (
 // protected is the keeper's own score: killed last, but not exempt (proc_pid_oom_score_adj(5)).
 const protected = -999
 
-// Protection changes the calling process's oom_score_adj. A child inherits the score of the moment, and not every program sets one, so the
-// protection is lifted while children are cloned. The zero value does nothing.
+// Protection changes the calling process's oom_score_adj. A child inherits the score of the moment,
+// and not every program sets one, so the protection is lifted while children are cloned. The zero
+// value does nothing.
 type Protection struct {
 	file          *os.File
 	score, normal int
 }
 
-// protect gives this process a score. Where the privilege is missing (CAP_SYS_RESOURCE) nothing is changed. normal is the score that
-// children are to have; nil for the present one.
+// protect gives this process a score. Where the privilege is missing (CAP_SYS_RESOURCE) nothing is
+// changed. normal is the score that children are to have; nil for the present one.
 func protect(score int, normal *int) (Protection, error) {
 	f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_RDWR, 0)
 	if err != nil {

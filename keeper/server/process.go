@@ -20,11 +20,12 @@ import (
 // errDied is why a start fails whose process was killed.
 var errDied = errors.New("the process was killed while it was being set up")
 
-// orphanPatience is how long the status of an adopted process is waited for after its end, if the kernel could still learn it.
+// orphanPatience is how long the status of an adopted process is waited for after its end, if the
+// kernel could still learn it.
 const orphanPatience = 2 * time.Second
 
-// process is everything about one process. Its life: starting → (held → starting)* → running → exited → forgotten; or starting → failed, and
-// gone when it is reaped.
+// process is everything about one process. Its life: starting → (held → starting)* → running →
+// exited → forgotten; or starting → failed, and gone when it is reaped.
 type process struct {
 	s       *server
 	id      string
@@ -46,14 +47,16 @@ type process struct {
 	waiter ticket
 	// failure is why the start has failed; what is left is to reap the child.
 	failure error
-	// doubt: the program has ended without a word, by execve or by a signal, and only the wait status can tell.
+	// doubt: the program has ended without a word, by execve or by a signal, and only the wait
+	// status can tell.
 	doubt bool
 	// aborted: it is forgotten as soon as it ends, and aborters are told.
 	aborted  bool
 	aborters []ticket
 	// released: nothing but what waits for subscribers is left.
 	released bool
-	// patience is when the status of an adopted process that has ended is given up; zero while it runs.
+	// patience is when the status of an adopted process that has ended is given up; zero while it
+	// runs.
 	patience time.Time
 
 	stdin   int        // -1: none
@@ -84,10 +87,12 @@ func (s *server) remembered(e exitRecord) *process {
 
 func (p *process) isTTY() bool { return p.stdio.Mode == wire.StdioTTY }
 
-// describe is the process as a client sees it, with the descriptors that go with it. They stay the process's.
+// describe is the process as a client sees it, with the descriptors that go with it. They stay the
+// process's.
 func (p *process) describe() (*wire.Process, []int) {
 	m := &wire.Process{
-		ID: p.id, Kind: p.kind, Note: p.note, State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
+		ID: p.id, Kind: p.kind, Note: p.note, State: p.state, Stage: p.stage, Pid: p.pid,
+		Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
 	}
 	if !p.started.IsZero() {
@@ -122,7 +127,8 @@ func (p *process) answer(t ticket) {
 
 // streamsClosed says that there is no output any more, nor ever will be.
 func (p *process) streamsClosed() bool {
-	return p.streams[0] == nil && p.streams[1] == nil && (p.state == wire.Running || p.state == wire.Exited)
+	return p.streams[0] == nil && p.streams[1] == nil &&
+		(p.state == wire.Running || p.state == wire.Exited)
 }
 
 // release gives up everything that the process holds in the keeper; the process itself lives on.
@@ -209,7 +215,8 @@ func (p *process) hear() {
 		old := p.child.PidFD
 		msg, err := p.child.Next()
 		if p.child.PidFD != old {
-			// The program goes on in another process (program.Builder.Fork); spawn has closed the first one's descriptor.
+			// The program goes on in another process (program.Builder.Fork); spawn has closed the
+			// first one's descriptor.
 			delete(p.s.watchers, old)
 			p.pid, p.pidfd = p.child.Pid, p.child.PidFD
 			if werr := p.watchExit(); err == nil {
@@ -230,8 +237,8 @@ func (p *process) hear() {
 			p.executed()
 		case p.hold:
 			p.state, p.stage = wire.Held, msg.Stage
-			// Nothing is listened to: a message or an end that comes now is of no use before Continue, and the exit is
-			// watched in any case.
+			// Nothing is listened to: a message or an end that comes now is of no use before
+			// Continue, and the exit is watched in any case.
 			p.s.ignore(p.child.SyncFD())
 			p.answer(p.waiter)
 			p.waiter = ticket{}
@@ -281,7 +288,12 @@ func (p *process) executed() {
 		p.fail(err)
 		return
 	case p.isTTY() && p.streams[0] == nil && alive:
-		p.fail(fmt.Errorf("the program has neither asked for the input \"tty\" nor sent a terminal: %w", errdefs.ErrFailedPrecondition))
+		p.fail(
+			fmt.Errorf(
+				"the program has neither asked for the input \"tty\" nor sent a terminal: %w",
+				errdefs.ErrFailedPrecondition,
+			),
+		)
 		return
 	}
 	p.s.ignore(p.child.SyncFD())
@@ -310,8 +322,9 @@ func (p *process) ended() {
 		return
 	}
 	if p.child != nil && p.failure == nil && p.state == wire.Starting && readable(p.pidfd) {
-		// Another child that was cloned at the same moment may hold the end of the channel for as long as it takes to give up its
-		// inheritance. What this process did before it died can be asked while it is not reaped.
+		// Another child that was cloned at the same moment may hold the end of the channel for as
+		// long as it takes to give up its inheritance. What this process did before it died can be
+		// asked while it is not reaped.
 		p.executed()
 	}
 	status, answer, err := pidfd.Exit(p.pidfd)
@@ -335,7 +348,12 @@ func (p *process) ended() {
 		p.remove()
 		return
 	}
-	p.finish(wire.Exit{Status: uint32(status), Time: time.Now().UnixNano(), Unknown: err != nil || answer != pidfd.Known})
+	p.finish(
+		wire.Exit{
+			Status: uint32(status), Time: time.Now().UnixNano(),
+			Unknown: err != nil || answer != pidfd.Known,
+		},
+	)
 }
 
 // askStatus looks for the status of an adopted process that has ended.

@@ -39,10 +39,13 @@ func TestExitStatus(t *testing.T) {
 			t.Errorf("%s: code %d of %+v, want %d", tc.id, e.Code(), e, tc.want)
 		}
 		list, err := r.List(r.ctx())
-		if err != nil || len(list) != 1 || list[0].State != keeper.Exited || list[0].Exit.Code() != tc.want || !list[0].StreamsClosed {
+		if err != nil || len(list) != 1 || list[0].State != keeper.Exited ||
+			list[0].Exit.Code() != tc.want || !list[0].StreamsClosed {
 			t.Errorf("%s: list %v, %v", tc.id, list, err)
 		}
-		if _, err := r.Client.Start(r.ctx(), r.request(tc.id, "exit 0")); !errdefs.IsAlreadyExists(err) {
+		if _, err := r.Client.Start(
+			r.ctx(), r.request(tc.id, "exit 0"),
+		); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("%s: started again before it is forgotten: %v", tc.id, err)
 		}
 		if err := r.Forget(r.ctx(), tc.id); err != nil {
@@ -98,7 +101,8 @@ func TestLogAndSubscribers(t *testing.T) {
 	}
 }
 
-// What is in the log at the moment of a subscription and what the subscription delivers are everything once, also in the middle of a line.
+// What is in the log at the moment of a subscription and what the subscription delivers are
+// everything once, also in the middle of a line.
 func TestAttachPending(t *testing.T) {
 	r := newRig(t)
 	first := newReader(t)
@@ -134,7 +138,8 @@ func TestAttachPending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if before := string(text[:at.LogOffset]); !strings.HasPrefix(before, `{"log":"one\n"`) || strings.Count(before, "\n") != 1 {
+	if before := string(text[:at.LogOffset]); !strings.HasPrefix(before, `{"log":"one\n"`) ||
+		strings.Count(before, "\n") != 1 {
 		t.Errorf("log before the subscription %q", before)
 	}
 	if got := second.all(t); got != "two\nthree\n" {
@@ -209,10 +214,16 @@ func TestTTY(t *testing.T) {
 	}{
 		{"of the keeper", func(b *program.Builder) { terminal(b, b.Input("tty"), script) }},
 		{"of the program", func(b *program.Builder) {
-			master := b.Call(unix.SYS_OPENAT, program.Num(unix.AT_FDCWD), b.Str("/dev/ptmx").Ptr(), program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Result()
+			master := b.Call(
+				unix.SYS_OPENAT, program.Num(unix.AT_FDCWD), b.Str("/dev/ptmx").Ptr(),
+				program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
+			).Result()
 			unlocked := b.Bytes(make([]byte, 4))
 			b.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCSPTLCK), unlocked.Ptr())
-			slave := b.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER), program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)).Result()
+			slave := b.Call(
+				unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER),
+				program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
+			).Result()
 			b.SendFD(program.StageTTY, master.Value())
 			b.Stage(program.StageReady) // the keeper has set the size when it answers
 			b.Await()
@@ -227,7 +238,8 @@ func TestTTY(t *testing.T) {
 			}
 			defer read.Close()
 			p := r.start(&keeper.StartRequest{
-				ID: "tty", Image: image(t, tc.build), Stdio: keeper.Stdio{Mode: keeper.StdioTTY, Width: 91, Height: 33},
+				ID: "tty", Image: image(t, tc.build),
+				Stdio:  keeper.Stdio{Mode: keeper.StdioTTY, Width: 91, Height: 33},
 				Attach: []keeper.Attachment{{Stdout: give}},
 				Log:    keeper.LogConfig{Driver: keeper.LogJSONFile, Path: r.logPath("tty")},
 			})
@@ -269,7 +281,9 @@ func TestTTY(t *testing.T) {
 			p.Close()
 			in.Close()
 			r.streamsClosed("tty")
-			if got := logged(t, r.logPath("tty"), "stdout"); !strings.HasSuffix(got, "got again\r\n") {
+			if got := logged(t, r.logPath("tty"), "stdout"); !strings.HasSuffix(
+				got, "got again\r\n",
+			) {
 				t.Errorf("log %q", got)
 			}
 			if err := r.Resize(r.ctx(), "tty", 1, 1); !errdefs.IsFailedPrecondition(err) {
@@ -279,14 +293,19 @@ func TestTTY(t *testing.T) {
 	}
 }
 
-// A terminal that everybody has closed for a while, as a getty does, goes on when somebody opens it again.
+// A terminal that everybody has closed for a while, as a getty does, goes on when somebody opens it
+// again.
 func TestTTYReopened(t *testing.T) {
 	r := newRig(t)
 	out := newReader(t)
 	r.start(&keeper.StartRequest{
-		ID: "tty", Stdio: keeper.Stdio{Mode: keeper.StdioTTY}, Attach: []keeper.Attachment{{Stdout: out.give}},
+		ID: "tty", Stdio: keeper.Stdio{Mode: keeper.StdioTTY},
+		Attach: []keeper.Attachment{{Stdout: out.give}},
 		Image: image(t, func(b *program.Builder) {
-			terminal(b, b.Input("tty"), `t=$(tty); trap '' HUP; echo one; exec </dev/null >/dev/null 2>&1; sleep 0.3; echo two >$t; sleep 0.3; echo three >$t`)
+			terminal(
+				b, b.Input("tty"),
+				`t=$(tty); trap '' HUP; echo one; exec </dev/null >/dev/null 2>&1; sleep 0.3; echo two >$t; sleep 0.3; echo three >$t`,
+			)
 		}),
 	})
 	if e := r.exit("tty"); e.Code() != 0 {
@@ -297,7 +316,8 @@ func TestTTYReopened(t *testing.T) {
 	}
 }
 
-// A process that has ended is reported at once, also when another one keeps its pipes, whose output still counts.
+// A process that has ended is reported at once, also when another one keeps its pipes, whose output
+// still counts.
 func TestGrandchildKeepsPipes(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a", "exec 3<&0; (read x <&3; echo late) & echo early; exit 3")
@@ -331,8 +351,8 @@ func TestGrandchildKeepsPipes(t *testing.T) {
 	}
 }
 
-// TestChannelKeptElsewhere ends a process whose channel to the keeper is still open in another one, as a child that is cloned at the same
-// moment has it for a while.
+// TestChannelKeptElsewhere ends a process whose channel to the keeper is still open in another one,
+// as a child that is cloned at the same moment has it for a while.
 func TestChannelKeptElsewhere(t *testing.T) {
 	r := newRig(t)
 	img := image(t, func(b *program.Builder) {
@@ -342,7 +362,11 @@ func TestChannelKeptElsewhere(t *testing.T) {
 		pid := b.Call(unix.SYS_CLONE3, args.Ptr(), program.Num(88)).Result()
 		parent := b.Label()
 		b.If(pid.Value(), ^uint64(0), program.NotEqual, program.Num(0), parent)
-		b.Call(unix.SYS_NANOSLEEP, b.Bytes(binary.LittleEndian.AppendUint64(make([]byte, 0, 16), 2)[:16]).Ptr(), program.Num(0))
+		b.Call(
+			unix.SYS_NANOSLEEP,
+			b.Bytes(binary.LittleEndian.AppendUint64(make([]byte, 0, 16), 2)[:16]).Ptr(),
+			program.Num(0),
+		)
 		b.Exit(program.Num(0))
 		b.Place(parent)
 		execute(b, "/bin/sh", "sh", "-c", "exit 7")
@@ -362,7 +386,8 @@ func TestFailedStart(t *testing.T) {
 			b.Call(unix.SYS_CHDIR, b.Str("/no/such/directory").Ptr())
 		})
 		var f *spawn.Failure
-		if _, err := r.Client.Start(r.ctx(), req); !errors.As(err, &f) || f.Errno != unix.ENOENT || f.Index < 5 || !errors.Is(err, os.ErrNotExist) {
+		if _, err := r.Client.Start(r.ctx(), req); !errors.As(err, &f) || f.Errno != unix.ENOENT ||
+			f.Index < 5 || !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v (%+v)", err, f)
 		}
 	})
@@ -408,14 +433,17 @@ func TestFailedStart(t *testing.T) {
 	t.Run("missing input", func(t *testing.T) {
 		req := r.request("a", "")
 		req.Image = image(t, func(b *program.Builder) { b.Call(unix.SYS_CLOSE, b.Input("rootfs")) })
-		if _, err := r.Client.Start(r.ctx(), req); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), `"rootfs"`) {
+		if _, err := r.Client.Start(r.ctx(), req); !errdefs.IsInvalidArgument(err) ||
+			!strings.Contains(err.Error(), `"rootfs"`) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("no terminal", func(t *testing.T) {
 		req := r.request("a", "")
 		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY}
-		req.Image = image(t, func(b *program.Builder) { execute(b, "/bin/sh", "sh", "-c", "read x") })
+		req.Image = image(t, func(b *program.Builder) {
+			execute(b, "/bin/sh", "sh", "-c", "read x")
+		})
 		if _, err := r.Client.Start(r.ctx(), req); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("got %v", err)
 		}

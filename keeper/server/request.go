@@ -74,7 +74,9 @@ func (s *server) handle(t ticket, b wire.Body, fds *descriptors) {
 	s.reply(t, &wire.Empty{T: wire.TypeOK})
 }
 
-func notARequest(b wire.Body) error { return invalid("a message of type %d is no request", b.Type()) }
+func notARequest(b wire.Body) error {
+	return invalid("a message of type %d is no request", b.Type())
+}
 
 func (s *server) reply(t ticket, b wire.Body) {
 	if t.c != nil {
@@ -137,7 +139,9 @@ func (s *server) with(id string, do func(p *process) error) error {
 }
 
 func (s *server) hello(t ticket, m *wire.Hello) {
-	s.reply(t, &wire.Welcome{Pid: unix.Getpid(), Started: s.started.UnixNano(), Upgrades: s.upgrades})
+	s.reply(
+		t, &wire.Welcome{Pid: unix.Getpid(), Started: s.started.UnixNano(), Upgrades: s.upgrades},
+	)
 	if !m.Events || t.c.events {
 		return
 	}
@@ -178,23 +182,32 @@ func (s *server) simple(t ticket, m *wire.Simple) (later bool, err error) {
 	switch m.T {
 	case wire.TypeContinue:
 		if p.state != wire.Held {
-			return false, fmt.Errorf("process %q is not held: %w", p.id, errdefs.ErrFailedPrecondition)
+			return false, fmt.Errorf(
+				"process %q is not held: %w", p.id, errdefs.ErrFailedPrecondition,
+			)
 		}
 		p.goOn(t)
 		return true, nil
 	case wire.TypeCloseStdin:
 		if p.isTTY() {
-			return false, fmt.Errorf("process %q has a terminal, whose input is not closed: %w", p.id, errdefs.ErrFailedPrecondition)
+			return false, fmt.Errorf(
+				"process %q has a terminal, whose input is not closed: %w", p.id,
+				errdefs.ErrFailedPrecondition,
+			)
 		}
 		p.closeStdin()
 	case wire.TypeForget:
 		if p.state != wire.Exited {
-			return false, fmt.Errorf("process %q has not ended: %w", p.id, errdefs.ErrFailedPrecondition)
+			return false, fmt.Errorf(
+				"process %q has not ended: %w", p.id, errdefs.ErrFailedPrecondition,
+			)
 		}
 		return false, s.forget(p)
 	case wire.TypeReopenLog:
 		if p.log == nil {
-			return false, fmt.Errorf("process %q has no open log: %w", p.id, errdefs.ErrFailedPrecondition)
+			return false, fmt.Errorf(
+				"process %q has no open log: %w", p.id, errdefs.ErrFailedPrecondition,
+			)
 		}
 		return false, p.log.Reopen()
 	default:
@@ -239,7 +252,10 @@ func (s *server) attach(t ticket, m *wire.Attach, fds *descriptors) error {
 	}
 	a := &m.Attachment
 	if !a.Stdout && !a.Stderr || a.Same && !(a.Stdout && a.Stderr) || len(*fds) != a.FDs() {
-		return invalid("attachment: stdout %t, stderr %t, same %t, %d descriptors", a.Stdout, a.Stderr, a.Same, len(*fds))
+		return invalid(
+			"attachment: stdout %t, stderr %t, same %t, %d descriptors", a.Stdout, a.Stderr, a.Same,
+			len(*fds),
+		)
 	}
 	if p.failure != nil || p.aborted {
 		return fmt.Errorf("process %q is being ended: %w", p.id, errdefs.ErrFailedPrecondition)
@@ -252,7 +268,8 @@ func (s *server) attach(t ticket, m *wire.Attach, fds *descriptors) error {
 	if p.log != nil {
 		answer.LogRotations, answer.LogOffset = p.log.Position()
 	}
-	// The answer goes first: an end of the subscription that is seen at once must not come before its number.
+	// The answer goes first: an end of the subscription that is seen at once must not come before
+	// its number.
 	s.reply(t, answer)
 	open := [2]bool{p.streams[0] != nil, p.streams[1] != nil}
 	if p.isTTY() && (p.state == wire.Starting || p.state == wire.Held) {
@@ -264,7 +281,9 @@ func (s *server) attach(t ticket, m *wire.Attach, fds *descriptors) error {
 
 func (s *server) detach(m *wire.Detach) error {
 	return s.with(m.ID, func(p *process) error {
-		i := slices.IndexFunc(p.subs, func(sub *subscription) bool { return sub.id == m.Subscription })
+		i := slices.IndexFunc(p.subs, func(sub *subscription) bool {
+			return sub.id == m.Subscription
+		})
 		if i >= 0 {
 			p.subs[i].drop()
 			p.subs = slices.Delete(p.subs, i, i+1)
@@ -287,7 +306,9 @@ func (p *process) resize(width, height uint16) error {
 
 func (p *process) report(e wire.Exit) error {
 	if !p.adopted {
-		return fmt.Errorf("process %q is the keeper's own child: %w", p.id, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"process %q is the keeper's own child: %w", p.id, errdefs.ErrFailedPrecondition,
+		)
 	}
 	if p.state != wire.Exited && !readable(p.pidfd) {
 		return fmt.Errorf("process %q has not ended: %w", p.id, errdefs.ErrFailedPrecondition)
@@ -308,7 +329,8 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		return err
 	}
 	tty := m.Process.Stdio.Mode == wire.StdioTTY
-	if !d.PidFD || d.TTY && !tty || (d.Stdin || d.Stdout || d.Stderr) && m.Process.Stdio.Mode != wire.StdioPipes {
+	if !d.PidFD || d.TTY && !tty || (d.Stdin || d.Stdout || d.Stderr) &&
+		m.Process.Stdio.Mode != wire.StdioPipes {
 		return invalid("adopt: descriptors %+v for stdio mode %d", *d, m.Process.Stdio.Mode)
 	}
 	p := s.newProcess(m.Process.ID, m.Process.Kind)
@@ -350,7 +372,9 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 			}
 		}
 	}
-	if err := p.subscribeAll(m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil}); err != nil {
+	if err := p.subscribeAll(
+		m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil},
+	); err != nil {
 		return err
 	}
 	return p.watchExit()
@@ -365,7 +389,10 @@ func (s *server) shutdown(t ticket, force bool) error {
 		s.stop = errStop
 	case !force:
 		slices.Sort(live)
-		return fmt.Errorf("%d processes run, among them %s: %w", len(live), strings.Join(live[:min(3, len(live))], ", "), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"%d processes run, among them %s: %w", len(live),
+			strings.Join(live[:min(3, len(live))], ", "), errdefs.ErrFailedPrecondition,
+		)
 	default:
 		s.askers = append(s.askers, t)
 		s.stopping = true

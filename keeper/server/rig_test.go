@@ -58,10 +58,14 @@ func newRig(t testing.TB, args ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, closed: map[string]bool{}, detached: map[uint64]uint64{}}
+	r := &rig{
+		t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, closed: map[string]bool{},
+		detached: map[uint64]uint64{},
+	}
 	r.changed = sync.NewCond(&r.mu)
 	r.launch = keeper.Launch{
-		Command: []string{exe, "keeper"}, Socket: r.dir + "/run/keeper.sock", StateDir: r.dir + "/state", LogFile: r.dir + "/keeper.log",
+		Command: []string{exe, "keeper"}, Socket: r.dir + "/run/keeper.sock",
+		StateDir: r.dir + "/state", LogFile: r.dir + "/keeper.log",
 		Environ: os.Environ(),
 	}
 	r.begin()
@@ -190,8 +194,9 @@ func (r *rig) logPath(id string) string { return filepath.Join(r.dir, id+".log")
 // request asks for a shell script with pipes and a log.
 func (r *rig) request(id, script string) *keeper.StartRequest {
 	return &keeper.StartRequest{
-		ID: id, Image: image(r.t, func(b *program.Builder) { shell(b, script) }), Stdio: keeper.Stdio{Mode: keeper.StdioPipes},
-		Log: keeper.LogConfig{Driver: keeper.LogJSONFile, Path: r.logPath(id)},
+		ID: id, Image: image(r.t, func(b *program.Builder) { shell(b, script) }),
+		Stdio: keeper.Stdio{Mode: keeper.StdioPipes},
+		Log:   keeper.LogConfig{Driver: keeper.LogJSONFile, Path: r.logPath(id)},
 	}
 }
 
@@ -221,7 +226,10 @@ func shell(b *program.Builder, script string) {
 func execute(b *program.Builder, path string, args ...string) {
 	b.Field("process.args")
 	none := b.Room(8)
-	b.Call(unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), none.Ptr(), program.Num(0), program.Num(8))
+	b.Call(
+		unix.SYS_RT_SIGPROCMASK, program.Num(unix.SIG_SETMASK), none.Ptr(), program.Num(0),
+		program.Num(8),
+	)
 	b.Call(unix.SYS_EXECVE, b.Str(path).Ptr(), b.Strs(args).Ptr(), b.Strs(environment).Ptr())
 }
 
@@ -304,7 +312,8 @@ func (k *reader) all(t testing.TB) string {
 // descriptors lists the keeper's descriptors.
 func (r *rig) descriptors() []string {
 	r.t.Helper()
-	// What came with a request that was refused is closed right after the answer, and before the next request.
+	// What came with a request that was refused is closed right after the answer, and before the
+	// next request.
 	list, err := r.List(r.ctx())
 	if err != nil {
 		r.t.Fatal(err)

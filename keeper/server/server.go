@@ -22,16 +22,20 @@ import (
 type Config struct {
 	// Listener is a listening SOCK_SEQPACKET socket. Serve closes it.
 	Listener int
-	// StateDir holds exits.log and the files of slow subscribers. It exists, belongs to this keeper alone, and should be on a disk.
+	// StateDir holds exits.log and the files of slow subscribers. It exists, belongs to this keeper
+	// alone, and should be on a disk.
 	StateDir string
-	// Successor is the command line, and Environ the environment, with which an upgrade is executed. "--resume", "N" is appended, where N is a
-	// descriptor with the state; before that the same with "--check", "N" is asked whether it can take over. Empty: upgrades are refused.
+	// Successor is the command line, and Environ the environment, with which an upgrade is
+	// executed. "--resume", "N" is appended, where N is a descriptor with the state; before that
+	// the same with "--check", "N" is asked whether it can take over. Empty: upgrades are refused.
 	Successor, Environ []string
 	// SpillBytes is how much may wait on disk for one subscriber; 0 for 64 MiB.
 	SpillBytes int64
-	// Resume is a descriptor with the state of the program that this one replaces, or -1; Listener is part of it then.
+	// Resume is a descriptor with the state of the program that this one replaces, or -1; Listener
+	// is part of it then.
 	Resume int
-	// Protection keeps the keeper from being killed for want of memory, while its children start with the score that it had itself.
+	// Protection keeps the keeper from being killed for want of memory, while its children start
+	// with the score that it had itself.
 	Protection Protection
 	// Terminate asks the keeper to end if no process runs; nil for never.
 	Terminate <-chan os.Signal
@@ -84,8 +88,9 @@ type server struct {
 	stop     error                 // why the loop ends
 }
 
-// Serve runs a keeper until ctx ends (its processes go on without it) or a client shuts it down, which is no error. It
-// takes over the process: close-on-exec descriptors, its children and their SIGCHLD.
+// Serve runs a keeper until ctx ends (its processes go on without it) or a client shuts it down,
+// which is no error. It takes over the process: close-on-exec descriptors, its children and their
+// SIGCHLD.
 func Serve(ctx context.Context, cfg Config) error {
 	s, err := newServer(cfg)
 	if err != nil {
@@ -106,7 +111,8 @@ func newServer(cfg Config) (s *server, err error) {
 		cfg: cfg, started: time.Now(), wake: -1, lock: -1,
 		procs: make(map[string]*process), conns: make(map[int]*conn),
 		pending: make(map[*process]struct{}), stalled: make(map[*conn]struct{}),
-		output: make([]byte, headroom+outputSize), packet: make([]byte, wire.MaxMessage), oob: make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
+		output: make([]byte, headroom+outputSize), packet: make([]byte, wire.MaxMessage),
+		oob: make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
 	}
 	if s.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -167,7 +173,8 @@ func (s *server) close() {
 }
 
 func (s *server) run(ctx context.Context) error {
-	// The callback can run before or after the loop has ended, but not after the descriptor is closed.
+	// The callback can run before or after the loop has ended, but not after the descriptor is
+	// closed.
 	var waking sync.WaitGroup
 	waking.Add(1)
 	release := context.AfterFunc(ctx, func() {
@@ -185,7 +192,9 @@ func (s *server) run(ctx context.Context) error {
 	defer close(over) // before waking.Wait
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.watch(s.wake, unix.EPOLLIN, func(uint32) { unix.Read(s.wake, make([]byte, 8)) }); err != nil {
+	if err := s.watch(
+		s.wake, unix.EPOLLIN, func(uint32) { unix.Read(s.wake, make([]byte, 8)) },
+	); err != nil {
 		return err
 	}
 	events := make([]unix.EpollEvent, 128)

@@ -22,7 +22,8 @@ type subscription struct {
 	sinks    [2]*sink // by stream; the same one twice for both in one, nil where not wanted
 }
 
-// sink is a descriptor that output is delivered to, and what it has not taken yet: first what is in memory, then what is in the file.
+// sink is a descriptor that output is delivered to, and what it has not taken yet: first what is in
+// memory, then what is in the file.
 type sink struct {
 	p      *process
 	sub    *subscription
@@ -47,20 +48,30 @@ func newSink(fd int) (*sink, error) {
 	case st.Mode&unix.S_IFMT == unix.S_IFSOCK:
 		k.socket = true
 		var kind int
-		if kind, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind != unix.SOCK_STREAM {
-			err = fmt.Errorf("subscriber: socket of type %d, want SOCK_STREAM: %w", kind, errdefs.ErrInvalidArgument)
+		if kind, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil &&
+			kind != unix.SOCK_STREAM {
+			err = fmt.Errorf(
+				"subscriber: socket of type %d, want SOCK_STREAM: %w", kind,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	case st.Mode&unix.S_IFMT == unix.S_IFIFO:
 		// Whether a pipe blocks belongs to whoever has the same open file, so this is a new one.
-		own, operr := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		own, operr := unix.Open(
+			fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0,
+		)
 		if operr != nil {
-			err = unix.SetNonblock(fd, true) // its reader is gone (ENXIO): the first write will tell
+			// its reader is gone (ENXIO): the first write will tell
+			err = unix.SetNonblock(fd, true)
 			break
 		}
 		unix.Close(fd)
 		k.fd = own
 	default:
-		err = fmt.Errorf("subscriber: file of mode %#o, want a stream socket or a pipe: %w", st.Mode, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf(
+			"subscriber: file of mode %#o, want a stream socket or a pipe: %w", st.Mode,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -69,7 +80,8 @@ func newSink(fd int) (*sink, error) {
 	return k, nil
 }
 
-// deliver gives a piece of output to the subscriber. buf begins with headroom bytes in front of the output.
+// deliver gives a piece of output to the subscriber. buf begins with headroom bytes in front of the
+// output.
 func (k *sink) deliver(stream int, buf []byte) {
 	if k.fd < 0 {
 		return
@@ -206,7 +218,8 @@ func (k *sink) flush() {
 	k.p.s.watch(k.fd, 0, k.ready)
 }
 
-// flushFile writes what waits in the file, at most what fills a socket many times over, and says whether that is all.
+// flushFile writes what waits in the file, at most what fills a socket many times over, and says
+// whether that is all.
 func (k *sink) flushFile() bool {
 	buf := k.p.s.output[headroom:]
 	for range 16 {
@@ -218,7 +231,10 @@ func (k *sink) flushFile() bool {
 			continue
 		}
 		if err != nil || n == 0 {
-			k.p.s.cfg.Logf("process %q: subscriber %d is disconnected: read what waits for it: %v", k.p.id, k.sub.id, err)
+			k.p.s.cfg.Logf(
+				"process %q: subscriber %d is disconnected: read what waits for it: %v", k.p.id,
+				k.sub.id, err,
+			)
 			k.fail(k.waiting())
 			return false
 		}
@@ -232,7 +248,8 @@ func (k *sink) flushFile() bool {
 			break
 		}
 	}
-	// What is delivered takes no space any more; a file system that cannot give it back keeps it until the end.
+	// What is delivered takes no space any more; a file system that cannot give it back keeps it
+	// until the end.
 	const block = 1 << 20
 	if end := k.from &^ (block - 1); end > 0 {
 		unix.Fallocate(k.spill, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, end)

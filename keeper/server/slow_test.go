@@ -49,7 +49,8 @@ func TestSlowSubscriber(t *testing.T) {
 	}
 }
 
-// What waits for a subscriber is delivered also when its process has been forgotten meanwhile; one that is gone keeps nothing.
+// What waits for a subscriber is delivered also when its process has been forgotten meanwhile; one
+// that is gone keeps nothing.
 func TestForgottenBeforeDelivered(t *testing.T) {
 	r := newRig(t)
 	ours, theirs := socketPair(t)
@@ -127,7 +128,8 @@ func TestBlockingSubscriber(t *testing.T) {
 			req.Attach = []keeper.Attachment{{Stdout: theirs, Overflow: keeper.OverflowBlock}}
 			r.start(req)
 			theirs.Close()
-			// Other processes are not held up, and that one cannot end: more than everything in between holds is unread.
+			// Other processes are not held up, and that one cannot end: more than everything in
+			// between holds is unread.
 			r.start(r.request("b", counting(muchLines)))
 			r.exit("b")
 			r.mu.Lock()
@@ -192,7 +194,9 @@ func TestSubscriberIsRefused(t *testing.T) {
 	}
 	defer file.Close()
 	before := r.descriptors()
-	if _, err := r.Attach(r.ctx(), "a", keeper.Attachment{Stdout: file}); !errdefs.IsInvalidArgument(err) {
+	if _, err := r.Attach(
+		r.ctx(), "a", keeper.Attachment{Stdout: file},
+	); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a regular file: %v", err)
 	}
 	if _, err := r.Attach(r.ctx(), "a", keeper.Attachment{}); !errdefs.IsInvalidArgument(err) {

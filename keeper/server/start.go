@@ -54,7 +54,9 @@ func (j *job) close() {
 }
 
 // admit checks what is common to Start and Adopt.
-func (s *server) admit(id string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int) error {
+func (s *server) admit(
+	id string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
+) error {
 	if err := validID(id); err != nil {
 		return err
 	}
@@ -68,7 +70,9 @@ func (s *server) admit(id string, log *wire.Log, attach []wire.Attachment, fds *
 	for i := range attach {
 		a := &attach[i]
 		if !a.Stdout && !a.Stderr || a.Same && !(a.Stdout && a.Stderr) {
-			return invalid("attach[%d]: stdout %t, stderr %t, same %t", i, a.Stdout, a.Stderr, a.Same)
+			return invalid(
+				"attach[%d]: stdout %t, stderr %t, same %t", i, a.Stdout, a.Stderr, a.Same,
+			)
 		}
 		want += a.FDs()
 	}
@@ -111,7 +115,9 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		err = j.makeStdio()
 	}
 	if err == nil {
-		err = p.subscribeAll(m.Attach, fds, [2]bool{m.Stdio.Mode != wire.StdioNull, m.Stdio.Mode == wire.StdioPipes})
+		err = p.subscribeAll(
+			m.Attach, fds, [2]bool{m.Stdio.Mode != wire.StdioNull, m.Stdio.Mode == wire.StdioPipes},
+		)
 	}
 	if err != nil {
 		j.close()
@@ -178,7 +184,9 @@ func (j *job) makeStdio() error {
 			return err
 		}
 		for i, name := range []string{"stdout", "stderr"} {
-			if err := j.pipe(name, 0, true, func(fd int) error { return p.addStream(i, fd) }); err != nil {
+			if err := j.pipe(
+				name, 0, true, func(fd int) error { return p.addStream(i, fd) },
+			); err != nil {
 				return err
 			}
 		}
@@ -270,7 +278,9 @@ func (j *job) load(fd int) error {
 	if st.Size == 0 || st.Size > wire.MaxImage {
 		return invalid("image: %d bytes, 1 to %d are allowed", st.Size, wire.MaxImage)
 	}
-	if j.memory, err = unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+	if j.memory, err = unix.Mmap(
+		fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE,
+	); err != nil {
 		return fmt.Errorf("map the image: %w", err)
 	}
 	j.image, err = program.Parse(j.memory)
@@ -281,7 +291,8 @@ func (j *job) load(fd int) error {
 func (s *server) cloneImage(j *job) (*spawn.Child, error) {
 	r := j.request
 	return s.machine.Start(&spawn.Request{
-		Image: j.image, CgroupFD: j.cgroup, UIDMap: idMaps(r.UIDMap), GIDMap: idMaps(r.GIDMap), TimeOffsets: r.TimeOffsets,
+		Image: j.image, CgroupFD: j.cgroup, UIDMap: idMaps(r.UIDMap), GIDMap: idMaps(r.GIDMap),
+		TimeOffsets: r.TimeOffsets,
 		Input: func(name string) (int, error) {
 			if fd, ok := j.inputs[name]; ok {
 				return fd, nil
@@ -305,8 +316,9 @@ const (
 	flagForkNoExec = 0x00000040 // PF_FORKNOEXEC
 )
 
-// hasExecuted says whether a child whose channel is closed has executed, as opposed to being about to die without. A child that never executes but
-// goes on (a PID 1 reaper, whose own child has executed) counts as executed.
+// hasExecuted says whether a child whose channel is closed has executed, as opposed to being about
+// to die without. A child that never executes but goes on (a PID 1 reaper, whose own child has
+// executed) counts as executed.
 func hasExecuted(pid int) (bool, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

@@ -10,10 +10,12 @@ import (
 	"strake/keeper/wire"
 )
 
-// ttyTurn is how often a terminal is read before it is somebody else's turn; each read gives 4 KiB at most.
+// ttyTurn is how often a terminal is read before it is somebody else's turn; each read gives 4 KiB
+// at most.
 const ttyTurn = 16
 
-// drainLimit bounds what is read when a process has ended, in case another one goes on writing: more than a pipe or a terminal holds.
+// drainLimit bounds what is read when a process has ended, in case another one goes on writing:
+// more than a pipe or a terminal holds.
 const drainLimit = 2 << 20
 
 // addStream begins to read a stream and takes fd over, also when it fails.
@@ -31,8 +33,9 @@ func (p *process) addStream(index, fd int) error {
 	return nil
 }
 
-// resume watches the stream. A terminal says that it is hung up as long as nobody has it open, which is not its end: a getty opens it again.
-// So only changes are reported (EPOLLET), and everything there is must be read.
+// resume watches the stream. A terminal says that it is hung up as long as nobody has it open,
+// which is not its end: a getty opens it again. So only changes are reported (EPOLLET), and
+// everything there is must be read.
 func (st *stream) resume() error {
 	events := uint32(unix.EPOLLIN)
 	if st.p.isTTY() {
@@ -181,8 +184,8 @@ func (p *process) subscribe(a *wire.Attachment, fds *descriptors) (*subscription
 	return sub, nil
 }
 
-// begin lets a subscription have output, once the streams that there will be are known: wanted says which. What was read before and is not in
-// the log comes first, if pending.
+// begin lets a subscription have output, once the streams that there will be are known: wanted says
+// which. What was read before and is not in the log comes first, if pending.
 func (p *process) begin(sub *subscription, pending bool, open [2]bool) {
 	for i, k := range sub.sinks {
 		if k != nil && open[i] {
@@ -200,7 +203,8 @@ func (p *process) begin(sub *subscription, pending bool, open [2]bool) {
 		}
 	}
 	for i, k := range sub.sinks {
-		if k != nil && k.feeds == 0 && k.fd >= 0 && (i == 0 || k != sub.sinks[0]) && k.waiting() == 0 {
+		if k != nil && k.feeds == 0 && k.fd >= 0 && (i == 0 || k != sub.sinks[0]) &&
+			k.waiting() == 0 {
 			k.finish()
 		}
 	}
@@ -221,8 +225,8 @@ func (sub *subscription) drop() {
 	}
 }
 
-// linger ends a subscription's streams; what waits is still delivered. Its sinks are kept alive by the loop that watches them, and go when they have
-// given all or there is nobody any more.
+// linger ends a subscription's streams; what waits is still delivered. Its sinks are kept alive by
+// the loop that watches them, and go when they have given all or there is nobody any more.
 func (sub *subscription) linger() {
 	for i, k := range sub.sinks {
 		if k == nil || i == 1 && k == sub.sinks[0] || k.fd < 0 {
@@ -234,7 +238,8 @@ func (sub *subscription) linger() {
 	}
 }
 
-// sinkEnded removes a subscription when all of it has ended, and tells if that was before the streams did.
+// sinkEnded removes a subscription when all of it has ended, and tells if that was before the
+// streams did.
 func (p *process) sinkEnded(sub *subscription) {
 	var lost uint64
 	failed := false

@@ -18,7 +18,9 @@ import (
 
 // counting prints numbered lines without starting another process.
 func counting(lines int) string {
-	return fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done; echo end >&2; exit 3", lines)
+	return fmt.Sprintf(
+		"i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done; echo end >&2; exit 3", lines,
+	)
 }
 
 // Engines come and go while containers write: nothing is lost.
@@ -92,7 +94,8 @@ func TestShutdownRefused(t *testing.T) {
 	req := r.request("a", "read x")
 	req.Stdio.Stdin = true
 	p := r.start(req)
-	if err := r.Shutdown(r.ctx(), keeper.IfIdle); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "among them a") {
+	if err := r.Shutdown(r.ctx(), keeper.IfIdle); !errdefs.IsFailedPrecondition(err) ||
+		!strings.Contains(err.Error(), "among them a") {
 		t.Errorf("got %v", err)
 	}
 	if err := r.process.Signal(unix.SIGTERM); err != nil {
@@ -101,7 +104,8 @@ func TestShutdownRefused(t *testing.T) {
 	if err := r.process.Signal(unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := r.List(r.ctx()); err != nil || len(list) != 1 || list[0].State != keeper.Running {
+	if list, err := r.List(r.ctx()); err != nil || len(list) != 1 ||
+		list[0].State != keeper.Running {
 		t.Errorf("list %v, %v", list, err)
 	} else {
 		list[0].Close()
@@ -129,9 +133,12 @@ func TestKeeperKilled(t *testing.T) {
 			req.Stdio.Stdin = true
 			pipes := r.start(req)
 			tty := r.start(&keeper.StartRequest{
-				ID: "tty", Kind: keeper.KindExec, Note: "of pipes", Stdio: keeper.Stdio{Mode: keeper.StdioTTY},
-				Image: image(t, func(b *program.Builder) { terminal(b, b.Input("tty"), "stty -echo; echo ready; "+script) }),
-				Log:   keeper.LogConfig{Driver: keeper.LogJSONFile, Path: r.logPath("tty")},
+				ID: "tty", Kind: keeper.KindExec, Note: "of pipes",
+				Stdio: keeper.Stdio{Mode: keeper.StdioTTY},
+				Image: image(t, func(b *program.Builder) {
+					terminal(b, b.Input("tty"), "stty -echo; echo ready; "+script)
+				}),
+				Log: keeper.LogConfig{Driver: keeper.LogJSONFile, Path: r.logPath("tty")},
 			})
 			req = r.request("meanwhile", "read x; echo bye; exit 9")
 			req.Stdio.Stdin = true
@@ -203,7 +210,10 @@ func TestKeeperKilled(t *testing.T) {
 				t.Helper()
 				e := r.exit(id)
 				if e.Unknown && tc.subreaper == 0 {
-					t.Logf("%s: the kernel does not know (it needs Linux 6.15 and an init that reaps)", id)
+					t.Logf(
+						"%s: the kernel does not know (it needs Linux 6.15 and an init that reaps)",
+						id,
+					)
 				} else if e.Unknown || e.Code() != code {
 					t.Errorf("%s: exit %+v, want %d", id, e, code)
 				}
@@ -244,14 +254,16 @@ func waitForLog(t *testing.T, path, text string) {
 	}
 	for !strings.Contains(logged(t, path, "stdout"), text) {
 		p := []unix.PollFd{{Fd: int32(notify), Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, int(patience.Milliseconds())); err != nil && err != unix.EINTR || n == 0 {
+		if n, err := unix.Poll(p, int(patience.Milliseconds())); err != nil && err != unix.EINTR ||
+			n == 0 {
 			t.Fatalf("%q is not logged: %v", text, err)
 		}
 		unix.Read(notify, make([]byte, 4096))
 	}
 }
 
-// A keeper becomes another program while its containers write, some subscribers sleep and a start is held.
+// A keeper becomes another program while its containers write, some subscribers sleep and a start
+// is held.
 func TestUpgrade(t *testing.T) {
 	r := newRig(t)
 	const processes, lines = 10, 2000

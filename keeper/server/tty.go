@@ -26,7 +26,9 @@ func (j *job) makeTTY() error {
 		unix.Close(master)
 		return fmt.Errorf("unlock a terminal: %w", err)
 	}
-	slave, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	slave, _, errno := unix.Syscall(
+		unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC,
+	)
 	if errno != 0 {
 		unix.Close(master)
 		return fmt.Errorf("open a terminal's other end: %w", errno)
@@ -39,7 +41,10 @@ func (j *job) makeTTY() error {
 func (p *process) addTTY(master int) error {
 	if !p.isTTY() || p.streams[0] != nil {
 		unix.Close(master)
-		return fmt.Errorf("the program has sent a terminal that nobody has asked for: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"the program has sent a terminal that nobody has asked for: %w",
+			errdefs.ErrFailedPrecondition,
+		)
 	}
 	if p.stdio.Width != 0 || p.stdio.Height != 0 {
 		if err := setSize(master, p.stdio.Width, p.stdio.Height); err != nil {
@@ -51,7 +56,9 @@ func (p *process) addTTY(master int) error {
 }
 
 func setSize(master int, width, height uint16) error {
-	if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}); err != nil {
+	if err := unix.IoctlSetWinsize(
+		master, unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height},
+	); err != nil {
 		return fmt.Errorf("size %d×%d of a terminal: %w", width, height, err)
 	}
 	return nil

@@ -20,7 +20,8 @@ import (
 	"strake/keeper/wire"
 )
 
-// stateVersion is the version of what a keeper hands to its successor. A successor takes over from its own version and refuses any other.
+// stateVersion is the version of what a keeper hands to its successor. A successor takes over from
+// its own version and refuses any other.
 const stateVersion = 1
 
 // maxState bounds the state in bytes.
@@ -51,7 +52,8 @@ func (s *server) requestUpgrade(t ticket, fds *descriptors) error {
 	return nil
 }
 
-// advanceUpgrade takes the next step: ask the successor, then become it. Precondition: nothing is being cloned.
+// advanceUpgrade takes the next step: ask the successor, then become it. Precondition: nothing is
+// being cloned.
 func (s *server) advanceUpgrade() {
 	u := s.upgrade
 	var err error
@@ -73,7 +75,8 @@ func (s *server) advanceUpgrade() {
 	s.upgrade = nil
 }
 
-// check asks the successor, with the present state, whether it could take over. It runs beside the loop.
+// check asks the successor, with the present state, whether it could take over. It runs beside the
+// loop.
 func (s *server) check(u *upgrade) error {
 	state, _, err := s.save()
 	if err != nil {
@@ -92,7 +95,8 @@ func (s *server) check(u *upgrade) error {
 }
 
 func (s *server) ask(exe, state int) error {
-	// Two descriptors beside the standard ones, at known numbers: what is executed, so that it can be found, and the state.
+	// Two descriptors beside the standard ones, at known numbers: what is executed, so that it can
+	// be found, and the state.
 	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
 	defer cancel()
 	files := make([]*os.File, 2)
@@ -108,7 +112,9 @@ func (s *server) ask(exe, state int) error {
 	cmd.Args = append(slices.Clone(s.cfg.Successor), "--check", "4")
 	cmd.Env, cmd.ExtraFiles = s.cfg.Environ, files
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("the successor cannot take over: %w: %w", err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"the successor cannot take over: %w: %w", err, errdefs.ErrFailedPrecondition,
+		)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package wire
 
-// Empty is a message of type TypeList, TypeOK or TypeUpgrade. TypeUpgrade comes with one descriptor: the successor's executable.
+// Empty is a message of type TypeList, TypeOK or TypeUpgrade. TypeUpgrade comes with one
+// descriptor: the successor's executable.
 type Empty struct{ T Type }
 
 func (m *Empty) Type() Type  { return m.T }
@@ -27,7 +28,8 @@ func (m *Hello) code(c *Coder) { Bool(c, &m.Events) }
 // Welcome answers Hello.
 type Welcome struct {
 	Pid int
-	// Started is when the keeper came to be (nanoseconds since 1970), upgrades not counted, and Upgrades counts those.
+	// Started is when the keeper came to be (nanoseconds since 1970), upgrades not counted, and
+	// Upgrades counts those.
 	Started  int64
 	Upgrades uint32
 }
@@ -71,8 +73,8 @@ func (l *Log) Code(c *Coder) {
 	Uint(c, &l.MaxFiles)
 }
 
-// Attachment describes a subscription. Its descriptors come with the message: one for standard output if Stdout, one for standard error
-// if Stderr and not Same.
+// Attachment describes a subscription. Its descriptors come with the message: one for standard
+// output if Stdout, one for standard error if Stderr and not Same.
 type Attachment struct {
 	Stdout, Stderr, Same, Framed, Pending bool
 	Overflow                              Overflow
@@ -97,7 +99,8 @@ func (a *Attachment) FDs() int {
 	return n
 }
 
-// Start asks for a process. Descriptors: the image in a sealed memory file, the inputs, the cgroup if Cgroup, those of Attach.
+// Start asks for a process. Descriptors: the image in a sealed memory file, the inputs, the cgroup
+// if Cgroup, those of Attach.
 type Start struct {
 	ID             string
 	Kind           Kind
@@ -280,7 +283,8 @@ func (m *Process) Code(c *Coder) {
 	Bool(c, &m.More)
 }
 
-// Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs says, then those of Attach.
+// Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs
+// says, then those of Attach.
 type Adopt struct {
 	Process Process
 	Attach  []Attachment

@@ -1,10 +1,13 @@
-// Package wire is the language between engine and keeper: messages on a SOCK_SEQPACKET socket, one packet each, with descriptors as
-// ancillary data (unix(7)). The same encoding holds the state that a keeper hands to its successor.
+// Package wire is the language between engine and keeper: messages on a SOCK_SEQPACKET socket, one
+// packet each, with descriptors as ancillary data (unix(7)). The same encoding holds the state that
+// a keeper hands to its successor.
 //
-// Promise: decoding never panics, reads nothing beyond the packet, allocates no more than a small multiple of it, and accepts exactly
-// what encoding produces (no trailing bytes, no overlong fields).
+// Promise: decoding never panics, reads nothing beyond the packet, allocates no more than a small
+// multiple of it, and accepts exactly what encoding produces (no trailing bytes, no overlong
+// fields).
 //
-// Not for: talking to anything but a peer of the same user; there is no secrecy and no negotiation beyond a version number.
+// Not for: talking to anything but a peer of the same user; there is no secrecy and no negotiation
+// beyond a version number.
 //
 // Tested by round trips of every message and by fuzzing.
 package wire
@@ -16,7 +19,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Coder encodes or decodes, so that one function describes a message in both directions. After the first error it does nothing more.
+// Coder encodes or decodes, so that one function describes a message in both directions. After the
+// first error it does nothing more.
 type Coder struct {
 	buf      []byte
 	decoding bool
@@ -35,7 +39,8 @@ func (c *Coder) Decoding() bool { return c.decoding }
 // Bytes returns what has been encoded.
 func (c *Coder) Bytes() []byte { return c.buf }
 
-// Finish returns the first error; bytes that are left over are one. Its class is errdefs.ErrInvalidArgument.
+// Finish returns the first error; bytes that are left over are one. Its class is
+// errdefs.ErrInvalidArgument.
 func (c *Coder) Finish() error {
 	if c.err == nil && c.decoding && len(c.buf) > 0 {
 		c.Fail("%d bytes left over", len(c.buf))
@@ -46,7 +51,9 @@ func (c *Coder) Finish() error {
 // Fail makes the coder fail, unless it has already.
 func (c *Coder) Fail(format string, args ...any) {
 	if c.err == nil {
-		c.err = fmt.Errorf("message: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+		c.err = fmt.Errorf(
+			"message: %s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument,
+		)
 	}
 	c.buf = nil
 }

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version is the version of the language. A keeper speaks one; an engine that is newer than a keeper speaks the keeper's or upgrades it.
+// Version is the version of the language. A keeper speaks one; an engine that is newer than a
+// keeper speaks the keeper's or upgrades it.
 const Version = 1
 
 // Limits of messages.
@@ -19,7 +20,8 @@ const (
 	// MaxImage is the largest encoded program in bytes.
 	MaxImage = 16 << 20
 
-	// ImageSeals are what the memory file of an image must have: neither its size nor its content can change.
+	// ImageSeals are what the memory file of an image must have: neither its size nor its content
+	// can change.
 	ImageSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
 	maxID   = 128
@@ -66,8 +68,8 @@ const (
 	Exited
 )
 
-// Types of messages. Each request is answered by messages with its number: one, or for TypeList one TypeProcess each and a TypeOK.
-// Events have the number 0.
+// Types of messages. Each request is answered by messages with its number: one, or for TypeList one
+// TypeProcess each and a TypeOK. Events have the number 0.
 const (
 	TypeHello Type = iota + 1
 	TypeStart
@@ -105,7 +107,8 @@ type Body interface {
 	code(c *Coder)
 }
 
-// Encode appends a packet to buf. Its error is of class errdefs.ErrInvalidArgument: a field is longer than the format allows.
+// Encode appends a packet to buf. Its error is of class errdefs.ErrInvalidArgument: a field is
+// longer than the format allows.
 func Encode(buf []byte, request uint32, b Body) ([]byte, error) {
 	c := NewEncoder(buf)
 	v, t := uint16(Version), b.Type()
@@ -117,12 +120,16 @@ func Encode(buf []byte, request uint32, b Body) ([]byte, error) {
 		return nil, err
 	}
 	if n := len(c.buf) - len(buf); n > MaxMessage {
-		return nil, fmt.Errorf("message: %d bytes, at most %d are allowed: %w", n, MaxMessage, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"message: %d bytes, at most %d are allowed: %w", n, MaxMessage,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return c.buf, nil
 }
 
-// Decode reads a packet. Its error is of class errdefs.ErrInvalidArgument. The result does not refer to packet.
+// Decode reads a packet. Its error is of class errdefs.ErrInvalidArgument. The result does not
+// refer to packet.
 func Decode(packet []byte) (request uint32, b Body, err error) {
 	c := NewDecoder(packet)
 	var v uint16
@@ -131,7 +138,9 @@ func Decode(packet []byte) (request uint32, b Body, err error) {
 	Uint(c, &t)
 	Uint(c, &request)
 	if c.err == nil && v != Version {
-		return 0, nil, fmt.Errorf("message: version %d, want %d: %w", v, Version, errdefs.ErrInvalidArgument)
+		return 0, nil, fmt.Errorf(
+			"message: version %d, want %d: %w", v, Version, errdefs.ErrInvalidArgument,
+		)
 	}
 	if b = newBody(t); b == nil {
 		c.Fail("unknown type %d", t)

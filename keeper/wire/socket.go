@@ -22,29 +22,33 @@ func withAddress(path string, do func(*unix.SockaddrUnix) error) error {
 		return err
 	}
 	defer unix.Close(dir)
-	return do(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(path))})
+	return do(
+		&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(path))},
+	)
 }
 
 func socket() (int, error) {
 	return unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 }
 
-// Connect connects to the keeper at path and returns a non-blocking socket. If nobody listens there, or does not accept, it is
-// errdefs.ErrUnavailable.
+// Connect connects to the keeper at path and returns a non-blocking socket. If nobody listens
+// there, or does not accept, it is errdefs.ErrUnavailable.
 func Connect(path string) (int, error) {
 	fd, err := socket()
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	if err := withAddress(path, func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) }); err != nil {
+	if err := withAddress(
+		path, func(a *unix.SockaddrUnix) error { return unix.Connect(fd, a) },
+	); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %q: %w: %w", path, err, errdefs.ErrUnavailable)
 	}
 	return fd, nil
 }
 
-// Listen makes a listening socket at path, for its owner alone (mode 0600). A socket that a dead keeper has left there is removed; if one
-// lives, it is errdefs.ErrAlreadyExists.
+// Listen makes a listening socket at path, for its owner alone (mode 0600). A socket that a dead
+// keeper has left there is removed; if one lives, it is errdefs.ErrAlreadyExists.
 func Listen(path string) (int, error) {
 	if fd, err := Connect(path); err == nil {
 		unix.Close(fd)
@@ -58,7 +62,9 @@ func Listen(path string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	if err = withAddress(path, func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) }); err == nil {
+	if err = withAddress(
+		path, func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) },
+	); err == nil {
 		// Nobody can connect before listen(2), so nobody gets in before the mode is right.
 		if err = unix.Chmod(path, 0o600); err == nil {
 			err = unix.Listen(fd, 128)

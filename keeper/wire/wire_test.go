@@ -105,7 +105,8 @@ func TestVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	packet[0]++
-	if _, _, err := Decode(packet); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "version 2, want 1") {
+	if _, _, err := Decode(packet); !errdefs.IsInvalidArgument(err) ||
+		!strings.Contains(err.Error(), "version 2, want 1") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,26 +1,33 @@
-// Package firewall is the packet filter and address translation of strake's networks: one nftables table of our own, and nothing else.
+// Package firewall is the packet filter and address translation of strake's networks: one nftables
+// table of our own, and nothing else.
 //
-// The rules are fixed; networks and published ports are elements of sets and maps. So a packet costs the same with one published port
-// and with ten thousand, and publishing a port adds an element to a map in one transaction instead of rewriting rules.
+// The rules are fixed; networks and published ports are elements of sets and maps. So a packet
+// costs the same with one published port and with ten thousand, and publishing a port adds an
+// element to a map in one transaction instead of rewriting rules.
 //
 // Promises (each is a packet test of package network):
 //
-//   - A container is reached from outside its network only on published ports. A neighbour that routes to a container's address, or that
-//     sends frames for 127.0.0.1 to us, gets nothing.
-//   - Networks do not reach one another, except through a published port; a network marked internal reaches nothing and is reached by nothing.
-//   - A published port works from other hosts, from this host (also over 127.0.0.1) and from containers, the publishing one included,
-//     and the container sees the real source address wherever the answer can find its way back.
-//   - The table appears, changes and goes in atomic transactions. No rule of others is read, changed or relied on.
+//   - A container is reached from outside its network only on published ports. A neighbour that
+//     routes to a container's address, or that sends frames for 127.0.0.1 to us, gets nothing.
+//   - Networks do not reach one another, except through a published port; a network marked internal
+//     reaches nothing and is reached by nothing.
+//   - A published port works from other hosts, from this host (also over 127.0.0.1) and from
+//     containers, the publishing one included, and the container sees the real source address
+//     wherever the answer can find its way back.
+//   - The table appears, changes and goes in atomic transactions. No rule of others is read,
+//     changed or relied on.
 //
-// The chains sit at the customary priorities, so an administrator can rule before us: a chain of type filter on hook prerouting with a priority
-// between -199 and -101 sees published ports with their original destination (ct original), before our translation. An accept
-// of ours cannot undo a drop of others: where another table drops forwarded packets by policy, containers do not get out until its owner
-// allows the bridges (package network warns about it).
+// The chains sit at the customary priorities, so an administrator can rule before us: a chain of
+// type filter on hook prerouting with a priority between -199 and -101 sees published ports with
+// their original destination (ct original), before our translation. An accept of ours cannot undo a
+// drop of others: where another table drops forwarded packets by policy, containers do not get out
+// until its owner allows the bridges (package network warns about it).
 //
-// Not for: filtering within a network, rate limits, the host's own firewall, kernels before 5.8 (iifname in postrouting).
+// Not for: filtering within a network, rate limits, the host's own firewall, kernels before 5.8
+// (iifname in postrouting).
 //
-// Tested by golden files of the printed ruleset, by nft(8)-independent round trips through the kernel in a network namespace of the test's own,
-// and by the packet tests of package network.
+// Tested by golden files of the printed ruleset, by nft(8)-independent round trips through the
+// kernel in a network namespace of the test's own, and by the packet tests of package network.
 package firewall
 
 import (
@@ -61,10 +68,22 @@ func sets() []Set {
 		{Name: setMasked, Key: []string{"ifname"}},
 		{Name: setNear4, Key: []string{"ifname", "ipv4_addr"}, Interval: true},
 		{Name: setNear6, Key: []string{"ifname", "ipv6_addr"}, Interval: true},
-		{Name: mapPorts4, Key: []string{"inet_proto", "ipv4_addr", "inet_service"}, Data: []string{"ipv4_addr", "inet_service"}},
-		{Name: mapPorts4Any, Key: []string{"inet_proto", "inet_service"}, Data: []string{"ipv4_addr", "inet_service"}},
-		{Name: mapPorts6, Key: []string{"inet_proto", "ipv6_addr", "inet_service"}, Data: []string{"ipv6_addr", "inet_service"}},
-		{Name: mapPorts6Any, Key: []string{"inet_proto", "inet_service"}, Data: []string{"ipv6_addr", "inet_service"}},
+		{
+			Name: mapPorts4, Key: []string{"inet_proto", "ipv4_addr", "inet_service"},
+			Data: []string{"ipv4_addr", "inet_service"},
+		},
+		{
+			Name: mapPorts4Any, Key: []string{"inet_proto", "inet_service"},
+			Data: []string{"ipv4_addr", "inet_service"},
+		},
+		{
+			Name: mapPorts6, Key: []string{"inet_proto", "ipv6_addr", "inet_service"},
+			Data: []string{"ipv6_addr", "inet_service"},
+		},
+		{
+			Name: mapPorts6Any, Key: []string{"inet_proto", "inet_service"},
+			Data: []string{"ipv6_addr", "inet_service"},
+		},
 	}
 }
 
@@ -100,35 +119,45 @@ func chains() []Chain {
 	}
 	return []Chain{
 		{Name: "spoofed", Type: "filter", Hook: "prerouting", Priority: -300, Rules: []Rule{
-			// route_localnet on our bridges, which 127.0.0.1 as a published address needs, must not open the host's loopback to containers.
+			// route_localnet on our bridges, which 127.0.0.1 as a published address needs, must not
+			// open the host's loopback to containers.
 			rule(fromOurs, dstLocal4, verdict(expr.VerdictDrop)),
 			rule(fromOurs, srcLocal4, verdict(expr.VerdictDrop)),
 		}},
 		{Name: "published", Type: "nat", Hook: "prerouting", Priority: -100, Rules: append([]Rule{
-			// Ports published on 127.0.0.1 are for this host: translated here, a neighbour's packet would escape the martian check.
+			// Ports published on 127.0.0.1 are for this host: translated here, a neighbour's packet
+			// would escape the martian check.
 			rule(dstLocal4, verdict(expr.VerdictReturn)),
 			rule(notLocal(), verdict(expr.VerdictReturn)),
 		}, publish...)},
 		{Name: "published_local", Type: "nat", Hook: "output", Priority: -100, Rules: append([]Rule{
 			rule(notLocal(), verdict(expr.VerdictReturn)),
-			// The kernel routes no packet with source ::1 off the loopback device; a relay serves [::1].
+			// The kernel routes no packet with source ::1 off the loopback device; a relay serves
+			// [::1].
 			rule(loopback6(), verdict(expr.VerdictReturn)),
 		}, publish...)},
 		{Name: "forward", Type: "filter", Hook: "forward", Priority: 0, Rules: []Rule{
-			rule(ctBits(expr.CtKeySTATE, "ct state established,related", ctEstablished|ctRelated), verdict(expr.VerdictAccept)),
+			rule(
+				ctBits(expr.CtKeySTATE, "ct state established,related", ctEstablished|ctRelated),
+				verdict(expr.VerdictAccept),
+			),
 			rule(sameNet, verdict(expr.VerdictAccept)),
 			rule(iface(expr.MetaKeyIIFNAME, "iifname", setInternal, in), verdict(expr.VerdictDrop)),
 			rule(iface(expr.MetaKeyOIFNAME, "oifname", setInternal, in), verdict(expr.VerdictDrop)),
 			// An invalid packet is not translated: it would leave with a container's address.
-			rule(fromOurs, toOthers, ctBits(expr.CtKeySTATE, "ct state invalid", ctInvalid), verdict(expr.VerdictDrop)),
+			rule(
+				fromOurs, toOthers, ctBits(expr.CtKeySTATE, "ct state invalid", ctInvalid),
+				verdict(expr.VerdictDrop),
+			),
 			rule(toOurs, natted, verdict(expr.VerdictAccept)),
 			rule(toOurs, verdict(expr.VerdictDrop)),
 		}},
 		{Name: "masquerade", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []Rule{
 			rule(toOurs, srcLocal4, masquerade()),
-			// A container that reaches a neighbour, or itself, through a published port: the answer must come back through us.
-			// Told by the source address, not by iifname: where bridged packets are filtered too (br_netfilter), such a packet never leaves the
-			// bridge and has none here.
+			// A container that reaches a neighbour, or itself, through a published port: the answer
+			// must come back through us. Told by the source address, not by iifname: where bridged
+			// packets are filtered too (br_netfilter), such a packet never leaves the bridge and
+			// has none here.
 			rule(near(setNear4), natted, masquerade()),
 			rule(near(setNear6), natted, masquerade()),
 			rule(iface(expr.MetaKeyIIFNAME, "iifname", setMasked, in), toOthers, masquerade()),
@@ -136,7 +165,8 @@ func chains() []Chain {
 	}
 }
 
-// Render prints a table with the elements of a state the way nft(8) does, sorted, for people and for golden tests.
+// Render prints a table with the elements of a state the way nft(8) does, sorted, for people and
+// for golden tests.
 func Render(table string, s State) string {
 	var b strings.Builder
 	elements := s.elements()
@@ -156,7 +186,10 @@ func Render(table string, s State) string {
 		b.WriteString("\t}\n")
 	}
 	for _, c := range chains() {
-		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
+		fmt.Fprintf(
+			&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type,
+			c.Hook, c.Priority,
+		)
 		for _, r := range c.Rules {
 			fmt.Fprintf(&b, "\t\t%s\n", r.Text)
 		}
@@ -166,7 +199,8 @@ func Render(table string, s State) string {
 	return b.String()
 }
 
-// Bits of the kernel's connection tracking (linux/netfilter/nf_conntrack_common.h): IPS_DST_NAT, and the state bits as nft_ct.c presents them.
+// Bits of the kernel's connection tracking (linux/netfilter/nf_conntrack_common.h): IPS_DST_NAT,
+// and the state bits as nft_ct.c presents them.
 const (
 	ipsDstNAT     = 1 << 5
 	ctInvalid     = 1 << 0
@@ -174,5 +208,6 @@ const (
 	ctRelated     = 1 << 2
 )
 
-// reg0 is the first of the sixteen 32-bit registers (NFT_REG32_00); a concatenation lies in consecutive ones.
+// reg0 is the first of the sixteen 32-bit registers (NFT_REG32_00); a concatenation lies in
+// consecutive ones.
 const reg0 = unix.NFT_REG32_00

@@ -17,7 +17,8 @@ type State struct {
 
 // Network is a bridge and what is allowed over it.
 type Network struct {
-	// Bridges are the names of its bridge interfaces, the one with its addresses first; a network of more than a thousand containers has several.
+	// Bridges are the names of its bridge interfaces, the one with its addresses first; a network
+	// of more than a thousand containers has several.
 	Bridges []string
 	// Subnets are the addresses behind them.
 	Subnets []netip.Prefix
@@ -30,7 +31,8 @@ type Network struct {
 // Port is one published port.
 type Port struct {
 	Proto Proto
-	// HostAddr is the host's address it is published on; the unspecified address (0.0.0.0 or ::) means all of that family.
+	// HostAddr is the host's address it is published on; the unspecified address (0.0.0.0 or ::)
+	// means all of that family.
 	HostAddr netip.Addr
 	HostPort uint16
 	// To is the container's address, of the same family, and its port.
@@ -100,11 +102,20 @@ func (n Network) elements() []Element {
 		for _, c := range n.Bridges {
 			// Between two that are not the first nothing is routed.
 			if b == c || b == n.Bridges[0] || c == n.Bridges[0] {
-				out = append(out, Element{Set: setSame, Text: fmt.Sprintf("%q . %q", b, c), key: append(ifname(b), ifname(c)...)})
+				out = append(
+					out,
+					Element{
+						Set: setSame, Text: fmt.Sprintf("%q . %q", b, c),
+						key: append(ifname(b), ifname(c)...),
+					},
+				)
 			}
 		}
 		for _, p := range n.Subnets {
-			e := Element{Set: setNear4, Text: text + " . " + p.String(), key: append(ifname(b), p.Addr().AsSlice()...), end: append(ifname(b), last(p)...)}
+			e := Element{
+				Set: setNear4, Text: text + " . " + p.String(),
+				key: append(ifname(b), p.Addr().AsSlice()...), end: append(ifname(b), last(p)...),
+			}
 			if p.Addr().Is6() {
 				e.Set = setNear6
 			}
@@ -119,7 +130,8 @@ func (n Network) elements() []Element {
 	return out
 }
 
-// element is the port's entry in the map for its family and address. A port is in network byte order and padded to a register.
+// element is the port's entry in the map for its family and address. A port is in network byte
+// order and padded to a register.
 func (p Port) element() Element {
 	addr := p.HostAddr.Unmap()
 	e := Element{key: []byte{byte(p.Proto), 0, 0, 0}, Text: p.Proto.String()}
@@ -143,7 +155,8 @@ func (p Port) element() Element {
 	return e
 }
 
-// diff says which elements to delete from and to add to a table that expresses from, so that it expresses to.
+// diff says which elements to delete from and to add to a table that expresses from, so that it
+// expresses to.
 func diff(from, to map[string][]Element) (del, add []Element) {
 	for _, set := range sets() {
 		old := map[string]Element{}

@@ -45,7 +45,8 @@ func iface(key expr.MetaKey, text, set string, m membership) statement {
 	}}
 }
 
-// pair matches the incoming and the outgoing interface against a set of pairs. An interface name takes four registers.
+// pair matches the incoming and the outgoing interface against a set of pairs. An interface name
+// takes four registers.
 func pair(set string) statement {
 	return statement{"iifname . oifname @" + set, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg0},
@@ -62,7 +63,10 @@ func near(set string) statement {
 	}
 	return statement{"oifname . " + text + " @" + set, append(family(proto),
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg0},
-		&expr.Payload{DestRegister: reg0 + 4, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Payload{
+			DestRegister: reg0 + 4, Base: expr.PayloadBaseNetworkHeader, Offset: offset,
+			Len: length,
+		},
 		&expr.Lookup{SourceRegister: reg0, SetName: set},
 	)}
 }
@@ -78,7 +82,9 @@ func family(proto byte) []expr.Any {
 // prefix4 matches the address at offset in the IPv4 header against 127.0.0.0/8.
 func prefix4(field string, offset uint32) statement {
 	return statement{"ip " + field + " 127.0.0.0/8", append(family(unix.NFPROTO_IPV4),
-		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1},
+		&expr.Payload{
+			DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1,
+		},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{127}},
 	)}
 }
@@ -103,7 +109,9 @@ func notLocal() statement {
 func ctBits(key expr.CtKey, text string, bits uint32) statement {
 	return statement{text, []expr.Any{
 		&expr.Ct{Key: key, Register: reg0},
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: native(bits), Xor: native(0)},
+		&expr.Bitwise{
+			SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: native(bits), Xor: native(0),
+		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: native(0)},
 	}}
 }
@@ -123,7 +131,13 @@ func publishedPort(name string) statement {
 	next := uint32(reg0 + 1)
 	exprs := append(family(proto), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0})
 	if name == mapPorts4 || name == mapPorts6 {
-		exprs = append(exprs, &expr.Payload{DestRegister: next, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length})
+		exprs = append(
+			exprs,
+			&expr.Payload{
+				DestRegister: next, Base: expr.PayloadBaseNetworkHeader, Offset: offset,
+				Len: length,
+			},
+		)
 		next += words
 	} else {
 		text = strings.Replace(strings.Replace(text, "ip daddr . ", "", 1), "ip6 daddr . ", "", 1)
@@ -131,7 +145,10 @@ func publishedPort(name string) statement {
 	exprs = append(exprs,
 		&expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: name},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(proto), RegAddrMin: reg0, RegAddrMax: reg0, RegProtoMin: reg0 + words, RegProtoMax: reg0 + words, Specified: true},
+		&expr.NAT{
+			Type: expr.NATTypeDestNAT, Family: uint32(proto), RegAddrMin: reg0, RegAddrMax: reg0,
+			RegProtoMin: reg0 + words, RegProtoMax: reg0 + words, Specified: true,
+		},
 	)
 	return statement{text + name, exprs}
 }
@@ -141,7 +158,9 @@ func masquerade() statement {
 }
 
 func verdict(kind expr.VerdictKind) statement {
-	text := map[expr.VerdictKind]string{expr.VerdictAccept: "accept", expr.VerdictDrop: "drop", expr.VerdictReturn: "return"}[kind]
+	text := map[expr.VerdictKind]string{
+		expr.VerdictAccept: "accept", expr.VerdictDrop: "drop", expr.VerdictReturn: "return",
+	}[kind]
 	return statement{text, []expr.Any{&expr.Verdict{Kind: kind}}}
 }
 

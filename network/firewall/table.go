@@ -23,7 +23,8 @@ type Table struct {
 	elements map[string]map[string]Element // guarded by mu: what the kernel holds, by set and key
 }
 
-// Open returns the table called name in the network namespace netns (nil: the caller's). It touches nothing yet.
+// Open returns the table called name in the network namespace netns (nil: the caller's). It touches
+// nothing yet.
 func Open(name string, netns *os.File) *Table {
 	return &Table{name: name, open: func() (*nftables.Conn, error) {
 		opts := []nftables.ConnOption{nftables.AsLasting()}
@@ -58,7 +59,8 @@ func (t *Table) Close() error {
 	return conn.CloseLasting()
 }
 
-// Replace makes the kernel's table express exactly s, whatever was there, in one transaction: no packet sees a table half made.
+// Replace makes the kernel's table express exactly s, whatever was there, in one transaction: no
+// packet sees a table half made.
 func (t *Table) Replace(s State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,7 +110,8 @@ func (t *Table) Replace(s State) error {
 	return nil
 }
 
-// failed drops a connection whose buffer or answers are no longer in step. Precondition: t.mu is held.
+// failed drops a connection whose buffer or answers are no longer in step. Precondition: t.mu is
+// held.
 func (t *Table) failed(what string, err error) error {
 	if t.conn != nil {
 		err = errors.Join(err, t.conn.CloseLasting())
@@ -117,8 +120,9 @@ func (t *Table) failed(what string, err error) error {
 	return fmt.Errorf("nftables table inet %s: %s: %w", t.name, what, err)
 }
 
-// Update removes what of expresses and adds what to expresses, in one transaction. Elements that both express stay untouched. The table
-// has to have been made by Replace; Update tells by ErrAbsent when it was not.
+// Update removes what of expresses and adds what to expresses, in one transaction. Elements that
+// both express stay untouched. The table has to have been made by Replace; Update tells by
+// ErrAbsent when it was not.
 func (t *Table) Update(of, to State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -161,7 +165,8 @@ func (t *Table) Update(of, to State) error {
 	}
 	if err := conn.Flush(); err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			// Somebody flushed the ruleset, or an element is not there: the caller replaces the whole.
+			// Somebody flushed the ruleset, or an element is not there: the caller replaces the
+			// whole.
 			t.present = false
 			return errors.Join(ErrAbsent, t.failed("update", err))
 		}
@@ -239,7 +244,8 @@ func (t *Table) Siblings(match func(name string) bool) ([]string, error) {
 	return out, err
 }
 
-// Blockers are the base chains of others that drop forwarded packets by policy, as "family table chain".
+// Blockers are the base chains of others that drop forwarded packets by policy, as "family table
+// chain".
 func (t *Table) Blockers() ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -253,9 +259,13 @@ func (t *Table) Blockers() ([]string, error) {
 	}
 	var out []string
 	for _, c := range all {
-		if c.Table.Name != t.name && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
+		if c.Table.Name != t.name && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
+			c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
 			(c.Table.Family == nftables.TableFamilyINet || c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6) {
-			fam := map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}[c.Table.Family]
+			fam := map[nftables.TableFamily]string{
+				nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
+				nftables.TableFamilyIPv6: "ip6",
+			}[c.Table.Family]
 			out = append(out, fam+" "+c.Table.Name+" "+c.Name)
 		}
 	}
@@ -263,9 +273,13 @@ func (t *Table) Blockers() ([]string, error) {
 }
 
 func (t *Table) kernelSet(s Set) *nftables.Set {
-	// The library draws IDs from a variable that it does not guard; ours only have to differ within a batch.
+	// The library draws IDs from a variable that it does not guard; ours only have to differ within
+	// a batch.
 	id := uint32(1 + slices.IndexFunc(sets(), func(x Set) bool { return x.Name == s.Name }))
-	k := &nftables.Set{ID: id, Table: &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet}, Name: s.Name, KeyType: datatype(s.Key), Concatenation: len(s.Key) > 1, Interval: s.Interval}
+	k := &nftables.Set{
+		ID: id, Table: &nftables.Table{Name: t.name, Family: nftables.TableFamilyINet},
+		Name: s.Name, KeyType: datatype(s.Key), Concatenation: len(s.Key) > 1, Interval: s.Interval,
+	}
 	if len(s.Key) == 1 {
 		// Only for nft(8), which prints names of interfaces as empty without it.
 		k.KeyByteOrder = binaryutil.NativeEndian
@@ -278,8 +292,9 @@ func (t *Table) kernelSet(s Set) *nftables.Set {
 
 func datatype(names []string) nftables.SetDatatype {
 	known := map[string]nftables.SetDatatype{
-		"ifname": nftables.TypeIFName, "inet_proto": nftables.TypeInetProto, "inet_service": nftables.TypeInetService,
-		"ipv4_addr": nftables.TypeIPAddr, "ipv6_addr": nftables.TypeIP6Addr,
+		"ifname": nftables.TypeIFName, "inet_proto": nftables.TypeInetProto,
+		"inet_service": nftables.TypeInetService,
+		"ipv4_addr":    nftables.TypeIPAddr, "ipv6_addr": nftables.TypeIP6Addr,
 	}
 	if len(names) == 1 {
 		return known[names[0]]

@@ -1,15 +1,20 @@
-// Package ipam decides which subnets networks get and which addresses containers get. Everything here is a pure function of its
-// arguments or of one Allocator's history: no clock, no disk, no kernel.
+// Package ipam decides which subnets networks get and which addresses containers get. Everything
+// here is a pure function of its arguments or of one Allocator's history: no clock, no disk, no
+// kernel.
 //
 // Promises:
 //
-//   - A subnet handed out overlaps none that the caller names as taken (other networks, routes of the host).
-//   - An address is never held twice. A released address rests for the allocator's delay before it is handed out again, so
-//     that what peers still remember of it (ARP entries, conntrack entries, open connections) does not reach its next holder.
-//     Only when nothing else is left is a resting address reused, the longest-resting first.
-//   - Addresses are handed out in ascending order, next-fit, so a fresh network numbers its containers .2, .3, .4.
+//   - A subnet handed out overlaps none that the caller names as taken (other networks, routes of
+//     the host).
+//   - An address is never held twice. A released address rests for the allocator's delay before it
+//     is handed out again, so that what peers still remember of it (ARP entries, conntrack entries,
+//     open connections) does not reach its next holder. Only when nothing else is left is a resting
+//     address reused, the longest-resting first.
+//   - Addresses are handed out in ascending order, next-fit, so a fresh network numbers its
+//     containers .2, .3, .4.
 //
-// Not for: persistence (the caller records what it holds and claims it again), DHCP, concurrency (the caller locks).
+// Not for: persistence (the caller records what it holds and claims it again), DHCP, concurrency
+// (the caller locks).
 //
 // Tested by tables and by a random walk against a naive model.
 package ipam
@@ -37,16 +42,22 @@ func (b Block) Validate() error {
 		return fmt.Errorf("pool base %q: not a prefix: %w", b.Base, errdefs.ErrInvalidArgument)
 	}
 	if b.Base != b.Base.Masked() {
-		return fmt.Errorf("pool base %q: address bits are set behind the prefix, want %q: %w", b.Base, b.Base.Masked(), errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"pool base %q: address bits are set behind the prefix, want %q: %w", b.Base,
+			b.Base.Masked(), errdefs.ErrInvalidArgument,
+		)
 	}
 	if limit := b.Base.Addr().BitLen() - 2; b.Bits < b.Base.Bits() || b.Bits > limit {
-		return fmt.Errorf("pool %q: subnet size /%d: want /%d to /%d: %w", b.Base, b.Bits, b.Base.Bits(), limit, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"pool %q: subnet size /%d: want /%d to /%d: %w", b.Base, b.Bits, b.Base.Bits(), limit,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	return nil
 }
 
-// NextSubnet returns the first subnet of the blocks, in order, that overlaps none of taken. It returns an
-// errdefs.ErrResourceExhausted when there is none left.
+// NextSubnet returns the first subnet of the blocks, in order, that overlaps none of taken. It
+// returns an errdefs.ErrResourceExhausted when there is none left.
 func NextSubnet(blocks []Block, taken []netip.Prefix) (netip.Prefix, error) {
 	for _, b := range blocks {
 		if err := b.Validate(); err != nil {
@@ -62,11 +73,15 @@ func NextSubnet(blocks []Block, taken []netip.Prefix) (netip.Prefix, error) {
 			if e := lastAddr(clash); end.Less(e) {
 				end = e
 			}
-			// Past the clash; a clash reaches a multiple of its own size, which is a multiple of ours when it is the larger one.
+			// Past the clash; a clash reaches a multiple of its own size, which is a multiple of
+			// ours when it is the larger one.
 			candidate = netip.PrefixFrom(end.Next(), b.Bits)
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("every subnet of the %d address pools overlaps a network or a route of this host; name a subnet: %w", len(blocks), errdefs.ErrResourceExhausted)
+	return netip.Prefix{}, fmt.Errorf(
+		"every subnet of the %d address pools overlaps a network or a route of this host; name a subnet: %w",
+		len(blocks), errdefs.ErrResourceExhausted,
+	)
 }
 
 func firstOverlap(p netip.Prefix, taken []netip.Prefix) (netip.Prefix, bool) {
@@ -89,8 +104,8 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
-// MaxDynamic is how many addresses of one subnet are handed out without being asked for by name: enough for a /16, and a bound for
-// the bitmap of an IPv6 subnet.
+// MaxDynamic is how many addresses of one subnet are handed out without being asked for by name:
+// enough for a /16, and a bound for the bitmap of an IPv6 subnet.
 const MaxDynamic = 1 << 16
 
 // Allocator hands out the addresses of one subnet. Not safe for concurrent use.
@@ -110,29 +125,40 @@ type rest struct {
 	since time.Time
 }
 
-// New returns an allocator for subnet. Dynamic addresses come from rng, which must lie inside subnet; an invalid rng means the whole
-// subnet. Reserved addresses (the gateway) are never handed out. A released address rests for delay.
+// New returns an allocator for subnet. Dynamic addresses come from rng, which must lie inside
+// subnet; an invalid rng means the whole subnet. Reserved addresses (the gateway) are never handed
+// out. A released address rests for delay.
 //
-// The network and the broadcast address of an IPv4 subnet and the subnet-router anycast address of an IPv6 subnet (RFC 4291, 2.6.1)
-// are not handed out.
-func New(subnet, rng netip.Prefix, delay time.Duration, reserved ...netip.Addr) (*Allocator, error) {
+// The network and the broadcast address of an IPv4 subnet and the subnet-router anycast address of
+// an IPv6 subnet (RFC 4291, 2.6.1) are not handed out.
+func New(
+	subnet, rng netip.Prefix, delay time.Duration, reserved ...netip.Addr,
+) (*Allocator, error) {
 	subnet = subnet.Masked()
 	if !rng.IsValid() {
 		rng = subnet
 	}
 	rng = rng.Masked()
 	if !Contains(subnet, rng) {
-		return nil, fmt.Errorf("ip range %q: not inside subnet %q: %w", rng, subnet, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf(
+			"ip range %q: not inside subnet %q: %w", rng, subnet, errdefs.ErrInvalidArgument,
+		)
 	}
 	hostBits := rng.Addr().BitLen() - rng.Bits()
-	a := &Allocator{subnet: subnet, delay: delay, first: rng.Addr(), size: MaxDynamic, outside: map[netip.Addr]struct{}{}}
+	a := &Allocator{
+		subnet: subnet, delay: delay, first: rng.Addr(), size: MaxDynamic,
+		outside: map[netip.Addr]struct{}{},
+	}
 	if hostBits < bits.Len(MaxDynamic)-1 {
 		a.size = 1 << hostBits
 	}
 	a.held = make([]uint64, (a.size+63)/64)
 	for _, r := range append(edges(subnet), reserved...) {
 		if !subnet.Contains(r) {
-			return nil, fmt.Errorf("reserved address %q: not inside subnet %q: %w", r, subnet, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf(
+				"reserved address %q: not inside subnet %q: %w", r, subnet,
+				errdefs.ErrInvalidArgument,
+			)
 		}
 		if bit, ok := a.bit(r); ok {
 			a.set(bit)
@@ -145,7 +171,8 @@ func New(subnet, rng netip.Prefix, delay time.Duration, reserved ...netip.Addr) 
 
 // Contains says whether inner lies inside outer.
 func Contains(outer, inner netip.Prefix) bool {
-	return outer.Addr().Is4() == inner.Addr().Is4() && inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
+	return outer.Addr().Is4() == inner.Addr().Is4() && inner.Bits() >= outer.Bits() &&
+		outer.Contains(inner.Addr())
 }
 
 // edges are the addresses of a subnet that no host may have.
@@ -168,7 +195,8 @@ func FirstHost(subnet netip.Prefix) netip.Addr {
 	return subnet.Addr().Next()
 }
 
-// Take hands out the next free address. It returns an errdefs.ErrResourceExhausted when all are held.
+// Take hands out the next free address. It returns an errdefs.ErrResourceExhausted when all are
+// held.
 func (a *Allocator) Take(now time.Time) (netip.Addr, error) {
 	for len(a.resting) > 0 && now.Sub(a.resting[0].since) >= a.delay {
 		a.wake()
@@ -179,18 +207,22 @@ func (a *Allocator) Take(now time.Time) (netip.Addr, error) {
 		bit, ok = a.search()
 	}
 	if !ok {
-		return netip.Addr{}, fmt.Errorf("no address left in %s: %w", a.subnet, errdefs.ErrResourceExhausted)
+		return netip.Addr{}, fmt.Errorf(
+			"no address left in %s: %w", a.subnet, errdefs.ErrResourceExhausted,
+		)
 	}
 	a.set(bit)
 	a.cursor = bit + 1
 	return a.addr(bit), nil
 }
 
-// Claim takes one address by name, resting or not. It returns an errdefs.ErrInvalidArgument for an address outside the subnet and an
-// errdefs.ErrAlreadyExists for one that is held or reserved.
+// Claim takes one address by name, resting or not. It returns an errdefs.ErrInvalidArgument for an
+// address outside the subnet and an errdefs.ErrAlreadyExists for one that is held or reserved.
 func (a *Allocator) Claim(addr netip.Addr) error {
 	if !a.subnet.Contains(addr) {
-		return fmt.Errorf("address %q: not inside subnet %q: %w", addr, a.subnet, errdefs.ErrInvalidArgument)
+		return fmt.Errorf(
+			"address %q: not inside subnet %q: %w", addr, a.subnet, errdefs.ErrInvalidArgument,
+		)
 	}
 	bit, ok := a.bit(addr)
 	if !ok {
@@ -222,7 +254,8 @@ func (a *Allocator) Release(addr netip.Addr, now time.Time) {
 	delete(a.outside, addr)
 }
 
-// Restore gives an address back that nobody can remember, because it was never used: it may be handed out again at once.
+// Restore gives an address back that nobody can remember, because it was never used: it may be
+// handed out again at once.
 func (a *Allocator) Restore(addr netip.Addr) {
 	if bit, ok := a.bit(addr); ok {
 		a.clear(bit)
@@ -277,7 +310,8 @@ func (a *Allocator) bit(addr netip.Addr) (int, bool) {
 	return d, d >= 0 && d < a.size
 }
 
-// addr is the inverse of bit. The window never carries past its last three bytes: it starts at a multiple of its own size.
+// addr is the inverse of bit. The window never carries past its last three bytes: it starts at a
+// multiple of its own size.
 func (a *Allocator) addr(bit int) netip.Addr {
 	b := a.first.As16()
 	v := (int(b[13])<<16 | int(b[14])<<8 | int(b[15])) + bit

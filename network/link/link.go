@@ -20,7 +20,8 @@ func ifinfo(index int, flags, change uint32) []byte {
 
 const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
-// Veth describes a pair of which one end is a port of a bridge here and the other an interface of another namespace.
+// Veth describes a pair of which one end is a port of a bridge here and the other an interface of
+// another namespace.
 type Veth struct {
 	Name   string // the end that stays
 	Bridge int    // index of its bridge
@@ -31,8 +32,9 @@ type Veth struct {
 	PeerNS   int // descriptor of the namespace of the other end
 }
 
-// AddVeth makes the pair, its near end up and a port of the bridge. The message is the kernel's RTM_NEWLINK with IFLA_MASTER and VETH_INFO_PEER:
-// the pair exists whole or not at all. The far end cannot be up yet: the kernel makes it first, and without a peer it refuses (veth_open).
+// AddVeth makes the pair, its near end up and a port of the bridge. The message is the kernel's
+// RTM_NEWLINK with IFLA_MASTER and VETH_INFO_PEER: the pair exists whole or not at all. The far end
+// cannot be up yet: the kernel makes it first, and without a peer it refuses (veth_open).
 func AddVeth(v Veth) Request {
 	// vethInfoPeer is VETH_INFO_PEER of linux/veth.h.
 	const vethInfoPeer = 1
@@ -50,13 +52,19 @@ func AddVeth(v Veth) Request {
 		peer = attr32(peer, unix.IFLA_MTU, uint32(v.MTU))
 	}
 	info := attrString(nil, unix.IFLA_INFO_KIND, "veth")
-	info = attr(info, unix.IFLA_INFO_DATA|unix.NLA_F_NESTED, attr(nil, vethInfoPeer|unix.NLA_F_NESTED, peer))
+	info = attr(
+		info, unix.IFLA_INFO_DATA|unix.NLA_F_NESTED,
+		attr(nil, vethInfoPeer|unix.NLA_F_NESTED, peer),
+	)
 	body = attr(body, unix.IFLA_LINKINFO|unix.NLA_F_NESTED, info)
-	return Request{what: fmt.Sprintf("add veth pair %q, %q", v.Name, v.PeerName), typ: unix.RTM_NEWLINK, flags: create, body: body}
+	return Request{
+		what: fmt.Sprintf("add veth pair %q, %q", v.Name, v.PeerName), typ: unix.RTM_NEWLINK,
+		flags: create, body: body,
+	}
 }
 
-// AddBridge makes a bridge that is up. Its address is fixed: a bridge without one takes that of its ports, and every change of it would
-// invalidate what containers know of their gateway.
+// AddBridge makes a bridge that is up. Its address is fixed: a bridge without one takes that of its
+// ports, and every change of it would invalidate what containers know of their gateway.
 func AddBridge(name string, mac net.HardwareAddr, mtu int) Request {
 	body := ifinfo(0, unix.IFF_UP, unix.IFF_UP)
 	body = attrString(body, unix.IFLA_IFNAME, name)
@@ -64,25 +72,38 @@ func AddBridge(name string, mac net.HardwareAddr, mtu int) Request {
 	if mtu > 0 {
 		body = attr32(body, unix.IFLA_MTU, uint32(mtu))
 	}
-	body = attr(body, unix.IFLA_LINKINFO|unix.NLA_F_NESTED, attrString(nil, unix.IFLA_INFO_KIND, "bridge"))
-	return Request{what: fmt.Sprintf("add bridge %q", name), typ: unix.RTM_NEWLINK, flags: create, body: body}
+	body = attr(
+		body, unix.IFLA_LINKINFO|unix.NLA_F_NESTED, attrString(nil, unix.IFLA_INFO_KIND, "bridge"),
+	)
+	return Request{
+		what: fmt.Sprintf("add bridge %q", name), typ: unix.RTM_NEWLINK, flags: create, body: body,
+	}
 }
 
-// AddVethPorts makes a pair that joins two bridges of one namespace. SetMaster and SetUp of the other end complete it.
+// AddVethPorts makes a pair that joins two bridges of one namespace. SetMaster and SetUp of the
+// other end complete it.
 func AddVethPorts(name string, bridge int, peer string) Request {
 	const vethInfoPeer = 1
 	p := attrString(ifinfo(0, 0, 0), unix.IFLA_IFNAME, peer)
 	body := attrString(ifinfo(0, unix.IFF_UP, unix.IFF_UP), unix.IFLA_IFNAME, name)
 	body = attr32(body, unix.IFLA_MASTER, uint32(bridge))
 	info := attrString(nil, unix.IFLA_INFO_KIND, "veth")
-	info = attr(info, unix.IFLA_INFO_DATA|unix.NLA_F_NESTED, attr(nil, vethInfoPeer|unix.NLA_F_NESTED, p))
+	info = attr(
+		info, unix.IFLA_INFO_DATA|unix.NLA_F_NESTED, attr(nil, vethInfoPeer|unix.NLA_F_NESTED, p),
+	)
 	body = attr(body, unix.IFLA_LINKINFO|unix.NLA_F_NESTED, info)
-	return Request{what: fmt.Sprintf("add veth pair %q, %q", name, peer), typ: unix.RTM_NEWLINK, flags: create, body: body}
+	return Request{
+		what: fmt.Sprintf("add veth pair %q, %q", name, peer), typ: unix.RTM_NEWLINK, flags: create,
+		body: body,
+	}
 }
 
 // SetMaster makes an interface a port of a bridge.
 func SetMaster(index, bridge int) Request {
-	return Request{what: fmt.Sprintf("set master of interface %d", index), typ: unix.RTM_NEWLINK, body: attr32(ifinfo(index, 0, 0), unix.IFLA_MASTER, uint32(bridge))}
+	return Request{
+		what: fmt.Sprintf("set master of interface %d", index), typ: unix.RTM_NEWLINK,
+		body: attr32(ifinfo(index, 0, 0), unix.IFLA_MASTER, uint32(bridge)),
+	}
 }
 
 // Flags of a port of a bridge (IFLA_BRPORT_* of linux/if_link.h, bridge(8)).
@@ -98,27 +119,41 @@ func SetPortFlag(index int, flag uint16) Request {
 	body := binary.NativeEndian.AppendUint32([]byte{unix.AF_BRIDGE, 0, 0, 0}, uint32(index))
 	body = append(body, make([]byte, 8)...)
 	body = attr(body, unix.IFLA_PROTINFO|unix.NLA_F_NESTED, attr(nil, flag, []byte{1}))
-	return Request{what: fmt.Sprintf("set flag %d of port %d", flag, index), typ: unix.RTM_SETLINK, body: body}
+	return Request{
+		what: fmt.Sprintf("set flag %d of port %d", flag, index), typ: unix.RTM_SETLINK, body: body,
+	}
 }
 
 // SetUp brings an interface up.
 func SetUp(index int) Request {
-	return Request{what: fmt.Sprintf("set interface %d up", index), typ: unix.RTM_NEWLINK, body: ifinfo(index, unix.IFF_UP, unix.IFF_UP)}
+	return Request{
+		what: fmt.Sprintf("set interface %d up", index), typ: unix.RTM_NEWLINK,
+		body: ifinfo(index, unix.IFF_UP, unix.IFF_UP),
+	}
 }
 
 // SetMAC changes the hardware address of an interface.
 func SetMAC(index int, mac net.HardwareAddr) Request {
-	return Request{what: fmt.Sprintf("set hardware address %s", mac), typ: unix.RTM_NEWLINK, body: attr(ifinfo(index, 0, 0), unix.IFLA_ADDRESS, mac)}
+	return Request{
+		what: fmt.Sprintf("set hardware address %s", mac), typ: unix.RTM_NEWLINK,
+		body: attr(ifinfo(index, 0, 0), unix.IFLA_ADDRESS, mac),
+	}
 }
 
 // Delete removes an interface; of a veth pair both ends.
 func Delete(index int) Request {
-	return Request{what: fmt.Sprintf("delete interface %d", index), typ: unix.RTM_DELLINK, body: ifinfo(index, 0, 0)}
+	return Request{
+		what: fmt.Sprintf("delete interface %d", index), typ: unix.RTM_DELLINK,
+		body: ifinfo(index, 0, 0),
+	}
 }
 
 // DeleteName is Delete by name.
 func DeleteName(name string) Request {
-	return Request{what: fmt.Sprintf("delete interface %q", name), typ: unix.RTM_DELLINK, body: attrString(ifinfo(0, 0, 0), unix.IFLA_IFNAME, name)}
+	return Request{
+		what: fmt.Sprintf("delete interface %q", name), typ: unix.RTM_DELLINK,
+		body: attrString(ifinfo(0, 0, 0), unix.IFLA_IFNAME, name),
+	}
 }
 
 func familyOf(a netip.Addr) byte {
@@ -131,7 +166,8 @@ func familyOf(a netip.Addr) byte {
 func address(index int, p netip.Prefix) []byte {
 	var flags byte
 	if p.Addr().Is6() {
-		flags = unix.IFA_F_NODAD // we know who has which address; waiting a second for nobody's objection delays every start
+		// we know who has which address; waiting a second for nobody's objection delays every start
+		flags = unix.IFA_F_NODAD
 	}
 	b := []byte{familyOf(p.Addr()), byte(p.Bits()), flags, unix.RT_SCOPE_UNIVERSE}
 	b = binary.NativeEndian.AppendUint32(b, uint32(index))
@@ -139,14 +175,20 @@ func address(index int, p netip.Prefix) []byte {
 	return attr(b, unix.IFA_ADDRESS, p.Addr().AsSlice())
 }
 
-// AddAddress gives an interface an address. IPv6 addresses are usable at once (no duplicate detection).
+// AddAddress gives an interface an address. IPv6 addresses are usable at once (no duplicate
+// detection).
 func AddAddress(index int, p netip.Prefix) Request {
-	return Request{what: fmt.Sprintf("add address %s", p), typ: unix.RTM_NEWADDR, flags: create, body: address(index, p)}
+	return Request{
+		what: fmt.Sprintf("add address %s", p), typ: unix.RTM_NEWADDR, flags: create,
+		body: address(index, p),
+	}
 }
 
 // DelAddress takes an address from an interface.
 func DelAddress(index int, p netip.Prefix) Request {
-	return Request{what: fmt.Sprintf("delete address %s", p), typ: unix.RTM_DELADDR, body: address(index, p)}
+	return Request{
+		what: fmt.Sprintf("delete address %s", p), typ: unix.RTM_DELADDR, body: address(index, p),
+	}
 }
 
 // Route is a route of the main table.
@@ -161,7 +203,10 @@ func (r Route) body() []byte {
 	if r.Via.IsValid() || r.Dst.Addr().Is6() {
 		scope = unix.RT_SCOPE_UNIVERSE
 	}
-	b := []byte{familyOf(r.Dst.Addr()), byte(r.Dst.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST, 0, 0, 0, 0}
+	b := []byte{
+		familyOf(r.Dst.Addr()), byte(r.Dst.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT,
+		scope, unix.RTN_UNICAST, 0, 0, 0, 0,
+	}
 	if r.Dst.Bits() > 0 {
 		b = attr(b, unix.RTA_DST, r.Dst.Addr().AsSlice())
 	}
@@ -173,12 +218,17 @@ func (r Route) body() []byte {
 
 // AddRoute adds a route.
 func AddRoute(r Route) Request {
-	return Request{what: fmt.Sprintf("add route to %s", r.Dst), typ: unix.RTM_NEWROUTE, flags: create, body: r.body()}
+	return Request{
+		what: fmt.Sprintf("add route to %s", r.Dst), typ: unix.RTM_NEWROUTE, flags: create,
+		body: r.body(),
+	}
 }
 
 // DelRoute removes a route.
 func DelRoute(r Route) Request {
-	return Request{what: fmt.Sprintf("delete route to %s", r.Dst), typ: unix.RTM_DELROUTE, body: r.body()}
+	return Request{
+		what: fmt.Sprintf("delete route to %s", r.Dst), typ: unix.RTM_DELROUTE, body: r.body(),
+	}
 }
 
 // AddNeighbour makes a permanent neighbour entry.
@@ -189,7 +239,9 @@ func AddNeighbour(index int, a netip.Addr, mac net.HardwareAddr) Request {
 	b = append(b, 0, unix.RTN_UNICAST)
 	b = attr(b, unix.NDA_DST, a.AsSlice())
 	b = attr(b, unix.NDA_LLADDR, mac)
-	return Request{what: fmt.Sprintf("add neighbour %s", a), typ: unix.RTM_NEWNEIGH, flags: create, body: b}
+	return Request{
+		what: fmt.Sprintf("add neighbour %s", a), typ: unix.RTM_NEWNEIGH, flags: create, body: b,
+	}
 }
 
 // Info is what the kernel knows of an interface.
@@ -202,7 +254,8 @@ type Info struct {
 	Stats  Stats
 }
 
-// Stats are counters of an interface, as struct rtnl_link_stats64 has them, from the interface's point of view.
+// Stats are counters of an interface, as struct rtnl_link_stats64 has them, from the interface's
+// point of view.
 type Stats struct {
 	RxPackets, TxPackets, RxBytes, TxBytes, RxErrors, TxErrors, RxDropped, TxDropped uint64
 }
@@ -210,7 +263,10 @@ type Stats struct {
 // ByName asks for one interface. The error wraps ENODEV when there is none.
 func (s *Socket) ByName(name string) (Info, error) {
 	var info Info
-	err := s.get(Request{what: fmt.Sprintf("look up interface %q", name), typ: unix.RTM_GETLINK, body: attrString(ifinfo(0, 0, 0), unix.IFLA_IFNAME, name)},
+	err := s.get(Request{
+		what: fmt.Sprintf("look up interface %q", name), typ: unix.RTM_GETLINK,
+		body: attrString(ifinfo(0, 0, 0), unix.IFLA_IFNAME, name),
+	},
 		func(b []byte) { info = parseLink(b) })
 	return info, err
 }
@@ -218,7 +274,9 @@ func (s *Socket) ByName(name string) (Info, error) {
 // Links lists the interfaces.
 func (s *Socket) Links() ([]Info, error) {
 	var out []Info
-	err := s.Dump(Request{what: "list interfaces", typ: unix.RTM_GETLINK, body: ifinfo(0, 0, 0)}, func(typ uint16, b []byte) {
+	err := s.Dump(Request{
+		what: "list interfaces", typ: unix.RTM_GETLINK, body: ifinfo(0, 0, 0),
+	}, func(typ uint16, b []byte) {
 		if typ == unix.RTM_NEWLINK {
 			out = append(out, parseLink(b))
 		}
@@ -266,11 +324,14 @@ func cstring(v []byte) string {
 	return string(v)
 }
 
-// Prefixes lists the destinations of all unicast routes and the networks of all addresses, except those of interfaces for which skip says yes.
+// Prefixes lists the destinations of all unicast routes and the networks of all addresses, except
+// those of interfaces for which skip says yes.
 func (s *Socket) Prefixes(skip func(index int) bool) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	// struct rtmsg is 12 bytes: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
-	err := s.Dump(Request{what: "list routes", typ: unix.RTM_GETROUTE, body: make([]byte, 12)}, func(typ uint16, b []byte) {
+	err := s.Dump(Request{
+		what: "list routes", typ: unix.RTM_GETROUTE, body: make([]byte, 12),
+	}, func(typ uint16, b []byte) {
 		if typ != unix.RTM_NEWROUTE || len(b) < 12 || b[7] != unix.RTN_UNICAST {
 			return
 		}
@@ -293,7 +354,9 @@ func (s *Socket) Prefixes(skip func(index int) bool) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.Dump(Request{what: "list addresses", typ: unix.RTM_GETADDR, body: make([]byte, 8)}, func(typ uint16, b []byte) {
+	err = s.Dump(Request{
+		what: "list addresses", typ: unix.RTM_GETADDR, body: make([]byte, 8),
+	}, func(typ uint16, b []byte) {
 		if typ != unix.RTM_NEWADDR || len(b) < 8 || skip(int(binary.NativeEndian.Uint32(b[4:]))) {
 			return
 		}
@@ -311,8 +374,9 @@ func (s *Socket) Prefixes(skip func(index int) bool) ([]netip.Prefix, error) {
 	return out, err
 }
 
-// Topology condenses links, addresses, routes and rules of the namespace into a number that is equal as long as they are. Counters and ages are
-// left out, and so are IPv6 link-local and multicast entries: the kernel makes them on its own account, some time after the rest.
+// Topology condenses links, addresses, routes and rules of the namespace into a number that is
+// equal as long as they are. Counters and ages are left out, and so are IPv6 link-local and
+// multicast entries: the kernel makes them on its own account, some time after the rest.
 func (s *Socket) Topology() (uint64, error) {
 	sum := fnv.New64a()
 	dumps := []struct {
@@ -333,7 +397,9 @@ func (s *Socket) Topology() (uint64, error) {
 		if d.typ == unix.RTM_GETROUTE {
 			cache = unix.RTA_CACHEINFO
 		}
-		err := s.Dump(Request{what: "list " + d.what, typ: d.typ, body: make([]byte, d.size)}, func(_ uint16, b []byte) {
+		err := s.Dump(Request{
+			what: "list " + d.what, typ: d.typ, body: make([]byte, d.size),
+		}, func(_ uint16, b []byte) {
 			if len(b) < d.size {
 				return
 			}
@@ -341,13 +407,15 @@ func (s *Socket) Topology() (uint64, error) {
 			if d.typ == unix.RTM_GETADDR || d.typ == unix.RTM_GETROUTE {
 				attributes(b[d.size:], func(typ uint16, v []byte) {
 					// IFA_ADDRESS and RTA_DST have the same number.
-					automatic = automatic || typ == unix.RTA_DST && b[0] == unix.AF_INET6 && len(v) == 16 && (v[0] == 0xff || v[0] == 0xfe && v[1]&0xc0 == 0x80)
+					automatic = automatic || typ == unix.RTA_DST && b[0] == unix.AF_INET6 &&
+						len(v) == 16 && (v[0] == 0xff || v[0] == 0xfe && v[1]&0xc0 == 0x80)
 				})
 			}
 			if automatic {
 				return
 			}
-			// Behind their first eight bytes links and routes have flags that say whether there is a carrier just now.
+			// Behind their first eight bytes links and routes have flags that say whether there is
+			// a carrier just now.
 			sum.Write(b[:min(8, d.size)])
 			attributes(b[d.size:], func(typ uint16, v []byte) {
 				if d.only[typ] || d.only == nil && typ != cache {

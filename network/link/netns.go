@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Thread is an operating system thread that goes from one network namespace to another. It belongs to the goroutine that made it, which is
-// locked to it, and must not be used by any other.
+// Thread is an operating system thread that goes from one network namespace to another. It belongs
+// to the goroutine that made it, which is locked to it, and must not be used by any other.
 type Thread struct{ home *os.File }
 
 // NewThread locks the calling goroutine to its thread. Close unlocks it.
@@ -24,7 +24,8 @@ func NewThread() (*Thread, error) {
 	return &Thread{home}, nil
 }
 
-// Close gives the thread back to the Go runtime, or, when it could not come home, lets it end with its goroutine.
+// Close gives the thread back to the Go runtime, or, when it could not come home, lets it end with
+// its goroutine.
 func (t *Thread) Close() error {
 	err := unix.Setns(int(t.home.Fd()), unix.CLONE_NEWNET)
 	if err == nil {
@@ -33,8 +34,8 @@ func (t *Thread) Close() error {
 	return errors.Join(err, t.home.Close())
 }
 
-// Enter runs fn in the network namespace ns and comes home; nil stands for home. fn must not hand work to other goroutines and expect them to be
-// in ns.
+// Enter runs fn in the network namespace ns and comes home; nil stands for home. fn must not hand
+// work to other goroutines and expect them to be in ns.
 func (t *Thread) Enter(ns *os.File, fn func() error) error {
 	if ns == nil {
 		return fn()
@@ -45,7 +46,8 @@ func (t *Thread) Enter(ns *os.File, fn func() error) error {
 	return errors.Join(fn(), unix.Setns(int(t.home.Fd()), unix.CLONE_NEWNET))
 }
 
-// Create makes a network namespace, runs fn in it, and comes home. The namespace lives as long as the returned file, or a process in it.
+// Create makes a network namespace, runs fn in it, and comes home. The namespace lives as long as
+// the returned file, or a process in it.
 func (t *Thread) Create(fn func(ns *os.File) error) (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("unshare network namespace: %w", err)
@@ -97,8 +99,8 @@ func onThread(fn func(*Thread) error) error {
 	return <-done
 }
 
-// Cookie identifies a network namespace for as long as the system runs; it is never given out again (SO_NETNS_COOKIE, Linux 5.14). It is that of
-// the calling thread's namespace.
+// Cookie identifies a network namespace for as long as the system runs; it is never given out again
+// (SO_NETNS_COOKIE, Linux 5.14). It is that of the calling thread's namespace.
 func Cookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -1,10 +1,12 @@
-// Package link speaks rtnetlink: interfaces, addresses and routes, in the network namespace one names.
+// Package link speaks rtnetlink: interfaces, addresses and routes, in the network namespace one
+// names.
 //
-// A start of a container waits for what happens here, so messages are sent in batches: everything that a new namespace needs goes to the
-// kernel in one system call, and a veth pair is born enslaved to its bridge, up, and with its far end in place, by one message.
+// A start of a container waits for what happens here, so messages are sent in batches: everything
+// that a new namespace needs goes to the kernel in one system call, and a veth pair is born
+// enslaved to its bridge, up, and with its far end in place, by one message.
 //
-// Not for: decisions (which address, which bridge), anything but links, addresses, routes and neighbours. Rare and long-winded work goes through
-// github.com/vishvananda/netlink instead.
+// Not for: decisions (which address, which bridge), anything but links, addresses, routes and
+// neighbours. Rare and long-winded work goes through github.com/vishvananda/netlink instead.
 //
 // Tested on a real kernel in network namespaces of the test's own; needs root.
 package link
@@ -19,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is an rtnetlink socket. It belongs to the network namespace of the thread that opened it, wherever it is used afterwards. Safe for
-// concurrent use.
+// Socket is an rtnetlink socket. It belongs to the network namespace of the thread that opened it,
+// wherever it is used afterwards. Safe for concurrent use.
 type Socket struct {
 	fd int
 
@@ -35,11 +37,13 @@ func Open() (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	// Errors come with the kernel's explanation, not with a copy of the request. Old kernels lack neither.
+	// Errors come with the kernel's explanation, not with a copy of the request. Old kernels lack
+	// neither.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	// The kernel makes no datagram of a listing longer than the longest read so far, and at least 16 KiB if the reader takes that.
+	// The kernel makes no datagram of a listing longer than the longest read so far, and at least
+	// 16 KiB if the reader takes that.
 	return &Socket{fd: fd, buf: make([]byte, 16<<10)}, nil
 }
 
@@ -80,8 +84,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Do sends requests in one system call and waits for the answer to each. The kernel carries out all of them, also those behind a refused
-// one; Do returns the refusals joined.
+// Do sends requests in one system call and waits for the answer to each. The kernel carries out all
+// of them, also those behind a refused one; Do returns the refusals joined.
 func (s *Socket) Do(reqs ...Request) error {
 	if len(reqs) == 0 {
 		return nil
@@ -117,7 +121,8 @@ func (s *Socket) Do(reqs ...Request) error {
 	return errors.Join(errs...)
 }
 
-// Dump sends one request and gives each message of the answer to visit, without its header. The slice is valid during the call only.
+// Dump sends one request and gives each message of the answer to visit, without its header. The
+// slice is valid during the call only.
 func (s *Socket) Dump(r Request, visit func(typ uint16, body []byte)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +192,8 @@ type header struct {
 	seq        uint32
 }
 
-// receive reads one datagram and visits its messages; the first error of visit is returned after all of them.
+// receive reads one datagram and visits its messages; the first error of visit is returned after
+// all of them.
 func (s *Socket) receive(visit func(header, []byte) error) error {
 	var n int
 	for {
@@ -204,9 +210,14 @@ func (s *Socket) receive(visit func(header, []byte) error) error {
 	for b := s.buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
-			return fmt.Errorf("receive: message of %d bytes in %d: %w", length, len(b), unix.EBADMSG)
+			return fmt.Errorf(
+				"receive: message of %d bytes in %d: %w", length, len(b), unix.EBADMSG,
+			)
 		}
-		h := header{binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:])}
+		h := header{
+			binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]),
+			binary.NativeEndian.Uint32(b[8:]),
+		}
 		if err := visit(h, b[unix.NLMSG_HDRLEN:length]); err != nil && first == nil {
 			first = err
 		}
@@ -279,7 +290,10 @@ func attributes(b []byte, visit func(typ uint16, value []byte)) {
 		if length < 4 || length > len(b) {
 			return
 		}
-		visit(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[4:length])
+		visit(
+			binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER),
+			b[4:length],
+		)
 		b = b[min(align(length), len(b)):]
 	}
 }

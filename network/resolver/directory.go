@@ -1,14 +1,19 @@
-// Package resolver answers containers' questions about names: those of containers itself, all others by asking the host's name servers.
+// Package resolver answers containers' questions about names: those of containers itself, all
+// others by asking the host's name servers.
 //
-// A question is answered from the point of view of the container that asks, which its source address tells: it sees the containers of the
-// networks that it is attached to, and no others. Who asks from an address that no container has is refused.
+// A question is answered from the point of view of the container that asks, which its source
+// address tells: it sees the containers of the networks that it is attached to, and no others. Who
+// asks from an address that no container has is refused.
 //
-// Promises: a known name is never asked about outside, also when it has no address of the wanted kind (an empty answer, not "no such name").
-// What is asked outside is passed on unchanged, with a fresh identification and source port, to one server after the other.
+// Promises: a known name is never asked about outside, also when it has no address of the wanted
+// kind (an empty answer, not "no such name"). What is asked outside is passed on unchanged, with a
+// fresh identification and source port, to one server after the other.
 //
-// Not for: recursion, caching, zones, DNSSEC validation (the client's and the server's bits pass through).
+// Not for: recursion, caching, zones, DNSSEC validation (the client's and the server's bits pass
+// through).
 //
-// Tested by tables, and over sockets on the loopback device against servers that answer, fail, lie and stay silent.
+// Tested by tables, and over sockets on the loopback device against servers that answer, fail, lie
+// and stay silent.
 package resolver
 
 import (
@@ -28,7 +33,8 @@ type Entry struct {
 	Network   string // ID
 	// NetworkName makes qualified names: name.network.
 	NetworkName string
-	// Internal networks lead nowhere: a container only on such networks gets no answers about names outside.
+	// Internal networks lead nowhere: a container only on such networks gets no answers about names
+	// outside.
 	Internal bool
 	// Names are all that the container can be called there, the one for reverse answers first.
 	Names []string
@@ -40,15 +46,19 @@ type Entry struct {
 // Directory knows who is called what. Safe for concurrent use.
 type Directory struct {
 	mu      sync.RWMutex
-	entries map[string]*Entry                       // guarded by mu; by ID
-	byAddr  map[netip.Addr]*Entry                   // guarded by mu
-	clients map[string][]*Entry                     // guarded by mu; by container
-	byName  map[string]map[string]map[string]*Entry // guarded by mu; by network, lower-case name, entry ID
+	entries map[string]*Entry     // guarded by mu; by ID
+	byAddr  map[netip.Addr]*Entry // guarded by mu
+	clients map[string][]*Entry   // guarded by mu; by container
+	// guarded by mu; by network, lower-case name, entry ID
+	byName map[string]map[string]map[string]*Entry
 }
 
 // NewDirectory returns an empty directory.
 func NewDirectory() *Directory {
-	return &Directory{entries: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{}, clients: map[string][]*Entry{}, byName: map[string]map[string]map[string]*Entry{}}
+	return &Directory{
+		entries: map[string]*Entry{}, byAddr: map[netip.Addr]*Entry{},
+		clients: map[string][]*Entry{}, byName: map[string]map[string]map[string]*Entry{},
+	}
 }
 
 // Add enters a container, replacing an entry of the same ID.
@@ -94,7 +104,9 @@ func (d *Directory) remove(id string) {
 			delete(d.byAddr, a.Unmap())
 		}
 	}
-	if d.clients[e.Container] = slices.DeleteFunc(d.clients[e.Container], func(x *Entry) bool { return x == e }); len(d.clients[e.Container]) == 0 {
+	if d.clients[e.Container] = slices.DeleteFunc(
+		d.clients[e.Container], func(x *Entry) bool { return x == e },
+	); len(d.clients[e.Container]) == 0 {
 		delete(d.clients, e.Container)
 	}
 	names := d.byName[e.Network]
@@ -160,7 +172,8 @@ func (d *Directory) lookup(places []*Entry, q dns.Question) (rrs []dns.RR, known
 	for _, p := range places {
 		names := d.byName[p.Network]
 		hits := names[name]
-		if short, ok := strings.CutSuffix(name, "."+strings.ToLower(p.NetworkName)); ok && len(hits) == 0 {
+		if short, ok := strings.CutSuffix(name, "."+strings.ToLower(p.NetworkName)); ok &&
+			len(hits) == 0 {
 			hits = names[short]
 		}
 		for _, e := range hits {
@@ -189,13 +202,21 @@ func (d *Directory) reverse(places []*Entry, asked, name string) (rrs []dns.RR, 
 	}
 	for _, p := range places {
 		if p.Network == e.Network && len(e.Names) > 0 {
-			return []dns.RR{&dns.PTR{Hdr: dns.RR_Header{Name: asked, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ttlSeconds}, Ptr: dns.Fqdn(e.Names[0] + "." + e.NetworkName)}}, true
+			return []dns.RR{
+				&dns.PTR{
+					Hdr: dns.RR_Header{
+						Name: asked, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: ttlSeconds,
+					},
+					Ptr: dns.Fqdn(e.Names[0] + "." + e.NetworkName),
+				},
+			}, true
 		}
 	}
 	return nil, false
 }
 
-// addrOf reads a name of in-addr.arpa or ip6.arpa (RFC 1035, 3.5; RFC 3596, 2.5); invalid for any other.
+// addrOf reads a name of in-addr.arpa or ip6.arpa (RFC 1035, 3.5; RFC 3596, 2.5); invalid for any
+// other.
 func addrOf(name string) netip.Addr {
 	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
 		parts := strings.Split(rest, ".")

@@ -15,7 +15,8 @@ import (
 
 // Limits of what is asked outside.
 const (
-	// upstreamTimeout is how long one server may take; clients give up after about five seconds (resolv.conf(5), timeout).
+	// upstreamTimeout is how long one server may take; clients give up after about five seconds
+	// (resolv.conf(5), timeout).
 	upstreamTimeout = 2 * time.Second
 	// maxForwarded questions are outside at the same time; more are answered "server failure".
 	maxForwarded = 1024
@@ -24,7 +25,8 @@ const (
 // Config is what a Server works with.
 type Config struct {
 	Directory *Directory
-	// Upstream returns the host's name servers, in order of preference. It is called for every question that is sent on.
+	// Upstream returns the host's name servers, in order of preference. It is called for every
+	// question that is sent on.
 	Upstream func() []netip.AddrPort
 	// Dial connects to a server, from where the host's name servers can be reached.
 	Dial   func(network, address string) (net.Conn, error)
@@ -45,7 +47,9 @@ type Server struct {
 // Serve starts to serve on a datagram and a stream socket, which now belong to the Server.
 func Serve(cfg Config, pc net.PacketConn, l net.Listener) *Server {
 	s := &Server{cfg: cfg, slots: make(chan struct{}, maxForwarded), going: make(chan struct{})}
-	s.servers = []*dns.Server{{PacketConn: pc, Handler: s, UDPSize: dns.MinMsgSize * 8}, {Listener: l, Handler: s}}
+	s.servers = []*dns.Server{
+		{PacketConn: pc, Handler: s, UDPSize: dns.MinMsgSize * 8}, {Listener: l, Handler: s},
+	}
 	for _, srv := range s.servers {
 		started := make(chan struct{})
 		srv.NotifyStartedFunc = func() { close(started) }
@@ -105,7 +109,9 @@ func (s *Server) answer(from netip.Addr, network string, req *dns.Msg) *dns.Msg 
 	reply.RecursionAvailable = true
 	reply.Answer = v.Answer
 	// Clients take the first; over several containers of one name that spreads them.
-	rand.Shuffle(len(reply.Answer), func(i, j int) { reply.Answer[i], reply.Answer[j] = reply.Answer[j], reply.Answer[i] })
+	rand.Shuffle(len(reply.Answer), func(i, j int) {
+		reply.Answer[i], reply.Answer[j] = reply.Answer[j], reply.Answer[i]
+	})
 	return reply
 }
 
@@ -130,7 +136,9 @@ func (s *Server) forward(network string, req *dns.Msg, servers []netip.AddrPort)
 		}
 		reply, err := s.exchange(network, server, req)
 		if err != nil {
-			s.cfg.Logger.Debug("name server does not answer", "server", server.String(), "error", err)
+			s.cfg.Logger.Debug(
+				"name server does not answer", "server", server.String(), "error", err,
+			)
 			continue
 		}
 		if reply.Rcode == dns.RcodeServerFailure || reply.Rcode == dns.RcodeRefused {
@@ -161,7 +169,9 @@ func (s *Server) exchange(network string, server netip.AddrPort, req *dns.Msg) (
 	ask := req.Copy()
 	ask.Id = dns.Id()
 	client := &dns.Client{Net: network, Timeout: upstreamTimeout, UDPSize: dns.MaxMsgSize - 1}
-	reply, _, err := client.ExchangeWithConn(ask, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize - 1})
+	reply, _, err := client.ExchangeWithConn(
+		ask, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize - 1},
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -1,8 +1,8 @@
-// Package machine runs strake's tests in virtual machines with a stock Debian kernel: hosts that the machine of the tests is not, with nothing but
-// version 2 of control groups, or with AppArmor.
+// Package machine runs strake's tests in virtual machines with a stock Debian kernel: hosts that
+// the machine of the tests is not, with nothing but version 2 of control groups, or with AppArmor.
 //
-// A machine is a kernel from Debian's package, an initial file system made here, and QEMU, with KVM where it is to be had. It has no disk and no
-// network beside its own.
+// A machine is a kernel from Debian's package, an initial file system made here, and QEMU, with KVM
+// where it is to be had. It has no disk and no network beside its own.
 package machine
 
 import (
@@ -66,7 +66,9 @@ var findKernel = sync.OnceValues(func() (kernel, error) {
 		if len(list) == 0 {
 			return k, false
 		}
-		k.image, k.release = list[len(list)-1], strings.TrimPrefix(filepath.Base(list[len(list)-1]), "vmlinuz-")
+		k.image, k.release = list[len(list)-1], strings.TrimPrefix(
+			filepath.Base(list[len(list)-1]), "vmlinuz-",
+		)
 		k.modules = filepath.Join(dir, "unpacked/lib/modules", k.release)
 		_, err := os.Stat(k.modules + "/modules.dep")
 		return k, err == nil
@@ -77,7 +79,9 @@ var findKernel = sync.OnceValues(func() (kernel, error) {
 	out, err := exec.Command("apt-cache", "depends", "linux-image-amd64").Output()
 	m := regexp.MustCompile(`Depends: (linux-image-\S+)`).FindSubmatch(out)
 	if err != nil || m == nil {
-		return kernel{}, fmt.Errorf("apt-cache depends linux-image-amd64: no kernel package: %v", err)
+		return kernel{}, fmt.Errorf(
+			"apt-cache depends linux-image-amd64: no kernel package: %v", err,
+		)
 	}
 	if err := unpack(dir, string(m[1])); err != nil {
 		return kernel{}, err
@@ -91,7 +95,9 @@ var findKernel = sync.OnceValues(func() (kernel, error) {
 		return kernel{}, fmt.Errorf("%s has no kernel", m[1])
 	}
 	release := strings.TrimPrefix(filepath.Base(list[0]), "vmlinuz-")
-	if out, err := exec.Command("/bin/busybox", "depmod", "-b", dir+"/unpacked", release).CombinedOutput(); err != nil {
+	if out, err := exec.Command(
+		"/bin/busybox", "depmod", "-b", dir+"/unpacked", release,
+	).CombinedOutput(); err != nil {
 		return kernel{}, fmt.Errorf("depmod: %w: %s", err, out)
 	}
 	k, ok := find()
@@ -106,14 +112,19 @@ func unpack(dir string, packages ...string) error {
 	if err := os.MkdirAll(dir+"/unpacked", 0o755); err != nil {
 		return err
 	}
-	fetch := exec.Command("apt-get", append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)...)
+	fetch := exec.Command(
+		"apt-get",
+		append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)...,
+	)
 	fetch.Dir = dir
 	if out, err := fetch.CombinedOutput(); err != nil {
 		return fmt.Errorf("apt-get download %s: %w: %s", strings.Join(packages, " "), err, out)
 	}
 	debs, _ := filepath.Glob(dir + "/*.deb")
 	for _, deb := range debs {
-		if out, err := exec.Command("dpkg-deb", "-x", deb, dir+"/unpacked").CombinedOutput(); err != nil {
+		if out, err := exec.Command(
+			"dpkg-deb", "-x", deb, dir+"/unpacked",
+		).CombinedOutput(); err != nil {
 			return fmt.Errorf("dpkg-deb -x %s: %w: %s", deb, err, out)
 		}
 		os.Remove(deb)
@@ -138,7 +149,10 @@ func newMachine(t *testing.T) *machine {
 	if _, err := os.Stat("/bin/busybox"); err != nil {
 		t.Skip("needs /bin/busybox (package busybox-static)")
 	}
-	m := &machine{t: t, files: map[string]string{"/bin/busybox": "/bin/busybox"}, texts: map[string]string{}, links: map[string]string{}}
+	m := &machine{
+		t: t, files: map[string]string{"/bin/busybox": "/bin/busybox"}, texts: map[string]string{},
+		links: map[string]string{},
+	}
 	for _, a := range strings.Fields("sh cat ls true false id hostname sleep echo stat readlink grep mount umount ps test touch head wc env kill tty stty mkdir rm nc ip " +
 		"modprobe insmod tail sed awk cut sort uniq tr seq mknod chmod cp mv ln ping wget find xargs date dd expr printf usleep unshare nsenter setsid") {
 		m.links["/bin/"+a] = "/bin/busybox"
@@ -191,7 +205,9 @@ func (m *machine) program(at, from, libraries string) {
 	}
 	for _, lib := range needed {
 		found := ""
-		for _, dir := range []string{libraries, "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64"} {
+		for _, dir := range []string{
+			libraries, "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64",
+		} {
 			if _, err := os.Stat(filepath.Join(dir, lib)); err == nil && dir != "" {
 				found = filepath.Join(dir, lib)
 				break
@@ -229,7 +245,9 @@ func (m *machine) run() map[string]result {
 	m.texts["/jobs.json"] = string(raw)
 	for _, part := range []string{"kernel/net", "kernel/fs/overlayfs", "kernel/fs/erofs", "kernel/fs/fuse", "kernel/drivers/net/veth.ko", "kernel/drivers/net/dummy.ko",
 		"kernel/drivers/net/vxlan", "kernel/lib", "kernel/crypto", "kernel/arch/x86/crypto", "modules.dep", "modules.alias", "modules.symbols", "modules.builtin", "modules.order"} {
-		filepath.WalkDir(filepath.Join(k.modules, part), func(p string, d fs.DirEntry, err error) error {
+		filepath.WalkDir(filepath.Join(
+			k.modules, part,
+		), func(p string, d fs.DirEntry, err error) error {
 			if err == nil && d.Type().IsRegular() {
 				rel, _ := filepath.Rel(k.modules, p)
 				m.files["/lib/modules/"+k.release+"/"+rel] = p
@@ -253,7 +271,9 @@ func (m *machine) run() map[string]result {
 	defer cancel()
 	begin := time.Now()
 	accel := accelerator(console)
-	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", append(accel, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(
+		ctx, "qemu-system-x86_64", append(accel, args...)...,
+	).CombinedOutput()
 	log, _ := os.ReadFile(console)
 	if err != nil {
 		m.t.Fatalf("qemu: %v: %s\n%s", err, out, tail(log))
@@ -270,7 +290,9 @@ func (m *machine) run() map[string]result {
 			break
 		}
 	}
-	m.t.Logf("%s, %s, %d jobs in %.1f s", k.release, accel[1], len(results), time.Since(begin).Seconds())
+	m.t.Logf(
+		"%s, %s, %d jobs in %.1f s", k.release, accel[1], len(results), time.Since(begin).Seconds(),
+	)
 	for _, j := range m.jobs {
 		if _, ok := results[j.Name]; !ok {
 			m.t.Fatalf("no answer for %q\n%s", j.Name, tail(log))
@@ -292,10 +314,12 @@ var accelerator = func() func(string) []string {
 			kvm := []string{"-accel", "kvm", "-cpu", "host,arch-capabilities=off"}
 			ctx, cancel := context.WithTimeout(context.Background(), 6*time.Second)
 			defer cancel()
-			// Without an initial file system the kernel panics within a second, and the machine ends.
+			// Without an initial file system the kernel panics within a second, and the machine
+			// ends.
 			exec.CommandContext(ctx, "qemu-system-x86_64", append(kvm, "-M", "pc", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot",
 				"-kernel", k.image, "-append", "console=ttyS0 panic=-1", "-serial", "file:"+scratch)...).Run()
-			if log, err := os.ReadFile(scratch); err == nil && bytes.Contains(log, []byte("Kernel panic")) {
+			if log, err := os.ReadFile(scratch); err == nil &&
+				bytes.Contains(log, []byte("Kernel panic")) {
 				accel = kvm
 			}
 		})
@@ -305,7 +329,8 @@ var accelerator = func() func(string) []string {
 
 func tail(b []byte) []byte { return b[max(0, len(b)-4000):] }
 
-// writeInitrd writes an archive as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst), format newc.
+// writeInitrd writes an archive as the kernel unpacks it
+// (Documentation/driver-api/early-userspace/buffer-format.rst), format newc.
 func (m *machine) writeInitrd(name string) error {
 	f, err := os.Create(name)
 	if err != nil {
@@ -317,7 +342,10 @@ func (m *machine) writeInitrd(name string) error {
 	entry := func(path string, mode uint32, size int64, body io.Reader) error {
 		path = strings.TrimPrefix(path, "/")
 		inode++
-		fmt.Fprintf(w, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(path)+1, 0)
+		fmt.Fprintf(
+			w, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode, mode, 0, 0, 1,
+			0, size, 0, 0, 0, 0, len(path)+1, 0,
+		)
 		w.WriteString(path + "\x00")
 		pad := func(n int64) {
 			for range (4 - n%4) % 4 {
@@ -367,7 +395,9 @@ func (m *machine) writeInitrd(name string) error {
 		if err := parents(path); err != nil {
 			return err
 		}
-		if err := entry(path, unix.S_IFREG|0o644, int64(len(text)), strings.NewReader(text)); err != nil {
+		if err := entry(
+			path, unix.S_IFREG|0o644, int64(len(text)), strings.NewReader(text),
+		); err != nil {
 			return err
 		}
 	}
@@ -375,7 +405,9 @@ func (m *machine) writeInitrd(name string) error {
 		if err := parents(path); err != nil {
 			return err
 		}
-		if err := entry(path, unix.S_IFLNK|0o777, int64(len(to)), strings.NewReader(to)); err != nil {
+		if err := entry(
+			path, unix.S_IFLNK|0o777, int64(len(to)), strings.NewReader(to),
+		); err != nil {
 			return err
 		}
 	}
@@ -386,7 +418,10 @@ func (m *machine) writeInitrd(name string) error {
 	}
 	// The kernel opens it for the first process.
 	inode++
-	fmt.Fprintf(w, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode, unix.S_IFDIR|0o755, 0, 0, 1, 0, 0, 0, 0, 0, 0, len("TRAILER!!!")+1, 0)
+	fmt.Fprintf(
+		w, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode, unix.S_IFDIR|0o755,
+		0, 0, 1, 0, 0, 0, 0, 0, 0, len("TRAILER!!!")+1, 0,
+	)
 	w.WriteString("TRAILER!!!\x00\x00\x00\x00")
 	return w.Flush()
 }

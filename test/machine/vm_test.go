@@ -14,7 +14,9 @@ func report(t *testing.T, r result) {
 	count := func(what string) int {
 		return len(regexp.MustCompile(`(?m)^\s*--- `+what+`:`).FindAllString(r.Output, -1))
 	}
-	t.Logf("%s: %d passed, %d skipped, %d failed", r.Name, count("PASS"), count("SKIP"), count("FAIL"))
+	t.Logf(
+		"%s: %d passed, %d skipped, %d failed", r.Name, count("PASS"), count("SKIP"), count("FAIL"),
+	)
 	lines := strings.Split(r.Output, "\n")
 	for i, line := range lines {
 		if strings.Contains(line, "--- SKIP:") && i > 0 {
@@ -35,10 +37,17 @@ func TestVersion2(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	for _, p := range []struct{ name, pkg string }{
-		{"cgroup", "strake/container/cgroup"}, {"container", "strake/container"}, {"spawn", "strake/container/spawn"},
+		{"cgroup", "strake/container/cgroup"}, {"container", "strake/container"},
+		{"spawn", "strake/container/spawn"},
 	} {
 		m.build("/tests/"+p.name, p.pkg, true)
-		m.jobs = append(m.jobs, job{Name: p.name, Args: []string{"/tests/" + p.name, "-test.v"}, Dir: "/tmp", Seconds: 400})
+		m.jobs = append(
+			m.jobs,
+			job{
+				Name: p.name, Args: []string{"/tests/" + p.name, "-test.v"}, Dir: "/tmp",
+				Seconds: 400,
+			},
+		)
 	}
 	for _, r := range m.run() {
 		report(t, r)
@@ -56,7 +65,13 @@ func (m *machine) script(name, text string, seconds int) {
 		m.files["/bin/"+b] = filepath.Join(bin, b)
 	}
 	m.texts["/tests/"+name+".sh"] = text
-	m.jobs = append(m.jobs, job{Name: name, Args: []string{"/bin/sh", "/tests/" + name + ".sh"}, Dir: "/tmp", Seconds: seconds})
+	m.jobs = append(
+		m.jobs,
+		job{
+			Name: name, Args: []string{"/bin/sh", "/tests/" + name + ".sh"}, Dir: "/tmp",
+			Seconds: seconds,
+		},
+	)
 }
 
 // check compares lines of "name: value" that a script has printed.
@@ -126,7 +141,10 @@ func TestAppArmor(t *testing.T) {
 	if err := unpack(dir, "apparmor", "libapparmor1"); err != nil {
 		t.Skipf("needs apparmor_parser: %v", err)
 	}
-	m.program("/sbin/apparmor_parser", dir+"/unpacked/sbin/apparmor_parser", dir+"/unpacked/usr/lib/x86_64-linux-gnu")
+	m.program(
+		"/sbin/apparmor_parser", dir+"/unpacked/sbin/apparmor_parser",
+		dir+"/unpacked/usr/lib/x86_64-linux-gnu",
+	)
 	m.append = "apparmor=1 security=apparmor"
 	m.texts["/etc/apparmor/parser.conf"] = ""
 	m.texts["/tests/profile"] = `profile strake-test flags=(attach_disconnected,mediate_deleted) {
@@ -157,7 +175,13 @@ echo unknown: $?
 echo message: $(cat /tmp/err)
 `, 120)
 	r := m.run()["apparmor"]
-	check(t, r, map[string]string{"label": "strake-test (enforce)", "allowed": "yes", "denied": "yes", "status": "0", "unknown": "1"})
+	check(
+		t, r,
+		map[string]string{
+			"label": "strake-test (enforce)", "allowed": "yes", "denied": "yes", "status": "0",
+			"unknown": "1",
+		},
+	)
 	if !strings.Contains(r.Output, "process.apparmorProfile") {
 		t.Errorf("the error does not name process.apparmorProfile:\n%s", r.Output)
 	}

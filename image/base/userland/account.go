@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// accounts are the names of /etc/passwd and /etc/group (passwd(5), group(5)). Package os/user is not used: its cache outlives changes, and here both
-// files are read once per applet.
+// accounts are the names of /etc/passwd and /etc/group (passwd(5), group(5)). Package os/user is
+// not used: its cache outlives changes, and here both files are read once per applet.
 type accounts struct {
 	users  []account
 	groups []group
@@ -179,7 +179,10 @@ func id(_ context.Context, c *Call) int {
 		for _, g := range groups {
 			out = append(out, pair(g, a.groupName(g)))
 		}
-		fmt.Fprintf(c.Stdout, "uid=%s gid=%s groups=%s\n", pair(uid, a.userName(uid)), pair(gid, a.groupName(gid)), strings.Join(out, ","))
+		fmt.Fprintf(
+			c.Stdout, "uid=%s gid=%s groups=%s\n", pair(uid, a.userName(uid)),
+			pair(gid, a.groupName(gid)), strings.Join(out, ","),
+		)
 	}
 	return exitOK
 }

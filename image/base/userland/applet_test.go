@@ -34,7 +34,13 @@ func runContext(ctx context.Context, t *testing.T, dir, stdin, name string, args
 		t.Fatalf("no applet %q", name)
 	}
 	var stdout, stderr bytes.Buffer
-	status := a.Run(ctx, &Call{Name: name, Args: args, Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, Dir: dir, Env: []string{"PATH=/bin", "TZ=UTC"}})
+	status := a.Run(
+		ctx,
+		&Call{
+			Name: name, Args: args, Stdin: strings.NewReader(stdin), Stdout: &stdout,
+			Stderr: &stderr, Dir: dir, Env: []string{"PATH=/bin", "TZ=UTC"},
+		},
+	)
 	return result{stdout.String(), stderr.String(), status}
 }
 
@@ -48,7 +54,9 @@ func TestEveryAppletRefusesWhatItDoesNotKnow(t *testing.T) {
 		t.Run(a.Name, func(t *testing.T) {
 			t.Parallel()
 			r := run(t, t.TempDir(), "", a.Name, "--no-such-option")
-			if r.status == exitOK || !strings.HasPrefix(r.err, a.Name+": ") || !strings.Contains(r.err, "no-such-option") || r.out != "" || strings.Count(r.err, "\n") != 1 {
+			if r.status == exitOK || !strings.HasPrefix(r.err, a.Name+": ") ||
+				!strings.Contains(r.err, "no-such-option") || r.out != "" ||
+				strings.Count(r.err, "\n") != 1 {
 				t.Errorf("got %+v; want one message that names the option, and a status", r)
 			}
 		})
@@ -62,7 +70,8 @@ func TestEveryAppletHelps(t *testing.T) {
 		if slices.Contains(free, a.Name) {
 			continue
 		}
-		if r := run(t, t.TempDir(), "", a.Name, "--help"); r.status != exitOK || !strings.HasPrefix(r.out, "usage: "+a.Name) || r.err != "" {
+		if r := run(t, t.TempDir(), "", a.Name, "--help"); r.status != exitOK ||
+			!strings.HasPrefix(r.out, "usage: "+a.Name) || r.err != "" {
 			t.Errorf("%s --help: %+v", a.Name, r)
 		}
 	}
@@ -70,7 +79,9 @@ func TestEveryAppletHelps(t *testing.T) {
 
 func TestAppletsAreSorted(t *testing.T) {
 	t.Parallel()
-	if !slices.IsSortedFunc(Applets(), func(a, b Applet) int { return strings.Compare(a.Name, b.Name) }) {
+	if !slices.IsSortedFunc(
+		Applets(), func(a, b Applet) int { return strings.Compare(a.Name, b.Name) },
+	) {
 		t.Error("the list is not sorted by name")
 	}
 	if _, ok := Lookup("nosuch"); ok {
@@ -102,7 +113,10 @@ func TestWorld(t *testing.T) {
 		{"free", []string{"-h"}, `Mem: +[\d.]+[KMGT]i?`},
 		{"df", []string{"-h", "/"}, `^Filesystem +Size +Used.*\n.* /\n$`},
 		{"df", nil, `^Filesystem +1K-blocks`},
-		{"top", nil, `^Memory: .* available\nCPU: \d+% busy, load average \d.*processes\n +PID +PPID USER +STAT +RSS %CPU COMMAND\n(.*\n)*`},
+		{
+			"top", nil,
+			`^Memory: .* available\nCPU: \d+% busy, load average \d.*processes\n +PID +PPID USER +STAT +RSS %CPU COMMAND\n(.*\n)*`,
+		},
 		{"top", []string{"-b", "-n", "2", "-d", "0.01"}, `(?s)Memory: .*Memory: `},
 		{"uptime", nil, `up .*load average: \d`},
 		{"nproc", nil, `^[1-9]\d*\n$`},
@@ -113,7 +127,10 @@ func TestWorld(t *testing.T) {
 		{"ip", []string{"-4", "addr", "show", "dev", "lo"}, `^1: lo(.*\n)+ +inet 127`},
 		{"ip", []string{"link"}, `(?m)^1: lo: `},
 		{"ip", []string{"route"}, `(?s)^.*$`},
-		{"ping", []string{"-c", "1", "127.0.0.1"}, `(?m)^1 packets transmitted, 1 (packets )?received, 0% packet loss`},
+		{
+			"ping", []string{"-c", "1", "127.0.0.1"},
+			`(?m)^1 packets transmitted, 1 (packets )?received, 0% packet loss`,
+		},
 		{"pidof", []string{"no-such-program"}, `^$`},
 		{"kill", []string{"-l"}, `(?m)^ 9\) SIGKILL$`},
 	} {
@@ -169,7 +186,9 @@ func TestHTTP(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(root, "outside")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "big"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(root, "big"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644,
+	); err != nil {
 		t.Fatal(err)
 	}
 	port := freePort(t)
@@ -194,8 +213,11 @@ func TestHTTP(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := run(t, dir, "", "wget", tc.args...)
-			if r.out != tc.out || (r.status == 0) != (tc.status == 0) || !strings.Contains(r.err, tc.err) {
-				t.Errorf("got %+v, want %q, status %d, message with %q", r, tc.out, tc.status, tc.err)
+			if r.out != tc.out || (r.status == 0) != (tc.status == 0) ||
+				!strings.Contains(r.err, tc.err) {
+				t.Errorf(
+					"got %+v, want %q, status %d, message with %q", r, tc.out, tc.status, tc.err,
+				)
 			}
 		})
 	}
@@ -220,13 +242,16 @@ func TestNetcat(t *testing.T) {
 		t.Fatal(client)
 	}
 	server := <-done
-	if client.out != "from the server\n" || server.out != "from the client\n" || server.status != 0 {
+	if client.out != "from the server\n" || server.out != "from the client\n" ||
+		server.status != 0 {
 		t.Errorf("client %+v, server %+v", client, server)
 	}
-	if r := run(t, "", "", "nc", "-z", "127.0.0.1", port); r.status == 0 || !strings.Contains(r.err, "refused") {
+	if r := run(t, "", "", "nc", "-z", "127.0.0.1", port); r.status == 0 ||
+		!strings.Contains(r.err, "refused") {
 		t.Errorf("a closed port: %+v", r)
 	}
-	if r := run(t, "", "", "nc", "127.0.0.1", "99999"); r.status != exitUsage || !strings.Contains(r.err, "99999") {
+	if r := run(t, "", "", "nc", "127.0.0.1", "99999"); r.status != exitUsage ||
+		!strings.Contains(r.err, "99999") {
 		t.Errorf("a bad port: %+v", r)
 	}
 }
@@ -237,7 +262,9 @@ func TestContextEndsWhatWaits(t *testing.T) {
 		name string
 		args []string
 	}{
-		{"sleep", []string{"1000"}}, {"yes", nil}, {"nc", []string{"-l", "-s", "127.0.0.1", "-p", "0"}}, {"httpd", []string{"-p", "127.0.0.1:0"}},
+		{"sleep", []string{"1000"}}, {"yes", nil},
+		{"nc", []string{"-l", "-s", "127.0.0.1", "-p", "0"}},
+		{"httpd", []string{"-p", "127.0.0.1:0"}},
 		{"sh", []string{"-c", "while :; do :; done"}}, {"ping", []string{"127.0.0.1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -273,10 +300,16 @@ func TestEqualFileSystemsShownOnce(t *testing.T) {
 func TestTopTable(t *testing.T) {
 	t.Parallel()
 	made := func(pid int, cpu uint64) process {
-		return process{pid: pid, ppid: 1, state: "S", comm: "c", cmdline: fmt.Sprintf("program %d", pid), cpu: cpu, rss: 1 << 20}
+		return process{
+			pid: pid, ppid: 1, state: "S", comm: "c", cmdline: fmt.Sprintf("program %d", pid),
+			cpu: cpu, rss: 1 << 20,
+		}
 	}
 	before := topSample{processes: []process{made(1, 100), made(2, 50)}, busy: 1000, total: 2000}
-	now := topSample{processes: []process{made(1, 100), made(2, 75), made(3, 10)}, busy: 1050, total: 2100, load: "0.1 0.2 0.3", memory: map[string]uint64{"MemTotal": 1 << 30}}
+	now := topSample{
+		processes: []process{made(1, 100), made(2, 75), made(3, 10)}, busy: 1050, total: 2100,
+		load: "0.1 0.2 0.3", memory: map[string]uint64{"MemTotal": 1 << 30},
+	}
 	var b strings.Builder
 	w := bufio.NewWriter(&b)
 	writeTop(w, now, before, accounts{}, 6, 60, true)
@@ -286,7 +319,8 @@ func TestTopTable(t *testing.T) {
 	if b.String() != want {
 		t.Errorf("got:\n%q\nwant:\n%q", b.String(), want)
 	}
-	if busy, total := processorTime("cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"); busy != 1+2+3+6+7+8 || total != busy+4+5 {
+	if busy, total := processorTime("cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"); busy != 1+2+3+6+7+8 ||
+		total != busy+4+5 {
 		t.Errorf("processor time: %d of %d", busy, total)
 	}
 }

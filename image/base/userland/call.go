@@ -33,8 +33,9 @@ type Call struct {
 	Dir string
 	// Env is the environment as "NAME=value"; of equal names the last counts.
 	Env []string
-	// Exit ends the process. It is set where the process is a container's first, which the kernel protects from the signals that would end any
-	// other (pid_namespaces(7)); then they end it by this. The Go runtime alone would answer them with status 2.
+	// Exit ends the process. It is set where the process is a container's first, which the kernel
+	// protects from the signals that would end any other (pid_namespaces(7)); then they end it by
+	// this. The Go runtime alone would answer them with status 2.
 	Exit func(status int)
 }
 
@@ -43,9 +44,11 @@ type Applet struct {
 	Name string
 	// Usage is the argument part of the usage line.
 	Usage string
-	// Run serves a call and returns the exit status. When ctx ends it returns soon, with any status.
+	// Run serves a call and returns the exit status. When ctx ends it returns soon, with any
+	// status.
 	Run func(ctx context.Context, c *Call) int
-	// Inline applets are served by the shell as function calls: they neither read standard input nor run until interrupted.
+	// Inline applets are served by the shell as function calls: they neither read standard input
+	// nor run until interrupted.
 	Inline bool
 }
 
@@ -135,8 +138,11 @@ func (c *Call) open(name string) (io.ReadCloser, error) {
 	return f, nil
 }
 
-// inputs calls fn with every input operand in turn, standard input when there is none, and reports the ones that cannot be read.
-func (c *Call) inputs(ctx context.Context, names []string, fn func(name string, r io.Reader) error) int {
+// inputs calls fn with every input operand in turn, standard input when there is none, and reports
+// the ones that cannot be read.
+func (c *Call) inputs(
+	ctx context.Context, names []string, fn func(name string, r io.Reader) error,
+) int {
 	if len(names) == 0 {
 		names = []string{"-"}
 	}

@@ -16,7 +16,8 @@ func cat(ctx context.Context, c *Call) int {
 		return status
 	}
 	if !o.has('n') && !o.has('E') {
-		// No buffer of our own: what is typed appears at once, and files go by splice(2) where the kernel can.
+		// No buffer of our own: what is typed appears at once, and files go by splice(2) where the
+		// kernel can.
 		return c.inputs(ctx, names, func(_ string, r io.Reader) error {
 			_, err := io.Copy(c.Stdout, r)
 			return err

@@ -11,9 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// date shows a time (date(1p) with the conversions of strftime(3); -d, -r, -I, -R as GNU). The clock is not set: a container has no right to.
+// date shows a time (date(1p) with the conversions of strftime(3); -d, -r, -I, -R as GNU). The
+// clock is not set: a container has no right to.
 func date(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("ud:r:RI\x01::", "utc=u universal=u date=d reference=r rfc-email=R iso-8601=\x01")
+	o, names, status, ok := c.options(
+		"ud:r:RI\x01::", "utc=u universal=u date=d reference=r rfc-email=R iso-8601=\x01",
+	)
 	if !ok {
 		return status
 	}
@@ -71,7 +74,8 @@ func date(_ context.Context, c *Call) int {
 	return exitOK
 }
 
-// strftime formats a time (strftime(3), in the C locale; %N, %:z and the - and _ flags as GNU date).
+// strftime formats a time (strftime(3), in the C locale; %N, %:z and the - and _ flags as GNU
+// date).
 func strftime(format string, t time.Time) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(format); i++ {
@@ -274,6 +278,9 @@ func uptime(_ context.Context, c *Call) int {
 	}
 	text += fmt.Sprintf("%2d:%02d", int(up.Hours())%24, int(up.Minutes())%60)
 	load := func(i int) float64 { return float64(si.Loads[i]) / (1 << 16) }
-	fmt.Fprintf(c.Stdout, " %s up %s,  load average: %.2f, %.2f, %.2f\n", time.Now().In(c.location()).Format("15:04:05"), text, load(0), load(1), load(2))
+	fmt.Fprintf(
+		c.Stdout, " %s up %s,  load average: %.2f, %.2f, %.2f\n",
+		time.Now().In(c.location()).Format("15:04:05"), text, load(0), load(1), load(2),
+	)
 	return exitOK
 }

@@ -22,13 +22,15 @@ const (
 	exitSignal      = 128
 )
 
-// commandBytes bounds the arguments of one command that xargs and find put together: well below what execve(2) allows at every stack limit.
+// commandBytes bounds the arguments of one command that xargs and find put together: well below
+// what execve(2) allows at every stack limit.
 const commandBytes = 96 << 10
 
 // defaultPath is where commands are looked for without PATH, as execvp(3) does.
 const defaultPath = "/bin:/usr/bin"
 
-// lookPath finds a command by the call's PATH. Applets are found like every other program: by the links in the file system.
+// lookPath finds a command by the call's PATH. Applets are found like every other program: by the
+// links in the file system.
 func (c *Call) lookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return c.path(name), nil
@@ -49,7 +51,8 @@ func (c *Call) lookPath(name string) (string, error) {
 	return "", exec.ErrNotFound
 }
 
-// runCommand runs a program with the call's streams (stdin when not nil) and returns its status. When ctx ends it is killed.
+// runCommand runs a program with the call's streams (stdin when not nil) and returns its status.
+// When ctx ends it is killed.
 func (c *Call) runCommand(ctx context.Context, args []string, stdin io.Reader) int {
 	p, err := c.lookPath(args[0])
 	if err != nil {
@@ -124,10 +127,12 @@ func env(ctx context.Context, c *Call) int {
 	return c.finish(w, exitOK)
 }
 
-// become runs a command in this process's place where the call has the process's own streams, and as its child otherwise.
+// become runs a command in this process's place where the call has the process's own streams, and
+// as its child otherwise.
 func (c *Call) become(ctx context.Context, args []string) int {
 	p, err := c.lookPath(args[0])
-	if err == nil && c.Stdin == io.Reader(os.Stdin) && c.Stdout == io.Writer(os.Stdout) && c.Stderr == io.Writer(os.Stderr) && c.Dir == "" {
+	if err == nil && c.Stdin == io.Reader(os.Stdin) && c.Stdout == io.Writer(os.Stdout) &&
+		c.Stderr == io.Writer(os.Stderr) && c.Dir == "" {
 		err = syscall.Exec(p, args, c.Env)
 		return c.exitStatus(args[0], err)
 	}
@@ -192,7 +197,8 @@ func which(_ context.Context, c *Call) int {
 			if d != "" {
 				p = strings.TrimSuffix(d, "/") + "/" + n
 			}
-			if st, err := os.Stat(c.path(p)); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 && (!found || o.has('a')) {
+			if st, err := os.Stat(c.path(p)); err == nil && st.Mode().IsRegular() &&
+				st.Mode()&0o111 != 0 && (!found || o.has('a')) {
 				fmt.Fprintln(c.Stdout, p)
 				found = true
 			}
@@ -204,9 +210,13 @@ func which(_ context.Context, c *Call) int {
 	return status
 }
 
-// xargs puts commands together from standard input (xargs(1p); -0, -r, -d, -P as GNU). Without -0 or -d, blanks separate and quotes and backslashes keep.
+// xargs puts commands together from standard input (xargs(1p); -0, -r, -d, -P as GNU). Without -0
+// or -d, blanks separate and quotes and backslashes keep.
 func xargs(ctx context.Context, c *Call) int {
-	o, cmd, status, ok := c.options("+0n:I:rtd:P:L:", "null=0 max-args=n replace=I no-run-if-empty=r verbose=t delimiter=d max-procs=P max-lines=L")
+	o, cmd, status, ok := c.options(
+		"+0n:I:rtd:P:L:",
+		"null=0 max-args=n replace=I no-run-if-empty=r verbose=t delimiter=d max-procs=P max-lines=L",
+	)
 	if !ok {
 		return status
 	}
@@ -417,7 +427,8 @@ func words(r io.Reader, fn func(string) error, eol func()) error {
 	}
 }
 
-// timeout runs a command for at most so long (timeout(1) of coreutils): status 124 when it was ended.
+// timeout runs a command for at most so long (timeout(1) of coreutils): status 124 when it was
+// ended.
 func timeout(ctx context.Context, c *Call) int {
 	o, rest, status, ok := c.options("+s:k:", "signal=s kill-after=k")
 	if !ok {

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// targets resolves the operands of cp, mv and ln: pairs of source and destination. dirOf tells whether a path counts as a directory to put things into.
+// targets resolves the operands of cp, mv and ln: pairs of source and destination. dirOf tells
+// whether a path counts as a directory to put things into.
 func (c *Call) targets(names []string, into string, hasInto, noDir bool) ([][2]string, error) {
 	if hasInto {
 		if len(names) == 0 {
@@ -53,9 +54,13 @@ type copyHow struct {
 	follow, followOperands                       bool
 }
 
-// cp copies files (cp(1p); -a, -d, -n, -u, -v, -t, -T as GNU). Holes are kept, and content is shared where the file system can.
+// cp copies files (cp(1p); -a, -d, -n, -u, -v, -t, -T as GNU). Holes are kept, and content is
+// shared where the file system can.
 func cp(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("rRafpPdLHnuvit:T", "recursive=r archive=a force=f no-dereference=P dereference=L no-clobber=n update=u verbose=v interactive=i target-directory=t no-target-directory=T preserve=p")
+	o, names, status, ok := c.options(
+		"rRafpPdLHnuvit:T",
+		"recursive=r archive=a force=f no-dereference=P dereference=L no-clobber=n update=u verbose=v interactive=i target-directory=t no-target-directory=T preserve=p",
+	)
 	if !ok {
 		return status
 	}
@@ -63,7 +68,8 @@ func cp(ctx context.Context, c *Call) int {
 		return c.usagef("option %q is not supported (-n keeps existing files)", "-i")
 	}
 	h := copyHow{
-		recursive: o.has('r') || o.has('R') || o.has('a'), force: o.has('f'), noClobber: o.has('n'), update: o.has('u'), verbose: o.has('v'),
+		recursive: o.has('r') || o.has('R') || o.has('a'), force: o.has('f'), noClobber: o.has('n'),
+		update: o.has('u'), verbose: o.has('v'),
 		times: o.has('p') || o.has('a'), modes: o.has('p') || o.has('a'),
 	}
 	switch o.last("PdLHa") {
@@ -230,7 +236,9 @@ func (k *copier) node(ctx context.Context, src, dst string, st unix.Stat_t, exis
 	}
 }
 
-func (k *copier) content(ctx context.Context, src, dst string, st unix.Stat_t, exists bool) (err error) {
+func (k *copier) content(
+	ctx context.Context, src, dst string, st unix.Stat_t, exists bool,
+) (err error) {
 	in, err := os.Open(src)
 	if err != nil {
 		return err
@@ -286,7 +294,8 @@ func copySparse(ctx context.Context, out, in *os.File, size int64) error {
 // keep gives a copy what -p keeps. Owners are kept where the caller may.
 func (k *copier) keep(dst string, st unix.Stat_t) error {
 	if k.how.modes {
-		if err := os.Lchown(dst, int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, os.ErrPermission) {
+		if err := os.Lchown(dst, int(st.Uid), int(st.Gid)); err != nil &&
+			!errors.Is(err, os.ErrPermission) {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -302,9 +311,13 @@ func (k *copier) keep(dst string, st unix.Stat_t) error {
 	return nil
 }
 
-// mv renames files, and copies and removes them where they cross file systems (mv(1p); -n, -u, -v, -t, -T as GNU). It never asks.
+// mv renames files, and copies and removes them where they cross file systems (mv(1p); -n, -u, -v,
+// -t, -T as GNU). It never asks.
 func mv(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("fnuvt:T", "force=f no-clobber=n update=u verbose=v target-directory=t no-target-directory=T")
+	o, names, status, ok := c.options(
+		"fnuvt:T",
+		"force=f no-clobber=n update=u verbose=v target-directory=t no-target-directory=T",
+	)
 	if !ok {
 		return status
 	}
@@ -356,7 +369,10 @@ func (c *Call) move(ctx context.Context, o options, from, to string) int {
 			return c.fault(to, err)
 		}
 	}
-	k := &copier{c: c, how: copyHow{recursive: true, force: true, times: true, modes: true}, links: map[[2]uint64]string{}}
+	k := &copier{
+		c: c, how: copyHow{recursive: true, force: true, times: true, modes: true},
+		links: map[[2]uint64]string{},
+	}
 	k.copy(ctx, from, to, false)
 	if k.status != exitOK {
 		return k.status

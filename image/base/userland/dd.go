@@ -10,13 +10,16 @@ import (
 	"time"
 )
 
-// dd copies blocks (dd(1p)): if of bs ibs=obs=bs count skip seek conv=notrunc,noerror,sync,fsync,excl status=none,noxfer. Figures go to standard error.
+// dd copies blocks (dd(1p)): if of bs ibs=obs=bs count skip seek
+// conv=notrunc,noerror,sync,fsync,excl status=none,noxfer. Figures go to standard error.
 func dd(ctx context.Context, c *Call) int {
 	arg := map[string]string{}
 	for _, a := range c.Args {
 		k, v, ok := strings.Cut(a, "=")
 		if !ok || !strings.Contains(" if of bs count skip seek conv status ", " "+k+" ") {
-			return c.usagef("unknown operand %q (want if= of= bs= count= skip= seek= conv= status=)", a)
+			return c.usagef(
+				"unknown operand %q (want if= of= bs= count= skip= seek= conv= status=)", a,
+			)
 		}
 		arg[k] = v
 	}
@@ -47,10 +50,17 @@ func dd(ctx context.Context, c *Call) int {
 	began := time.Now()
 	status := r.run(ctx, arg, num["skip"], num["seek"])
 	if arg["status"] != "none" {
-		fmt.Fprintf(c.Stderr, "%d+%d records in\n%d+%d records out\n", r.inFull, r.inPart, r.outFull, r.outPart)
+		fmt.Fprintf(
+			c.Stderr, "%d+%d records in\n%d+%d records out\n", r.inFull, r.inPart, r.outFull,
+			r.outPart,
+		)
 		if arg["status"] != "noxfer" {
 			took := time.Since(began).Seconds()
-			fmt.Fprintf(c.Stderr, "%d bytes (%sB) copied, %.6f s, %sB/s\n", r.bytes, humanSize(uint64(r.bytes)), took, humanSize(uint64(float64(r.bytes)/max(took, 1e-9))))
+			fmt.Fprintf(
+				c.Stderr, "%d bytes (%sB) copied, %.6f s, %sB/s\n", r.bytes,
+				humanSize(uint64(r.bytes)), took,
+				humanSize(uint64(float64(r.bytes)/max(took, 1e-9))),
+			)
 		}
 	}
 	return status
@@ -129,7 +139,9 @@ func skipInput(in io.Reader, n int64) error {
 	return eofIsFine(err)
 }
 
-func (r *ddRun) copy(ctx context.Context, in io.Reader, inName string, out io.Writer, outName string) int {
+func (r *ddRun) copy(
+	ctx context.Context, in io.Reader, inName string, out io.Writer, outName string,
+) int {
 	buf := make([]byte, r.bs)
 	status := exitOK
 	for n := int64(0); r.count < 0 || n < r.count; n++ {
@@ -145,7 +157,8 @@ func (r *ddRun) copy(ctx context.Context, in io.Reader, inName string, out io.Wr
 			if !r.conv["noerror"] || errors.Is(err, context.Canceled) {
 				return status
 			}
-			// What cannot be read is skipped, and with sync written as zeros, so that the rest keeps its place.
+			// What cannot be read is skipped, and with sync written as zeros, so that the rest
+			// keeps its place.
 			if f, ok := in.(*os.File); ok {
 				if _, err := f.Seek(r.bs, io.SeekCurrent); err != nil {
 					return status

@@ -27,7 +27,9 @@ func sums(ctx context.Context, c *Call) int {
 	default:
 		make = sha256.New
 	}
-	o, names, status, ok := c.options("cbtsw\x01", "check=c binary=b text=t status=s warn=w quiet=\x01")
+	o, names, status, ok := c.options(
+		"cbtsw\x01", "check=c binary=b text=t status=s warn=w quiet=\x01",
+	)
 	if !ok {
 		return status
 	}
@@ -137,7 +139,8 @@ func (a onlyAlphabet) Read(p []byte) (int, error) {
 		n, err := a.r.Read(p)
 		k := 0
 		for _, b := range p[:n] {
-			alphabet := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '+' || b == '/' || b == '='
+			alphabet := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' ||
+				b == '+' || b == '/' || b == '='
 			if alphabet || !a.garbage && b != '\n' && b != '\r' {
 				p[k] = b
 				k++

@@ -59,9 +59,12 @@ func unoctal(s string) string {
 	return string(out)
 }
 
-// df shows the space of file systems (df(1p); -h, -T, -i, -a as GNU). Without operands, those that have any blocks.
+// df shows the space of file systems (df(1p); -h, -T, -i, -a as GNU). Without operands, those that
+// have any blocks.
 func df(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("hkmPTia", "human-readable=h portability=P print-type=T inodes=i all=a")
+	o, names, status, ok := c.options(
+		"hkmPTia", "human-readable=h portability=P print-type=T inodes=i all=a",
+	)
 	if !ok {
 		return status
 	}
@@ -132,7 +135,9 @@ func df(_ context.Context, c *Call) int {
 		total, used, free := size(st.Blocks), size(st.Blocks-st.Bfree), size(st.Bavail)
 		percent := share(st.Blocks-st.Bfree, st.Bavail)
 		if o.has('i') {
-			total, used, free = strconv.FormatUint(st.Files, 10), strconv.FormatUint(st.Files-st.Ffree, 10), strconv.FormatUint(st.Ffree, 10)
+			total, used, free = strconv.FormatUint(st.Files, 10), strconv.FormatUint(
+				st.Files-st.Ffree, 10,
+			), strconv.FormatUint(st.Ffree, 10)
 			percent = share(st.Files-st.Ffree, st.Ffree)
 		}
 		row(m.device, m.kind, total, used, free, percent, m.point)
@@ -142,7 +147,8 @@ func df(_ context.Context, c *Call) int {
 	return c.finish(out, status)
 }
 
-// table is text in columns: the first left of them and the last are words and start at the left, the others are numbers.
+// table is text in columns: the first left of them and the last are words and start at the left,
+// the others are numbers.
 type table struct {
 	left int
 	rows [][]string
@@ -173,11 +179,12 @@ func (t *table) write(w *bufio.Writer) {
 	}
 }
 
-// covered tells whether another mount of the list shows the same file system at a shorter path, or before at one as long: that one stands for all (as
-// GNU's df).
+// covered tells whether another mount of the list shows the same file system at a shorter path, or
+// before at one as long: that one stands for all (as GNU's df).
 func covered(list []mountEntry, i int) bool {
 	for j, o := range list {
-		if o.number == list[i].number && (len(o.point) < len(list[i].point) || len(o.point) == len(list[i].point) && j < i) {
+		if o.number == list[i].number &&
+			(len(o.point) < len(list[i].point) || len(o.point) == len(list[i].point) && j < i) {
 			return true
 		}
 	}
@@ -196,16 +203,21 @@ func share(used, free uint64) string {
 func mountOf(mounts []mountEntry, path string) mountEntry {
 	best := mountEntry{device: "-", kind: "-", point: "/"}
 	for _, m := range mounts {
-		if (m.point == "/" || path == m.point || strings.HasPrefix(path, m.point+"/")) && len(m.point) >= len(best.point) {
+		if (m.point == "/" || path == m.point || strings.HasPrefix(path, m.point+"/")) &&
+			len(m.point) >= len(best.point) {
 			best = m
 		}
 	}
 	return best
 }
 
-// du adds up the space that files take (du(1p); -h, -c, -m, -b, -d as GNU). A file with several names counts once.
+// du adds up the space that files take (du(1p); -h, -c, -m, -b, -d as GNU). A file with several
+// names counts once.
 func du(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("ahkmsxcbd:L", "all=a human-readable=h summarize=s one-file-system=x total=c bytes=b max-depth=d dereference=L")
+	o, names, status, ok := c.options(
+		"ahkmsxcbd:L",
+		"all=a human-readable=h summarize=s one-file-system=x total=c bytes=b max-depth=d dereference=L",
+	)
 	if !ok {
 		return status
 	}
@@ -254,7 +266,8 @@ func du(ctx context.Context, c *Call) int {
 		}
 		key := [2]uint64{uint64(st.Dev), st.Ino}
 		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if ctx.Err() != nil || o.has('x') && uint64(st.Dev) != dev || (st.Nlink > 1 && !dir || level == 0) && seen[key] {
+		if ctx.Err() != nil || o.has('x') && uint64(st.Dev) != dev ||
+			(st.Nlink > 1 && !dir || level == 0) && seen[key] {
 			return 0
 		}
 		seen[key] = true
@@ -268,7 +281,10 @@ func du(ctx context.Context, c *Call) int {
 				status = c.fault(name, err)
 			}
 			for _, e := range list {
-				sum += walk(strings.TrimSuffix(name, "/")+"/"+e.Name(), filepath.Join(path, e.Name()), level+1)
+				sum += walk(
+					strings.TrimSuffix(name, "/")+"/"+e.Name(), filepath.Join(path, e.Name()),
+					level+1,
+				)
 			}
 		}
 		if level == 0 || (dir || o.has('a')) && level <= depth {
@@ -286,9 +302,12 @@ func du(ctx context.Context, c *Call) int {
 	return c.finish(w, status)
 }
 
-// mount shows the mounts, or makes one with mount(2) (mount(8): -t, -o, -r, and the flags that -o knows).
+// mount shows the mounts, or makes one with mount(2) (mount(8): -t, -o, -r, and the flags that -o
+// knows).
 func mount(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("t:o:rw", "types=t options=o read-only=r bind=\x01 rbind=\x02")
+	o, names, status, ok := c.options(
+		"t:o:rw", "types=t options=o read-only=r bind=\x01 rbind=\x02",
+	)
 	if !ok {
 		return status
 	}
@@ -335,8 +354,13 @@ func mount(_ context.Context, c *Call) int {
 	}
 	if flags&unix.MS_BIND != 0 && flags&unix.MS_RDONLY != 0 && !remount {
 		// The kernel ignores other flags while binding; they need a second call (mount(2)).
-		if err := unix.Mount("none", c.path(names[1]), "", flags|unix.MS_REMOUNT, data); err != nil {
-			return c.errorf("%s: %s", names[1], reason(errors.Join(err, unix.Unmount(c.path(names[1]), unix.MNT_DETACH))))
+		if err := unix.Mount(
+			"none", c.path(names[1]), "", flags|unix.MS_REMOUNT, data,
+		); err != nil {
+			return c.errorf(
+				"%s: %s", names[1],
+				reason(errors.Join(err, unix.Unmount(c.path(names[1]), unix.MNT_DETACH))),
+			)
 		}
 	}
 	return exitOK
@@ -394,7 +418,8 @@ func mountFlags(opts string) (flags uintptr, data string, remount bool) {
 		default:
 			rest = append(rest, s)
 		}
-		if strings.HasPrefix(s, "r") && set&(unix.MS_PRIVATE|unix.MS_SHARED|unix.MS_SLAVE|unix.MS_UNBINDABLE) != 0 {
+		if strings.HasPrefix(s, "r") &&
+			set&(unix.MS_PRIVATE|unix.MS_SHARED|unix.MS_SLAVE|unix.MS_UNBINDABLE) != 0 {
 			set |= unix.MS_REC
 		}
 		flags = flags&^clear | set

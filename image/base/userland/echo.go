@@ -11,11 +11,13 @@ import (
 	"unicode/utf8"
 )
 
-// Echo writes args as echo(1) of busybox and bash do: -n without the newline, -e with backslash escapes, -E without them. It is exported because the
-// multi-call binary serves it before it looks at anything else.
+// Echo writes args as echo(1) of busybox and bash do: -n without the newline, -e with backslash
+// escapes, -E without them. It is exported because the multi-call binary serves it before it looks
+// at anything else.
 func Echo(w io.Writer, args []string) int {
 	newline, escapes := true, false
-	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' && strings.Trim(args[0][1:], "neE") == "" {
+	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' &&
+		strings.Trim(args[0][1:], "neE") == "" {
 		for _, k := range args[0][1:] {
 			switch k {
 			case 'n':
@@ -45,8 +47,8 @@ func Echo(w io.Writer, args []string) int {
 
 func echo(_ context.Context, c *Call) int { return Echo(c.Stdout, c.Args) }
 
-// unescape expands backslash escapes; stop means that \c ended the output. zeroOctal is the form of echo and %b (\0nnn), without it that of
-// printf's format (\nnn).
+// unescape expands backslash escapes; stop means that \c ended the output. zeroOctal is the form of
+// echo and %b (\0nnn), without it that of printf's format (\nnn).
 func unescape(s string, zeroOctal bool) (out []byte, stop bool) {
 	for s != "" {
 		if s[0] != '\\' || len(s) == 1 {
@@ -246,7 +248,9 @@ func (p *printer) directive(s string) (n int, stop bool, err error) {
 		fmt.Fprintf(p.w, spec+"s", out)
 		stop = end
 	default:
-		return 0, false, fmt.Errorf("directive %q is unknown (want one of d i u o x X e E f F g G c s b q %%)", s[:i+1])
+		return 0, false, fmt.Errorf(
+			"directive %q is unknown (want one of d i u o x X e E f F g G c s b q %%)", s[:i+1],
+		)
 	}
 	_ = given // a missing argument is empty or 0, as POSIX has it
 	return i + 1, stop, nil
@@ -270,7 +274,8 @@ func (p *printer) integer(s string) int64 {
 		return int64(r)
 	}
 	clean := s
-	if strings.Contains(s, "_") || strings.ContainsAny(s, "oObB") && !strings.HasPrefix(strings.TrimLeft(s, "+-"), "0x") {
+	if strings.Contains(s, "_") || strings.ContainsAny(s, "oObB") &&
+		!strings.HasPrefix(strings.TrimLeft(s, "+-"), "0x") {
 		clean = "?" // Go's extras are no numbers to C
 	}
 	if v, err := strconv.ParseInt(clean, 0, 64); err == nil {
@@ -299,7 +304,9 @@ func (p *printer) float(s string) float64 {
 
 // quoteWord quotes s so that the shell reads it back as one word.
 func quoteWord(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,") == "" {
+	if s != "" && strings.Trim(
+		s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,",
+	) == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

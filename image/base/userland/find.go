@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// find walks trees (find(1p); -maxdepth, -mindepth, -iname, -path, -regex, -empty, -delete, -print0, -quit, -readable, -writable, -executable, -L as GNU).
+// find walks trees (find(1p); -maxdepth, -mindepth, -iname, -path, -regex, -empty, -delete,
+// -print0, -quit, -readable, -writable, -executable, -L as GNU).
 func find(ctx context.Context, c *Call) int {
 	f := &finder{c: c, ctx: ctx, w: c.buffered(), maxDepth: 1 << 30, now: time.Now()}
 	args := c.Args
@@ -24,7 +25,8 @@ func find(ctx context.Context, c *Call) int {
 		args = args[1:]
 	}
 	var roots []string
-	for len(args) > 0 && args[0] != "(" && args[0] != "!" && (args[0] == "" || args[0][0] != '-' || args[0] == "-") {
+	for len(args) > 0 && args[0] != "(" && args[0] != "!" &&
+		(args[0] == "" || args[0][0] != '-' || args[0] == "-") {
 		roots, args = append(roots, args[0]), args[1:]
 	}
 	if len(args) > 0 && args[0] == "--help" {
@@ -104,7 +106,8 @@ func (f *finder) walk(name string, depth int64, test findTest) {
 	}
 	dir := e.st.Mode&unix.S_IFMT == unix.S_IFDIR
 	// Following links may lead in circles; the kernel's own bound on path length ends those.
-	if dir && !e.prune && depth < f.maxDepth && !f.quit && !(f.oneDevice && uint64(e.st.Dev) != f.device) {
+	if dir && !e.prune && depth < f.maxDepth && !f.quit &&
+		!(f.oneDevice && uint64(e.st.Dev) != f.device) {
 		list, err := os.ReadDir(path)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			f.status = f.c.fault(name, err)
@@ -205,7 +208,10 @@ func (p *findParser) primary() (findTest, error) {
 		}
 		return p.exec()
 	}
-	if !strings.Contains(" -name -iname -path -wholename -ipath -regex -type -maxdepth -mindepth -size -mtime -mmin -atime -ctime -newer -perm -user -group -links -inum ", " "+a+" ") {
+	if !strings.Contains(
+		" -name -iname -path -wholename -ipath -regex -type -maxdepth -mindepth -size -mtime -mmin -atime -ctime -newer -perm -user -group -links -inum ",
+		" "+a+" ",
+	) {
 		return nil, fmt.Errorf("unknown predicate %q", a)
 	}
 	v, ok := p.next()
@@ -321,7 +327,10 @@ func (p *findParser) valued(a, v string) (findTest, error) {
 		}
 		return func(e *found) bool { return re.MatchString(e.name) }, nil
 	case "-type":
-		kinds := map[string]uint32{"f": unix.S_IFREG, "d": unix.S_IFDIR, "l": unix.S_IFLNK, "c": unix.S_IFCHR, "b": unix.S_IFBLK, "p": unix.S_IFIFO, "s": unix.S_IFSOCK}
+		kinds := map[string]uint32{
+			"f": unix.S_IFREG, "d": unix.S_IFDIR, "l": unix.S_IFLNK, "c": unix.S_IFCHR,
+			"b": unix.S_IFBLK, "p": unix.S_IFIFO, "s": unix.S_IFSOCK,
+		}
 		want := map[uint32]bool{}
 		for k := range strings.SplitSeq(v, ",") {
 			m, ok := kinds[k]
@@ -358,7 +367,8 @@ func (p *findParser) valued(a, v string) (findTest, error) {
 		return func(e *found) bool { return int(e.st.Gid) == g }, err
 	case "-size":
 		unit := int64(512)
-		if i := strings.IndexByte("bcwkMG", v[max(len(v)-1, 0):][0:min(1, len(v))][0]); v != "" && i >= 0 {
+		if i := strings.IndexByte("bcwkMG", v[max(len(v)-1, 0):][0:min(1, len(v))][0]); v != "" &&
+			i >= 0 {
 			unit = []int64{512, 1, 2, 1 << 10, 1 << 20, 1 << 30}[i]
 			v = v[:len(v)-1]
 		}
@@ -413,7 +423,8 @@ func findPerm(v string) (findTest, error) {
 	}, nil
 }
 
-// globPattern compiles a shell pattern (glob(7)) that has to match all of a text; * matches slashes and leading dots too, as find's do.
+// globPattern compiles a shell pattern (glob(7)) that has to match all of a text; * matches slashes
+// and leading dots too, as find's do.
 func globPattern(s string, fold bool) (*regexp.Regexp, error) {
 	var b strings.Builder
 	b.WriteString("(?s")

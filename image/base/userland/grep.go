@@ -14,7 +14,8 @@ import (
 	"strings"
 )
 
-// grep finds lines (grep(1p); -r, -o, -w, -m, -H, -h, -L and -A -B -C as GNU). Status 1 means no line was found, 2 a fault.
+// grep finds lines (grep(1p); -r, -o, -w, -m, -H, -h, -L and -A -B -C as GNU). Status 1 means no
+// line was found, 2 a fault.
 func grep(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options("EFGe:f:ivnclLqsxworRHhm:A:B:C:a",
 		"extended-regexp=E fixed-strings=F basic-regexp=G regexp=e file=f ignore-case=i invert-match=v line-number=n count=c files-with-matches=l files-without-match=L quiet=q silent=q no-messages=s line-regexp=x word-regexp=w only-matching=o recursive=r with-filename=H no-filename=h max-count=m after-context=A before-context=B context=C text=a")
@@ -78,7 +79,10 @@ func (g *grepper) prepare(names []string) ([]string, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s", s.value, reason(err))
 			}
-			err = lines(r, func(l []byte, _ bool) error { src = append(src, string(l)); return nil })
+			err = lines(r, func(l []byte, _ bool) error {
+				src = append(src, string(l))
+				return nil
+			})
 			r.Close()
 			if err != nil {
 				return nil, err
@@ -121,7 +125,9 @@ func (g *grepper) compile(src []string) error {
 			}
 			// Each on its own first, so that the message shows what was typed.
 			if _, err := regexp.Compile(t); err != nil {
-				return fmt.Errorf("pattern %q: %s", s, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+				return fmt.Errorf(
+					"pattern %q: %s", s, strings.TrimPrefix(err.Error(), "error parsing regexp: "),
+				)
 			}
 		}
 		parts = append(parts, "(?:"+t+")")
@@ -209,12 +215,14 @@ func (g *grepper) match(l []byte, from int) []int {
 	if from == 0 && !g.o.has('w') {
 		return g.re.FindIndex(l)
 	}
-	// All of them and then a choice, not a search in l[from:], which would let ^ match in the middle.
+	// All of them and then a choice, not a search in l[from:], which would let ^ match in the
+	// middle.
 	for _, m := range g.re.FindAllIndex(l, -1) {
 		if m[0] < from {
 			continue
 		}
-		if !g.o.has('w') || m[1] > m[0] && (m[0] == 0 || !wordByte(l[m[0]-1])) && (m[1] == len(l) || !wordByte(l[m[1]])) {
+		if !g.o.has('w') || m[1] > m[0] && (m[0] == 0 || !wordByte(l[m[0]-1])) &&
+			(m[1] == len(l) || !wordByte(l[m[1]])) {
 			return m
 		}
 	}
@@ -222,7 +230,8 @@ func (g *grepper) match(l []byte, from int) []int {
 }
 
 func wordByte(b byte) bool {
-	return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= 0x80
+	return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' ||
+		b >= 0x80
 }
 
 func (g *grepper) search(name string, in io.Reader) error {

@@ -13,11 +13,17 @@ import (
 
 // gzipApplet packs and unpacks (gzip(1): -c -d -f -k -t -v -n -1..-9; gunzip is -d, zcat is -dc).
 func gzipApplet(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("cdfktnqv123456789", "stdout=c to-stdout=c decompress=d uncompress=d force=f keep=k test=t no-name=n quiet=q verbose=v fast=1 best=9")
+	o, names, status, ok := c.options(
+		"cdfktnqv123456789",
+		"stdout=c to-stdout=c decompress=d uncompress=d force=f keep=k test=t no-name=n quiet=q verbose=v fast=1 best=9",
+	)
 	if !ok {
 		return status
 	}
-	z := &gzipper{o: o, unpack: o.has('d') || c.Name == "gunzip" || c.Name == "zcat" || o.has('t'), toStdout: o.has('c') || c.Name == "zcat", level: gzip.DefaultCompression}
+	z := &gzipper{
+		o: o, unpack: o.has('d') || c.Name == "gunzip" || c.Name == "zcat" || o.has('t'),
+		toStdout: o.has('c') || c.Name == "zcat", level: gzip.DefaultCompression,
+	}
 	if l := o.last("123456789"); l != 0 {
 		z.level = int(l - '0')
 	}

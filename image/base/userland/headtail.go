@@ -171,10 +171,13 @@ func linesBut(w *bufio.Writer, r io.Reader, n int64) error {
 	})
 }
 
-// tail shows the last lines or bytes, or everything from one on (tail(1p)); -f follows one file by its descriptor, -F by its name.
+// tail shows the last lines or bytes, or everything from one on (tail(1p)); -f follows one file by
+// its descriptor, -F by its name.
 func tail(ctx context.Context, c *Call) int {
 	c.obsolete()
-	o, names, status, ok := c.options("n:c:fFqvs:", "lines=n bytes=c follow=f quiet=q silent=q verbose=v sleep-interval=s")
+	o, names, status, ok := c.options(
+		"n:c:fFqvs:", "lines=n bytes=c follow=f quiet=q silent=q verbose=v sleep-interval=s",
+	)
 	if !ok {
 		return status
 	}
@@ -201,7 +204,8 @@ func tail(ctx context.Context, c *Call) int {
 		if follow == 0 || name == "-" {
 			return nil
 		}
-		// The reader closes with this call; following goes on with a descriptor of its own at the same place.
+		// The reader closes with this call; following goes on with a descriptor of its own at the
+		// same place.
 		off, err := r.(ctxReader).r.(*os.File).Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
@@ -285,8 +289,11 @@ func lastBytes(r io.Reader, n int) ([]byte, error) {
 	}
 }
 
-// follow shows what is appended to f until ctx ends. A file that shrank is shown from its start; byName reopens one that was replaced.
-func (c *Call) follow(ctx context.Context, f *os.File, name string, byName bool, pause time.Duration) int {
+// follow shows what is appended to f until ctx ends. A file that shrank is shown from its start;
+// byName reopens one that was replaced.
+func (c *Call) follow(
+	ctx context.Context, f *os.File, name string, byName bool, pause time.Duration,
+) int {
 	defer func() { f.Close() }()
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
@@ -300,7 +307,8 @@ func (c *Call) follow(ctx context.Context, f *os.File, name string, byName bool,
 			if err != nil {
 				return c.fault(name, err)
 			}
-			if off, err := f.Seek(0, io.SeekCurrent); err == nil && st.Mode().IsRegular() && st.Size() < off {
+			if off, err := f.Seek(0, io.SeekCurrent); err == nil && st.Mode().IsRegular() &&
+				st.Size() < off {
 				c.errorf("%s: file truncated", name)
 				if _, err := f.Seek(0, io.SeekStart); err != nil {
 					return c.fault(name, err)

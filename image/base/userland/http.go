@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// HTTP/1.1 as wget and httpd need it (RFC 9112): messages with a body that is counted, chunked or ends with the connection. Package net/http would
-// bring TLS and HTTP/2 along, whose initialisation alone costs every applet more than the start of the process.
+// HTTP/1.1 as wget and httpd need it (RFC 9112): messages with a body that is counted, chunked or
+// ends with the connection. Package net/http would bring TLS and HTTP/2 along, whose initialisation
+// alone costs every applet more than the start of the process.
 
 const (
 	maxHeaderBytes = 64 << 10

@@ -18,8 +18,9 @@ import (
 	"time"
 )
 
-// httpd serves the files below a directory over HTTP/1.1 (busybox httpd: -p [ADDRESS:]PORT, -h DIRECTORY, -f, -v). It stays in the foreground with and
-// without -f, as the main process of a container has to. GET and HEAD; nothing outside the directory is served, by links neither.
+// httpd serves the files below a directory over HTTP/1.1 (busybox httpd: -p [ADDRESS:]PORT, -h
+// DIRECTORY, -f, -v). It stays in the foreground with and without -f, as the main process of a
+// container has to. GET and HEAD; nothing outside the directory is served, by links neither.
 func httpd(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options("p:h:fv", "port=p home=h foreground=f verbose=v")
 	if !ok {
@@ -106,7 +107,8 @@ func (s *fileServer) connection(conn net.Conn) {
 		}
 		method, rest, _ := strings.Cut(start, " ")
 		target, proto, _ := strings.Cut(rest, " ")
-		keep := proto == "HTTP/1.1" && !strings.EqualFold(h["connection"], "close") && h["content-length"] == "" && h["transfer-encoding"] == ""
+		keep := proto == "HTTP/1.1" && !strings.EqualFold(h["connection"], "close") &&
+			h["content-length"] == "" && h["transfer-encoding"] == ""
 		status := s.answer(w, method, target, proto, h, keep)
 		if s.log != nil {
 			s.logMu.Lock()
@@ -120,7 +122,9 @@ func (s *fileServer) connection(conn net.Conn) {
 }
 
 // fail writes an answer without content.
-func (s *fileServer) fail(w *bufio.Writer, method string, status int, text string, keep bool, extra ...string) int {
+func (s *fileServer) fail(
+	w *bufio.Writer, method string, status int, text string, keep bool, extra ...string,
+) int {
 	body := fmt.Sprintf("%d %s\n", status, text)
 	writeHead(w, status, text, int64(len(body)), "text/plain; charset=utf-8", keep, extra...)
 	if method != "HEAD" {
@@ -129,8 +133,14 @@ func (s *fileServer) fail(w *bufio.Writer, method string, status int, text strin
 	return status
 }
 
-func writeHead(w *bufio.Writer, status int, text string, size int64, kind string, keep bool, extra ...string) {
-	fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Length: %d\r\nContent-Type: %s\r\nX-Content-Type-Options: nosniff\r\n", status, text, size, kind)
+func writeHead(
+	w *bufio.Writer, status int, text string, size int64, kind string, keep bool, extra ...string,
+) {
+	fmt.Fprintf(
+		w,
+		"HTTP/1.1 %d %s\r\nContent-Length: %d\r\nContent-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
+		status, text, size, kind,
+	)
 	if !keep {
 		w.WriteString("Connection: close\r\n")
 	}
@@ -140,7 +150,9 @@ func writeHead(w *bufio.Writer, status int, text string, size int64, kind string
 	w.WriteString("\r\n")
 }
 
-func (s *fileServer) answer(w *bufio.Writer, method, target, proto string, h httpHeader, keep bool) int {
+func (s *fileServer) answer(
+	w *bufio.Writer, method, target, proto string, h httpHeader, keep bool,
+) int {
 	if !strings.HasPrefix(proto, "HTTP/1.") {
 		return s.fail(w, method, 400, "Bad Request", false)
 	}
@@ -166,7 +178,10 @@ func (s *fileServer) answer(w *bufio.Writer, method, target, proto string, h htt
 	}
 	if st.IsDir() {
 		if !strings.HasSuffix(u.Path, "/") {
-			return s.fail(w, method, 301, "Moved Permanently", keep, "Location: "+(&url.URL{Path: u.Path + "/"}).EscapedPath())
+			return s.fail(
+				w, method, 301, "Moved Permanently", keep,
+				"Location: "+(&url.URL{Path: u.Path + "/"}).EscapedPath(),
+			)
 		}
 		index, err := s.root.Open(path.Join(name, "index.html"))
 		if err != nil {
@@ -192,7 +207,8 @@ func (s *fileServer) answer(w *bufio.Writer, method, target, proto string, h htt
 	}
 	writeHead(w, 200, "OK", st.Size(), contentType(f.Name()), keep, "Last-Modified: "+modified)
 	if method == "GET" {
-		// A file that shrinks meanwhile leaves the answer short: the connection has to end, or the client would wait.
+		// A file that shrinks meanwhile leaves the answer short: the connection has to end, or the
+		// client would wait.
 		if n, err := io.Copy(w, io.LimitReader(f, st.Size())); err != nil || n < st.Size() {
 			return 400
 		}
@@ -214,13 +230,19 @@ func (s *fileServer) listing(w *bufio.Writer, method string, d *os.File, at stri
 	}
 	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	var b strings.Builder
-	fmt.Fprintf(&b, "<!doctype html><meta charset=utf-8><title>%[1]s</title><h1>%[1]s</h1><ul>\n", html.EscapeString(at))
+	fmt.Fprintf(
+		&b, "<!doctype html><meta charset=utf-8><title>%[1]s</title><h1>%[1]s</h1><ul>\n",
+		html.EscapeString(at),
+	)
 	for _, e := range list {
 		n := e.Name()
 		if e.IsDir() {
 			n += "/"
 		}
-		fmt.Fprintf(&b, "<li><a href=\"%s\">%s</a>\n", "./"+(&url.URL{Path: n}).EscapedPath(), html.EscapeString(n))
+		fmt.Fprintf(
+			&b, "<li><a href=\"%s\">%s</a>\n", "./"+(&url.URL{Path: n}).EscapedPath(),
+			html.EscapeString(n),
+		)
 	}
 	b.WriteString("</ul>\n")
 	writeHead(w, 200, "OK", int64(b.Len()), "text/html; charset=utf-8", keep)
@@ -230,7 +252,8 @@ func (s *fileServer) listing(w *bufio.Writer, method string, d *os.File, at stri
 	return 200
 }
 
-// contentType goes by the name alone: a short list for pages, not package mime, which reads the host's files.
+// contentType goes by the name alone: a short list for pages, not package mime, which reads the
+// host's files.
 func contentType(name string) string {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".html", ".htm":

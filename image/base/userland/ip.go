@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ip shows links, addresses and routes (ip(8)): ip [-4|-6] addr|link|route [show] [dev NAME]. It changes nothing: the engine owns a container's network.
+// ip shows links, addresses and routes (ip(8)): ip [-4|-6] addr|link|route [show] [dev NAME]. It
+// changes nothing: the engine owns a container's network.
 func ip(_ context.Context, c *Call) int {
 	o, words, status, ok := c.options("+46o", "oneline=o")
 	if !ok {
@@ -59,7 +60,8 @@ func ip(_ context.Context, c *Call) int {
 		return c.fault("links", err)
 	}
 	slices.SortFunc(links, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
-	if dev != "" && !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == dev }) {
+	if dev != "" &&
+		!slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Name == dev }) {
 		return c.errorf("device %q does not exist", dev)
 	}
 	t := &ipTable{c: c, links: links, family: family}
@@ -162,7 +164,12 @@ func writeAddr(w interface{ WriteString(string) (int, error) }, a netlink.Addr) 
 		}
 		return fmt.Sprintf("%dsec", n)
 	}
-	w.WriteString(fmt.Sprintf("%s\n       valid_lft %s preferred_lft %s\n", s, lifetime(a.ValidLft), lifetime(a.PreferedLft)))
+	w.WriteString(
+		fmt.Sprintf(
+			"%s\n       valid_lft %s preferred_lft %s\n", s, lifetime(a.ValidLft),
+			lifetime(a.PreferedLft),
+		),
+	)
 }
 
 // scopeName is a scope's name as iproute2 has it (rtnetlink(7)).
@@ -192,8 +199,10 @@ func linkFlags(f uint32) string {
 		bit  uint32
 		name string
 	}{
-		{unix.IFF_LOOPBACK, "LOOPBACK"}, {unix.IFF_BROADCAST, "BROADCAST"}, {unix.IFF_POINTOPOINT, "POINTOPOINT"}, {unix.IFF_MULTICAST, "MULTICAST"},
-		{unix.IFF_NOARP, "NOARP"}, {unix.IFF_ALLMULTI, "ALLMULTI"}, {unix.IFF_PROMISC, "PROMISC"}, {unix.IFF_MASTER, "MASTER"}, {unix.IFF_SLAVE, "SLAVE"},
+		{unix.IFF_LOOPBACK, "LOOPBACK"}, {unix.IFF_BROADCAST, "BROADCAST"},
+		{unix.IFF_POINTOPOINT, "POINTOPOINT"}, {unix.IFF_MULTICAST, "MULTICAST"},
+		{unix.IFF_NOARP, "NOARP"}, {unix.IFF_ALLMULTI, "ALLMULTI"}, {unix.IFF_PROMISC, "PROMISC"},
+		{unix.IFF_MASTER, "MASTER"}, {unix.IFF_SLAVE, "SLAVE"},
 		{unix.IFF_UP, "UP"}, {unix.IFF_LOWER_UP, "LOWER_UP"},
 	} {
 		if f&n.bit != 0 {
@@ -208,7 +217,9 @@ func (t *ipTable) routes(dev string) error {
 	if family == netlink.FAMILY_ALL {
 		family = netlink.FAMILY_V4
 	}
-	list, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	list, err := netlink.RouteListFiltered(
+		family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE,
+	)
 	if err != nil {
 		return err
 	}
@@ -226,7 +237,11 @@ func (t *ipTable) routes(dev string) error {
 			}
 		}
 		if k := r.Type; k != unix.RTN_UNICAST && k != 0 {
-			dst = map[int]string{unix.RTN_LOCAL: "local", unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_BROADCAST: "broadcast", unix.RTN_MULTICAST: "multicast"}[k] + " " + dst
+			dst = map[int]string{
+				unix.RTN_LOCAL: "local", unix.RTN_BLACKHOLE: "blackhole",
+				unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
+				unix.RTN_BROADCAST: "broadcast", unix.RTN_MULTICAST: "multicast",
+			}[k] + " " + dst
 		}
 		fmt.Fprint(w, dst)
 		hop := func(gw net.IP, index int) {

@@ -14,8 +14,9 @@ import (
 	shsyntax "mvdan.cc/sh/v3/syntax"
 )
 
-// The interpreter runs background commands as goroutines and names them g1, g2, ...; no signal can be sent to such a name. For the case that scripts
-// rely on, a program in the background (`server & pid=$!; trap "kill $pid" TERM; wait $pid`), the shell therefore rewrites
+// The interpreter runs background commands as goroutines and names them g1, g2, ...; no signal can
+// be sent to such a name. For the case that scripts rely on, a program in the background (`server &
+// pid=$!; trap "kill $pid" TERM; wait $pid`), the shell therefore rewrites
 //
 //	program &
 //
@@ -23,8 +24,9 @@ import (
 //
 //	{ __sh_fork; { __sh_job=N; program; } & __sh_forked; }
 //
-// where __sh_fork takes a job number, the exec handler notes the process under that number, and __sh_forked waits for it and sets the variables that $!
-// and wait read. Other background commands (lists, functions, built-ins) keep the interpreter's names: they have no process of their own.
+// where __sh_fork takes a job number, the exec handler notes the process under that number, and
+// __sh_forked waits for it and sets the variables that $! and wait read. Other background commands
+// (lists, functions, built-ins) keep the interpreter's names: they have no process of their own.
 const (
 	jobFork   = "__sh_fork"
 	jobForked = "__sh_forked"
@@ -34,14 +36,16 @@ const (
 	jobName   = "__sh_name" // prefix of variables: the interpreter's name for a process number
 )
 
-// jobStart bounds the wait for a background program to start: a redirection from a pipe without a writer waits for ever.
+// jobStart bounds the wait for a background program to start: a redirection from a pipe without a
+// writer waits for ever.
 const jobStart = time.Second
 
 // jobs are the background programs of a shell.
 type jobs struct {
 	mu   gosync.Mutex
-	last int                // guarded by mu
-	live map[int]chan<- int // job number to where its process number goes, until it went; guarded by mu
+	last int // guarded by mu
+	// job number to where its process number goes, until it went; guarded by mu
+	live map[int]chan<- int
 	wait map[int]<-chan int // the other ends, until they were read; guarded by mu
 }
 
@@ -132,11 +136,13 @@ func (j jobRewriter) rewrite(n shsyntax.Node) {
 func (j jobRewriter) background(n *shsyntax.Stmt) {
 	body := *n
 	block := &shsyntax.Block{Lbrace: n.Position, Rbrace: n.Semicolon}
-	if call, ok := n.Cmd.(*shsyntax.CallExpr); ok && len(call.Args) > 0 && !j.functions[call.Args[0].Lit()] && !interp.IsBuiltin(call.Args[0].Lit()) {
+	if call, ok := n.Cmd.(*shsyntax.CallExpr); ok && len(call.Args) > 0 &&
+		!j.functions[call.Args[0].Lit()] && !interp.IsBuiltin(call.Args[0].Lit()) {
 		inner := *n
 		inner.Background = false
 		body = shsyntax.Stmt{Position: n.Position, Semicolon: n.Semicolon, Background: true, Cmd: &shsyntax.Block{
-			Lbrace: n.Position, Rbrace: n.Semicolon, Stmts: []*shsyntax.Stmt{assignment(jobOwn, jobNext), &inner},
+			Lbrace: n.Position, Rbrace: n.Semicolon,
+			Stmts: []*shsyntax.Stmt{assignment(jobOwn, jobNext), &inner},
 		}}
 		block.Stmts = append(block.Stmts, word(jobFork))
 	} else {
@@ -149,19 +155,28 @@ func (j jobRewriter) background(n *shsyntax.Stmt) {
 
 // word is a command without arguments.
 func word(name string) *shsyntax.Stmt {
-	return &shsyntax.Stmt{Cmd: &shsyntax.CallExpr{Args: []*shsyntax.Word{{Parts: []shsyntax.WordPart{&shsyntax.Lit{Value: name}}}}}}
+	return &shsyntax.Stmt{
+		Cmd: &shsyntax.CallExpr{
+			Args: []*shsyntax.Word{{Parts: []shsyntax.WordPart{&shsyntax.Lit{Value: name}}}},
+		},
+	}
 }
 
 // assignment is name=$from, or name= when from is empty.
 func assignment(name, from string) *shsyntax.Stmt {
 	a := &shsyntax.Assign{Name: &shsyntax.Lit{Value: name}}
 	if from != "" {
-		a.Value = &shsyntax.Word{Parts: []shsyntax.WordPart{&shsyntax.ParamExp{Short: true, Param: &shsyntax.Lit{Value: from}}}}
+		a.Value = &shsyntax.Word{
+			Parts: []shsyntax.WordPart{
+				&shsyntax.ParamExp{Short: true, Param: &shsyntax.Lit{Value: from}},
+			},
+		}
 	}
 	return &shsyntax.Stmt{Cmd: &shsyntax.CallExpr{Assigns: []*shsyntax.Assign{a}}}
 }
 
-// forkedText is what __sh_forked evaluates. The $! in it is the interpreter's: evaluated text is not rewritten.
+// forkedText is what __sh_forked evaluates. The $! in it is the interpreter's: evaluated text is
+// not rewritten.
 func (s *shell) forkedText(ctx context.Context, hc interp.HandlerContext) string {
 	pid := s.jobs.forked(ctx, jobNumber(hc, jobNext))
 	if pid == 0 {
@@ -174,7 +189,8 @@ func (s *shell) forkedText(ctx context.Context, hc interp.HandlerContext) string
 func waitArgs(hc interp.HandlerContext, args []string) []string {
 	out := []string{args[0]}
 	for _, a := range args[1:] {
-		if name := hc.Env.Get(jobName + a); a != "" && strings.Trim(a, "0123456789") == "" && name.IsSet() {
+		if name := hc.Env.Get(jobName + a); a != "" && strings.Trim(a, "0123456789") == "" &&
+			name.IsSet() {
 			a = name.String()
 		}
 		out = append(out, a)
@@ -182,11 +198,15 @@ func waitArgs(hc interp.HandlerContext, args []string) []string {
 	return out
 }
 
-// background runs a program of a job. handled is false when it could not be started: then the usual way finds out why and says so.
-func (s *shell) background(ctx context.Context, hc interp.HandlerContext, job int, path string, args []string) (handled bool, err error) {
+// background runs a program of a job. handled is false when it could not be started: then the usual
+// way finds out why and says so.
+func (s *shell) background(
+	ctx context.Context, hc interp.HandlerContext, job int, path string, args []string,
+) (handled bool, err error) {
 	cmd := program(ctx, hc, path, args)
 	if s.interactive && hc.Stdin == s.c.Stdin {
-		// It must not take what is typed at the prompt (POSIX sh, 2.9.3.1: /dev/null without job control).
+		// It must not take what is typed at the prompt (POSIX sh, 2.9.3.1: /dev/null without job
+		// control).
 		null, err := os.Open(os.DevNull)
 		if err != nil {
 			return false, nil
@@ -202,9 +222,11 @@ func (s *shell) background(ctx context.Context, hc interp.HandlerContext, job in
 	return true, s.finished(hc, args[0], cmd.Wait())
 }
 
-// foreground runs a program of an interactive shell. An interrupt of the terminal that came while it was being started hit only the shell: it is passed
-// on.
-func (s *shell) foreground(ctx context.Context, hc interp.HandlerContext, path string, args []string) (handled bool, err error) {
+// foreground runs a program of an interactive shell. An interrupt of the terminal that came while
+// it was being started hit only the shell: it is passed on.
+func (s *shell) foreground(
+	ctx context.Context, hc interp.HandlerContext, path string, args []string,
+) (handled bool, err error) {
 	cmd := program(ctx, hc, path, args)
 	s.children.Add(1)
 	defer s.children.Add(-1)

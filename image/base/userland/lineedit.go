@@ -21,7 +21,8 @@ import (
 
 var errInterrupted = errors.New("interrupted")
 
-// interact is the shell at a terminal: it prompts, reads a whole command, runs it, until exit or the end of input.
+// interact is the shell at a terminal: it prompts, reads a whole command, runs it, until exit or
+// the end of input.
 func (s *shell) interact(ctx context.Context, in, out *os.File) int {
 	// Without job control nobody could continue what ^Z stops.
 	signal.Ignore(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
@@ -55,7 +56,9 @@ func (s *shell) interact(ctx context.Context, in, out *os.File) int {
 }
 
 // line runs the statements of a command; an interrupt ends them all.
-func (s *shell) line(ctx context.Context, file *shsyntax.File, before int) (status int, exited bool) {
+func (s *shell) line(
+	ctx context.Context, file *shsyntax.File, before int,
+) (status int, exited bool) {
 	status = before
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -101,7 +104,9 @@ func incomplete(text string) bool {
 	if (len(body)-len(strings.TrimRight(body, `\`)))%2 == 1 {
 		return true
 	}
-	_, err := shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)).Parse(strings.NewReader(text), "")
+	_, err := shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)).Parse(
+		strings.NewReader(text), "",
+	)
 	return shsyntax.IsIncomplete(err)
 }
 
@@ -114,7 +119,8 @@ func (s *shell) prompt(name, def string) string {
 		text = v
 	}
 	dir := s.runner.Dir
-	if home := s.c.env("HOME"); home != "" && home != "/" && (dir == home || strings.HasPrefix(dir, home+"/")) {
+	if home := s.c.env("HOME"); home != "" && home != "/" &&
+		(dir == home || strings.HasPrefix(dir, home+"/")) {
 		dir = "~" + dir[len(home):]
 	}
 	var b strings.Builder
@@ -153,14 +159,17 @@ func (s *shell) prompt(name, def string) string {
 	return b.String()
 }
 
-// editor reads lines with the keys people know (x/term: arrows, ^A ^E ^K ^U ^W ^L, history). The terminal is raw only while a line is read.
+// editor reads lines with the keys people know (x/term: arrows, ^A ^E ^K ^U ^W ^L, history). The
+// terminal is raw only while a line is read.
 type editor struct {
 	in  *os.File
 	t   *term.Terminal
 	key *keys
 }
 
-func newEditor(in, out *os.File, complete func(line string, pos int) (string, int, []string)) *editor {
+func newEditor(
+	in, out *os.File, complete func(line string, pos int) (string, int, []string),
+) *editor {
 	k := &keys{r: in}
 	t := term.NewTerminal(struct {
 		io.Reader
@@ -172,7 +181,8 @@ func newEditor(in, out *os.File, complete func(line string, pos int) (string, in
 		}
 		next, at, choices := complete(line, pos)
 		if len(choices) > 0 {
-			// The terminal writes it above the line being edited. Its lock is held here, hence not now.
+			// The terminal writes it above the line being edited. Its lock is held here, hence not
+			// now.
 			k.after = func() { fmt.Fprintf(t, "%s\n", strings.Join(choices, "  ")) }
 		}
 		return next, at, true
@@ -208,7 +218,8 @@ func (e *editor) readLine(prompt string) (string, error) {
 	return line, err
 }
 
-// keys passes keys on. ^C, which the terminal would take for the end of input, becomes the keys that empty the line and finish it.
+// keys passes keys on. ^C, which the terminal would take for the end of input, becomes the keys
+// that empty the line and finish it.
 type keys struct {
 	r           io.Reader
 	held        []byte
@@ -231,7 +242,8 @@ func (k *keys) Read(p []byte) (int, error) {
 			if b == 3 {
 				k.interrupted = true
 				k.held = append(k.held, "\x01\x0b\r"...) // ^A ^K Enter
-				break                                    // what was typed behind it is dropped, as terminals do
+				// what was typed behind it is dropped, as terminals do
+				break
 			}
 			k.held = append(k.held, b)
 		}
@@ -241,13 +253,15 @@ func (k *keys) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// complete completes the word before pos: the first of a command by commands, others by files. Several choices complete what they share, and are listed.
+// complete completes the word before pos: the first of a command by commands, others by files.
+// Several choices complete what they share, and are listed.
 func (s *shell) complete(line string, pos int) (string, int, []string) {
 	before := line[:pos]
 	start := strings.LastIndexAny(before, " \t;|&<>()=") + 1
 	word := before[start:]
 	var found []string
-	if lead := strings.TrimRight(before[:start], " \t"); !strings.Contains(word, "/") && (lead == "" || strings.ContainsRune(";|&(", rune(lead[len(lead)-1]))) {
+	if lead := strings.TrimRight(before[:start], " \t"); !strings.Contains(word, "/") &&
+		(lead == "" || strings.ContainsRune(";|&(", rune(lead[len(lead)-1]))) {
 		found = s.commands(word)
 	} else {
 		found = s.files(word)
@@ -276,7 +290,10 @@ func (s *shell) complete(line string, pos int) (string, int, []string) {
 
 func (s *shell) commands(prefix string) []string {
 	seen := map[string]bool{}
-	for _, b := range []string{"cd", "exit", "export", "set", "unset", "alias", "exec", "eval", "read", "source", "trap", "umask", "wait", "type", "command"} {
+	for _, b := range []string{
+		"cd", "exit", "export", "set", "unset", "alias", "exec", "eval", "read", "source", "trap",
+		"umask", "wait", "type", "command",
+	} {
 		seen[b] = true
 	}
 	for dir := range strings.SplitSeq(s.runnerVar("PATH"), ":") {

@@ -25,16 +25,24 @@ type entry struct {
 
 func (e *entry) isDir() bool { return e.st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
-// ls lists files (ls(1p)): -a -A -l -n -g -o -h -i -s -1 -C -d -R -F -p -r -t -S -U -c -u -L -H -Q. Names are sorted by their bytes; columns are used on terminals.
+// ls lists files (ls(1p)): -a -A -l -n -g -o -h -i -s -1 -C -d -R -F -p -r -t -S -U -c -u -L -H -Q.
+// Names are sorted by their bytes; columns are used on terminals.
 func ls(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("aAlngohis1CdRFprtSUcuLHQ\x01::", "all=a almost-all=A human-readable=h inode=i size=s directory=d recursive=R classify=F reverse=r no-group=o numeric-uid-gid=n dereference=L quote-name=Q color=\x01")
+	o, names, status, ok := c.options(
+		"aAlngohis1CdRFprtSUcuLHQ\x01::",
+		"all=a almost-all=A human-readable=h inode=i size=s directory=d recursive=R classify=F reverse=r no-group=o numeric-uid-gid=n dereference=L quote-name=Q color=\x01",
+	)
 	if !ok {
 		return status
 	}
 	if v := o.value('\x01', "never"); v != "" && v != "never" && v != "auto" && v != "always" {
 		return c.usagef("option --color: %q is none of never, auto, always", v)
 	}
-	l := &lister{c: c, o: o, w: c.buffered(), long: o.last("lngo1C") != '1' && o.last("lngo1C") != 'C' && (o.has('l') || o.has('n') || o.has('g') || o.has('o'))}
+	l := &lister{
+		c: c, o: o, w: c.buffered(),
+		long: o.last("lngo1C") != '1' && o.last("lngo1C") != 'C' &&
+			(o.has('l') || o.has('n') || o.has('g') || o.has('o')),
+	}
 	if !l.long && o.last("1C") != '1' {
 		l.width = terminalWidth(c)
 		if o.last("1C") == 'C' && l.width == 0 {
@@ -51,7 +59,8 @@ func ls(ctx context.Context, c *Call) int {
 	var files, dirs []*entry
 	for _, n := range names {
 		// A link given as an operand is followed, unless its own details are asked for (POSIX).
-		follow := !l.long && !o.has('F') && !o.has('d') || o.has('H') || o.has('L') || strings.HasSuffix(n, "/")
+		follow := !l.long && !o.has('F') && !o.has('d') || o.has('H') || o.has('L') ||
+			strings.HasSuffix(n, "/")
 		e, err := l.stat(n, c.path(n), follow)
 		if err != nil {
 			status = c.fault(n, err)
@@ -207,7 +216,8 @@ func (l *lister) sort(list []*entry) {
 	}
 }
 
-// shown is a name as printed: control characters become ? on a terminal, so that a name cannot drive it.
+// shown is a name as printed: control characters become ? on a terminal, so that a name cannot
+// drive it.
 func (l *lister) shown(e *entry) string {
 	n := e.name
 	switch {

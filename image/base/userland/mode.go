@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modeChange is a parsed mode of chmod(1p): a function of the old permission bits (07777) and of whether the file is a directory.
+// modeChange is a parsed mode of chmod(1p): a function of the old permission bits (07777) and of
+// whether the file is a directory.
 type modeChange func(old uint32, dir bool) uint32
 
 func parseMode(s string, umask uint32) (modeChange, error) {
@@ -22,13 +23,16 @@ func parseMode(s string, umask uint32) (modeChange, error) {
 		}
 		return func(old uint32, dir bool) uint32 {
 			if dir && len(s) <= 4 {
-				// As GNU: an octal mode of up to four digits keeps a directory's set-id bits unless it sets them.
+				// As GNU: an octal mode of up to four digits keeps a directory's set-id bits unless
+				// it sets them.
 				return uint32(n) | old&0o6000
 			}
 			return uint32(n)
 		}, nil
 	}
-	bad := fmt.Errorf("mode %q is not understood (want octal digits, or clauses such as u+x,go-w,a=rX)", s)
+	bad := fmt.Errorf(
+		"mode %q is not understood (want octal digits, or clauses such as u+x,go-w,a=rX)", s,
+	)
 	var steps []modeChange
 	for clause := range strings.SplitSeq(s, ",") {
 		i := 0
@@ -183,8 +187,11 @@ func chmod(ctx context.Context, c *Call) int {
 	})
 }
 
-// eachFile calls fn for the operands and, when recursive, for what is below them; then d is known. Faults are reported by operand and path.
-func (c *Call) eachFile(ctx context.Context, names []string, recursive bool, fn func(name string, d fs.DirEntry) error) int {
+// eachFile calls fn for the operands and, when recursive, for what is below them; then d is known.
+// Faults are reported by operand and path.
+func (c *Call) eachFile(
+	ctx context.Context, names []string, recursive bool, fn func(name string, d fs.DirEntry) error,
+) int {
 	status := exitOK
 	for _, n := range names {
 		if ctx.Err() != nil {
@@ -219,7 +226,9 @@ func (c *Call) eachFile(ctx context.Context, names []string, recursive bool, fn 
 
 // chown changes owners (chown(1p)); chgrp groups.
 func chown(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("Rhvf", "recursive=R no-dereference=h verbose=v quiet=f silent=f")
+	o, names, status, ok := c.options(
+		"Rhvf", "recursive=R no-dereference=h verbose=v quiet=f silent=f",
+	)
 	if !ok {
 		return status
 	}

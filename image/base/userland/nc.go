@@ -12,10 +12,14 @@ import (
 	"time"
 )
 
-// nc connects standard input and output to a TCP or UDP peer, or waits for one (nc(1): -l, -p, -k, -u, -w, -z, -v, -s, -4, -6, -n). When standard input
-// ends, the sending side is shut down and what the peer still sends is shown.
+// nc connects standard input and output to a TCP or UDP peer, or waits for one (nc(1): -l, -p, -k,
+// -u, -w, -z, -v, -s, -4, -6, -n). When standard input ends, the sending side is shut down and what
+// the peer still sends is shown.
 func nc(ctx context.Context, c *Call) int {
-	o, words, status, ok := c.options("lp:kuw:zvs:46n", "listen=l local-port=p keep-open=k udp=u wait=w zero=z verbose=v source=s")
+	o, words, status, ok := c.options(
+		"lp:kuw:zvs:46n",
+		"listen=l local-port=p keep-open=k udp=u wait=w zero=z verbose=v source=s",
+	)
 	if !ok {
 		return status
 	}
@@ -174,8 +178,9 @@ type udpPeer struct {
 
 func (u udpPeer) Write(p []byte) (int, error) { return u.WriteToUDP(p, u.peer) }
 
-// relay ends when the peer has sent everything and standard input has nothing ready. The goroutine that reads standard input cannot be interrupted and ends with the process, or with the
-// pipe behind it: it holds nothing else.
+// relay ends when the peer has sent everything and standard input has nothing ready. The goroutine
+// that reads standard input cannot be interrupted and ends with the process, or with the pipe
+// behind it: it holds nothing else.
 func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	timed := net.Conn(conn)
@@ -197,7 +202,8 @@ func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	// The peer has said everything but may still listen: what standard input has is sent before this ends, but not what it may have one day.
+	// The peer has said everything but may still listen: what standard input has is sent before
+	// this ends, but not what it may have one day.
 	for before := int64(-1); ; before = given.Load() {
 		if err != nil || ctx.Err() != nil || before == given.Load() {
 			return err
@@ -214,7 +220,8 @@ func (n *netcat) relay(ctx context.Context, conn net.Conn) error {
 	}
 }
 
-// inputIdle is how long standard input may give nothing before a connection whose peer has finished is closed.
+// inputIdle is how long standard input may give nothing before a connection whose peer has finished
+// is closed.
 const inputIdle = 100 * time.Millisecond
 
 type countingReader struct {
@@ -228,7 +235,8 @@ func (c countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// nslookup asks for a host's addresses, or an address's names (nslookup(1)), the configured name servers or the one given.
+// nslookup asks for a host's addresses, or an address's names (nslookup(1)), the configured name
+// servers or the one given.
 func nslookup(ctx context.Context, c *Call) int {
 	_, words, status, ok := c.options("", "")
 	if !ok {

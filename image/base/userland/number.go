@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// parseSize reads a byte count with an optional suffix as coreutils and busybox have them: b=512, c=1, w=2, k or K=1024, kB=1000, M, MB, G, GB, T, TB.
+// parseSize reads a byte count with an optional suffix as coreutils and busybox have them: b=512,
+// c=1, w=2, k or K=1024, kB=1000, M, MB, G, GB, T, TB.
 func parseSize(s string) (int64, error) {
 	digits := s
 	for i, r := range s {
@@ -46,7 +47,9 @@ func parseSize(s string) (int64, error) {
 	case "TB":
 		unit = 1e12
 	default:
-		return 0, fmt.Errorf("%q has an unknown unit %q (want one of b c w k kB M MB G GB T TB)", s, s[len(digits):])
+		return 0, fmt.Errorf(
+			"%q has an unknown unit %q (want one of b c w k kB M MB G GB T TB)", s, s[len(digits):],
+		)
 	}
 	if n > math.MaxInt64/unit {
 		return 0, fmt.Errorf("%q is too large", s)
@@ -89,7 +92,8 @@ func parseSeconds(s string) (time.Duration, error) {
 	return time.Duration(d), nil
 }
 
-// humanSize prints bytes as ls -h does: three significant digits at most, powers of 1024, rounded up.
+// humanSize prints bytes as ls -h does: three significant digits at most, powers of 1024, rounded
+// up.
 func humanSize(n uint64) string {
 	if n < 1024 {
 		return strconv.FormatUint(n, 10)

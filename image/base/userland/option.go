@@ -62,16 +62,19 @@ func (o options) last(names string) byte {
 
 // syntax describes the options that an applet knows.
 type syntax struct {
-	// short are option letters as getopt(3) writes them: a colon after a letter means that it takes a value; a leading "+" that options end at the
-	// first operand (POSIX), without which they may follow operands (GNU). Two colons: the value is optional and only given as --name=value or
+	// short are option letters as getopt(3) writes them: a colon after a letter means that it takes
+	// a value; a leading "+" that options end at the first operand (POSIX), without which they may
+	// follow operands (GNU). Two colons: the value is optional and only given as --name=value or
 	// right after the letter.
 	short string
-	// long maps long names to letters as "name=x other=y"; whether they take a value is the letter's business. A letter may be any byte, so that
-	// options without a short form use one that nobody types.
+	// long maps long names to letters as "name=x other=y"; whether they take a value is the
+	// letter's business. A letter may be any byte, so that options without a short form use one
+	// that nobody types.
 	long string
 }
 
-// options parses the call's arguments. ok is false after --help or a mistake, which it reported; then the applet returns status.
+// options parses the call's arguments. ok is false after --help or a mistake, which it reported;
+// then the applet returns status.
 func (c *Call) options(short, long string) (o options, operands []string, status int, ok bool) {
 	o, operands, err := syntax{short, long}.parse(c.Args)
 	switch {
@@ -128,7 +131,8 @@ func takesValue(short string, letter byte) (known, value bool) {
 func parseShort(o *options, short, cluster string, args []string) ([]string, error) {
 	for i := 0; i < len(cluster); i++ {
 		known, value := takesValue(short, cluster[i])
-		// Letters that only long options use are not printable, hence cannot be typed here by accident.
+		// Letters that only long options use are not printable, hence cannot be typed here by
+		// accident.
 		if !known || cluster[i] < ' ' {
 			return nil, fmt.Errorf("unknown option %q", "-"+cluster[i:i+1])
 		}

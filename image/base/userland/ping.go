@@ -16,17 +16,23 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// ping sends echo requests (ping(8): -c, -i, -W, -s, -q, -4, -6) over an unprivileged ICMP socket (icmp(7), ping_group_range) or, where that is not
-// allowed, a raw one. Status 1 when nothing answered.
+// ping sends echo requests (ping(8): -c, -i, -W, -s, -q, -4, -6) over an unprivileged ICMP socket
+// (icmp(7), ping_group_range) or, where that is not allowed, a raw one. Status 1 when nothing
+// answered.
 func ping(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("c:i:W:s:qw:46", "count=c interval=i timeout=W size=s quiet=q deadline=w")
+	o, names, status, ok := c.options(
+		"c:i:W:s:qw:46", "count=c interval=i timeout=W size=s quiet=q deadline=w",
+	)
 	if !ok {
 		return status
 	}
 	if len(names) != 1 {
 		return c.usagef("%d hosts given, want 1", len(names))
 	}
-	p := &pinger{c: c, size: 56, count: -1, interval: time.Second, wait: 10 * time.Second, quiet: o.has('q'), host: names[0]}
+	p := &pinger{
+		c: c, size: 56, count: -1, interval: time.Second, wait: 10 * time.Second, quiet: o.has('q'),
+		host: names[0],
+	}
 	for _, s := range o.seen {
 		var err error
 		switch s.name {
@@ -39,7 +45,8 @@ func ping(ctx context.Context, c *Call) int {
 				err = fmt.Errorf("%d is larger than 65499", p.size)
 			}
 		case 'i':
-			if p.interval, err = parseSeconds(s.value); err == nil && p.interval < 2*time.Millisecond {
+			if p.interval, err = parseSeconds(s.value); err == nil &&
+				p.interval < 2*time.Millisecond {
 				err = errors.New("less than 0.002 s")
 			}
 		case 'W':
@@ -61,7 +68,10 @@ func ping(ctx context.Context, c *Call) int {
 	}
 	p.to = ips[0]
 	if err := p.open(); err != nil {
-		return c.errorf("%s: %s (unprivileged ICMP is not allowed to this group, raw sockets need CAP_NET_RAW)", names[0], reason(err))
+		return c.errorf(
+			"%s: %s (unprivileged ICMP is not allowed to this group, raw sockets need CAP_NET_RAW)",
+			names[0], reason(err),
+		)
 	}
 	defer p.conn.Close()
 	// An interrupt ends the loop, so that the figures appear.
@@ -128,7 +138,9 @@ func (p *pinger) addr() net.Addr {
 func (p *pinger) send(seq int, at time.Time) error {
 	body := make([]byte, max(p.size, 8))
 	binary.BigEndian.PutUint64(body, uint64(at.UnixNano()))
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: p.id, Seq: seq & 0xffff, Data: body[:p.size]}}
+	m := icmp.Message{
+		Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: p.id, Seq: seq & 0xffff, Data: body[:p.size]},
+	}
 	if !p.v4() {
 		m.Type = ipv6.ICMPTypeEchoRequest
 	}
@@ -172,7 +184,8 @@ func (p *pinger) listen(out chan<- pong) {
 			continue
 		}
 		echo, ok := m.Body.(*icmp.Echo)
-		if !ok || m.Type != ipv4.ICMPTypeEchoReply && m.Type != ipv6.ICMPTypeEchoReply || p.raw && echo.ID != p.id {
+		if !ok || m.Type != ipv4.ICMPTypeEchoReply && m.Type != ipv6.ICMPTypeEchoReply || p.raw &&
+			echo.ID != p.id {
 			continue
 		}
 		host, _, err := net.SplitHostPort(from.String())
@@ -250,7 +263,9 @@ func (p *pinger) note(a pong, took time.Duration) {
 	p.most = max(p.most, took)
 	p.sum += took
 	if !p.quiet {
-		fmt.Fprintf(p.c.Stdout, "%d bytes from %s: seq=%d time=%.3f ms\n", a.size, a.from, a.seq, ms(took))
+		fmt.Fprintf(
+			p.c.Stdout, "%d bytes from %s: seq=%d time=%.3f ms\n", a.size, a.from, a.seq, ms(took),
+		)
 	}
 }
 
@@ -261,10 +276,17 @@ func (p *pinger) report() int {
 	if p.sent > 0 {
 		lost = (p.sent - p.received) * 100 / p.sent
 	}
-	fmt.Fprintf(p.c.Stdout, "\n--- %s ping statistics ---\n%d packets transmitted, %d packets received, %d%% packet loss\n", p.host, p.sent, p.received, lost)
+	fmt.Fprintf(
+		p.c.Stdout,
+		"\n--- %s ping statistics ---\n%d packets transmitted, %d packets received, %d%% packet loss\n",
+		p.host, p.sent, p.received, lost,
+	)
 	if p.received == 0 {
 		return exitFault
 	}
-	fmt.Fprintf(p.c.Stdout, "round-trip min/avg/max = %.3f/%.3f/%.3f ms\n", ms(p.least), ms(p.sum/time.Duration(p.received)), ms(p.most))
+	fmt.Fprintf(
+		p.c.Stdout, "round-trip min/avg/max = %.3f/%.3f/%.3f ms\n", ms(p.least),
+		ms(p.sum/time.Duration(p.received)), ms(p.most),
+	)
 	return exitOK
 }

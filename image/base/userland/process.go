@@ -76,13 +76,15 @@ func parseProcess(s string) (process, bool) {
 	}
 	num := func(i int) uint64 { n, _ := strconv.ParseUint(f[i], 10, 64); return n }
 	return process{
-		comm: s[open+1 : end], state: f[0], ppid: int(num(1)), tty: int(num(4)), cpu: num(11) + num(12), start: num(19), vsize: num(20),
+		comm: s[open+1 : end], state: f[0], ppid: int(num(1)), tty: int(num(4)),
+		cpu: num(11) + num(12), start: num(19), vsize: num(20),
 		rss: num(21) * uint64(os.Getpagesize()),
 	}, true
 }
 
-// ps shows processes: all of them, as busybox does, since a container has few. -o chooses columns of pid ppid user uid stat tty time etime rss vsz comm args;
-// -e, -A, -f, -l, -w and the BSD letters aux choose what people expect of them.
+// ps shows processes: all of them, as busybox does, since a container has few. -o chooses columns
+// of pid ppid user uid stat tty time etime rss vsz comm args; -e, -A, -f, -l, -w and the BSD
+// letters aux choose what people expect of them.
 func ps(_ context.Context, c *Call) int {
 	if len(c.Args) > 0 && c.Args[0] != "" && strings.Trim(c.Args[0], "auxwef") == "" {
 		bsd := c.Args[0]
@@ -132,7 +134,10 @@ func ps(_ context.Context, c *Call) int {
 		name, title, retitled := strings.Cut(col, "=")
 		h, text, known := t.column(name, process{})
 		if !known {
-			return c.usagef("option -o: column %q is none of pid ppid user uid stat tty time etime rss vsz comm args", name)
+			return c.usagef(
+				"option -o: column %q is none of pid ppid user uid stat tty time etime rss vsz comm args",
+				name,
+			)
 		}
 		_ = text
 		if retitled {
@@ -265,7 +270,8 @@ func pidof(_ context.Context, c *Call) int {
 	for _, p := range slices.Backward(list) {
 		arg0, _, _ := strings.Cut(p.cmdline, " ")
 		for _, n := range names {
-			if p.comm == n || arg0 == n || arg0 != "" && filepath.Base(arg0) == filepath.Base(n) && !strings.Contains(n, "/") {
+			if p.comm == n || arg0 == n || arg0 != "" && filepath.Base(arg0) == filepath.Base(n) &&
+				!strings.Contains(n, "/") {
 				out = append(out, strconv.Itoa(p.pid))
 				break
 			}
@@ -307,7 +313,9 @@ func kill(_ context.Context, c *Call) int {
 		case name == "l":
 			return c.listSignals(args)
 		case name == "-help":
-			fmt.Fprintf(c.Stdout, "usage: kill [-SIGNAL | -s SIGNAL] PID...\n       kill -l [STATUS...]\n")
+			fmt.Fprintf(
+				c.Stdout, "usage: kill [-SIGNAL | -s SIGNAL] PID...\n       kill -l [STATUS...]\n",
+			)
 			return exitOK
 		case name == "s" && len(args) > 0:
 			name, args = args[0], args[1:]

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// posixPattern compiles a POSIX regular expression (regex(7)): basic, where \( \) \{ \} \| \+ \? are the operators, or extended. RE2 matches it, so
-// back-references are refused. Leftmost-longest, as POSIX has it.
+// posixPattern compiles a POSIX regular expression (regex(7)): basic, where \( \) \{ \} \| \+ \?
+// are the operators, or extended. RE2 matches it, so back-references are refused. Leftmost-longest,
+// as POSIX has it.
 func posixPattern(src string, extended, fold bool) (*regexp.Regexp, error) {
 	t, err := translate(src, extended)
 	if err != nil {
@@ -18,7 +19,9 @@ func posixPattern(src string, extended, fold bool) (*regexp.Regexp, error) {
 	}
 	re, err := regexp.Compile(t)
 	if err != nil {
-		return nil, fmt.Errorf("pattern %q: %s", src, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil, fmt.Errorf(
+			"pattern %q: %s", src, strings.TrimPrefix(err.Error(), "error parsing regexp: "),
+		)
 	}
 	re.Longest()
 	return re, nil
@@ -86,7 +89,8 @@ func atEnd(rest string) bool {
 	return rest == "" || strings.HasPrefix(rest, `\)`) || strings.HasPrefix(rest, `\|`)
 }
 
-// bracket translates the bracket expression at the start of s, where a backslash is an ordinary character.
+// bracket translates the bracket expression at the start of s, where a backslash is an ordinary
+// character.
 func bracket(s string) (n int, out string, err error) {
 	var b strings.Builder
 	b.WriteByte('[')

@@ -22,7 +22,8 @@ func rm(ctx context.Context, c *Call) int {
 	r := &remover{c: c, o: o, recursive: o.has('r') || o.has('R')}
 	for _, n := range names {
 		base := filepath.Base(strings.TrimRight(n, "/"))
-		if trimmed := strings.TrimRight(n, "/"); n != "" && trimmed == "" || base == "." && n != "" || base == ".." {
+		if trimmed := strings.TrimRight(n, "/"); n != "" && trimmed == "" || base == "." &&
+			n != "" || base == ".." {
 			r.status = c.errorf("%s: refusing to remove it", n)
 			continue
 		}
@@ -46,7 +47,8 @@ func (r *remover) remove(ctx context.Context, name string) {
 	path := r.c.path(name)
 	st, err := os.Lstat(path)
 	if err != nil {
-		if !(r.o.has('f') && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR))) || name == "" && !r.o.has('f') {
+		if !(r.o.has('f') && (errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR))) ||
+			name == "" && !r.o.has('f') {
 			r.status = r.c.fault(name, err)
 		}
 		return
@@ -145,7 +147,10 @@ func rmdir(_ context.Context, c *Call) int {
 
 // ln makes links (ln(1p); -n, -v, -t, -T as GNU).
 func ln(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("sfnvt:T", "symbolic=s force=f no-dereference=n verbose=v target-directory=t no-target-directory=T")
+	o, names, status, ok := c.options(
+		"sfnvt:T",
+		"symbolic=s force=f no-dereference=n verbose=v target-directory=t no-target-directory=T",
+	)
 	if !ok {
 		return status
 	}
@@ -243,7 +248,9 @@ func mktemp(_ context.Context, c *Call) int {
 			err = os.Mkdir(c.path(made), 0o700)
 		default:
 			var f *os.File
-			if f, err = os.OpenFile(c.path(made), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err == nil {
+			if f, err = os.OpenFile(
+				c.path(made), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600,
+			); err == nil {
 				err = f.Close()
 			}
 		}

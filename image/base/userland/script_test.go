@@ -18,10 +18,19 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata")
 
-// TestMain lets the test binary be the applets: it may be linked under their names, as strake-base is in the image.
+// TestMain lets the test binary be the applets: it may be linked under their names, as strake-base
+// is in the image.
 func TestMain(m *testing.M) {
 	if a, ok := Lookup(filepath.Base(os.Args[0])); ok {
-		os.Exit(a.Run(context.Background(), &Call{Name: a.Name, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.Environ()}))
+		os.Exit(
+			a.Run(
+				context.Background(),
+				&Call{
+					Name: a.Name, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout,
+					Stderr: os.Stderr, Env: os.Environ(),
+				},
+			),
+		)
 	}
 	os.Exit(m.Run())
 }
@@ -36,8 +45,8 @@ func links(t *testing.T) string {
 	return linksTo(t, self)
 }
 
-// build makes the program that the image has. Scripts start thousands of processes: as this program with the race detector in it, they would take
-// minutes.
+// build makes the program that the image has. Scripts start thousands of processes: as this program
+// with the race detector in it, they would take minutes.
 func build(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "strake-base")
@@ -142,7 +151,10 @@ func fixture(t *testing.T) string {
 		}
 	}
 	old := time.Date(2020, 2, 3, 4, 5, 6, 0, time.UTC)
-	for _, name := range []string{"fruit", "numbers", "table", "long", "noeol", "empty", "d/inner", "d/e/deep", "d/.hidden", "d/e", "d", "spaced out"} {
+	for _, name := range []string{
+		"fruit", "numbers", "table", "long", "noeol", "empty", "d/inner", "d/e/deep", "d/.hidden",
+		"d/e", "d", "spaced out",
+	} {
 		if err := os.Chtimes(filepath.Join(dir, name), old, old); err != nil {
 			t.Fatal(err)
 		}
@@ -169,9 +181,10 @@ func outcome(stdout, stderr string, status int) string {
 
 var stderrLine = regexp.MustCompile(`(?m)^! .*\n?`)
 
-// TestScripts runs every script of testdata with this package's shell and commands and compares with what is written there. Where busybox is installed,
-// it gets the same scripts and has to agree on output and status (messages are worded differently by everyone), so that the expectations are not
-// merely what this package happens to do.
+// TestScripts runs every script of testdata with this package's shell and commands and compares
+// with what is written there. Where busybox is installed, it gets the same scripts and has to agree
+// on output and status (messages are worded differently by everyone), so that the expectations are
+// not merely what this package happens to do.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -195,9 +208,14 @@ func TestScripts(t *testing.T) {
 					return
 				}
 				// A status is enough to tell that there was a message.
-				got := stderrLine.ReplaceAllString(runScript(t, filepath.Join(peer, "sh"), peer, tc.script), "")
+				got := stderrLine.ReplaceAllString(
+					runScript(t, filepath.Join(peer, "sh"), peer, tc.script), "",
+				)
 				if want := stderrLine.ReplaceAllString(tc.want, ""); got != want {
-					t.Errorf("%s:%d: busybox disagrees:\n%sbusybox:\n%sexpected here:\n%s", file, tc.line, tc.script, got, want)
+					t.Errorf(
+						"%s:%d: busybox disagrees:\n%sbusybox:\n%sexpected here:\n%s", file,
+						tc.line, tc.script, got, want,
+					)
 				}
 			})
 		}
@@ -212,7 +230,9 @@ func rewrite(t *testing.T, file string, cases []scriptCase, bin string) {
 		if tc.differs != "" {
 			head += " # " + tc.differs
 		}
-		b.WriteString(head + "\n" + tc.script + runScript(t, filepath.Join(bin, "sh"), bin, tc.script))
+		b.WriteString(
+			head + "\n" + tc.script + runScript(t, filepath.Join(bin, "sh"), bin, tc.script),
+		)
 	}
 	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)

@@ -12,10 +12,14 @@ import (
 	"strings"
 )
 
-// sed edits a stream (sed(1p)) with the commands s y d D p P q = a i c n N g G h H x b t { }, addressed by line number, $, /pattern/, ranges (with
-// GNU's FIRST~STEP and +N) and !. Files (r, w) and case conversion are refused by name. Options -n, -e, -f, -E (or -r), -i[SUFFIX] and -s.
+// sed edits a stream (sed(1p)) with the commands s y d D p P q = a i c n N g G h H x b t { },
+// addressed by line number, $, /pattern/, ranges (with GNU's FIRST~STEP and +N) and !. Files (r, w)
+// and case conversion are refused by name. Options -n, -e, -f, -E (or -r), -i[SUFFIX] and -s.
 func sed(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("ne:f:Eri::sz", "quiet=n silent=n expression=e file=f regexp-extended=E in-place=i separate=s")
+	o, names, status, ok := c.options(
+		"ne:f:Eri::sz",
+		"quiet=n silent=n expression=e file=f regexp-extended=E in-place=i separate=s",
+	)
 	if !ok {
 		return status
 	}
@@ -90,8 +94,8 @@ func sed(ctx context.Context, c *Call) int {
 	return c.finish(w, status)
 }
 
-// sedInPlace writes the result beside the file and puts it in its place, so that a fault leaves the file as it was. With a suffix
-// the old file stays under its name and that.
+// sedInPlace writes the result beside the file and puts it in its place, so that a fault leaves the
+// file as it was. With a suffix the old file stays under its name and that.
 func (c *Call) sedInPlace(ed *sedRun, name, suffix string, r io.Reader) (err error) {
 	path := c.path(name)
 	st, err := os.Stat(path)
@@ -303,7 +307,8 @@ func (k *sedCommand) selected(r *sedRun) bool {
 	return true
 }
 
-// exec runs the script on the pattern space. printed tells whether the cycle ends with printing it, restart whether the next cycle keeps it.
+// exec runs the script on the pattern space. printed tells whether the cycle ends with printing it,
+// restart whether the next cycle keeps it.
 func (r *sedRun) exec() (printed, restart bool, err error) {
 	for pc := 0; pc < len(r.prog); pc++ {
 		k := &r.prog[pc]
@@ -346,7 +351,8 @@ func (r *sedRun) exec() (printed, restart bool, err error) {
 			return true, false, nil
 		case 'n', 'N':
 			if !r.in.have {
-				// As GNU: at the end of the input the pattern space is printed, and nothing else of the script runs.
+				// As GNU: at the end of the input the pattern space is printed, and nothing else of
+				// the script runs.
 				r.quit = true
 				return true, false, nil
 			}

@@ -33,7 +33,8 @@ func (p *sedParser) faultf(format string, args ...any) error {
 	return fmt.Errorf("script, character %d: %s", p.at+1, fmt.Sprintf(format, args...))
 }
 
-// script reads the whole script into flat instructions, with the targets of blocks and branches filled in.
+// script reads the whole script into flat instructions, with the targets of blocks and branches
+// filled in.
 func (p *sedParser) script() ([]sedCommand, error) {
 	var out []sedCommand
 	var open []int // indices of the { that wait for their }
@@ -174,7 +175,8 @@ func (p *sedParser) pattern(src string, fold bool) (*regexp.Regexp, error) {
 	return re, nil
 }
 
-// delimited reads up to the delimiter that stands at the current place; the escaped delimiter loses its backslash.
+// delimited reads up to the delimiter that stands at the current place; the escaped delimiter loses
+// its backslash.
 func (p *sedParser) delimited(isPattern bool) (string, error) {
 	d := p.peek()
 	if d == 0 || d == '\n' || d == '\\' || d >= utf8.RuneSelf {
@@ -278,7 +280,10 @@ func (p *sedParser) command() (sedCommand, error) {
 		return k, p.faultf("an address without a command")
 	default:
 		p.at--
-		return k, p.faultf("command %q is not supported (known: s y d D p P q = a i c n N g G h H x b t : { })", k.verb)
+		return k, p.faultf(
+			"command %q is not supported (known: s y d D p P q = a i c n N g G h H x b t : { })",
+			k.verb,
+		)
 	}
 	p.skip(" \t")
 	if ch := p.peek(); ch != 0 && strings.IndexByte("\n;}#", ch) < 0 {
@@ -287,7 +292,8 @@ func (p *sedParser) command() (sedCommand, error) {
 	return k, nil
 }
 
-// text is the argument of a, i and c: the rest of the line, with GNU's one-line form and the classic backslash-newline.
+// text is the argument of a, i and c: the rest of the line, with GNU's one-line form and the
+// classic backslash-newline.
 func (p *sedParser) text() string {
 	p.skip(" \t")
 	if p.peek() == '\\' {

@@ -18,17 +18,22 @@ import (
 	shsyntax "mvdan.cc/sh/v3/syntax"
 )
 
-// sh is the shell. The language is bash's as mvdan.cc/sh understands it, without job control, noclobber and descriptors above 2. What this package
-// adds: programs in the background have a process number (job.go); commands that lead to this very executable and are Inline run as function calls; the last command
-// of -c and a top-level exec replace the process, so that the program and not the shell is the container's main process; traps for signals, umask, and
-// on a terminal a prompt with line editing, history and completion.
+// sh is the shell. The language is bash's as mvdan.cc/sh understands it, without job control,
+// noclobber and descriptors above 2. What this package adds: programs in the background have a
+// process number (job.go); commands that lead to this very executable and are Inline run as
+// function calls; the last command of -c and a top-level exec replace the process, so that the
+// program and not the shell is the container's main process; traps for signals, umask, and on a
+// terminal a prompt with line editing, history and completion.
 func sh(ctx context.Context, c *Call) int {
 	a, err := parseShellArgs(c.Args)
 	if err != nil {
 		return c.usagef("%v", err)
 	}
 	if a.help {
-		fmt.Fprintf(c.Stdout, "usage: sh %s\n", "[-eufnxl] [-o OPTION] [-c COMMAND [NAME [ARG]...] | -s [ARG]... | FILE [ARG]...]")
+		fmt.Fprintf(
+			c.Stdout, "usage: sh %s\n",
+			"[-eufnxl] [-o OPTION] [-c COMMAND [NAME [ARG]...] | -s [ARG]... | FILE [ARG]...]",
+		)
 		return exitOK
 	}
 	s, err := newShell(c, a)
@@ -38,7 +43,9 @@ func sh(ctx context.Context, c *Call) int {
 	defer s.traps.stop()
 	in, out, atTerminal := terminals(c)
 	s.interactive = atTerminal && !a.hasCommand && a.script == ""
-	ExitOnSignals(c, func(sig os.Signal) bool { return s.traps.has(sig) || s.interactive && sig == os.Interrupt })
+	ExitOnSignals(c, func(sig os.Signal) bool {
+		return s.traps.has(sig) || s.interactive && sig == os.Interrupt
+	})
 	if a.login {
 		for _, f := range []string{"/etc/profile", c.env("HOME") + "/.profile"} {
 			if status, exited := s.profile(ctx, f); exited {
@@ -158,18 +165,23 @@ type shell struct {
 	jobs   *jobs
 	// self is this executable: what leads to it may run inline.
 	self os.FileInfo
-	// replace holds where commands stand that may take this process's place. Written before the run only.
+	// replace holds where commands stand that may take this process's place. Written before the run
+	// only.
 	replace map[shsyntax.Pos]bool
 
 	interactive bool
 	children    atomic.Int32 // running programs of the foreground
 	starting    atomic.Bool  // one is being started
 	early       atomic.Bool  // an interrupt came meanwhile
-	interrupt   func()       // ends the running command line; interactive only, called by watcher and handler
+	// ends the running command line; interactive only, called by watcher and handler
+	interrupt func()
 }
 
 func newShell(c *Call, a shellArgs) (*shell, error) {
-	s := &shell{c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)), traps: newTraps(), jobs: newJobs(), replace: map[shsyntax.Pos]bool{}}
+	s := &shell{
+		c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)),
+		traps: newTraps(), jobs: newJobs(), replace: map[shsyntax.Pos]bool{},
+	}
 	s.self, _ = os.Stat("/proc/self/exe") // without /proc everything is executed, which is slower but right
 	params := append(append(append([]string{}, a.options...), "--"), a.params...)
 	opts := []interp.RunnerOption{
@@ -199,7 +211,8 @@ func newShell(c *Call, a shellArgs) (*shell, error) {
 	return s, nil
 }
 
-// zeroName is the variable that stands for $0 in statements run one by one, for which the interpreter has no name of its own.
+// zeroName is the variable that stands for $0 in statements run one by one, for which the
+// interpreter has no name of its own.
 const zeroName = "__sh_0"
 
 // zeroEnv is an environment with $0, which Each does not show, so that no command inherits it.
@@ -215,8 +228,8 @@ func (e zeroEnv) Get(name string) expand.Variable {
 	return e.Environ.Get(name)
 }
 
-// prepare changes what the interpreter does not do as a shell should: $0 of statements run one by one, background programs, and >| (which is >, as
-// there is no noclobber).
+// prepare changes what the interpreter does not do as a shell should: $0 of statements run one by
+// one, background programs, and >| (which is >, as there is no noclobber).
 func prepare(n shsyntax.Node) {
 	shsyntax.Walk(n, func(n shsyntax.Node) bool {
 		switch n := n.(type) {
@@ -248,7 +261,8 @@ func (s *shell) status(err error) int {
 	return s.c.errorf("%v", err)
 }
 
-// source runs a text: what stands before a syntax error is run before the error is reported, as by a shell that reads line by line.
+// source runs a text: what stands before a syntax error is run before the error is reported, as by
+// a shell that reads line by line.
 func (s *shell) source(ctx context.Context, r io.Reader, name string, command bool) int {
 	file := &shsyntax.File{Name: s.zero}
 	var fault error
@@ -287,8 +301,8 @@ func (s *shell) pendingTraps(ctx context.Context, status int) int {
 	return status
 }
 
-// findReplaceable notes the commands that may replace the shell: a top-level exec and, with -c, a last simple command. Background statements forbid
-// it: some of them live in this process.
+// findReplaceable notes the commands that may replace the shell: a top-level exec and, with -c, a
+// last simple command. Background statements forbid it: some of them live in this process.
 func (s *shell) findReplaceable(file *shsyntax.File, command bool) {
 	background := false
 	shsyntax.Walk(file, func(n shsyntax.Node) bool {
@@ -305,7 +319,9 @@ func (s *shell) findReplaceable(file *shsyntax.File, command bool) {
 		if !ok || st.Negated || len(call.Args) == 0 {
 			continue
 		}
-		plain := true // a substitution runs commands of its own, at the same place; a here-document is written by this process
+		// a substitution runs commands of its own, at the same place; a here-document is written by
+		// this process
+		plain := true
 		shsyntax.Walk(st, func(n shsyntax.Node) bool {
 			switch n := n.(type) {
 			case *shsyntax.CmdSubst, *shsyntax.ProcSubst:
@@ -323,7 +339,8 @@ func (s *shell) findReplaceable(file *shsyntax.File, command bool) {
 	}
 }
 
-// stream runs standard input as it comes. It is read byte by byte, so that commands find what follows their line.
+// stream runs standard input as it comes. It is read byte by byte, so that commands find what
+// follows their line.
 func (s *shell) stream(ctx context.Context) int {
 	status := exitOK
 	for st, err := range s.parser.StmtsSeq(oneByte{ctxReader{ctx, s.c.Stdin}}) {
@@ -382,8 +399,8 @@ func (s *shell) profile(ctx context.Context, name string) (status int, exited bo
 	return status, false
 }
 
-// call sees every simple command before it runs (interp.CallHandlerFunc): here pending traps are served, and the built-in commands that the
-// interpreter lacks.
+// call sees every simple command before it runs (interp.CallHandlerFunc): here pending traps are
+// served, and the built-in commands that the interpreter lacks.
 func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	hc := interp.HandlerCtx(ctx)
 	result := func(status int) ([]string, error) {
@@ -404,7 +421,8 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		args = waitArgs(hc, args)
 	case "printf":
 		// The interpreter's knows few formats; -v, which sets a variable, is its alone.
-		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "printf"); err == nil && (len(args) < 2 || args[1] != "-v") {
+		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "printf"); err == nil &&
+			(len(args) < 2 || args[1] != "-v") {
 			args = append([]string{p}, args[1:]...)
 		}
 	case "umask":
@@ -445,7 +463,10 @@ func (s *shell) umask(hc interp.HandlerContext, args []string) int {
 		return c.usagef("extra operand %q", words[1])
 	case len(words) == 0 && o.has('S'):
 		m := modeString(^old & 0o777)
-		fmt.Fprintf(hc.Stdout, "u=%s,g=%s,o=%s\n", strings.ReplaceAll(m[1:4], "-", ""), strings.ReplaceAll(m[4:7], "-", ""), strings.ReplaceAll(m[7:], "-", ""))
+		fmt.Fprintf(
+			hc.Stdout, "u=%s,g=%s,o=%s\n", strings.ReplaceAll(m[1:4], "-", ""),
+			strings.ReplaceAll(m[4:7], "-", ""), strings.ReplaceAll(m[7:], "-", ""),
+		)
 		return exitOK
 	case len(words) == 0:
 		fmt.Fprintf(hc.Stdout, "%04o\n", old)
@@ -463,7 +484,8 @@ func (s *shell) umask(hc interp.HandlerContext, args []string) int {
 	return exitOK
 }
 
-// watch ends the running command line when the terminal's interrupt comes and no program runs that gets it too. The caller stops it.
+// watch ends the running command line when the terminal's interrupt comes and no program runs that
+// gets it too. The caller stops it.
 func (s *shell) watch() (stop func()) {
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, os.Interrupt)

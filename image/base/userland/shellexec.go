@@ -24,7 +24,10 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	}
 	if a, ok := s.inline(path); ok {
 		s.jobs.settle(jobNumber(hc, jobOwn), 0)
-		c := &Call{Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr, Dir: hc.Dir, Env: exported(hc.Env)}
+		c := &Call{
+			Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr,
+			Dir: hc.Dir, Env: exported(hc.Env),
+		}
 		status := a.Run(ctx, c)
 		if a.Name == "kill" && status == exitOK {
 			s.traps.settle(args[1:])
@@ -115,7 +118,8 @@ func exported(e expand.Environ) []string {
 
 // ownStreams tells whether the shell has the process's own streams, hence is the process.
 func (s *shell) ownStreams() bool {
-	return s.c.Stdin == io.Reader(os.Stdin) && s.c.Stdout == io.Writer(os.Stdout) && s.c.Stderr == io.Writer(os.Stderr)
+	return s.c.Stdin == io.Reader(os.Stdin) && s.c.Stdout == io.Writer(os.Stdout) &&
+		s.c.Stderr == io.Writer(os.Stderr)
 }
 
 // become executes a program in this process. Streams that were redirected take their numbers first.
@@ -134,7 +138,8 @@ func (s *shell) become(hc interp.HandlerContext, path string, args []string) {
 		defer unix.Close(fd)
 		fds[i] = fd
 	}
-	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() || unix.Access(path, unix.X_OK) != nil {
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() ||
+		unix.Access(path, unix.X_OK) != nil {
 		return // the usual way reports it on the streams as they are
 	}
 	if err := os.Chdir(hc.Dir); err != nil {

@@ -13,7 +13,8 @@ import (
 	"strings"
 )
 
-// sortKey is one -k: the part of the line from field f1 character c1 to field f2 character c2 (c2 0: to that field's end; f2 0: to the line's).
+// sortKey is one -k: the part of the line from field f1 character c1 to field f2 character c2 (c2
+// 0: to that field's end; f2 0: to the line's).
 type sortKey struct {
 	f1, c1, f2, c2 int
 	how            sortHow
@@ -44,9 +45,13 @@ func (h *sortHow) set(k byte) bool {
 	return true
 }
 
-// sortLines sorts, checks or makes unique the lines of its inputs (sort(1p); -h, -V, -s, -z as GNU). Order is that of bytes, as in the C locale.
+// sortLines sorts, checks or makes unique the lines of its inputs (sort(1p); -h, -V, -s, -z as
+// GNU). Order is that of bytes, as in the C locale.
 func sortLines(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("nhfrbVk:t:ucCso:mz", "numeric-sort=n human-numeric-sort=h ignore-case=f reverse=r ignore-leading-blanks=b version-sort=V key=k field-separator=t unique=u check=c stable=s output=o merge=m zero-terminated=z")
+	o, names, status, ok := c.options(
+		"nhfrbVk:t:ucCso:mz",
+		"numeric-sort=n human-numeric-sort=h ignore-case=f reverse=r ignore-leading-blanks=b version-sort=V key=k field-separator=t unique=u check=c stable=s output=o merge=m zero-terminated=z",
+	)
 	if !ok {
 		return status
 	}
@@ -184,7 +189,8 @@ func parseSortKey(v string, global sortHow) (sortKey, error) {
 	return k, nil
 }
 
-// field finds where a field begins and ends. Without a separator, a field begins with the blanks before it.
+// field finds where a field begins and ends. Without a separator, a field begins with the blanks
+// before it.
 func field(l []byte, n int, sep string) (from, to int) {
 	for i := 1; ; i++ {
 		to = from
@@ -264,7 +270,8 @@ func (h sortHow) compare(a, b []byte) int {
 	return d
 }
 
-// number is the decimal number at the start of s, "" for none: kept as text so that any length compares exactly.
+// number is the decimal number at the start of s, "" for none: kept as text so that any length
+// compares exactly.
 func number(s string) string {
 	s = strings.TrimLeft(s, " \t")
 	i := 0

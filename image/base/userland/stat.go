@@ -48,13 +48,17 @@ func stat(_ context.Context, c *Call) int {
 				}
 				format = "  File: " + file + "\n  Size: %s\tBlocks: %b\tIO Block: %o\t%F\nDevice: %Hd,%Ld\tInode: %i\tLinks: %h\nAccess: (%04a/%A)  Uid: (%u/%U)  Gid: (%g/%G)\nAccess: %x\nModify: %y\nChange: %z"
 			}
-			directive = func(d string, _ *unix.Statfs_t, _ string) (string, bool) { return e.directive(d, a) }
+			directive = func(d string, _ *unix.Statfs_t, _ string) (string, bool) {
+				return e.directive(d, a)
+			}
 		}
 		if err != nil {
 			status = c.fault(n, err)
 			continue
 		}
-		text, err := expandStat(format, func(d string) (string, bool) { return directive(d, &fs, n) })
+		text, err := expandStat(format, func(d string) (string, bool) {
+			return directive(d, &fs, n)
+		})
 		if err != nil {
 			return c.usagef("option -c: %v", err)
 		}
@@ -225,9 +229,13 @@ func fsDirectives(d string, fs *unix.Statfs_t, name string) (string, bool) {
 	return "", false
 }
 
-// readlink shows where links lead (readlink(1) of coreutils): -f, -e and -m give the canonical path.
+// readlink shows where links lead (readlink(1) of coreutils): -f, -e and -m give the canonical
+// path.
 func readlink(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("femnzqsv", "canonicalize=f canonicalize-existing=e canonicalize-missing=m no-newline=n zero=z quiet=q silent=s verbose=v")
+	o, names, status, ok := c.options(
+		"femnzqsv",
+		"canonicalize=f canonicalize-existing=e canonicalize-missing=m no-newline=n zero=z quiet=q silent=s verbose=v",
+	)
 	if !ok {
 		return status
 	}
@@ -263,7 +271,10 @@ func readlink(_ context.Context, c *Call) int {
 
 // realpath shows canonical paths (realpath(1) of coreutils): -e all must exist, -m none need to.
 func realpath(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("emsqz", "canonicalize-existing=e canonicalize-missing=m no-symlinks=s strip=s quiet=q zero=z")
+	o, names, status, ok := c.options(
+		"emsqz",
+		"canonicalize-existing=e canonicalize-missing=m no-symlinks=s strip=s quiet=q zero=z",
+	)
 	if !ok {
 		return status
 	}
@@ -303,7 +314,8 @@ func realpath(_ context.Context, c *Call) int {
 	return status
 }
 
-// canonical resolves every link of a path. Mode f: the last component may be missing; e: none; m: any.
+// canonical resolves every link of a path. Mode f: the last component may be missing; e: none; m:
+// any.
 func (c *Call) canonical(name string, mode byte) (string, error) {
 	if name == "" {
 		return "", unix.ENOENT

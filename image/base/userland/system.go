@@ -13,7 +13,10 @@ import (
 
 // uname shows the system's names (uname(1p); -o as GNU).
 func uname(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("asnrvmo", "all=a kernel-name=s nodename=n kernel-release=r kernel-version=v machine=m operating-system=o")
+	o, names, status, ok := c.options(
+		"asnrvmo",
+		"all=a kernel-name=s nodename=n kernel-release=r kernel-version=v machine=m operating-system=o",
+	)
 	if !ok {
 		return status
 	}
@@ -29,8 +32,10 @@ func uname(_ context.Context, c *Call) int {
 		k byte
 		v string
 	}{
-		{'s', unix.ByteSliceToString(u.Sysname[:])}, {'n', unix.ByteSliceToString(u.Nodename[:])}, {'r', unix.ByteSliceToString(u.Release[:])},
-		{'v', unix.ByteSliceToString(u.Version[:])}, {'m', unix.ByteSliceToString(u.Machine[:])}, {'o', "Linux"},
+		{'s', unix.ByteSliceToString(u.Sysname[:])}, {'n', unix.ByteSliceToString(u.Nodename[:])},
+		{'r', unix.ByteSliceToString(u.Release[:])},
+		{'v', unix.ByteSliceToString(u.Version[:])}, {'m', unix.ByteSliceToString(u.Machine[:])},
+		{'o', "Linux"},
 	} {
 		if o.has('a') || o.has(f.k) || len(o.seen) == 0 && f.k == 's' {
 			out = append(out, f.v)
@@ -40,7 +45,8 @@ func uname(_ context.Context, c *Call) int {
 	return exitOK
 }
 
-// hostname shows or sets the host's name (hostname(1): -s is the part before the first dot, -f and -i are not known).
+// hostname shows or sets the host's name (hostname(1): -s is the part before the first dot, -f and
+// -i are not known).
 func hostname(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("s", "short=s")
 	if !ok {
@@ -66,7 +72,8 @@ func hostname(_ context.Context, c *Call) int {
 	return exitOK
 }
 
-// nproc shows how many processors may be used (nproc(1) of coreutils); cgroup limits are not counted in, as there.
+// nproc shows how many processors may be used (nproc(1) of coreutils); cgroup limits are not
+// counted in, as there.
 func nproc(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("\x01\x02:", "all=\x01 ignore=\x02")
 	if !ok {
@@ -150,13 +157,23 @@ func free(_ context.Context, c *Call) int {
 	cache := mem["Buffers"] + mem["Cached"] + mem["SReclaimable"]
 	used := mem["MemTotal"] - min(mem["MemAvailable"], mem["MemTotal"])
 	const row = "%-7s%12s%12s%12s"
-	fmt.Fprintf(c.Stdout, row+"%12s%12s%12s\n", "", "total", "used", "free", "shared", "buff/cache", "available")
-	fmt.Fprintf(c.Stdout, row+"%12s%12s%12s\n", "Mem:", show(mem["MemTotal"]), show(used), show(mem["MemFree"]), show(mem["Shmem"]), show(cache), show(mem["MemAvailable"]))
-	fmt.Fprintf(c.Stdout, row+"\n", "Swap:", show(mem["SwapTotal"]), show(mem["SwapTotal"]-mem["SwapFree"]), show(mem["SwapFree"]))
+	fmt.Fprintf(
+		c.Stdout, row+"%12s%12s%12s\n", "", "total", "used", "free", "shared", "buff/cache",
+		"available",
+	)
+	fmt.Fprintf(
+		c.Stdout, row+"%12s%12s%12s\n", "Mem:", show(mem["MemTotal"]), show(used),
+		show(mem["MemFree"]), show(mem["Shmem"]), show(cache), show(mem["MemAvailable"]),
+	)
+	fmt.Fprintf(
+		c.Stdout, row+"\n", "Swap:", show(mem["SwapTotal"]), show(mem["SwapTotal"]-mem["SwapFree"]),
+		show(mem["SwapFree"]),
+	)
 	return exitOK
 }
 
-// pwd shows the working directory (pwd(1p)): -L as the environment has it when that is true, -P without links.
+// pwd shows the working directory (pwd(1p)): -L as the environment has it when that is true, -P
+// without links.
 func pwd(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("LP", "logical=L physical=P")
 	if !ok {
@@ -203,7 +220,8 @@ func seq(ctx context.Context, c *Call) int {
 	// A negative first number is no option.
 	args := c.Args
 	var opts []string
-	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' && strings.IndexByte("0123456789.", args[0][1]) < 0 {
+	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' &&
+		strings.IndexByte("0123456789.", args[0][1]) < 0 {
 		a := args[0]
 		opts, args = append(opts, a), args[1:]
 		if a == "--" {
@@ -228,7 +246,8 @@ func seq(ctx context.Context, c *Call) int {
 		if err != nil || strings.ContainsAny(a, "xXnN_") {
 			return c.usagef("%q is no number", a)
 		}
-		if _, frac, dotted := strings.Cut(a, "."); dotted && !(len(args) > 1 && i == len(args)-1) || dotted && len(args) == 1 {
+		if _, frac, dotted := strings.Cut(a, "."); dotted && !(len(args) > 1 && i == len(args)-1) ||
+			dotted && len(args) == 1 {
 			decimals = max(decimals, len(frac))
 		}
 		switch {
@@ -249,7 +268,10 @@ func seq(ctx context.Context, c *Call) int {
 	}
 	width := 0
 	if o.has('w') {
-		width = max(len(strconv.FormatFloat(first, 'f', decimals, 64)), len(strconv.FormatFloat(last, 'f', decimals, 64)))
+		width = max(
+			len(strconv.FormatFloat(first, 'f', decimals, 64)),
+			len(strconv.FormatFloat(last, 'f', decimals, 64)),
+		)
 	}
 	w := c.buffered()
 	sep := o.value('s', "\n")
@@ -271,7 +293,8 @@ func seq(ctx context.Context, c *Call) int {
 	}
 }
 
-// clearScreen empties the terminal (the ANSI sequences for home and erase, which every terminal emulator since the VT100 knows).
+// clearScreen empties the terminal (the ANSI sequences for home and erase, which every terminal
+// emulator since the VT100 knows).
 func clearScreen(_ context.Context, c *Call) int {
 	_, names, status, ok := c.options("", "")
 	if !ok {

@@ -18,14 +18,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tarApplet writes, lists and extracts archives (tar(1): c, t, x with f, z, v, C, p, O, k, h, T, --exclude, --strip-components, --numeric-owner). Extraction
-// never leaves its directory: names that are absolute or lead out of it, and links that would, are refused, not rewritten.
+// tarApplet writes, lists and extracts archives (tar(1): c, t, x with f, z, v, C, p, O, k, h, T,
+// --exclude, --strip-components, --numeric-owner). Extraction never leaves its directory: names
+// that are absolute or lead out of it, and links that would, are refused, not rewritten.
 func tarApplet(ctx context.Context, c *Call) int {
 	// The oldest form has no dash: tar xzf FILE.
 	if len(c.Args) > 0 && c.Args[0] != "" && c.Args[0][0] != '-' {
 		c.Args = oldTarArgs(c.Args)
 	}
-	o, names, status, ok := c.options("ctxf:zvC:pOkhT:\x01:\x02:\x03mo", "create=c list=t extract=x get=x file=f gzip=z verbose=v directory=C preserve-permissions=p to-stdout=O keep-old-files=k dereference=h files-from=T exclude=\x01 strip-components=\x02 numeric-owner=\x03 touch=m no-same-owner=o")
+	o, names, status, ok := c.options(
+		"ctxf:zvC:pOkhT:\x01:\x02:\x03mo",
+		"create=c list=t extract=x get=x file=f gzip=z verbose=v directory=C preserve-permissions=p to-stdout=O keep-old-files=k dereference=h files-from=T exclude=\x01 strip-components=\x02 numeric-owner=\x03 touch=m no-same-owner=o",
+	)
 	if !ok {
 		return status
 	}
@@ -57,7 +61,10 @@ func tarApplet(ctx context.Context, c *Call) int {
 		if err != nil {
 			return c.fault(o.value('T', ""), err)
 		}
-		err = lines(r, func(l []byte, _ bool) error { names = append(names, string(l)); return nil })
+		err = lines(r, func(l []byte, _ bool) error {
+			names = append(names, string(l))
+			return nil
+		})
 		r.Close()
 		if err != nil {
 			return c.fault(o.value('T', ""), err)
@@ -75,7 +82,8 @@ func tarApplet(ctx context.Context, c *Call) int {
 	return t.status
 }
 
-// oldTarArgs turns "xzf FILE" into "-x -z -f FILE": each letter that takes a value takes the next argument.
+// oldTarArgs turns "xzf FILE" into "-x -z -f FILE": each letter that takes a value takes the next
+// argument.
 func oldTarArgs(args []string) []string {
 	letters, rest := args[0], args[1:]
 	var out []string
@@ -178,8 +186,11 @@ func (t *tarCall) create(ctx context.Context, names []string) (err error) {
 	return buf.Flush()
 }
 
-// add writes one file. Only what breaks the archive is an error; what cannot be read is reported and left out.
-func (t *tarCall) add(ctx context.Context, tw *tar.Writer, p, name string, a accounts, links map[[2]uint64]string) error {
+// add writes one file. Only what breaks the archive is an error; what cannot be read is reported
+// and left out.
+func (t *tarCall) add(
+	ctx context.Context, tw *tar.Writer, p, name string, a accounts, links map[[2]uint64]string,
+) error {
 	var st unix.Stat_t
 	stat := unix.Lstat
 	if t.o.has('h') {
@@ -194,7 +205,8 @@ func (t *tarCall) add(ctx context.Context, tw *tar.Writer, p, name string, a acc
 		stored = "."
 	}
 	h := &tar.Header{
-		Name: stored, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), ModTime: time.Unix(st.Mtim.Sec, 0), Format: tar.FormatUnknown,
+		Name: stored, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, 0), Format: tar.FormatUnknown,
 		Uname: nameOrEmpty(a.userName(int(st.Uid))), Gname: nameOrEmpty(a.groupName(int(st.Gid))),
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -209,7 +221,9 @@ func (t *tarCall) add(ctx context.Context, tw *tar.Writer, p, name string, a acc
 		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 			h.Typeflag = tar.TypeBlock
 		}
-		h.Devmajor, h.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(unix.Minor(uint64(st.Rdev)))
+		h.Devmajor, h.Devminor = int64(unix.Major(uint64(st.Rdev))), int64(
+			unix.Minor(uint64(st.Rdev)),
+		)
 	case unix.S_IFIFO:
 		h.Typeflag = tar.TypeFifo
 	case unix.S_IFREG:
@@ -275,7 +289,8 @@ func (t *tarCall) read(ctx context.Context, names []string) error {
 	defer r.Close()
 	br := bufio.NewReaderSize(ctxReader{ctx, r}, 64<<10)
 	var in io.Reader = br
-	if magic, _ := br.Peek(2); t.o.has('z') || len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
+	if magic, _ := br.Peek(2); t.o.has('z') || len(magic) == 2 && magic[0] == 0x1f &&
+		magic[1] == 0x8b {
 		z, err := gzip.NewReader(br)
 		if err != nil {
 			return err
@@ -349,7 +364,10 @@ func (t *tarCall) member(ctx context.Context, x *extraction, h *tar.Header, r io
 		} else if h.Typeflag == tar.TypeLink {
 			link = " link to " + h.Linkname
 		}
-		_, err := fmt.Fprintf(t.c.Stdout, "%s %s %9d %s %s%s\n", modeString(uint32(h.Mode&0o7777)|kindOf(h)), owner, h.Size, h.ModTime.Local().Format("2006-01-02 15:04"), h.Name, link)
+		_, err := fmt.Fprintf(
+			t.c.Stdout, "%s %s %9d %s %s%s\n", modeString(uint32(h.Mode&0o7777)|kindOf(h)), owner,
+			h.Size, h.ModTime.Local().Format("2006-01-02 15:04"), h.Name, link,
+		)
 		return err
 	case t.o.has('t'):
 		_, err := fmt.Fprintln(t.c.Stdout, h.Name)
@@ -385,7 +403,8 @@ func kindOf(h *tar.Header) uint32 {
 type extraction struct {
 	t    *tarCall
 	root *os.Root
-	dirs []*tar.Header // their modes and times are set last, when nothing is written into them any more
+	// their modes and times are set last, when nothing is written into them any more
+	dirs []*tar.Header
 }
 
 func (x *extraction) extract(ctx context.Context, h *tar.Header, r io.Reader) error {
@@ -474,10 +493,14 @@ func (x *extraction) node(name string, h *tar.Header) error {
 		return err
 	}
 	defer dir.Close()
-	return unix.Mknodat(int(dir.Fd()), path.Base(name), uint32(h.Mode&0o777)|kindOf(h), int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
+	return unix.Mknodat(
+		int(dir.Fd()), path.Base(name), uint32(h.Mode&0o777)|kindOf(h),
+		int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))),
+	)
 }
 
-// attributes sets the owner (for root), the mode and the time. Without -p the umask of who extracts counts, except for root.
+// attributes sets the owner (for root), the mode and the time. Without -p the umask of who extracts
+// counts, except for root.
 func (x *extraction) attributes(name string, h *tar.Header) error {
 	root := os.Geteuid() == 0
 	if root && !x.t.o.has('o') {
@@ -492,7 +515,9 @@ func (x *extraction) attributes(name string, h *tar.Header) error {
 	if !root && !x.t.o.has('p') {
 		mode = fs.FileMode(uint32(mode.Perm()) &^ currentUmask())
 	}
-	if err := x.root.Chmod(name, mode&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); err != nil {
+	if err := x.root.Chmod(
+		name, mode&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky),
+	); err != nil {
 		return err
 	}
 	if x.t.o.has('m') {

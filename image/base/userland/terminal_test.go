@@ -37,7 +37,9 @@ func openScreen(t *testing.T, env ...string) *screen {
 	if err := raw.Control(func(fd uintptr) {
 		if ierr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); ierr == nil {
 			if number, ierr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN); ierr == nil {
-				ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
+				ierr = unix.IoctlSetWinsize(
+					int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80},
+				)
 			}
 		}
 	}); err != nil || ierr != nil {
@@ -53,7 +55,9 @@ func openScreen(t *testing.T, env ...string) *screen {
 	cmd.Dir = fixture(t)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	cmd.Env = append([]string{"PATH=" + bin, "HOME=" + cmd.Dir, "TERM=xterm", "PS1=ready> "}, env...)
+	cmd.Env = append(
+		[]string{"PATH=" + bin, "HOME=" + cmd.Dir, "TERM=xterm", "PS1=ready> "}, env...,
+	)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +132,8 @@ func TestTerminal(t *testing.T) {
 		{"cat & wait", ""}, // what runs in the background does not read what is typed
 	} {
 		got := s.command(tc.line)
-		if strings.Fields(got) == nil != (strings.Fields(tc.want) == nil) || strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(tc.want), " ") {
+		if strings.Fields(got) == nil != (strings.Fields(tc.want) == nil) ||
+			strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(tc.want), " ") {
 			t.Errorf("%s: got %q, want %q", tc.line, got, tc.want)
 		}
 	}

@@ -45,7 +45,8 @@ func isTestUnary(s string) bool {
 	return len(s) == 2 && s[0] == '-' && strings.IndexByte("bcdefghknprsStuwxzLOGN", s[1]) >= 0
 }
 
-// evaluate decides by the number of arguments where POSIX does, so that operands may look like operators.
+// evaluate decides by the number of arguments where POSIX does, so that operands may look like
+// operators.
 func (t *tester) evaluate() (bool, error) {
 	a := t.args
 	switch {
@@ -126,7 +127,9 @@ func (t *tester) primary() (bool, error) {
 func (t *tester) unary(op byte, v string) (bool, error) {
 	path := t.c.path(v)
 	var st unix.Stat_t
-	kind := func(want uint32) bool { return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == want }
+	kind := func(want uint32) bool {
+		return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == want
+	}
 	bit := func(want uint32) bool { return unix.Stat(path, &st) == nil && st.Mode&want != 0 }
 	switch op {
 	case 'z':
@@ -221,7 +224,8 @@ func (t *tester) binary(a, op, b string) (bool, error) {
 	return x <= y, nil
 }
 
-// expr evaluates an expression (expr(1p); match, substr, index and length as GNU). Status 1 when the result is empty or 0, 2 when it is malformed.
+// expr evaluates an expression (expr(1p); match, substr, index and length as GNU). Status 1 when
+// the result is empty or 0, 2 when it is malformed.
 func expr(_ context.Context, c *Call) int {
 	args := c.Args
 	if len(args) > 0 && args[0] == "--" {
@@ -363,7 +367,12 @@ func combine(a, op, b string) (string, error) {
 				d = 1
 			}
 		}
-		return truth(map[string]bool{"=": d == 0, "==": d == 0, "!=": d != 0, "<": d < 0, "<=": d <= 0, ">": d > 0, ">=": d >= 0}[op])
+		return truth(
+			map[string]bool{
+				"=": d == 0, "==": d == 0, "!=": d != 0, "<": d < 0, "<=": d <= 0, ">": d > 0,
+				">=": d >= 0,
+			}[op],
+		)
 	}
 	if errX != nil || errY != nil {
 		bad := a
@@ -397,7 +406,8 @@ func combine(a, op, b string) (string, error) {
 	return strconv.FormatInt(r, 10), nil
 }
 
-// matchStart is the operator ":": the first group of a basic expression that matches at the start, or the number of characters matched.
+// matchStart is the operator ":": the first group of a basic expression that matches at the start,
+// or the number of characters matched.
 func matchStart(s, pattern string) (string, error) {
 	re, err := posixPattern(strings.TrimPrefix(pattern, "^"), false, false)
 	if err != nil {

@@ -14,7 +14,10 @@ import (
 
 // uniq drops repeated adjacent lines (uniq(1p); -i as GNU).
 func uniq(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("cduif:s:w:", "count=c repeated=d unique=u ignore-case=i skip-fields=f skip-chars=s check-chars=w")
+	o, names, status, ok := c.options(
+		"cduif:s:w:",
+		"count=c repeated=d unique=u ignore-case=i skip-fields=f skip-chars=s check-chars=w",
+	)
 	if !ok {
 		return status
 	}
@@ -94,10 +97,14 @@ type span struct{ from, to int }
 
 func parseSpans(list string) ([]span, error) {
 	bad := func() ([]span, error) {
-		return nil, fmt.Errorf("%q is no list (want numbers and ranges from 1, such as 1,3-5,7-)", list)
+		return nil, fmt.Errorf(
+			"%q is no list (want numbers and ranges from 1, such as 1,3-5,7-)", list,
+		)
 	}
 	var out []span
-	for _, part := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+	for _, part := range strings.FieldsFunc(
+		list, func(r rune) bool { return r == ',' || r == ' ' },
+	) {
 		a, b, ranged := strings.Cut(part, "-")
 		s := span{from: 1}
 		var err error
@@ -133,9 +140,13 @@ func inSpans(list []span, n int) bool {
 	return false
 }
 
-// cut selects bytes, characters or fields of lines (cut(1p); --complement and --output-delimiter as GNU).
+// cut selects bytes, characters or fields of lines (cut(1p); --complement and --output-delimiter as
+// GNU).
 func cut(ctx context.Context, c *Call) int {
-	o, names, status, ok := c.options("b:c:f:d:sn\x01\x02:", "bytes=b characters=c fields=f delimiter=d only-delimited=s complement=\x01 output-delimiter=\x02")
+	o, names, status, ok := c.options(
+		"b:c:f:d:sn\x01\x02:",
+		"bytes=b characters=c fields=f delimiter=d only-delimited=s complement=\x01 output-delimiter=\x02",
+	)
 	if !ok {
 		return status
 	}
@@ -209,9 +220,12 @@ func cut(ctx context.Context, c *Call) int {
 	return c.finish(w, status)
 }
 
-// tr translates, deletes or squeezes bytes (tr(1p)). Like GNU's it works on bytes: a character of several bytes in a set is refused.
+// tr translates, deletes or squeezes bytes (tr(1p)). Like GNU's it works on bytes: a character of
+// several bytes in a set is refused.
 func tr(ctx context.Context, c *Call) int {
-	o, sets, status, ok := c.options("+cCdst", "complement=c delete=d squeeze-repeats=s truncate-set1=t")
+	o, sets, status, ok := c.options(
+		"+cCdst", "complement=c delete=d squeeze-repeats=s truncate-set1=t",
+	)
 	if !ok {
 		return status
 	}
@@ -306,7 +320,8 @@ func complementSet(set []byte) []byte {
 	return out
 }
 
-// expandSet expands ranges, classes, escapes and, when fill is not 0, repeats "[x*]" up to fill bytes.
+// expandSet expands ranges, classes, escapes and, when fill is not 0, repeats "[x*]" up to fill
+// bytes.
 func expandSet(s string, fill int) ([]byte, error) {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {

@@ -17,8 +17,9 @@ import (
 	"golang.org/x/term"
 )
 
-// top shows the processes that use the processor most, again and again (top(1): -b, -n, -d). On a terminal it fills the screen until q or an interrupt;
-// elsewhere, and with -b, it prints one table after the other, one without -n when it is not a terminal.
+// top shows the processes that use the processor most, again and again (top(1): -b, -n, -d). On a
+// terminal it fills the screen until q or an interrupt; elsewhere, and with -b, it prints one table
+// after the other, one without -n when it is not a terminal.
 func top(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options("bn:d:", "batch=b iterations=n delay=d")
 	if !ok {
@@ -109,7 +110,8 @@ func screenSize(f *os.File) (rows, columns int) {
 	return int(ws.Row), int(ws.Col)
 }
 
-// topKeys reads keys without waiting for a line, until q, ^C or the end. The goroutine that reads ends with the process.
+// topKeys reads keys without waiting for a line, until q, ^C or the end. The goroutine that reads
+// ends with the process.
 func topKeys(c *Call, quit func()) (restore func(), err error) {
 	in := c.Stdin.(*os.File)
 	fd := int(in.Fd())
@@ -128,7 +130,8 @@ func topKeys(c *Call, quit func()) (restore func(), err error) {
 		buf := make([]byte, 1)
 		for {
 			n, err := in.Read(buf)
-			if err != nil || n == 1 && (buf[0] == 'q' || buf[0] == 'Q' || buf[0] == 3 || buf[0] == 4) {
+			if err != nil || n == 1 &&
+				(buf[0] == 'q' || buf[0] == 'Q' || buf[0] == 3 || buf[0] == 4) {
 				quit()
 				return
 			}
@@ -170,7 +173,8 @@ func takeTopSample() (s topSample, err error) {
 	return s, err
 }
 
-// processorTime reads the first line of /proc/stat: user nice system idle iowait irq softirq steal (proc_stat(5)).
+// processorTime reads the first line of /proc/stat: user nice system idle iowait irq softirq steal
+// (proc_stat(5)).
 func processorTime(stat string) (busy, total uint64) {
 	line, _, _ := strings.Cut(stat, "\n")
 	for i, f := range strings.Fields(line) {
@@ -209,7 +213,8 @@ func writeTop(w *bufio.Writer, now, before topSample, a accounts, rows, columns 
 		used[p.pid] = p.cpu
 	}
 	elapsed := now.total - before.total
-	// Of the time since the last table, or since the machine started; whole processors count as in ps, all of them are 100 %.
+	// Of the time since the last table, or since the machine started; whole processors count as in
+	// ps, all of them are 100 %.
 	share := func(ticks uint64) float64 {
 		if elapsed == 0 {
 			return 0
@@ -225,15 +230,30 @@ func writeTop(w *bufio.Writer, now, before topSample, a accounts, rows, columns 
 		return x.pid - y.pid
 	})
 	m := now.memory
-	line(fmt.Sprintf("Memory: %s, %s free, %s available", humanSize(m["MemTotal"]), humanSize(m["MemFree"]), humanSize(m["MemAvailable"])))
-	line(fmt.Sprintf("CPU: %.0f%% busy, load average %s, %d processes", share(now.busy-before.busy), now.load, len(list)))
+	line(
+		fmt.Sprintf(
+			"Memory: %s, %s free, %s available", humanSize(m["MemTotal"]), humanSize(m["MemFree"]),
+			humanSize(m["MemAvailable"]),
+		),
+	)
+	line(
+		fmt.Sprintf(
+			"CPU: %.0f%% busy, load average %s, %d processes", share(now.busy-before.busy),
+			now.load, len(list),
+		),
+	)
 	line("  PID  PPID USER     STAT   RSS %CPU COMMAND")
 	for _, p := range list {
 		command := p.cmdline
 		if command == "" {
 			command = "[" + p.comm + "]"
 		}
-		if !line(fmt.Sprintf("%5d %5d %-8s %-4s %5s %4.0f %s", p.pid, p.ppid, a.userName(p.uid), p.state, humanSize(p.rss), share(recent(p)), command)) {
+		if !line(
+			fmt.Sprintf(
+				"%5d %5d %-8s %-4s %5s %4.0f %s", p.pid, p.ppid, a.userName(p.uid), p.state,
+				humanSize(p.rss), share(recent(p)), command,
+			),
+		) {
 			break
 		}
 	}

@@ -23,7 +23,9 @@ func randomLetters(n int) string {
 
 // touch sets times and makes files (touch(1p); -d and -h as GNU).
 func touch(_ context.Context, c *Call) int {
-	o, names, status, ok := c.options("acmr:d:t:h", "no-create=c reference=r date=d no-dereference=h")
+	o, names, status, ok := c.options(
+		"acmr:d:t:h", "no-create=c reference=r date=d no-dereference=h",
+	)
 	if !ok {
 		return status
 	}
@@ -82,7 +84,8 @@ func touch(_ context.Context, c *Call) int {
 	return status
 }
 
-// location is the time zone of the call's environment (TZ, as an IANA name or UTC), else the process's.
+// location is the time zone of the call's environment (TZ, as an IANA name or UTC), else the
+// process's.
 func (c *Call) location() *time.Location {
 	if tz := c.env("TZ"); tz != "" {
 		if l, err := time.LoadLocation(strings.TrimPrefix(tz, ":")); err == nil {
@@ -123,7 +126,8 @@ func parseStamp(s string, now time.Time, loc *time.Location) (time.Time, error) 
 	return t, nil
 }
 
-// parseTime reads a time of date -d and touch -d: now, @SECONDS, or a date, a time of day or both in the forms people and programs write.
+// parseTime reads a time of date -d and touch -d: now, @SECONDS, or a date, a time of day or both
+// in the forms people and programs write.
 func parseTime(s string, now time.Time, loc *time.Location) (time.Time, error) {
 	text := strings.TrimSpace(s)
 	switch text {
@@ -139,7 +143,8 @@ func parseTime(s string, now time.Time, loc *time.Location) (time.Time, error) {
 	if num, ok := strings.CutPrefix(text, "@"); ok {
 		whole, frac, _ := strings.Cut(num, ".")
 		var sec, nsec int64
-		if _, err := fmt.Sscanf(whole+"\n", "%d\n", &sec); err == nil && strings.Trim(frac, "0123456789") == "" && len(frac) <= 9 {
+		if _, err := fmt.Sscanf(whole+"\n", "%d\n", &sec); err == nil &&
+			strings.Trim(frac, "0123456789") == "" && len(frac) <= 9 {
 			if frac != "" {
 				fmt.Sscanf((frac + "000000000")[:9], "%d", &nsec)
 			}
@@ -147,8 +152,10 @@ func parseTime(s string, now time.Time, loc *time.Location) (time.Time, error) {
 		}
 	}
 	for _, layout := range []string{
-		time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999 -0700", "2006-01-02 15:04:05 MST", "2006-01-02 15:04:05.999999999",
-		"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02", "20060102", "2006/01/02", time.RFC1123Z, time.RFC1123, time.RFC850, time.UnixDate, time.ANSIC,
+		time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999 -0700",
+		"2006-01-02 15:04:05 MST", "2006-01-02 15:04:05.999999999",
+		"2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02", "20060102", "2006/01/02",
+		time.RFC1123Z, time.RFC1123, time.RFC850, time.UnixDate, time.ANSIC,
 		"2 Jan 2006", "2 Jan 2006 15:04:05", "Jan 2 2006", "Jan 2, 2006",
 	} {
 		if t, err := time.ParseInLocation(layout, text, loc); err == nil {
@@ -158,8 +165,13 @@ func parseTime(s string, now time.Time, loc *time.Location) (time.Time, error) {
 	for _, layout := range []string{"15:04:05", "15:04"} {
 		if t, err := time.ParseInLocation(layout, text, loc); err == nil {
 			n := now.In(loc)
-			return time.Date(n.Year(), n.Month(), n.Day(), t.Hour(), t.Minute(), t.Second(), 0, loc), nil
+			return time.Date(
+				n.Year(), n.Month(), n.Day(), t.Hour(), t.Minute(), t.Second(), 0, loc,
+			), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time (want now, @SECONDS, or such as 2006-01-02, 15:04, 2006-01-02 15:04:05, 2006-01-02T15:04:05Z)", s)
+	return time.Time{}, fmt.Errorf(
+		"%q is no time (want now, @SECONDS, or such as 2006-01-02, 15:04, 2006-01-02 15:04:05, 2006-01-02T15:04:05Z)",
+		s,
+	)
 }

@@ -15,8 +15,9 @@ import (
 	"mvdan.cc/sh/v3/interp"
 )
 
-// traps are the signal traps of a shell (trap(1p)); EXIT and ERR are the interpreter's. A trapped signal is served before the next simple command, or at
-// the end: like every shell, not while a program runs.
+// traps are the signal traps of a shell (trap(1p)); EXIT and ERR are the interpreter's. A trapped
+// signal is served before the next simple command, or at the end: like every shell, not while a
+// program runs.
 type traps struct {
 	signals chan os.Signal
 
@@ -26,11 +27,13 @@ type traps struct {
 	come []unix.Signal          // taken from signals, not yet served; guarded by mu
 }
 
-// trapDelivery bounds the wait for a signal that the shell has sent itself: the kernel delivers it before kill returns, the Go runtime soon after.
+// trapDelivery bounds the wait for a signal that the shell has sent itself: the kernel delivers it
+// before kill returns, the Go runtime soon after.
 const trapDelivery = 100 * time.Millisecond
 
-// ExitOnSignals makes the signals that end a process end this one, with the status that a shell shows for them, unless handled says that a signal is
-// taken care of. It does nothing for a call without Exit.
+// ExitOnSignals makes the signals that end a process end this one, with the status that a shell
+// shows for them, unless handled says that a signal is taken care of. It does nothing for a call
+// without Exit.
 func ExitOnSignals(c *Call, handled func(os.Signal) bool) {
 	if c.Exit == nil {
 		return
@@ -54,11 +57,14 @@ func (t *traps) has(sig os.Signal) bool {
 	return ok
 }
 
-// settle waits, after kill with these arguments, for a trapped signal to itself, so that the trap is served before the next command.
+// settle waits, after kill with these arguments, for a trapped signal to itself, so that the trap
+// is served before the next command.
 func (t *traps) settle(args []string) {
 	self := strconv.Itoa(os.Getpid())
 	t.mu.Lock()
-	trapped := slices.ContainsFunc(slices.Collect(maps.Values(t.text)), func(text string) bool { return text != "" })
+	trapped := slices.ContainsFunc(slices.Collect(maps.Values(t.text)), func(text string) bool {
+		return text != ""
+	})
 	t.mu.Unlock()
 	if !trapped || !slices.Contains(args, self) {
 		return
@@ -139,7 +145,10 @@ func (t *traps) set(hc interp.HandlerContext, args []string) (rest []string, sta
 	switch {
 	case len(args) == 0 || len(args) == 1 && args[0] == "-p":
 		for _, sig := range slices.Sorted(maps.Keys(t.text)) {
-			fmt.Fprintf(hc.Stdout, "trap -- %s %s\n", quoteWord(t.text[sig]), strings.TrimPrefix(unix.SignalName(sig), "SIG"))
+			fmt.Fprintf(
+				hc.Stdout, "trap -- %s %s\n", quoteWord(t.text[sig]),
+				strings.TrimPrefix(unix.SignalName(sig), "SIG"),
+			)
 		}
 		return []string{}, exitOK
 	case len(args) == 1 && args[0] == "-l":

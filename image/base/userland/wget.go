@@ -14,9 +14,13 @@ import (
 	"time"
 )
 
-// wget fetches http URLs (wget(1): -O, -q, -S, -T, --header, --post-data, --spider). TLS is not spoken: the image carries no certificates to check.
+// wget fetches http URLs (wget(1): -O, -q, -S, -T, --header, --post-data, --spider). TLS is not
+// spoken: the image carries no certificates to check.
 func wget(ctx context.Context, c *Call) int {
-	o, urls, status, ok := c.options("O:qST:U:c\x01:\x02\x03:", "output-document=O quiet=q server-response=S timeout=T user-agent=U header=\x01 spider=\x02 post-data=\x03")
+	o, urls, status, ok := c.options(
+		"O:qST:U:c\x01:\x02\x03:",
+		"output-document=O quiet=q server-response=S timeout=T user-agent=U header=\x01 spider=\x02 post-data=\x03",
+	)
 	if !ok {
 		return status
 	}
@@ -90,7 +94,8 @@ func (g *getter) fetch(ctx context.Context, address string) error {
 		if err != nil {
 			return err
 		}
-		if to := res.header["location"]; to != "" && (res.status == 301 || res.status == 302 || res.status == 303 || res.status == 307 || res.status == 308) {
+		if to := res.header["location"]; to != "" &&
+			(res.status == 301 || res.status == 302 || res.status == 303 || res.status == 307 || res.status == 308) {
 			conn.Close()
 			ref, err := url.Parse(to)
 			if err != nil {
@@ -141,7 +146,9 @@ func (g *getter) ask(ctx context.Context, u *url.URL, method string) (*response,
 	}
 	conn := timedConn{raw, g.limit, context.AfterFunc(ctx, func() { raw.Close() })}
 	var req strings.Builder
-	fmt.Fprintf(&req, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", method, u.RequestURI(), u.Host)
+	fmt.Fprintf(
+		&req, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", method, u.RequestURI(), u.Host,
+	)
 	agent := g.o.value('U', "Wget")
 	custom := ""
 	for _, h := range g.o.values('\x01') {
@@ -198,7 +205,8 @@ func (g *getter) deliver(u *url.URL, res *response) (err error) {
 	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	if !g.o.has('O') {
-		flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL // a name chosen by the server overwrites nothing
+		// a name chosen by the server overwrites nothing
+		flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	}
 	f, err := os.OpenFile(g.c.path(name), flags, 0o666)
 	if err != nil {

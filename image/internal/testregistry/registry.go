@@ -1,6 +1,7 @@
-// Package testregistry is a registry in memory for tests: the parts of the distribution specification that clients use, on loopback, with faults on
-// demand. Push and pull of blobs and manifests, mounts, ranges, basic and token authentication. Not for: anything but tests; nothing is durable or
-// collected. It is tested by the package that uses it.
+// Package testregistry is a registry in memory for tests: the parts of the distribution
+// specification that clients use, on loopback, with faults on demand. Push and pull of blobs and
+// manifests, mounts, ranges, basic and token authentication. Not for: anything but tests; nothing
+// is durable or collected. It is tested by the package that uses it.
 package testregistry
 
 import (
@@ -18,7 +19,8 @@ import (
 
 // Registry serves until Close. Fields are set before the first request.
 type Registry struct {
-	// User and Password protect everything when User is not empty: by basic authentication, or through a token server when Token is set.
+	// User and Password protect everything when User is not empty: by basic authentication, or
+	// through a token server when Token is set.
 	User, Password string
 	Token          string
 	// Fault, when set, sees every request first and may answer it itself by returning true.
@@ -166,7 +168,12 @@ func (g *Registry) allowed(w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("Authorization") == "Bearer "+g.Token {
 			return true
 		}
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="test",scope="repository:x:pull,push"`, g.srv.URL))
+		w.Header().Set(
+			"WWW-Authenticate",
+			fmt.Sprintf(
+				`Bearer realm="%s/token",service="test",scope="repository:x:pull,push"`, g.srv.URL,
+			),
+		)
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
 		return false
 	}
@@ -187,7 +194,9 @@ func (g *Registry) token(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusUnauthorized, "UNAUTHORIZED")
 		return
 	}
-	json.NewEncoder(w).Encode(map[string]any{"token": g.Token, "access_token": g.Token, "expires_in": 300})
+	json.NewEncoder(w).Encode(
+		map[string]any{"token": g.Token, "access_token": g.Token, "expires_in": 300},
+	)
 }
 
 func (g *Registry) serveManifest(w http.ResponseWriter, r *http.Request, repo, ref string) {
@@ -227,7 +236,8 @@ func (g *Registry) serveManifest(w http.ResponseWriter, r *http.Request, repo, r
 	}
 }
 
-// missing names a blob or manifest that a manifest refers to and the repository lacks. Callers hold mu.
+// missing names a blob or manifest that a manifest refers to and the repository lacks. Callers hold
+// mu.
 func (g *Registry) missing(repo string, b []byte) string {
 	var m struct {
 		Config    *struct{ Digest digest.Digest }

@@ -1,5 +1,5 @@
-// Command guest is the first process of a test machine: it makes the machine usable, runs the jobs it was given, tells how they went on the
-// second serial line, and switches the machine off.
+// Command guest is the first process of a test machine: it makes the machine usable, runs the jobs
+// it was given, tells how they went on the second serial line, and switches the machine off.
 package main
 
 import (
@@ -86,12 +86,15 @@ func prepare(version1 bool) error {
 		return fmt.Errorf("new root: %w", err)
 	}
 	for _, m := range []struct{ typ, at, data string }{
-		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"devpts", "/dev/pts", "ptmxmode=0666"}, {"tmpfs", "/dev/shm", "mode=1777"},
-		{"mqueue", "/dev/mqueue", ""}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/run", "mode=755"}, {"tmpfs", "/var", "mode=755"},
+		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""},
+		{"devpts", "/dev/pts", "ptmxmode=0666"}, {"tmpfs", "/dev/shm", "mode=1777"},
+		{"mqueue", "/dev/mqueue", ""}, {"tmpfs", "/tmp", "mode=1777"},
+		{"tmpfs", "/run", "mode=755"}, {"tmpfs", "/var", "mode=755"},
 		{"securityfs", "/sys/kernel/security", ""}, {"bpf", "/sys/fs/bpf", ""},
 	} {
 		os.MkdirAll(m.at, 0o755)
-		if err := unix.Mount(m.typ, m.at, m.typ, 0, m.data); err != nil && m.typ != "securityfs" && m.typ != "bpf" {
+		if err := unix.Mount(m.typ, m.at, m.typ, 0, m.data); err != nil && m.typ != "securityfs" &&
+			m.typ != "bpf" {
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}
@@ -184,7 +187,10 @@ func cgroups(version1 bool) error {
 	if err := unix.Mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=755"); err != nil {
 		return err
 	}
-	for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "name=systemd"} {
+	for _, c := range []string{
+		"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
+		"name=systemd",
+	} {
 		dir := filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(c, "name="))
 		os.MkdirAll(dir, 0o755)
 		data := c
@@ -208,7 +214,9 @@ func do(j job) result {
 		r.Status, r.Output = 127, err.Error()
 		return r
 	}
-	late := time.AfterFunc(time.Duration(j.Seconds)*time.Second, func() { cmd.Process.Signal(unix.SIGQUIT) })
+	late := time.AfterFunc(time.Duration(j.Seconds)*time.Second, func() {
+		cmd.Process.Signal(unix.SIGQUIT)
+	})
 	defer late.Stop()
 	if err := cmd.Wait(); err != nil && cmd.ProcessState == nil {
 		r.Status = 126

@@ -1,11 +1,13 @@
-// Package relay turns the signals that this process receives into a readable descriptor, for programs that live a few milliseconds.
+// Package relay turns the signals that this process receives into a readable descriptor, for
+// programs that live a few milliseconds.
 //
-// It installs one handler for all signals but those that the Go runtime needs for itself: machine code that writes the signal's number into a
-// pipe. Package os/signal does the same through a thread of its own, which it wakes twice for each signal number: more than a hundred
-// context switches before the first container exists, and half of the time of a whole `run`.
+// It installs one handler for all signals but those that the Go runtime needs for itself: machine
+// code that writes the signal's number into a pipe. Package os/signal does the same through a
+// thread of its own, which it wakes twice for each signal number: more than a hundred context
+// switches before the first container exists, and half of the time of a whole `run`.
 //
-// Not for: long-lived programs; there os/signal is right. There is no way back: the process ends with the handlers in place. A process has
-// one relay.
+// Not for: long-lived programs; there os/signal is right. There is no way back: the process ends
+// with the handlers in place. A process has one relay.
 package relay
 
 import (
@@ -39,8 +41,9 @@ const (
 	saRestart  = 0x10000000
 )
 
-// kept are the signals that stay with the Go runtime: faults, which are answered with a stack trace, and those that it sends to itself;
-// and SIGCHLD and SIGPIPE, which concern this process alone.
+// kept are the signals that stay with the Go runtime: faults, which are answered with a stack
+// trace, and those that it sends to itself; and SIGCHLD and SIGPIPE, which concern this process
+// alone.
 const kept = 1<<unix.SIGKILL | 1<<unix.SIGSTOP | 1<<unix.SIGSEGV | 1<<unix.SIGBUS | 1<<unix.SIGFPE | 1<<unix.SIGILL | 1<<unix.SIGTRAP |
 	1<<unix.SIGSYS | 1<<unix.SIGURG | 1<<unix.SIGCHLD | 1<<unix.SIGPIPE |
 	1<<32 | 1<<33 // the C library's, also in programs that this one may be compared with
@@ -59,12 +62,17 @@ func Begin() (*Relay, error) {
 	}
 	pipeFD = int32(p[1])
 	handler, restorer := code()
-	act := kernelAction{handler: handler, flags: saOnStack | saRestart | saRestorer, restorer: restorer, mask: ^uint64(0)}
+	act := kernelAction{
+		handler: handler, flags: saOnStack | saRestart | saRestorer, restorer: restorer,
+		mask: ^uint64(0),
+	}
 	for sig := uintptr(1); sig <= lastSignal; sig++ {
 		if sig < lastSignal && kept&(uint64(1)<<sig) != 0 {
 			continue
 		}
-		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0); errno != 0 {
+		if _, _, errno := unix.RawSyscall6(
+			unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0,
+		); errno != 0 {
 			return nil, fmt.Errorf("handle signal %d: %w", sig, errno)
 		}
 	}

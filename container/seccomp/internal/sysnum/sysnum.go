@@ -1,10 +1,13 @@
 // Package sysnum makes the table of system call numbers that package seccomp compiles with.
 //
-// It promises one Go file, always the same for the same sources: every system call of x86_64, x86, x32, aarch64 and arm with its numbers, and
-// a hash table to find it by name. The numbers come from golang.org/x/sys/unix, whose zsysnum files are made from the kernel's headers; what those
-// files lack stands here: the x32 calls, ARM's private calls, and the calls that 32-bit x86 also has inside socketcall and ipc.
+// It promises one Go file, always the same for the same sources: every system call of x86_64, x86,
+// x32, aarch64 and arm with its numbers, and a hash table to find it by name. The numbers come from
+// golang.org/x/sys/unix, whose zsysnum files are made from the kernel's headers; what those files
+// lack stands here: the x32 calls, ARM's private calls, and the calls that 32-bit x86 also has
+// inside socketcall and ipc.
 //
-// Not for: anything at run time; only the generator and the test that the committed table is up to date import it.
+// Not for: anything at run time; only the generator and the test that the committed table is up to
+// date import it.
 package sysnum
 
 import (
@@ -25,34 +28,46 @@ var abis = [...]string{"amd64", "386", "x32", "arm64", "arm"}
 // notCalls are constants of the zsysnum files that are no system calls.
 var notCalls = []string{"syscall_mask", "arch_specific_syscall"}
 
-// x32Moved are the x32 calls whose numbers differ from x86_64 (arch/x86/entry/syscalls/syscall_64.tbl, 512 to 547). The list is closed: since Linux
-// 5.5 new calls have one number for both.
+// x32Moved are the x32 calls whose numbers differ from x86_64
+// (arch/x86/entry/syscalls/syscall_64.tbl, 512 to 547). The list is closed: since Linux 5.5 new
+// calls have one number for both.
 var x32Moved = []string{ // from 512
-	"rt_sigaction", "rt_sigreturn", "ioctl", "readv", "writev", "recvfrom", "sendmsg", "recvmsg", "execve", "ptrace", "rt_sigpending",
-	"rt_sigtimedwait", "rt_sigqueueinfo", "sigaltstack", "timer_create", "mq_notify", "kexec_load", "waitid", "set_robust_list",
-	"get_robust_list", "vmsplice", "move_pages", "preadv", "pwritev", "rt_tgsigqueueinfo", "recvmmsg", "sendmmsg", "process_vm_readv",
-	"process_vm_writev", "setsockopt", "getsockopt", "io_setup", "io_submit", "execveat", "preadv2", "pwritev2",
+	"rt_sigaction", "rt_sigreturn", "ioctl", "readv", "writev", "recvfrom", "sendmsg", "recvmsg",
+	"execve", "ptrace", "rt_sigpending",
+	"rt_sigtimedwait", "rt_sigqueueinfo", "sigaltstack", "timer_create", "mq_notify", "kexec_load",
+	"waitid", "set_robust_list",
+	"get_robust_list", "vmsplice", "move_pages", "preadv", "pwritev", "rt_tgsigqueueinfo",
+	"recvmmsg", "sendmmsg", "process_vm_readv",
+	"process_vm_writev", "setsockopt", "getsockopt", "io_setup", "io_submit", "execveat", "preadv2",
+	"pwritev2",
 }
 
 // x32Absent are the calls of x86_64 that x32 does not have (same file).
 var x32Absent = []string{
-	"uselib", "_sysctl", "create_module", "get_kernel_syms", "query_module", "nfsservctl", "set_thread_area", "get_thread_area",
+	"uselib", "_sysctl", "create_module", "get_kernel_syms", "query_module", "nfsservctl",
+	"set_thread_area", "get_thread_area",
 	"epoll_ctl_old", "epoll_wait_old", "vserver",
 }
 
-// armPrivate are ARM's own calls, numbered from 0x0f0000 (arch/arm/include/uapi/asm/unistd.h). The first number is unused.
+// armPrivate are ARM's own calls, numbered from 0x0f0000 (arch/arm/include/uapi/asm/unistd.h). The
+// first number is unused.
 var armPrivate = []string{"", "breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"}
 
-// muxed are the calls that 32-bit x86 also offers as the first argument of socketcall (linux/net.h) and, from 100 on, of ipc (linux/ipc.h).
+// muxed are the calls that 32-bit x86 also offers as the first argument of socketcall (linux/net.h)
+// and, from 100 on, of ipc (linux/ipc.h).
 var muxed = map[string]int{
-	"socket": 1, "bind": 2, "connect": 3, "listen": 4, "accept": 5, "getsockname": 6, "getpeername": 7, "socketpair": 8, "send": 9, "recv": 10,
-	"sendto": 11, "recvfrom": 12, "shutdown": 13, "setsockopt": 14, "getsockopt": 15, "sendmsg": 16, "recvmsg": 17, "accept4": 18,
+	"socket": 1, "bind": 2, "connect": 3, "listen": 4, "accept": 5, "getsockname": 6,
+	"getpeername": 7, "socketpair": 8, "send": 9, "recv": 10,
+	"sendto": 11, "recvfrom": 12, "shutdown": 13, "setsockopt": 14, "getsockopt": 15, "sendmsg": 16,
+	"recvmsg": 17, "accept4": 18,
 	"recvmmsg": 19, "sendmmsg": 20,
-	"semop": 101, "semget": 102, "semctl": 103, "semtimedop": 104, "msgsnd": 111, "msgrcv": 112, "msgget": 113, "msgctl": 114,
+	"semop": 101, "semget": 102, "semctl": 103, "semtimedop": 104, "msgsnd": 111, "msgrcv": 112,
+	"msgget": 113, "msgctl": 114,
 	"shmat": 121, "shmdt": 122, "shmget": 123, "shmctl": 124,
 }
 
-// hashSize is the number of slots of the hash table, at least three times the number of names; a power of two.
+// hashSize is the number of slots of the hash table, at least three times the number of names; a
+// power of two.
 const hashSize = 2048
 
 type entry struct {
@@ -93,7 +108,9 @@ func Render(module string) ([]byte, error) {
 			continue
 		}
 		var err error
-		if numbers[abi], err = read(filepath.Join(module, "unix", "zsysnum_linux_"+abi+".go")); err != nil {
+		if numbers[abi], err = read(
+			filepath.Join(module, "unix", "zsysnum_linux_"+abi+".go"),
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -173,16 +190,34 @@ func render(list []entry, ordinary int) ([]byte, error) {
 		index[at] = i + 1
 	}
 	var b bytes.Buffer
-	b.WriteString("// Code generated by container/seccomp/internal/sysnum/gen from golang.org/x/sys/unix; DO NOT EDIT.\n\npackage seccomp\n\n")
-	fmt.Fprintf(&b, "// ordinarySlots is one more than the highest number of any ABI, without x32's bit and ARM's private calls, whose slots follow.\n")
+	b.WriteString(
+		"// Code generated by container/seccomp/internal/sysnum/gen from golang.org/x/sys/unix; DO NOT EDIT.\n\npackage seccomp\n\n",
+	)
+	fmt.Fprintf(
+		&b,
+		"// ordinarySlots is one more than the highest number of any ABI, without x32's bit and ARM's private calls, whose slots follow.\n",
+	)
 	fmt.Fprintf(&b, "const ordinarySlots = %d\n\n", ordinary)
-	fmt.Fprintf(&b, "// privateSlots is the number of slots for ARM's private calls.\nconst privateSlots = %d\n\n", len(armPrivate))
-	fmt.Fprintf(&b, "// syscallTable has a row for every system call, by name: its slot in x86_64, x86, x32, aarch64 and arm, or -1, and how x86 multiplexes it.\n")
+	fmt.Fprintf(
+		&b,
+		"// privateSlots is the number of slots for ARM's private calls.\nconst privateSlots = %d\n\n",
+		len(armPrivate),
+	)
+	fmt.Fprintf(
+		&b,
+		"// syscallTable has a row for every system call, by name: its slot in x86_64, x86, x32, aarch64 and arm, or -1, and how x86 multiplexes it.\n",
+	)
 	fmt.Fprintf(&b, "var syscallTable = [...]syscallRow{\n")
 	for _, e := range list {
-		fmt.Fprintf(&b, "{%q, [...]int16{%d, %d, %d, %d, %d}, %d},\n", e.name, e.slot[0], e.slot[1], e.slot[2], e.slot[3], e.slot[4], e.mux)
+		fmt.Fprintf(
+			&b, "{%q, [...]int16{%d, %d, %d, %d, %d}, %d},\n", e.name, e.slot[0], e.slot[1],
+			e.slot[2], e.slot[3], e.slot[4], e.mux,
+		)
 	}
-	fmt.Fprintf(&b, "}\n\n// syscallHash finds a row: open addressing by FNV-1a of the name, row number plus one, 0 is empty.\n")
+	fmt.Fprintf(
+		&b,
+		"}\n\n// syscallHash finds a row: open addressing by FNV-1a of the name, row number plus one, 0 is empty.\n",
+	)
 	fmt.Fprintf(&b, "var syscallHash = [%d]uint16{", hashSize)
 	for at, i := range index {
 		if at%16 == 0 {

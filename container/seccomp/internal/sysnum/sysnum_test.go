@@ -31,7 +31,8 @@ func TestTableIsInStep(t *testing.T) {
 	}
 }
 
-// x32 is the one table with rules of our own: it agrees with the kernel's header where that is installed.
+// x32 is the one table with rules of our own: it agrees with the kernel's header where that is
+// installed.
 func TestX32AgreesWithTheHeader(t *testing.T) {
 	t.Parallel()
 	header, err := os.ReadFile("/usr/include/x86_64-linux-gnu/asm/unistd_x32.h")
@@ -43,11 +44,15 @@ func TestX32AgreesWithTheHeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours := map[string]int{}
-	for _, m := range regexp.MustCompile(`\{"(\w+)", \[\.\.\.\]int16\{-?\d+, -?\d+, (-?\d+),`).FindAllSubmatch(table, -1) {
+	for _, m := range regexp.MustCompile(
+		`\{"(\w+)", \[\.\.\.\]int16\{-?\d+, -?\d+, (-?\d+),`,
+	).FindAllSubmatch(table, -1) {
 		ours[string(m[1])], _ = strconv.Atoi(string(m[2]))
 	}
 	n := 0
-	for _, m := range regexp.MustCompile(`__NR_(\w+) \(__X32_SYSCALL_BIT \+ (\d+)\)`).FindAllSubmatch(header, -1) {
+	for _, m := range regexp.MustCompile(
+		`__NR_(\w+) \(__X32_SYSCALL_BIT \+ (\d+)\)`,
+	).FindAllSubmatch(header, -1) {
 		want, _ := strconv.Atoi(string(m[2]))
 		if got, ok := ours[string(m[1])]; !ok || got != want {
 			t.Errorf("x32 %s = %d, want %d", m[1], got, want)
@@ -65,19 +70,23 @@ func TestRenderRefuses(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(dir, "unix"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "unix", "zsysnum_linux_"+abi+".go"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(dir, "unix", "zsysnum_linux_"+abi+".go"), []byte(text), 0o644,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Run("no such directory", func(t *testing.T) {
-		if _, err := Render(t.TempDir()); err == nil || !strings.Contains(err.Error(), "zsysnum_linux_amd64.go") {
+		if _, err := Render(t.TempDir()); err == nil ||
+			!strings.Contains(err.Error(), "zsysnum_linux_amd64.go") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("a file in another format", func(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, "amd64", "const SYS_READ = 0\n")
-		if _, err := Render(dir); err == nil || !strings.Contains(err.Error(), "only 0 system calls") {
+		if _, err := Render(dir); err == nil ||
+			!strings.Contains(err.Error(), "only 0 system calls") {
 			t.Errorf("got %v", err)
 		}
 	})

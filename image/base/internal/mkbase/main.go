@@ -31,7 +31,9 @@ func run(out, arch string) error {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "strake-base")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "strake/cmd/strake-base")
+	cmd := exec.Command(
+		"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "strake/cmd/strake-base",
+	)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, msg)
