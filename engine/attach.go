@@ -12,9 +12,9 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/logfile"
-	"strake/engine/message"
+	"strake/internal/message"
 	"strake/keeper"
+	"strake/keeper/logfile"
 )
 
 // outlet is the engine's end of a subscription to a process's output: a pipe that the keeper writes

@@ -7,7 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // ConnectNetwork implements Containers.

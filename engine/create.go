@@ -15,10 +15,10 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/message"
 	"strake/engine/naming"
 	"strake/engine/userdb"
-	"strake/engine/volume"
+	"strake/internal/message"
+	"strake/volume"
 )
 
 // undo collects what takes back the steps of an operation, for the case that a later one fails.

@@ -19,9 +19,9 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"strake/engine/message"
-	"strake/engine/volume"
 	"strake/image"
+	"strake/internal/message"
+	"strake/volume"
 )
 
 // Config describes an engine. Root, Run, Images, Network, Groups and Keeper are required.

@@ -17,8 +17,8 @@ import (
 
 	oci "strake/container"
 	"strake/container/plan"
-	"strake/engine/message"
 	"strake/engine/userdb"
+	"strake/internal/message"
 	"strake/keeper"
 )
 

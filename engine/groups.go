@@ -15,7 +15,7 @@ import (
 
 	"strake/container/cgroup"
 	"strake/container/plan"
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // NewGroups makes the host's control groups the engine's Groups. parent is the group of this

@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/message"
 	"strake/engine/naming"
+	"strake/internal/message"
 	"strake/keeper"
 )
 

@@ -6,8 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/logfile"
-	"strake/engine/message"
+	"strake/internal/message"
+	"strake/keeper/logfile"
 )
 
 // Logs implements Containers. Following ends when the container has ended and everything it wrote

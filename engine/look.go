@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/plan"
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // Usage implements Containers.

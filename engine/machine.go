@@ -6,7 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // The life of a container as a pure function: step takes the state and what happened, and returns

@@ -13,7 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/message"
+	"strake/internal/message"
 	"strake/network"
 	"strake/network/firewall"
 )

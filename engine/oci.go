@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/container/capability"
-	"strake/engine/message"
 	"strake/engine/userdb"
+	"strake/internal/message"
 )
 
 // The OCI configuration of a container is a pure function of what was asked, what the image says,

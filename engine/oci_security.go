@@ -13,7 +13,7 @@ import (
 
 	"strake/container/capability"
 	"strake/container/cgroup"
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // capabilities resolves CapAdd and CapDrop as dockerd does. A privileged container has all. None

@@ -12,8 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/volume"
 	"strake/keeper"
+	"strake/volume"
 )
 
 // Open starts an engine on its directories: it loads what it once acknowledged, adopts the

@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // What containers inherit would depend on who started the engine, and on a runtime that raises the

@@ -13,9 +13,9 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/message"
 	"strake/engine/userdb"
 	"strake/image"
+	"strake/internal/message"
 )
 
 // imageCache remembers what images say: it never changes for an ID.

@@ -17,9 +17,9 @@ import (
 	oci "strake/container"
 	"strake/container/plan"
 	"strake/container/spawn"
-	"strake/engine/message"
 	"strake/engine/userdb"
 	"strake/image"
+	"strake/internal/message"
 	"strake/keeper"
 )
 

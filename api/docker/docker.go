@@ -25,8 +25,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"strake/engine"
-	"strake/engine/volume"
 	"strake/image"
+	"strake/volume"
 )
 
 // MinVersion and MaxVersion bound the versions of the API that are spoken. compose 1.29 pins 1.21

@@ -22,8 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"strake/engine"
-	"strake/engine/volume"
 	"strake/image"
+	"strake/volume"
 )
 
 var update = flag.Bool(

@@ -7,7 +7,7 @@ import (
 	apivolume "github.com/moby/moby/api/types/volume"
 
 	"strake/engine"
-	"strake/engine/volume"
+	"strake/volume"
 )
 
 func volumeOf(v *volume.Volume) apivolume.Volume {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 var first = [...]string{

@@ -20,7 +20,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // MaxFile is the most of a passwd or group file that is looked at, in bytes.

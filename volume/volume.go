@@ -36,7 +36,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"strake/engine/message"
+	"strake/internal/message"
 )
 
 // Volume describes a volume. It is the caller's copy.
