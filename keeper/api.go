@@ -28,6 +28,8 @@ type Kind = wire.Kind
 const (
 	KindInit = wire.KindInit
 	KindExec = wire.KindExec
+	// KindHold holds namespaces for a sandbox and executes nothing.
+	KindHold = wire.KindHold
 )
 
 // StdioMode says what a process has as standard streams.
@@ -126,6 +128,10 @@ type StartRequest struct {
 	// '_', '.', '-'.
 	ID   string
 	Kind Kind
+	// Owner names the front end that the process belongs to ("docker", "cri"): up to 32 lower-case
+	// letters, digits and '-'. It comes back in Process and events, so that each front end recovers
+	// its own processes only.
+	Owner string
 	// Note is up to 1,024 bytes that come back in Process.
 	Note string
 	// Image is the encoded program (program.Program.Encode).
@@ -169,6 +175,7 @@ const (
 // for every output.
 type Process struct {
 	ID    string
+	Owner string
 	Kind  Kind
 	Note  string
 	State State

@@ -372,7 +372,7 @@ func (a answer) process() (*Process, error) {
 		return nil, unexpected(a)
 	}
 	p := &Process{
-		ID: b.ID, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage, Pid: b.Pid,
+		ID: b.ID, Owner: b.Owner, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage, Pid: b.Pid,
 		Started:       time.Unix(0, b.Started),
 		Stdio:         Stdio(b.Stdio),
 		Log:           LogConfig{b.Log.Driver, b.Log.Path, b.Log.MaxBytes, int(b.Log.MaxFiles)},

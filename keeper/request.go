@@ -21,7 +21,7 @@ import (
 // *spawn.Failure, or ErrDied if the process was killed; nothing of it is left then.
 func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error) {
 	m := &wire.Start{
-		ID: req.ID, Kind: req.Kind, Note: req.Note, TimeOffsets: req.TimeOffsets, Hold: req.Hold,
+		ID: req.ID, Owner: req.Owner, Kind: req.Kind, Note: req.Note, TimeOffsets: req.TimeOffsets, Hold: req.Hold,
 		Stdio: wire.Stdio(req.Stdio),
 	}
 	var err error
@@ -197,7 +197,7 @@ func (c *Client) List(ctx context.Context) ([]*Process, error) {
 // kernel (PIDFD_GET_INFO, Linux 6.15); if neither comes, the exit is Unknown.
 func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*Process, error) {
 	m := &wire.Adopt{Process: wire.Process{
-		ID: p.ID, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
+		ID: p.ID, Owner: p.Owner, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
 		Started: p.Started.UnixNano(), Stdio: wire.Stdio(p.Stdio),
 	}}
 	var err error

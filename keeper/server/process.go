@@ -29,6 +29,7 @@ const orphanPatience = 2 * time.Second
 type process struct {
 	s       *server
 	id      string
+	owner   string
 	kind    wire.Kind
 	note    string
 	state   wire.State
@@ -91,7 +92,7 @@ func (p *process) isTTY() bool { return p.stdio.Mode == wire.StdioTTY }
 // process's.
 func (p *process) describe() (*wire.Process, []int) {
 	m := &wire.Process{
-		ID: p.id, Kind: p.kind, Note: p.note, State: p.state, Stage: p.stage, Pid: p.pid,
+		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note, State: p.state, Stage: p.stage, Pid: p.pid,
 		Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
 	}

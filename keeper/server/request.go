@@ -334,6 +334,7 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		return invalid("adopt: descriptors %+v for stdio mode %d", *d, m.Process.Stdio.Mode)
 	}
 	p := s.newProcess(m.Process.ID, m.Process.Kind)
+	p.owner = m.Process.Owner
 	p.note, p.stdio, p.logCfg, p.pid, p.adopted = m.Process.Note, m.Process.Stdio, m.Process.Log, m.Process.Pid, true
 	p.state, p.started = wire.Running, time.Unix(0, m.Process.Started)
 	if err := p.takeOver(m, fds); err != nil {

@@ -100,6 +100,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		return err
 	}
 	p := s.newProcess(m.ID, m.Kind)
+	p.owner = m.Owner
 	p.note, p.hold, p.stdio, p.logCfg, p.waiter = m.Note, m.Hold, m.Stdio, m.Log, t
 	j := &job{p: p, cgroup: -1, inputs: make(map[string]int, len(m.Inputs)+3), request: m}
 	image := fds.take()

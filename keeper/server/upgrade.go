@@ -351,6 +351,7 @@ func (s *server) codeProcess(c *stateCoder, pp **process) {
 	m, _ := p.describe()
 	m.Code(c.Coder)
 	if c.Decoding() {
+		p.owner = m.Owner
 		p.id, p.kind, p.note, p.state, p.stage, p.pid = m.ID, m.Kind, m.Note, m.State, m.Stage, m.Pid
 		p.stdio, p.logCfg, p.exit, p.adopted = m.Stdio, m.Log, m.Exit, m.Adopted
 		if m.Started != 0 {

@@ -103,6 +103,7 @@ func (a *Attachment) FDs() int {
 // if Cgroup, those of Attach.
 type Start struct {
 	ID             string
+	Owner          string
 	Kind           Kind
 	Note           string
 	Inputs         []string
@@ -118,7 +119,8 @@ type Start struct {
 func (m *Start) Type() Type { return TypeStart }
 func (m *Start) code(c *Coder) {
 	Text(c, &m.ID, maxID)
-	Enum(c, &m.Kind, KindExec)
+	Text(c, &m.Owner, maxOwner)
+	Enum(c, &m.Kind, KindHold)
 	Text(c, &m.Note, maxNote)
 	List(c, &m.Inputs, MaxFDs, func(s *string) { Text(c, s, maxPath) })
 	Bool(c, &m.Cgroup)
@@ -246,6 +248,7 @@ func (d *Descriptors) Flags() []*bool {
 // Process describes a process.
 type Process struct {
 	ID            string
+	Owner         string
 	Kind          Kind
 	Note          string
 	State         State
@@ -268,7 +271,8 @@ func (m *Process) code(c *Coder) { m.Code(c) }
 // Code codes the fields.
 func (m *Process) Code(c *Coder) {
 	Text(c, &m.ID, maxID)
-	Enum(c, &m.Kind, KindExec)
+	Text(c, &m.Owner, maxOwner)
+	Enum(c, &m.Kind, KindHold)
 	Text(c, &m.Note, maxNote)
 	Enum(c, &m.State, Exited)
 	Uint(c, &m.Stage)
@@ -344,7 +348,7 @@ type ExitedEvent struct {
 func (m *ExitedEvent) Type() Type { return TypeExited }
 func (m *ExitedEvent) code(c *Coder) {
 	Text(c, &m.ID, maxID)
-	Enum(c, &m.Kind, KindExec)
+	Enum(c, &m.Kind, KindHold)
 	m.Exit.Code(c)
 }
 

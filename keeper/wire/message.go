@@ -9,7 +9,7 @@ import (
 
 // Version is the version of the language. A keeper speaks one; an engine that is newer than a
 // keeper speaks the keeper's or upgrades it.
-const Version = 1
+const Version = 2
 
 // Limits of messages.
 const (
@@ -26,8 +26,10 @@ const (
 
 	maxID   = 128
 	maxNote = 1024
-	maxPath = 4096
-	maxText = 8192
+	// maxOwner bounds the name of the front end that a process belongs to.
+	maxOwner = 32
+	maxPath  = 4096
+	maxText  = 8192
 )
 
 type (
@@ -43,6 +45,7 @@ type (
 const (
 	KindInit Kind = iota
 	KindExec
+	KindHold
 )
 
 const (
