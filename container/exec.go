@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -12,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/cgroup"
+	"strake/container/launch"
 	"strake/container/plan"
-	"strake/container/program"
 	"strake/container/spawn"
 	"strake/internal/early"
 )
@@ -64,47 +63,45 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	if err != nil {
 		return nil, err
 	}
+	entry := launch.Nowhere()
 	born, err := group.Birthplace()
 	if err != nil {
 		return nil, err
 	}
-	into := -1
 	if born != nil {
 		defer born.Close()
-		into = int(born.Fd())
+		entry.Born = int(born.Fd())
 	}
-
+	if host.Version() == 1 {
+		entry.Tasks = host.TaskPaths(path)
+		if entry.Root, err = openCgroups(host); err != nil {
+			return nil, err
+		}
+		defer unix.Close(entry.Root)
+	}
 	po := plan.ExecOptions{
 		Flags: c.joinable(),
 		Options: plan.Options{
 			Host: hostFacts(host, nil, opt.Process), PreserveFDs: opt.PreserveFDs,
 		},
 	}
-	var inputs Inputs
-	defer inputs.Close()
-	if s := opt.Stdio; s != nil {
+	if opt.Stdio != nil {
 		po.Stdio = plan.Pipes
-		for i, name := range []string{plan.InputStdin, plan.InputStdout, plan.InputStderr} {
-			inputs.Add(name, int(s[i].Fd()))
-		}
 	}
-	if host.Version() == 1 {
-		po.TaskPaths = host.TaskPaths(path)
-		if err := inputs.openCgroups(host); err != nil {
-			return nil, err
-		}
-	}
-	inputs.Add(plan.InputInit, init)
-	p, err := plan.Exec(c.spec, opt.Process, po)
+	l, err := launch.Exec(c.spec, opt.Process, po, init, entry)
 	if err != nil {
 		return nil, err
+	}
+	defer l.Close()
+	if s := opt.Stdio; s != nil {
+		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}
 	m, err := spawn.New()
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
-	child, err := m.Start(&spawn.Request{Image: p.Image(), Input: inputs.Get, CgroupFD: into})
+	child, err := m.Start(l.Request())
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +109,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	defer context.AfterFunc(
 		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
 	)()
-	if err := c.followExec(child, p, &opt); err != nil {
+	if err := c.followExec(child, l, &opt); err != nil {
 		child.Kill()
 		return nil, err
 	}
@@ -120,35 +117,18 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 }
 
 // followExec accompanies the child until its process executes.
-func (c *Container) followExec(child *spawn.Child, p *plan.Plan, opt *ExecOptions) error {
+func (c *Container) followExec(child *spawn.Child, l *launch.Launch, opt *ExecOptions) error {
 	early.Undo()
 	for {
 		m, err := child.Next()
-		var f *spawn.Failure
-		if errors.As(err, &f) {
-			return plan.Explain(p.Program, f.Index, f.Errno)
-		}
 		if err != nil {
-			return err
+			return l.Explain(err)
 		}
-		switch m.Stage {
-		case 0:
+		if m.Stage == 0 {
 			return nil
-		case program.StageTTY:
-			master := os.NewFile(uintptr(m.FD), "/dev/ptmx")
-			if opt.Terminal == nil {
-				master.Close()
-				return fmt.Errorf(
-					"process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument,
-				)
-			}
-			if err := opt.Terminal(master); err != nil {
-				return err
-			}
-		case program.StageSeccomp:
-			if err := sendListener(c, m.FD); err != nil {
-				return err
-			}
+		}
+		if _, err := c.receive(m, opt.Terminal); err != nil {
+			return err
 		}
 	}
 }

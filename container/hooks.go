@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/container/plan"
+	"strake/container/launch"
 	"strake/container/spawn"
 	"strake/internal/early"
 )
@@ -125,10 +125,11 @@ func (c *Container) runHooksInside(
 func runInside(
 	ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int,
 ) error {
-	p, err := plan.HookProcess(h.Path, h.Args, h.Env, flags)
+	l, err := launch.Hook(&h, flags, pidfd)
 	if err != nil {
 		return err
 	}
+	defer l.Close()
 	in, err := memoryFile("hook-state", state)
 	if err != nil {
 		return err
@@ -139,23 +140,15 @@ func runInside(
 		return err
 	}
 	defer out.Close()
-	var inputs Inputs
-	inputs.Add(plan.InputStdin, int(in.Fd()))
-	inputs.Add(plan.InputStdout, int(out.Fd()))
-	inputs.Add(plan.InputStderr, int(out.Fd()))
-	inputs.Add(plan.InputInit, pidfd)
-	child, err := m.Start(&spawn.Request{Image: p.Image(), Input: inputs.Get, CgroupFD: -1})
+	l.Streams(int(in.Fd()), int(out.Fd()), int(out.Fd()))
+	child, err := m.Start(l.Request())
 	if err != nil {
 		return err
 	}
 	defer child.Release()
 	if _, err := child.Next(); err != nil {
 		child.Kill()
-		var f *spawn.Failure
-		if errors.As(err, &f) {
-			return plan.Explain(p.Program, f.Index, f.Errno)
-		}
-		return err
+		return l.Explain(err)
 	}
 	defer unix.Close(child.PidFD)
 	defer context.AfterFunc(

@@ -153,10 +153,11 @@ func (c *Container) startFailure(msg [8]byte) error {
 	if err != nil {
 		return fmt.Errorf("process.args: %w", errno)
 	}
-	if err := b.compile(b.tasks, b.hierarchies()); err != nil {
+	p, err := b.compile()
+	if err != nil {
 		return err
 	}
-	return plan.Explain(b.plan.Program, index, errno)
+	return plan.Explain(p.Program, index, errno)
 }
 
 // Kill sends a signal to the container's first process, or to all of its processes. Errors:

@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	oci "strake/container"
+	oci "strake/container/launch"
 	"strake/container/plan"
 	"strake/engine/userdb"
 	"strake/internal/message"

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	oci "strake/container"
+	oci "strake/container/launch"
 	"strake/container/plan"
 	"strake/container/spawn"
 	"strake/engine/userdb"

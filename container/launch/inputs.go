@@ -1,4 +1,4 @@
-package container
+package launch
 
 import (
 	"errors"
@@ -9,7 +9,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/container/cgroup"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -29,20 +28,20 @@ func (in *Inputs) Add(name string, fd int) {
 	in.fds[name] = fd
 }
 
-// own supplies a descriptor that Close closes.
-func (in *Inputs) own(name string, fd int) {
+// Own supplies a descriptor that Close closes.
+func (in *Inputs) Own(name string, fd int) {
 	in.Add(name, fd)
 	in.owned = append(in.owned, fd)
 }
 
-// openCgroups supplies the directory of the hierarchies.
-func (in *Inputs) openCgroups(h *cgroup.Host) error {
-	fd, err := unix.Open(h.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %q: %w", h.Root(), err)
+// enter supplies what the program enters its groups by.
+func (in *Inputs) enter(e *Entry) {
+	if len(e.Tasks) > 0 {
+		in.Add(plan.InputCgroups, e.Root)
 	}
-	in.own(plan.InputCgroups, fd)
-	return nil
+	for i, fd := range e.Files {
+		in.Add(plan.InputTasks+strconv.Itoa(i), fd)
+	}
 }
 
 // Get returns the descriptor of a name; it is a spawn.Request.Input. Errors are of class
@@ -50,7 +49,7 @@ func (in *Inputs) openCgroups(h *cgroup.Host) error {
 func (in *Inputs) Get(name string) (int, error) {
 	fd, ok := in.fds[name]
 	if !ok {
-		return -1, fmt.Errorf("nobody supplies descriptor %q: %w", name, errdefs.ErrNotFound)
+		return -1, fmt.Errorf("descriptor %q is not supplied: %w", name, errdefs.ErrNotFound)
 	}
 	return fd, nil
 }
@@ -58,7 +57,7 @@ func (in *Inputs) Get(name string) (int, error) {
 // Names returns the descriptors by name, for sending them elsewhere. The map is not to be modified.
 func (in *Inputs) Names() map[string]int { return in.fds }
 
-// Close closes what Open opened.
+// Close closes what Open opened and Own was given.
 func (in *Inputs) Close() {
 	for _, fd := range in.owned {
 		unix.Close(fd)
@@ -67,8 +66,8 @@ func (in *Inputs) Close() {
 }
 
 // Open opens the mount sources and namespaces that a plan names, in the caller's view of the host.
-// On an error nothing stays open. Errors name the field of the configuration; a source that is
-// missing is of class errdefs.ErrNotFound.
+// m is as in Init. On an error nothing stays open. Errors name the field of the configuration; a
+// source that is missing is of class errdefs.ErrNotFound.
 func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 	defer func() {
 		if err != nil {
@@ -81,7 +80,7 @@ func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 		if err != nil {
 			return err
 		}
-		in.own(t.Name, fd)
+		in.Own(t.Name, fd)
 	}
 	for i := range p.Namespaces {
 		ns := &p.Namespaces[i]
@@ -89,7 +88,7 @@ func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 		if err != nil {
 			return err
 		}
-		in.own(ns.Name, fd)
+		in.Own(ns.Name, fd)
 	}
 	return nil
 }
@@ -150,8 +149,14 @@ func userNamespace(m *spawn.Machine, uids, gids []specs.LinuxIDMapping) (int, er
 	if err != nil {
 		return -1, err
 	}
+	if m == nil {
+		if m, err = spawn.New(); err != nil {
+			return -1, err
+		}
+		defer m.Close()
+	}
 	child, err := m.Start(
-		&spawn.Request{Image: p.Image(), CgroupFD: -1, UIDMap: idMap(uids), GIDMap: idMap(gids)},
+		&spawn.Request{Image: p.Image(), CgroupFD: -1, UIDMap: idMaps(uids), GIDMap: idMaps(gids)},
 	)
 	if err != nil {
 		return -1, err
@@ -160,7 +165,7 @@ func userNamespace(m *spawn.Machine, uids, gids []specs.LinuxIDMapping) (int, er
 	return unix.Open("/proc/"+strconv.Itoa(child.Pid)+"/ns/user", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
-func idMap(list []specs.LinuxIDMapping) []spawn.IDMap {
+func idMaps(list []specs.LinuxIDMapping) []spawn.IDMap {
 	out := make([]spawn.IDMap, len(list))
 	for i, m := range list {
 		out[i] = spawn.IDMap{Container: m.ContainerID, Host: m.HostID, Size: m.Size}

@@ -1,0 +1,454 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/cgroup"
+	"strake/container/launch"
+	"strake/container/ocijson"
+	"strake/container/plan"
+	"strake/container/program"
+	"strake/container/spawn"
+	"strake/internal/early"
+)
+
+// birth is one container being created.
+type birth struct {
+	rt    *Runtime
+	opt   *CreateOptions
+	spec  *specs.Spec
+	host  *cgroup.Host
+	c     *Container
+	p     *Process
+	group *cgroup.Group
+	entry launch.Entry
+	prog  *launch.Launch
+	m     *spawn.Machine
+	child *spawn.Child
+	made  bool // the state directory
+}
+
+// explain prints the program without making anything.
+func (b *birth) explain() error {
+	host, err := cgroup.Detect(b.rt.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	b.host = host
+	b.c = &Container{rt: b.rt, spec: b.spec, rec: record{ID: b.opt.ID}}
+	b.entry = launch.Nowhere()
+	if host.Version() == 1 {
+		if b.entersLate() {
+			b.enterLate()
+		} else {
+			b.entry.Files = make([]int, host.Tasks())
+		}
+	}
+	p, err := b.compile()
+	if err != nil {
+		return err
+	}
+	return p.Print(b.opt.Explain)
+}
+
+// run makes the container, in the order in which each thing needs the one before it.
+func (b *birth) run(ctx context.Context) (err error) {
+	if err := b.makeState(); err != nil {
+		return err
+	}
+	if b.host, err = cgroup.Detect(b.rt.CgroupRoot); err != nil {
+		return err
+	}
+	if b.m, err = spawn.New(); err != nil {
+		return err
+	}
+	if err := b.makeGroup(); err != nil {
+		return err
+	}
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	if err := b.clone(); err != nil {
+		return err
+	}
+	return b.follow(ctx)
+}
+
+// makeState makes the state directory with the configuration.
+func (b *birth) makeState() error {
+	raw := b.opt.Raw
+	if raw == nil {
+		var err error
+		if raw, err = json.Marshal(b.opt.Spec); err != nil {
+			return err
+		}
+	}
+	b.c = &Container{rt: b.rt, dir: filepath.Join(b.rt.Root, b.opt.ID), spec: b.spec, rec: record{
+		Version: stateVersion, OCIVersion: b.spec.Version, ID: b.opt.ID, Bundle: b.opt.Bundle,
+		Created:     time.Now().UTC(),
+		Annotations: b.spec.Annotations,
+	}}
+	if b.spec.Root != nil {
+		b.c.rec.Rootfs = b.spec.Root.Path
+	}
+	err := unix.Mkdir(b.c.dir, 0o700)
+	if err == unix.ENOENT {
+		if err := os.MkdirAll(b.rt.Root, 0o711); err != nil {
+			return err
+		}
+		err = unix.Mkdir(b.c.dir, 0o700)
+	}
+	if err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("container %q exists already: %w", b.opt.ID, errdefs.ErrAlreadyExists)
+		}
+		return &fs.PathError{Op: "mkdir", Path: b.c.dir, Err: err}
+	}
+	b.made = true
+	return writeFile(b.c.dir, configFile, raw)
+}
+
+// prepare compiles the program and opens what it needs.
+func (b *birth) prepare() (err error) {
+	if b.prog, err = launch.Init(b.m, b.spec, b.options(), b.entry); err != nil {
+		return err
+	}
+	b.warnings(b.prog.Plan())
+	if b.opt.Hold {
+		if err := errors.Join(b.saveOptions(), b.fifos()); err != nil {
+			return err
+		}
+	}
+	if s := b.opt.Stdio; s != nil {
+		b.prog.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
+	}
+	return nil
+}
+
+// clone starts the child, and makes the groups that it enters late.
+func (b *birth) clone() (err error) {
+	req := b.prog.Request()
+	if b.opt.breakImage != nil {
+		req.Image = b.opt.breakImage(req.Image)
+	}
+	if b.child, err = b.m.Start(req); err != nil || !b.entry.Late {
+		return err
+	}
+	if err := b.group.Finish(); err != nil {
+		return err
+	}
+	// A child that has failed is not there to continue; follow hears why.
+	if err := b.child.Continue(); err != nil && !errors.Is(err, unix.EPIPE) {
+		return err
+	}
+	return nil
+}
+
+// entersLate says whether the child enters version 1 groups that are made while it mounts. One that
+// acts in another user namespace, or becomes a process other than the one that is cloned, cannot;
+// and groups that a mount shows have to exist before it is opened.
+func (b *birth) entersLate() bool {
+	return b.host.Version() == 1 && !b.foreign() && !b.showsGroups()
+}
+
+func (b *birth) enterLate() {
+	b.entry.Tasks, b.entry.Late = b.host.TaskPaths(b.c.cgroupsPath()), true
+}
+
+// makeGroup makes the container's cgroups with their limits, or only begins to, if the child enters
+// them late.
+func (b *birth) makeGroup() (err error) {
+	b.entry = launch.Nowhere()
+	create := b.host.Create
+	if b.entersLate() {
+		create = b.host.Begin
+		b.enterLate()
+	}
+	b.group, err = create(b.c.cgroupsPath(), resources(b.spec), cgroup.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	b.c.host, b.c.rec.CgroupPath = b.host, b.group.Path()
+	join := b.group.Join()
+	for _, f := range join.Tasks {
+		b.entry.Files = append(b.entry.Files, int(f.Fd()))
+	}
+	if join.CloneInto != nil {
+		b.entry.Born = int(join.CloneInto.Fd())
+	}
+	if b.entry.Late {
+		b.entry.Root, err = openCgroups(b.host)
+	}
+	return err
+}
+
+// openCgroups opens the directory that the hierarchies are mounted in.
+func openCgroups(h *cgroup.Host) (int, error) {
+	fd, err := unix.Open(h.Root(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %q: %w", h.Root(), err)
+	}
+	return fd, nil
+}
+
+// showsGroups says whether a mount is of the groups themselves, as without a cgroup namespace it
+// is: they have to exist before it is opened.
+func (b *birth) showsGroups() bool {
+	if b.spec.Linux == nil {
+		return false
+	}
+	for _, ns := range b.spec.Linux.Namespaces {
+		if ns.Type == specs.CgroupNamespace && ns.Path == "" {
+			return false
+		}
+	}
+	return slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool {
+		return m.Type == "cgroup" || m.Type == "cgroup2"
+	})
+}
+
+// foreign says whether the child acts in another user namespace or becomes a process other than the
+// one that is cloned.
+func (b *birth) foreign() bool {
+	if b.c.twoStages() {
+		return true
+	}
+	return namespaceFlags(b.spec)&unix.CLONE_NEWUSER != 0
+}
+
+// options are what the plan depends on beside the configuration and the groups.
+func (b *birth) options() plan.Options {
+	opt := plan.Options{
+		Host: hostFacts(b.host, b.hierarchies(), b.spec.Process),
+		Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
+		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
+	}
+	if b.opt.Stdio != nil {
+		opt.Stdio = plan.Pipes
+	}
+	return opt
+}
+
+// compile plans the container without opening anything.
+func (b *birth) compile() (*plan.Plan, error) {
+	p, err := plan.Init(b.spec, b.entry.Options(b.options()))
+	if err == nil {
+		b.warnings(p)
+	}
+	return p, err
+}
+
+func (b *birth) warnings(p *plan.Plan) {
+	for _, w := range p.Warnings {
+		b.warn("%s", w)
+	}
+}
+
+func (b *birth) warn(format string, args ...any) {
+	if b.opt.Log != nil {
+		b.opt.Log(format, args...)
+	}
+}
+
+// fifos makes the two FIFOs on which a created container waits and reports.
+func (b *birth) fifos() error {
+	for _, f := range []struct{ name, input string }{
+		{startFIFO, plan.InputStart}, {statusFIFO, plan.InputStatus},
+	} {
+		path := filepath.Join(b.c.dir, f.name)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return fmt.Errorf("mkfifo %q: %w", path, err)
+		}
+		flags := unix.O_RDWR
+		if f.name == statusFIFO {
+			// Its reader learns of execve by the end of file, so the child must be the only writer
+			// and not a reader. Opening for writing needs a reader for a moment.
+			r, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("open %q: %w", path, err)
+			}
+			defer unix.Close(r)
+			flags = unix.O_WRONLY
+		}
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open %q: %w", path, err)
+		}
+		b.prog.Inputs().Own(f.input, fd)
+	}
+	return nil
+}
+
+// follow accompanies the child until its process executes or waits to be started.
+func (b *birth) follow(ctx context.Context) error {
+	defer context.AfterFunc(
+		ctx, func() { unix.PidfdSendSignal(b.child.PidFD, unix.SIGKILL, nil, 0) },
+	)()
+	recorded := false
+	record := func() error {
+		if recorded && b.c.rec.Pid == b.child.Pid {
+			return nil
+		}
+		recorded = true
+		_, start, err := procStat(b.child.Pid)
+		if err != nil {
+			return err
+		}
+		b.c.rec.Pid, b.c.rec.PidStart = b.child.Pid, start
+		b.c.rec.Flags = namespaceFlags(b.spec)
+		return b.c.save()
+	}
+	// While the child mounts, there is time to write down that it exists, and to be a process like
+	// others again.
+	early.Undo()
+	if !b.c.twoStages() {
+		if err := record(); err != nil {
+			return err
+		}
+	}
+	for {
+		m, err := b.child.Next()
+		if err != nil {
+			return b.prog.Explain(err)
+		}
+		if taken, err := b.c.receive(m, b.opt.Terminal); err != nil {
+			return err
+		} else if taken {
+			continue
+		}
+		if err := record(); err != nil {
+			return err
+		}
+		switch m.Stage {
+		case program.StageHooks:
+			if err := b.c.createHooks(ctx, b.m, b.child); err != nil {
+				return err
+			}
+			if err := b.child.Continue(); err != nil {
+				return err
+			}
+		case program.StageReady:
+			b.p = &Process{Pid: b.child.Pid, PidFD: b.child.PidFD}
+			return nil
+		case 0:
+			b.p = &Process{Pid: b.child.Pid, PidFD: b.child.PidFD}
+			return nil
+		}
+	}
+}
+
+// receive takes over a descriptor that a child has sent, if it has: a terminal's master or a seccomp
+// listener.
+func (c *Container) receive(m spawn.Message, terminal func(*os.File) error) (bool, error) {
+	switch m.Stage {
+	case program.StageTTY:
+		master := os.NewFile(uintptr(m.FD), "/dev/ptmx")
+		if terminal == nil {
+			master.Close()
+			return true, fmt.Errorf(
+				"process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument,
+			)
+		}
+		return true, terminal(master)
+	case program.StageSeccomp:
+		return true, sendListener(c, m.FD)
+	}
+	return false, nil
+}
+
+// done releases what only the creation needed.
+func (b *birth) done() {
+	if b.prog != nil {
+		b.prog.Close()
+	}
+	if b.entry.Root > 0 {
+		unix.Close(b.entry.Root)
+	}
+	if b.child != nil {
+		b.child.Release()
+	}
+	if b.m != nil {
+		b.m.Close()
+	}
+	if b.group != nil {
+		b.group.Close()
+	}
+}
+
+// undo removes what was made.
+func (b *birth) undo() {
+	if b.child != nil {
+		b.child.Kill()
+	}
+	if b.host != nil && b.c != nil && b.c.rec.CgroupPath != "" {
+		if g, err := b.host.At(b.c.rec.CgroupPath); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			if err := g.Remove(ctx); err != nil {
+				b.warn("remove cgroup %q: %v", b.c.rec.CgroupPath, err)
+			}
+			g.Close()
+		}
+	}
+	if b.made {
+		if removeState(b.c.dir) != nil {
+			os.RemoveAll(b.c.dir)
+		}
+	}
+}
+
+// optionsFile holds those options of a held container's creation that its program depends on.
+const optionsFile = "options.json"
+
+type savedOptions struct {
+	Tasks        int  `json:"tasks"`
+	Late         bool `json:"late,omitempty"`
+	PreserveFDs  int  `json:"preserveFDs,omitempty"`
+	NoPivot      bool `json:"noPivot,omitempty"`
+	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
+	Reaper       bool `json:"reaper,omitempty"`
+	Pipes        bool `json:"pipes,omitempty"`
+}
+
+func (b *birth) saveOptions() error {
+	raw, err := json.Marshal(savedOptions{
+		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot,
+		NoNewKeyring: b.opt.NoNewKeyring,
+		Reaper:       b.opt.Reaper, Pipes: b.opt.Stdio != nil,
+	})
+	if err != nil {
+		return err
+	}
+	return writeFile(b.c.dir, optionsFile, raw)
+}
+
+func (b *birth) restoreOptions(raw []byte) error {
+	var s savedOptions
+	if err := ocijson.Decode(raw, &s); err != nil {
+		return err
+	}
+	b.entry = launch.Nowhere()
+	if s.Late {
+		b.enterLate()
+	} else {
+		b.entry.Files = make([]int, s.Tasks)
+	}
+	b.opt.Hold, b.opt.PreserveFDs, b.opt.NoPivot = true, s.PreserveFDs, s.NoPivot
+	b.opt.NoNewKeyring, b.opt.Reaper = s.NoNewKeyring, s.Reaper
+	if s.Pipes {
+		b.opt.Stdio = new([3]*os.File)
+	}
+	return nil
+}
