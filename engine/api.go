@@ -3,11 +3,14 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
-	"net/netip"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/network/place"
+	"strake/task"
 )
 
 // Spec is what a container is created from: the user's wish with every default already decided by
@@ -133,22 +136,13 @@ type Mount struct {
 	Labels               map[string]string `json:"labels,omitempty"`
 }
 
-// EndpointSpec is the user's wish for one network.
-type EndpointSpec struct {
-	Aliases []string   `json:"aliases,omitempty"`
-	IPv4    netip.Addr `json:"ipv4,omitzero"`
-	IPv6    netip.Addr `json:"ipv6,omitzero"`
-	MAC     string     `json:"mac,omitempty"`
-}
-
-// PortBinding publishes one container port. HostPort 0 lets the engine choose.
-type PortBinding struct {
-	Proto         string     `json:"proto"` // "tcp", "udp", "sctp"
-	ContainerPort uint16     `json:"containerPort"`
-	HostIP        netip.Addr `json:"hostIP,omitzero"` // zero: all addresses, both families
-	HostPort      uint16     `json:"hostPort,omitempty"`
-	HostPortEnd   uint16     `json:"hostPortEnd,omitempty"` // end of a range to choose from
-}
+// What a container asks of networks and gets from them has one type from the front end down.
+type (
+	EndpointSpec = place.EndpointSpec
+	EndpointInfo = place.Endpoint
+	PortBinding  = place.Port
+	BoundPort    = place.Bound
+)
 
 // RestartPolicy is Docker's.
 type RestartPolicy struct {
@@ -196,6 +190,9 @@ type State struct {
 	StartedAt    time.Time `json:"startedAt,omitzero"`
 	FinishedAt   time.Time `json:"finishedAt,omitzero"`
 	RestartCount int       `json:"restartCount,omitempty"`
+	// Lost says that the container was running when the machine, or the keeper with the engine,
+	// went down, and how it ended is not known.
+	Lost bool `json:"lost,omitempty"`
 	// StoppedByUser keeps restart policies from undoing a stop.
 	StoppedByUser bool   `json:"stoppedByUser,omitempty"`
 	Health        string `json:"health,omitempty"` // "", "starting", "healthy", "unhealthy"
@@ -221,23 +218,6 @@ type Info struct {
 	LogPath, ResolvConfPath, HostnamePath, HostsPath string
 	ExecIDs                                          []string
 	HealthLog                                        []HealthResult
-}
-
-// EndpointInfo is a container's place in a network.
-type EndpointInfo struct {
-	NetworkID, EndpointID    string
-	IPv4, IPv6               netip.Prefix
-	GatewayIPv4, GatewayIPv6 netip.Addr
-	MAC                      string
-	Aliases, DNSNames        []string
-}
-
-// BoundPort is a published port as bound.
-type BoundPort struct {
-	Proto         string
-	ContainerPort uint16
-	HostIP        netip.Addr
-	HostPort      uint16
 }
 
 // MountInfo is a mount as `inspect` shows it.
@@ -403,39 +383,27 @@ type ExecError struct {
 func (e *ExecError) Error() string { return e.Err.Error() }
 func (e *ExecError) Unwrap() error { return e.Err }
 
-// Stats is one reading of a running container. Times are totals in nanoseconds, sizes bytes.
-type Stats struct {
-	Time     time.Time
-	CPU      CPUStats
-	Memory   MemoryStats
-	Pids     uint64
-	PidsMax  uint64 // 0: unlimited
-	IO       []IOEntry
-	Networks map[string]NetworkStats // by interface name in the container
+// The readings of a running container are its task's.
+type (
+	Stats        = task.Stats
+	CPUStats     = task.CPUStats
+	MemoryStats  = task.MemoryStats
+	IOEntry      = task.IOEntry
+	NetworkStats = task.NetworkStats
+)
+
+// EventQuery selects events.
+type EventQuery struct {
+	// Since asks for past events from then on, as far as they are remembered (256 of them); zero
+	// for none.
+	Since time.Time
+	// Until ends the past events; the live ones are the caller's to end.
+	Until time.Time
+	// Match says which events are wanted; nil: all. It is called with a lock held and must be
+	// quick.
+	Match func(Event) bool
 }
 
-// CPUStats is processor time. SystemNanos is that of the whole host, for percentages as Docker
-// computes them.
-type CPUStats struct {
-	TotalNanos, UserNanos, KernelNanos, SystemNanos uint64
-	OnlineCPUs                                      int
-	Periods, ThrottledPeriods, ThrottledNanos       uint64
-}
-
-// MemoryStats is memory use; Stat holds the kernel's memory.stat under its own names.
-type MemoryStats struct {
-	Usage, Limit, MaxUsage, Failcnt uint64
-	Stat                            map[string]uint64
-}
-
-// IOEntry counts one operation ("read", "write") on one device.
-type IOEntry struct {
-	Major, Minor uint64
-	Op           string
-	Bytes, Count uint64
-}
-
-// NetworkStats counts from the container's side.
-type NetworkStats struct {
-	RxBytes, RxPackets, RxErrors, RxDropped, TxBytes, TxPackets, TxErrors, TxDropped uint64
-}
+// ErrNotStarted is returned by Attach for a container whose start, which it waited for, failed.
+// Whoever asked for the start has the reason.
+var ErrNotStarted = errors.New("the container has not been started")

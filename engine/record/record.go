@@ -1,0 +1,241 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"strake/engine"
+	"strake/sandbox"
+	"strake/task"
+)
+
+// A container is a directory <root>/containers/<id>. container.json holds what never changes but by
+// Update and Rename, state.json what does. Both are written to a temporary name and renamed, so a
+// reader (the next engine) sees one whole version.
+//
+// What is acknowledged survives the death of the engine at any instant without fsync(2), because
+// the page cache does. For loss of power there is the syncer: it makes records of containers that
+// are not removed by themselves durable in the background, within about a second; what was
+// acknowledged in that second may be lost, with the directory entry in place of a half-written
+// file.
+const (
+	Version      = 1
+	SpecFile     = "container.json"
+	StateFile    = "state.json"
+	HostsFile    = "hosts"
+	HostnameFile = "hostname"
+	ResolvFile   = "resolv.conf"
+)
+
+// Spec is container.json.
+type Spec struct {
+	Version  int         `json:"version"`
+	ID       string      `json:"id"`
+	Created  time.Time   `json:"created"`
+	Spec     engine.Spec `json:"spec"`
+	Resolved Resolved    `json:"resolved"`
+}
+
+// State is state.json.
+type State struct {
+	Version int          `json:"version"`
+	State   engine.State `json:"state"`
+	// Task is the running container's task.
+	Task *task.Record `json:"task,omitempty"`
+	// Sandbox is where the running container is, for the next engine to release.
+	Sandbox *sandbox.Record `json:"sandbox,omitempty"`
+	// RemoveVolumes is how far-reaching an unfinished removal (status removing) is.
+	RemoveVolumes bool `json:"removeVolumes,omitempty"`
+	// HealthLog are the last probes.
+	HealthLog []engine.HealthResult `json:"healthLog,omitempty"`
+}
+
+// Resolved is what the engine decided when the container was created.
+type Resolved struct {
+	ImageID    string               `json:"imageID,omitempty"`
+	Args       []string             `json:"args"`
+	Env        []string             `json:"env"`
+	Cwd        string               `json:"cwd"`
+	User       string               `json:"user,omitempty"`
+	StopSignal string               `json:"stopSignal,omitempty"`
+	Shell      []string             `json:"shell,omitempty"`
+	Health     *engine.HealthConfig `json:"health,omitempty"`
+	Exposed    []string             `json:"exposed,omitempty"`
+	Mounts     []MountPoint         `json:"mounts,omitempty"`
+}
+
+// MountPoint is a mount with its volume made.
+type MountPoint struct {
+	engine.Mount
+	// Volume is the name of the volume, and Anonymous says that it was made for this container.
+	Volume    string `json:"volume,omitempty"`
+	Anonymous bool   `json:"anonymous,omitempty"`
+}
+
+// WriteFile replaces a file in one step.
+func WriteFile(dir, name string, data []byte, mode fs.FileMode) error {
+	tmp := filepath.Join(dir, "."+name)
+	if err := os.WriteFile(tmp, data, mode); err != nil {
+		return fmt.Errorf("write %q: %w", name, err)
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("write %q: %w", name, errors.Join(err, os.Remove(tmp)))
+	}
+	return nil
+}
+
+func WriteJSON(dir, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("write %q: %w", name, err)
+	}
+	return WriteFile(dir, name, b, 0o600)
+}
+
+func ReadJSON(dir, name string, v any) error {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	}
+	return nil
+}
+
+// Load reads all containers. Directories without container.json are what a creation or a
+// removal left; they are removed. A record that cannot be read is reported and left alone: it is
+// evidence, and its container must not be forgotten silently.
+func Load(
+	root string, report func(id string, err error),
+) ([]Spec, map[string]State, error) {
+	list, err := os.ReadDir(root)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load containers: %w", err)
+	}
+	var specsOut []Spec
+	states := map[string]State{}
+	for _, d := range list {
+		dir := filepath.Join(root, d.Name())
+		if !d.IsDir() || !ValidID(d.Name()) {
+			continue
+		}
+		var sr Spec
+		err := ReadJSON(dir, SpecFile, &sr)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err := os.RemoveAll(dir); err != nil {
+				report(d.Name(), err)
+			}
+			continue
+		}
+		if err == nil && (sr.Version != Version || sr.ID != d.Name()) {
+			err = fmt.Errorf(
+				"record of version %d for container %q, this strake reads version %d: %w",
+				sr.Version, sr.ID, Version, errdefs.ErrFailedPrecondition,
+			)
+		}
+		st := State{Version: Version, State: engine.State{Status: engine.Created}}
+		if err == nil {
+			if err = ReadJSON(dir, StateFile, &st); errors.Is(err, fs.ErrNotExist) {
+				err = nil // never started
+			}
+		}
+		if err != nil {
+			report(d.Name(), err)
+			continue
+		}
+		specsOut = append(specsOut, sr)
+		states[sr.ID] = st
+	}
+	return specsOut, states, nil
+}
+
+func ValidID(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
+
+// Syncer makes directories of records durable in batches. Its goroutine exists only while there is
+// something to do.
+type Syncer struct {
+	mu      sync.Mutex
+	dirty   map[string]bool // guarded by mu
+	running bool            // guarded by mu
+	closed  bool            // guarded by mu
+	idle    sync.WaitGroup
+	Report  func(error)
+	Pause   time.Duration
+}
+
+// add asks for a directory's files to become durable soon.
+func (s *Syncer) Add(dir string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dirty == nil {
+		s.dirty = map[string]bool{}
+	}
+	s.dirty[dir] = true
+	if !s.running && !s.closed {
+		s.running = true
+		s.idle.Add(1)
+		time.AfterFunc(s.Pause, s.run)
+	}
+}
+
+func (s *Syncer) run() {
+	defer s.idle.Done()
+	s.mu.Lock()
+	batch := make([]string, 0, len(s.dirty))
+	for dir := range s.dirty {
+		batch = append(batch, dir)
+	}
+	s.dirty, s.running = nil, false
+	s.mu.Unlock()
+	slices.Sort(batch)
+	if err := syncDirs(batch); err != nil {
+		s.Report(err)
+	}
+}
+
+// close waits for what was asked for.
+func (s *Syncer) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.idle.Wait()
+}
+
+// syncDirs makes the records in directories durable: their files, they themselves, and their
+// entries in the parent.
+func syncDirs(dirs []string) error {
+	var errs []error
+	parents := map[string]bool{}
+	sync := func(path string) {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err == nil {
+			err = unix.Fsync(fd)
+			unix.Close(fd)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) { // removed meanwhile
+			errs = append(errs, fmt.Errorf("make %q durable: %w", path, err))
+		}
+	}
+	for _, dir := range dirs {
+		sync(filepath.Join(dir, SpecFile))
+		sync(filepath.Join(dir, StateFile))
+		sync(dir)
+		parents[filepath.Dir(dir)] = true
+	}
+	for p := range parents {
+		sync(p)
+	}
+	return errors.Join(errs...)
+}

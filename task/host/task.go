@@ -1,0 +1,407 @@
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/launch"
+	"strake/container/leader"
+	"strake/container/plan"
+	"strake/keeper"
+	"strake/task"
+)
+
+// hostTask implements task.Task.
+type hostTask struct {
+	*process
+	rec   task.Record
+	group task.Group // nil: none
+}
+
+// Start implements task.Isolation.
+func (h *Host) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
+	if s.Config == nil {
+		return nil, fmt.Errorf("start %q: no configuration: %w", s.ID, errdefs.ErrInvalidArgument)
+	}
+	p := newProcess(h, s.ID, s.Owner, s.Exited)
+	t := &hostTask{process: p, group: s.Group, rec: task.Record{
+		ID: s.ID, Owner: s.Owner, Namespaces: namespaceFlags(s.Config),
+	}}
+	entry, release, err := enter(s.Group)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if s.Group != nil {
+		t.rec.Group = s.Group.Path()
+	}
+	l, err := h.prepare(s, entry)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	uid, gid := l.IDMaps()
+	req := &keeper.StartRequest{
+		ID: s.ID, Owner: s.Owner, Kind: keeper.KindInit, Image: l.Encode(),
+		Inputs: l.Inputs().Names(), CgroupFD: l.Born(), UIDMap: uid, GIDMap: gid,
+		TimeOffsets: l.TimeOffsets(), Log: logConfig(s.Log),
+	}
+	switch {
+	case s.Config.Process == nil:
+		req.Kind = keeper.KindHold
+	case s.Config.Process.Terminal:
+		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: s.Width, Height: s.Height}
+	default:
+		req.Stdio = keeper.Stdio{Mode: keeper.StdioPipes, Stdin: s.Stdin}
+	}
+	for _, o := range s.Outputs {
+		req.Attach = append(req.Attach, attachment(o))
+	}
+	if err := h.start(ctx, p, req, l); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// start registers a process and has the keeper start it.
+func (h *Host) start(
+	ctx context.Context, p *process, req *keeper.StartRequest, l *launch.Launch,
+) error {
+	if err := h.register(p); err != nil {
+		return err
+	}
+	if err := h.fault("start: process"); err != nil {
+		h.unregister(p)
+		return err
+	}
+	kp, err := h.launch(ctx, req)
+	if err != nil {
+		h.unregister(p)
+		return explain(l, err)
+	}
+	p.running(kp)
+	return nil
+}
+
+// prepare compiles a configuration by what it has: a process, a root.
+func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error) {
+	opt := plan.Options{
+		Host: plan.Host{
+			LastCap: h.cfg.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+			AppArmor: h.cfg.AppArmor, SELinux: h.cfg.SELinux,
+		},
+		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init,
+	}
+	if s.Group != nil {
+		opt.Host.Hierarchies = s.Group.Hierarchies()
+	}
+	if s.Overlay != nil && s.Overlay.Target == "" {
+		o := *s.Overlay
+		o.Target = h.cfg.OverlayTarget
+		opt.Overlay = &o
+	}
+	switch {
+	case s.Config.Process == nil:
+		return launch.Hold(nil, s.Config, opt, entry)
+	case s.Overlay == nil && (s.Config.Root == nil || s.Config.Root.Path == ""):
+		return launch.Process(nil, s.Config, opt, entry)
+	}
+	return launch.Init(nil, s.Config, opt, entry)
+}
+
+// enter opens what a process enters a group by.
+func enter(g task.Group) (launch.Entry, func(), error) {
+	if g == nil {
+		return launch.Nowhere(), func() {}, nil
+	}
+	return g.Entry()
+}
+
+// explain says in the words of the configuration why a program failed.
+func explain(l *launch.Launch, err error) error {
+	err = l.Explain(err)
+	var se *plan.StepError
+	if !errors.As(err, &se) {
+		return err
+	}
+	out := &task.StartError{Code: 128, Exec: se.IsExec(), Errno: se.Errno, Err: err}
+	switch {
+	case out.Exec:
+		out.Code = se.ExitCode()
+	case se.Errno == unix.ENOENT:
+		out.Code = 127
+	case se.Errno == unix.EACCES:
+		out.Code = 126
+	}
+	return out
+}
+
+func logConfig(l task.Log) keeper.LogConfig {
+	out := keeper.LogConfig{Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: l.MaxFiles}
+	switch l.Format {
+	case task.NoLog:
+		return keeper.LogConfig{Driver: keeper.LogNone}
+	case task.CRI:
+		out.Driver = keeper.LogCRI
+	default:
+		out.Driver = keeper.LogJSONFile
+	}
+	return out
+}
+
+// namespaceFlags are the CLONE_NEW* of the namespaces that a configuration names.
+func namespaceFlags(c *specs.Spec) (flags uint64) {
+	if c.Linux == nil {
+		return 0
+	}
+	for _, ns := range c.Linux.Namespaces {
+		switch ns.Type {
+		case specs.MountNamespace:
+			flags |= unix.CLONE_NEWNS
+		case specs.PIDNamespace:
+			flags |= unix.CLONE_NEWPID
+		case specs.IPCNamespace:
+			flags |= unix.CLONE_NEWIPC
+		case specs.UTSNamespace:
+			flags |= unix.CLONE_NEWUTS
+		case specs.NetworkNamespace:
+			flags |= unix.CLONE_NEWNET
+		case specs.CgroupNamespace:
+			flags |= unix.CLONE_NEWCGROUP
+		case specs.UserNamespace:
+			flags |= unix.CLONE_NEWUSER
+		case specs.TimeNamespace:
+			flags |= unix.CLONE_NEWTIME
+		}
+	}
+	return flags
+}
+
+// Record implements task.Task.
+func (t *hostTask) Record() task.Record { return t.rec }
+
+// Exec implements task.Task.
+func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error) {
+	kp, err := t.current()
+	if err != nil {
+		return nil, err
+	}
+	entry, release, err := enter(t.group)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	opt := plan.ExecOptions{
+		Options: plan.Options{
+			Host: plan.Host{
+				LastCap: t.h.cfg.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+				AppArmor: t.h.cfg.AppArmor, SELinux: t.h.cfg.SELinux,
+			},
+			Stdio: plan.Pipes,
+		},
+		Flags: t.rec.Namespaces,
+	}
+	p := newProcess(t.h, x.ID, t.owner, x.Exited)
+	err = kp.WithPidFD(func(fd int) error {
+		join, err := leader.Join(kp.Pid, fd, opt.Flags)
+		if err != nil {
+			return err
+		}
+		defer join.Close()
+		l, err := launch.Exec(x.Config, x.Process, opt, join.FD(), entry)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		req := &keeper.StartRequest{
+			ID: x.ID, Owner: t.owner, Kind: keeper.KindExec, Note: t.id, Image: l.Encode(),
+			Inputs: l.Inputs().Names(), CgroupFD: l.Born(),
+			Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.Stdin},
+		}
+		if x.Process.Terminal {
+			req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: x.Width, Height: x.Height}
+		}
+		for _, o := range x.Outputs {
+			req.Attach = append(req.Attach, attachment(o))
+		}
+		return t.h.start(ctx, p, req, l)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// needGroup returns the group, or errdefs.ErrFailedPrecondition.
+func (t *hostTask) needGroup() (task.Group, error) {
+	if t.group == nil {
+		return nil, fmt.Errorf(
+			"task %q has no control group: %w", t.id, errdefs.ErrFailedPrecondition,
+		)
+	}
+	return t.group, nil
+}
+
+// Pause implements task.Task.
+func (t *hostTask) Pause(ctx context.Context) error {
+	g, err := t.needGroup()
+	if err != nil {
+		return err
+	}
+	return g.Freeze(ctx)
+}
+
+// Resume implements task.Task.
+func (t *hostTask) Resume(ctx context.Context) error {
+	g, err := t.needGroup()
+	if err != nil {
+		return err
+	}
+	return g.Thaw(ctx)
+}
+
+// Update implements task.Task.
+func (t *hostTask) Update(ctx context.Context, res *specs.LinuxResources) error {
+	g, err := t.needGroup()
+	if err != nil {
+		return err
+	}
+	return g.Update(ctx, res)
+}
+
+// Pids implements task.Task.
+func (t *hostTask) Pids() ([]int, error) {
+	g, err := t.needGroup()
+	if err != nil {
+		return nil, err
+	}
+	return g.Pids()
+}
+
+// OOMKills implements task.Task.
+func (t *hostTask) OOMKills() (uint64, error) {
+	g, err := t.needGroup()
+	if err != nil {
+		return 0, err
+	}
+	return g.OOMKills()
+}
+
+// Stats implements task.Task.
+func (t *hostTask) Stats(ctx context.Context) (task.Stats, error) {
+	g, err := t.needGroup()
+	if err != nil {
+		return task.Stats{}, err
+	}
+	s, err := g.Stats()
+	if err != nil {
+		return task.Stats{}, err
+	}
+	s.Time = time.Now().UTC()
+	if t.rec.Namespaces&unix.CLONE_NEWNET != 0 {
+		if s.Networks, err = t.networkStats(); err != nil {
+			return task.Stats{}, err
+		}
+	}
+	return s, nil
+}
+
+// networkStats reads the interface counters of the task's namespace (proc_pid_net(5), dev).
+func (t *hostTask) networkStats() (map[string]task.NetworkStats, error) {
+	f, err := t.open("net/dev")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("network statistics of task %q: %w", t.id, err)
+	}
+	return parseNetDev(raw)
+}
+
+// parseNetDev reads /proc/PID/net/dev. The loopback interface is left out.
+func parseNetDev(raw []byte) (map[string]task.NetworkStats, error) {
+	out := map[string]task.NetworkStats{}
+	for sc := bufio.NewScanner(bytes.NewReader(raw)); sc.Scan(); {
+		name, rest, ok := strings.Cut(sc.Text(), ":")
+		name = strings.TrimSpace(name)
+		f := strings.Fields(rest)
+		if !ok || len(f) < 16 || name == "lo" {
+			continue
+		}
+		var v [16]uint64
+		for i := range v {
+			var err error
+			if v[i], err = strconv.ParseUint(f[i], 10, 64); err != nil {
+				return nil, fmt.Errorf("net/dev, interface %s: %w", name, err)
+			}
+		}
+		out[name] = task.NetworkStats{
+			RxBytes: v[0], RxPackets: v[1], RxErrors: v[2], RxDropped: v[3],
+			TxBytes: v[8], TxPackets: v[9], TxErrors: v[10], TxDropped: v[11],
+		}
+	}
+	return out, nil
+}
+
+// open opens a file of the task's first process below /proc, while that lives: the number may have
+// gone to another process, but not if the descriptor is still of a living one afterwards.
+func (t *hostTask) open(name string) (*os.File, error) {
+	kp, err := t.current()
+	if err != nil {
+		return nil, err
+	}
+	f, err := leader.OpenFile(kp.Pid, name)
+	if serr := kp.Signal(0); serr != nil {
+		if f != nil {
+			f.Close()
+		}
+		return nil, serr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("task %q: %w", t.id, err)
+	}
+	return f, nil
+}
+
+// ReadFile implements task.Task: below the root of the first process, and never outside of it
+// (openat2(2), RESOLVE_IN_ROOT).
+func (t *hostTask) ReadFile(name string, limit int) ([]byte, error) {
+	root, err := t.open("root")
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readIn(root, name, limit)
+}
+
+// Namespace implements task.Task.
+func (t *hostTask) Namespace(kind specs.LinuxNamespaceType) (*os.File, error) {
+	name := map[specs.LinuxNamespaceType]string{
+		specs.NetworkNamespace: "net", specs.MountNamespace: "mnt", specs.PIDNamespace: "pid",
+		specs.IPCNamespace: "ipc", specs.UTSNamespace: "uts", specs.UserNamespace: "user",
+		specs.CgroupNamespace: "cgroup", specs.TimeNamespace: "time",
+	}[kind]
+	if name == "" {
+		return nil, fmt.Errorf("namespace %q: %w", kind, errdefs.ErrInvalidArgument)
+	}
+	return t.open("ns/" + name)
+}
+
+// ReopenLog implements task.Task.
+func (t *hostTask) ReopenLog(ctx context.Context) error {
+	return t.h.connection().ReopenLog(ctx, t.id)
+}
