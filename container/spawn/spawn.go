@@ -53,7 +53,7 @@ type cloneArgs struct {
 // Machine holds what all children of a process share: the sealed file with the interpreter's code.
 // It may be used by several goroutines at once.
 type Machine struct {
-	code   int // a descriptor
+	code   int  // a descriptor
 	detour bool // see type detour
 }
 
