@@ -174,7 +174,7 @@ func idMaps(list []specs.LinuxIDMapping) []spawn.IDMap {
 }
 
 // openNamespace opens a namespace file and makes sure that it is one, of the right type
-// (ioctl_nsfs(2)).
+// (ioctl_nsfs(2)), and not one of the host's that the program would change.
 func openNamespace(ns *plan.Namespace) (int, error) {
 	fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -188,7 +188,43 @@ func openNamespace(ns *plan.Namespace) (int, error) {
 			errdefs.ErrInvalidArgument,
 		)
 	}
+	if ns.ChangedBy != "" {
+		if err := refuseOwn(ns, fd); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
 	return fd, nil
+}
+
+// refuseOwn refuses a namespace that this process is in itself.
+func refuseOwn(ns *plan.Namespace, fd int) error {
+	own := "/proc/self/ns/" + nsFile(ns.Type)
+	var here, there unix.Stat_t
+	if err := unix.Stat(own, &here); err != nil {
+		return fmt.Errorf("%s: stat %q: %w", ns.Field, own, err)
+	}
+	if err := unix.Fstat(fd, &there); err != nil {
+		return fmt.Errorf("%s: stat %q: %w", ns.Field, ns.Path, err)
+	}
+	if here.Dev == there.Dev && here.Ino == there.Ino {
+		return fmt.Errorf(
+			"%s: would change the host, whose namespace %q is: %w", ns.ChangedBy, ns.Path,
+			errdefs.ErrInvalidArgument,
+		)
+	}
+	return nil
+}
+
+// nsFile is the name in /proc/PID/ns (namespaces(7)) of a type of which something can be changed.
+func nsFile(flag uint64) string {
+	switch flag {
+	case unix.CLONE_NEWUTS:
+		return "uts"
+	case unix.CLONE_NEWIPC:
+		return "ipc"
+	}
+	return "net"
 }
 
 // classify adds the class that an errno of a path has.

@@ -68,6 +68,26 @@ func Init(
 	return open(m, p, entry)
 }
 
+// Process prepares a process without a root filesystem of its own (plan.Process). Its terminal, if
+// it has one, is added by the spawner as plan.InputTTY.
+func Process(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
+	p, err := plan.Process(spec, entry.Options(opt))
+	if err != nil {
+		return nil, err
+	}
+	return open(nil, p, entry)
+}
+
+// Hold prepares a process that holds namespaces for others to join (plan.Hold). Once its program has
+// ended it is set up, and lives until it gets a SIGTERM.
+func Hold(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
+	p, err := plan.Hold(spec, entry.Options(opt))
+	if err != nil {
+		return nil, err
+	}
+	return open(nil, p, entry)
+}
+
 // Exec prepares one more process of a running container, whose first process is initPidFD. The
 // groups of entry exist. Errors are those of plan.Exec.
 func Exec(

@@ -186,6 +186,13 @@ func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
 		unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER),
 		program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
 	).Result()
+	p.prepareTerminal(proc)
+	p.SendFD(program.StageTTY, master.Value())
+	p.Call(unix.SYS_CLOSE, master.Value())
+}
+
+// prepareTerminal gives the process's end its size and its owner.
+func (p *planner) prepareTerminal(proc *specs.Process) {
 	if s := proc.ConsoleSize; s != nil {
 		p.Field("process.consoleSize")
 		size := p.Bytes(
@@ -199,6 +206,4 @@ func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
 	p.Call(
 		unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff)),
 	).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
-	p.SendFD(program.StageTTY, master.Value())
-	p.Call(unix.SYS_CLOSE, master.Value())
 }

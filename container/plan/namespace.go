@@ -35,7 +35,13 @@ func (p *planner) namespaces() {
 			continue
 		}
 		field := fmt.Sprintf("linux.namespaces[%d] (%s)", i, ns.Type)
-		p.join(field, string(ns.Type), ns.Path, flag)
+		p.out.Namespaces = append(p.out.Namespaces, Namespace{
+			Name: "namespace/" + string(ns.Type), Field: field, Path: ns.Path, Type: flag,
+			ChangedBy: p.changedBy(ns.Type),
+		})
+		p.joins = append(
+			p.joins, join{field: field, input: "namespace/" + string(ns.Type), flag: flag},
+		)
 	}
 	p.userns = p.has(unix.CLONE_NEWUSER)
 	if p.flags&unix.CLONE_NEWUSER != 0 {
@@ -65,12 +71,21 @@ func (p *planner) namespaces() {
 	}
 }
 
-func (p *planner) join(field, name, path string, flag uint64) {
-	input := "namespace/" + name
-	p.out.Namespaces = append(
-		p.out.Namespaces, Namespace{Name: input, Field: field, Path: path, Type: flag},
-	)
-	p.joins = append(p.joins, join{field: field, input: input, flag: flag})
+// changedBy is the first field that changes something in the container's namespace of a type, or
+// empty.
+func (p *planner) changedBy(t specs.LinuxNamespaceType) string {
+	if t == specs.UTSNamespace && p.spec.Hostname != "" {
+		return "hostname"
+	}
+	if t == specs.UTSNamespace && p.spec.Domainname != "" {
+		return "domainname"
+	}
+	for _, name := range p.sysctlNames() {
+		if sysctlNamespace(sysctlPath(name)) == t {
+			return fmt.Sprintf("linux.sysctl[%s]", name)
+		}
+	}
+	return ""
 }
 
 // has says whether the container has a namespace of its own of this type, new or joined.
@@ -234,7 +249,8 @@ func (p *planner) oomScore() {
 	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
 }
 
-// names sets host name and NIS domain name.
+// names sets host name and NIS domain name, in a namespace that is joined too: a configuration that
+// is not to change it leaves them out, as with runc.
 func (p *planner) names() {
 	if h := p.spec.Hostname; h != "" {
 		p.Field("hostname")
@@ -248,8 +264,17 @@ func (p *planner) names() {
 
 // proc returns a descriptor of a procfs of the container's PID namespace. It is the container's own
 // mount if it has one, reached by its descriptor so that nothing mounted over it matters; else one
-// that is attached nowhere.
+// that is attached nowhere. A process in the host's view uses the host's: what is below /proc/sys
+// and belongs to a namespace is that of the process that looks it up (fs/proc/proc_sysctl.c,
+// sysctl_is_seen), and self is the process as the host sees it.
 func (p *planner) proc() program.Arg {
+	if p.procFD == nil && p.hostView {
+		fd := p.Call(
+			unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc").Ptr(),
+			program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
+		).Result()
+		p.procFD = &fd
+	}
 	if p.procFD == nil {
 		fs := p.Call(
 			unix.SYS_FSOPEN, p.Str("proc").Ptr(), program.Num(unix.FSOPEN_CLOEXEC),
@@ -276,14 +301,19 @@ func (p *planner) writeProc(name, text string) {
 	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
 }
 
-// sysctls writes linux.sysctl in the order of names.
-func (p *planner) sysctls() {
+// sysctlNames are the names in linux.sysctl, sorted.
+func (p *planner) sysctlNames() []string {
 	names := make([]string, 0, len(p.spec.Linux.Sysctl))
 	for name := range p.spec.Linux.Sysctl {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	for _, name := range names {
+	return names
+}
+
+// sysctls writes linux.sysctl in the order of names.
+func (p *planner) sysctls() {
+	for _, name := range p.sysctlNames() {
 		p.Fieldf("linux.sysctl[%s]", name)
 		p.writeProc("sys/"+sysctlPath(name), p.spec.Linux.Sysctl[name])
 	}

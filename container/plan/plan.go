@@ -1,6 +1,7 @@
 // Package plan compiles an OCI runtime-spec configuration into a program: the flat list of system
-// calls that turns a freshly cloned process into the container's first process, or, for exec, into
-// one more process of a running container.
+// calls that turns a freshly cloned process into the container's first process (Init), or into one
+// more process of a running container (Exec), into a process without a root filesystem of its own
+// (Process), or into one that holds namespaces for others (Hold).
 //
 // It is a pure function: no I/O, no clock, no look at the host. What it must know about the host
 // comes in Options; what must be opened by somebody with the host's view (bind sources, namespaces
@@ -150,6 +151,9 @@ type Namespace struct {
 	Path  string
 	// Type is its CLONE_NEW* flag; the file must be a namespace of this type.
 	Type uint64
+	// ChangedBy is the field of the configuration that changes something in it, such as "hostname",
+	// or empty. The spawner refuses to open its own namespace for a program that would change it.
+	ChangedBy string
 }
 
 // Plan is a program together with what it needs opened.
@@ -182,6 +186,8 @@ type planner struct {
 	joins   []join
 	grouped bool // the cgroups are entered
 	userns  bool // in a user namespace other than the spawner's
+	// hostView says that the process sees the files of the host.
+	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
 	fresh  map[string]program.Cell
 	procFD *program.Cell

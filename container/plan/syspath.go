@@ -72,10 +72,7 @@ func (p *planner) maskedPaths() {
 			p.If(attached.Value(), ^uint64(0), program.NotEqual, program.Num(0), again)
 			// One empty filesystem serves all: the first mask attaches it, the others attach
 			// copies.
-			mnt := p.newMount(
-				"tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
-				unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-			)
+			mnt := p.emptyMount()
 			p.Set(empty, mnt.Value(), program.Move, program.Num(0))
 			p.Set(attached, program.Num(1), program.Move, program.Num(0))
 			p.attach(empty.Value(), fd.Value())
@@ -85,4 +82,12 @@ func (p *planner) maskedPaths() {
 			p.Goto(skip)
 		})
 	}
+}
+
+// emptyMount makes a filesystem in which there is nothing and nothing can be made.
+func (p *planner) emptyMount() program.Cell {
+	return p.newMount(
+		"tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
+		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+	)
 }

@@ -20,7 +20,8 @@ func (p *planner) validate() error {
 		s = p.spec
 	}
 	for _, check := range []func() error{
-		p.validateNamespaces, p.validateRoot, p.validateMounts, p.validateNames, p.validateLinux,
+		p.validateNamespaces, p.validateMountNamespace, p.validateRoot, p.validateMounts,
+		p.validateNames, p.validateLinux,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -47,19 +48,7 @@ func (p *planner) validateNamespaces() error {
 			return invalid(field+".path", "%q is not absolute", ns.Path)
 		}
 	}
-	if !seen[specs.MountNamespace] {
-		return invalid(
-			"linux.namespaces",
-			"a mount namespace is missing: without one the container's mounts would be the host's",
-		)
-	}
-	for i, ns := range p.spec.Linux.Namespaces {
-		if ns.Type == specs.MountNamespace && ns.Path != "" {
-			return invalid(
-				fmt.Sprintf("linux.namespaces[%d].path", i),
-				"a mount namespace can be created, not joined, because the root filesystem is made in it",
-			)
-		}
+	for _, ns := range p.spec.Linux.Namespaces {
 		if ns.Type == specs.UserNamespace && ns.Path == "" &&
 			(len(p.spec.Linux.UIDMappings) == 0 || len(p.spec.Linux.GIDMappings) == 0) {
 			return invalid(
@@ -80,6 +69,27 @@ func (p *planner) validateNamespaces() error {
 		}
 	}
 	return nil
+}
+
+// validateMountNamespace wants the one in which the root filesystem is made.
+func (p *planner) validateMountNamespace() error {
+	for i, ns := range p.spec.Linux.Namespaces {
+		if ns.Type != specs.MountNamespace {
+			continue
+		}
+		if ns.Path != "" {
+			return invalid(
+				fmt.Sprintf("linux.namespaces[%d].path", i),
+				"a mount namespace can be created, not joined, because the root filesystem is "+
+					"made in it",
+			)
+		}
+		return nil
+	}
+	return invalid(
+		"linux.namespaces",
+		"a mount namespace is missing: without one the container's mounts would be the host's",
+	)
 }
 
 func (p *planner) validateRoot() error {
@@ -234,26 +244,32 @@ func (p *planner) validateSysctl(name string) error {
 	if clean == "" || path.Clean("/"+clean) != "/"+clean {
 		return invalid(field, "not the name of a kernel parameter")
 	}
-	var need specs.LinuxNamespaceType
-	switch {
-	case strings.HasPrefix(clean, "net/"):
-		need = specs.NetworkNamespace
-	case strings.HasPrefix(clean, "fs/mqueue/"):
-		need = specs.IPCNamespace
-	case clean == "kernel/domainname":
-		need = specs.UTSNamespace
-	case clean == "kernel/hostname":
+	if clean == "kernel/hostname" {
 		return invalid(field, "set hostname instead")
-	case strings.HasPrefix(clean, "kernel/shm"), strings.HasPrefix(clean, "kernel/msg"),
-		clean == "kernel/sem":
-		need = specs.IPCNamespace
-	default:
+	}
+	need := sysctlNamespace(clean)
+	if need == "" {
 		return invalid(field, "is not separate for each container")
 	}
 	if !p.hasType(need) {
 		return invalid(field, "needs a %s namespace, or it would change the host", need)
 	}
 	return nil
+}
+
+// sysctlNamespace is the type of the namespaces that have a parameter each, or empty. clean is its
+// path below /proc/sys.
+func sysctlNamespace(clean string) specs.LinuxNamespaceType {
+	switch {
+	case strings.HasPrefix(clean, "net/"):
+		return specs.NetworkNamespace
+	case clean == "kernel/domainname":
+		return specs.UTSNamespace
+	case strings.HasPrefix(clean, "fs/mqueue/"), clean == "kernel/sem",
+		strings.HasPrefix(clean, "kernel/shm"), strings.HasPrefix(clean, "kernel/msg"):
+		return specs.IPCNamespace
+	}
+	return ""
 }
 
 func validateProcess(field string, proc *specs.Process) error {
@@ -299,8 +315,10 @@ func validateProcess(field string, proc *specs.Process) error {
 			return invalid(f, "soft limit %d exceeds hard limit %d", r.Soft, r.Hard)
 		}
 	}
-	if a := proc.OOMScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
-		return invalid(field+".oomScoreAdj", "%d, want -1000 to 1000", *a)
+	if a := proc.OOMScoreAdj; a != nil {
+		if err := validateOOMScore(field, *a); err != nil {
+			return err
+		}
 	}
 	// setresuid(2): the highest value means "leave as it is" and would be root here.
 	if proc.User.UID == ^uint32(0) || proc.User.GID == ^uint32(0) {
@@ -310,6 +328,13 @@ func validateProcess(field string, proc *specs.Process) error {
 		return invalid(
 			field+".execCPUAffinity", "processor affinity of exec is not applied by strake",
 		)
+	}
+	return nil
+}
+
+func validateOOMScore(field string, score int) error {
+	if score < -1000 || score > 1000 {
+		return invalid(field+".oomScoreAdj", "%d, want -1000 to 1000", score)
 	}
 	return nil
 }

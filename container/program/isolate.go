@@ -111,7 +111,12 @@ func (b *Builder) Exit(status Arg) { b.Call(unix.SYS_EXIT_GROUP, status) }
 // PR_SET_MM_MAP (prctl(2)) wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the child's user
 // namespace, which both root and the first process of a new user namespace have, and a kernel with
 // CONFIG_CHECKPOINT_RESTORE.
-func (b *Builder) Isolate() {
+//
+// Until it executes, ps shows the process as being set up.
+func (b *Builder) Isolate() { b.IsolateAs("strake: container being set up") }
+
+// IsolateAs is Isolate with another command line for ps.
+func (b *Builder) IsolateAs(commandLine string) {
 	b.Field("isolate")
 	b.Call(unix.SYS_MUNMAP, Num(0), MapStart)
 	// The end of the address space is not known: 47 bits on amd64, 48, 42 or 39 on arm64. A length
@@ -128,7 +133,7 @@ func (b *Builder) Isolate() {
 	b.Fail(Num(uint64(unix.EINVAL)))
 	b.Place(done)
 
-	title := b.Bytes([]byte("strake: container being set up\x00\x00"))
+	title := b.Bytes([]byte(commandLine + "\x00\x00"))
 	end := b.Bytes(make([]byte, 8))
 	mm := b.Room(104) // struct prctl_mm_map, linux/prctl.h
 	for off := uint32(0); off <= 80; off += 8 {

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// live belongs to the process, as its address space does: one Machine's children must not be born
+// without their memory because another Machine clones at the same time.
+var live regions
+
 // regions are the mappings that children are being cloned with.
 //
 // A child needs nothing of this process, so nothing else is copied into it: before a clone, all

@@ -51,11 +51,9 @@ type cloneArgs struct {
 }
 
 // Machine holds what all children of a process share: the sealed file with the interpreter's code.
-// It may be used by several goroutines at once. A process that starts children concurrently does so
-// from one Machine (see regions).
+// It may be used by several goroutines at once.
 type Machine struct {
-	code   int // a descriptor
-	live   regions
+	code   int  // a descriptor
 	detour bool // see type detour
 }
 
@@ -161,11 +159,11 @@ func (m *Machine) clone(req *Request, c *Child, syncFD int) error {
 		code += page
 	}
 	size := code + (req.Image.Size()+page-1)&^(page-1)
-	mem, err := m.live.mmap(size)
+	mem, err := live.mmap(size)
 	if err != nil {
 		return fmt.Errorf("mmap %d bytes for the program: %w", size, err)
 	}
-	defer m.live.munmap(mem)
+	defer live.munmap(mem)
 	base := uintptr(unsafe.Pointer(&mem[0]))
 	if _, _, e := unix.Syscall6(
 		unix.SYS_MMAP, base, interpreterSize, unix.PROT_READ|unix.PROT_EXEC,

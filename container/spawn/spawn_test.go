@@ -87,11 +87,13 @@ func testExec(t *testing.T, m *Machine) {
 	}
 }
 
-// Children that are cloned at the same time must each be born with their own program.
+// Children that are cloned at the same time, by one Machine or several, must each be born with their
+// own program.
 func TestConcurrent(t *testing.T) {
-	m := machine(t)
+	machines := [2]*Machine{machine(t), machine(t)}
 	var wg sync.WaitGroup
 	for i := range 8 {
+		m := machines[i%2]
 		wg.Go(func() {
 			for range 25 {
 				ws, err := run(t, m, func(b *program.Builder) {
