@@ -114,9 +114,9 @@ func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error)
 	}
 	switch {
 	case s.Config.Process == nil:
-		return launch.Hold(nil, s.Config, opt, entry)
+		return launch.Hold(s.Config, opt, entry)
 	case s.Overlay == nil && (s.Config.Root == nil || s.Config.Root.Path == ""):
-		return launch.Process(nil, s.Config, opt, entry)
+		return launch.Process(s.Config, opt, entry)
 	}
 	return launch.Init(nil, s.Config, opt, entry)
 }
@@ -215,12 +215,7 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 	}
 	p := newProcess(t.h, x.ID, t.owner, x.Exited)
 	err = kp.WithPidFD(func(fd int) error {
-		join, err := leader.Join(kp.Pid, fd, opt.Flags)
-		if err != nil {
-			return err
-		}
-		defer join.Close()
-		l, err := launch.Exec(x.Config, x.Process, opt, join.FD(), entry)
+		l, err := launch.Exec(x.Config, x.Process, opt, fd, entry)
 		if err != nil {
 			return err
 		}
@@ -320,7 +315,7 @@ func (t *hostTask) Stats(ctx context.Context) (task.Stats, error) {
 
 // networkStats reads the interface counters of the task's namespace (proc_pid_net(5), dev).
 func (t *hostTask) networkStats() (map[string]task.NetworkStats, error) {
-	f, err := t.open("net/dev")
+	f, err := t.open("net/dev", unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -357,30 +352,26 @@ func parseNetDev(raw []byte) (map[string]task.NetworkStats, error) {
 	return out, nil
 }
 
-// open opens a file of the task's first process below /proc, while that lives: the number may have
-// gone to another process, but not if the descriptor is still of a living one afterwards.
-func (t *hostTask) open(name string) (*os.File, error) {
+// open opens a file of the task's first process below /proc, of whichever of its threads has it.
+func (t *hostTask) open(name string, flags int) (f *os.File, err error) {
 	kp, err := t.current()
 	if err != nil {
 		return nil, err
 	}
-	f, err := leader.OpenFile(kp.Pid, name)
-	if serr := kp.Signal(0); serr != nil {
-		if f != nil {
-			f.Close()
-		}
-		return nil, serr
+	err = kp.WithPidFD(func(fd int) (err error) {
+		f, err = leader.Process{Pid: kp.Pid, PidFD: fd}.OpenFile(name, flags)
+		return err
+	})
+	if errdefs.IsNotFound(err) {
+		err = fmt.Errorf("task %q has ended: %w", t.id, errdefs.ErrFailedPrecondition)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("task %q: %w", t.id, err)
-	}
-	return f, nil
+	return f, err
 }
 
 // ReadFile implements task.Task: below the root of the first process, and never outside of it
 // (openat2(2), RESOLVE_IN_ROOT).
 func (t *hostTask) ReadFile(name string, limit int) ([]byte, error) {
-	root, err := t.open("root")
+	root, err := t.open("root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +389,7 @@ func (t *hostTask) Namespace(kind specs.LinuxNamespaceType) (*os.File, error) {
 	if name == "" {
 		return nil, fmt.Errorf("namespace %q: %w", kind, errdefs.ErrInvalidArgument)
 	}
-	return t.open("ns/" + name)
+	return t.open("ns/"+name, unix.O_RDONLY)
 }
 
 // ReopenLog implements task.Task.
