@@ -352,7 +352,7 @@ func (n *managed) Reconcile(ctx context.Context, live map[string]LivePlace) erro
 		}
 		list = append(list, l)
 	}
-	return n.m.Reconcile(ctx, list)
+	return n.m.Reconcile(ctx, "docker", list)
 }
 
 // Spoil implements Network.

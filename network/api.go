@@ -113,6 +113,10 @@ const (
 
 // Request is the wish to attach a container to a network.
 type Request struct {
+	// Owner names the front end that the container belongs to ("docker", "cri", ...): one to 32
+	// lower-case letters, digits and "-". Empty means Config.LegacyOwner. All attachments of a
+	// container have the same owner. Reconcile removes the attachments of one owner only.
+	Owner string
 	// EndpointID is the attachment's name, 64 hexadecimal digits; empty lets Attach choose one.
 	EndpointID string
 	// ContainerID names the container. Its first attachment makes its network namespace, later ones
@@ -164,6 +168,9 @@ func (r Request) validate() error {
 	}
 	if !namePattern.MatchString(r.ContainerID) {
 		return bad("container ID: want a letter or digit, then up to 127 letters, digits, '_', '.' and '-'")
+	}
+	if r.Owner != "" && !ownerPattern.MatchString(r.Owner) {
+		return bad("owner %q: want one to 32 of a-z, 0-9 and '-', the first a letter", r.Owner)
 	}
 	if r.EndpointID != "" && !isID(r.EndpointID) {
 		return bad("endpoint ID %q: want 64 hexadecimal digits", r.EndpointID)

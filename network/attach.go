@@ -64,6 +64,7 @@ func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) 
 	if len(n.ready) > 0 && !(wish{req.IPv4, req.IPv6, req.MAC}).any() {
 		sb, n.ready = n.ready[0], n.ready[1:]
 		sb.container, sb.recycling = req.ContainerID, req.Recycling
+		sb.owner = m.cfg.owner(req.Owner)
 		sb.mu.Lock()
 		defer sb.mu.Unlock()
 		m.sandboxes[req.ContainerID] = sb
@@ -71,7 +72,9 @@ func (m *Manager) Attach(ctx context.Context, req Request) (*Attachment, error) 
 		m.mu.Unlock()
 	} else {
 		// A place holder keeps a second Attach of the same container waiting.
-		sb = &sandbox{container: req.ContainerID, recycling: req.Recycling}
+		sb = &sandbox{
+			owner: m.cfg.owner(req.Owner), container: req.ContainerID, recycling: req.Recycling,
+		}
 		sb.mu.Lock()
 		defer sb.mu.Unlock()
 		m.sandboxes[req.ContainerID] = sb
@@ -124,6 +127,14 @@ func (m *Manager) attachMore(
 	defer sb.mu.Unlock()
 	if sb.gone {
 		return fail(fmt.Errorf("container is being released: %w", errdefs.ErrUnavailable))
+	}
+	if owner := m.cfg.owner(req.Owner); owner != sb.owner {
+		return fail(
+			fmt.Errorf(
+				"container belongs to owner %q, not %q: %w", sb.owner, owner,
+				errdefs.ErrAlreadyExists,
+			),
+		)
 	}
 	if sb.ns == nil {
 		return fail(
@@ -180,7 +191,7 @@ func (m *Manager) enrol(sb *sandbox, n *network, req Request, wr wire) (*endpoin
 		return nil, err
 	}
 	ep := &endpoint{net: n, sandbox: sb, wire: wr, rec: endpointRecord{
-		Version: recordVersion, ID: req.EndpointID, ContainerID: req.ContainerID,
+		Version: recordVersion, ID: req.EndpointID, Owner: sb.owner, ContainerID: req.ContainerID,
 		NetworkID: n.rec.ID, Name: req.Name,
 		Names: callable(req), DNS: req.DNS, IPv4: wr.v4, IPv6: wr.v6, MAC: wr.mac.String(),
 		Host: wr.host, Interface: wr.name,

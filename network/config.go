@@ -56,6 +56,10 @@ type Config struct {
 	// ten seconds.
 	AddressDelay time.Duration
 
+	// LegacyOwner is the owner of attachments whose Request or record names none: records of
+	// versions that knew a single front end. Empty means "docker".
+	LegacyOwner string
+
 	// ResolvConf is the host's resolver configuration, read for the servers that questions are sent
 	// on to. Empty means /etc/resolv.conf.
 	ResolvConf string
@@ -100,6 +104,7 @@ func DefaultSysctls() map[string]string {
 var (
 	prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,5}$`)
 	namePattern   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+	ownerPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 	sysctlPattern = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
 )
 
@@ -148,6 +153,15 @@ func (c Config) complete() (Config, error) {
 			)
 		}
 	}
+	if c.LegacyOwner == "" {
+		c.LegacyOwner = "docker"
+	}
+	if !ownerPattern.MatchString(c.LegacyOwner) {
+		return c, fmt.Errorf(
+			"network: LegacyOwner %q: want one to 32 of a-z, 0-9 and '-', the first a letter: %w",
+			c.LegacyOwner, errdefs.ErrInvalidArgument,
+		)
+	}
 	if c.Sysctls == nil {
 		c.Sysctls = DefaultSysctls()
 	}
@@ -180,6 +194,14 @@ func (c Config) complete() (Config, error) {
 		c.Fault = func(string) {}
 	}
 	return c, nil
+}
+
+// owner is the owner that a request or a record means by name.
+func (c *Config) owner(name string) string {
+	if name == "" {
+		return c.LegacyOwner
+	}
+	return name
 }
 
 // tableName is the nftables table of an instance. All instances' names start the same way, so that

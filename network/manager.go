@@ -42,7 +42,9 @@ type Manager struct {
 	wires map[string]bool
 	// guarded by mu; records that could not be read, for Reconcile to remove
 	spoiled []string
-	closed  bool // guarded by mu
+	// guarded by mu; the part of Reconcile that concerns all owners has run
+	reconciled bool
+	closed     bool // guarded by mu
 }
 
 // endpoint is a container's attachment to a network.
@@ -229,7 +231,9 @@ func (m *Manager) loadEndpoints() error {
 		}
 		sb := m.sandboxes[rec.ContainerID]
 		if sb == nil {
-			sb = &sandbox{container: rec.ContainerID, cookie: rec.Cookie}
+			sb = &sandbox{
+				owner: m.cfg.owner(rec.Owner), container: rec.ContainerID, cookie: rec.Cookie,
+			}
 			m.sandboxes[rec.ContainerID] = sb
 		}
 		ep := &endpoint{

@@ -14,8 +14,8 @@ import (
 // Live is a container that lives, as the engine knows.
 type Live struct {
 	ContainerID string
-	// NetNS is a path of its network namespace, for example /proc/PID/ns/net. It is opened once,
-	// during Reconcile. Empty when it is not known: the container keeps its network, but no
+	// NetNS is a path of its network namespace, for example /proc/PID/ns/net or, for a descriptor
+	// that the caller holds, /proc/self/fd/N. It is opened once, during Reconcile. Empty when it is not known: the container keeps its network, but no
 	// interface can be added.
 	NetNS string
 	// Endpoints are the IDs of its attachments; others that are recorded were never acknowledged,
@@ -23,51 +23,75 @@ type Live struct {
 	Endpoints []string
 }
 
-// Reconcile compares what is recorded with what lives. What belongs to no live container is
-// removed: interfaces, addresses, ports, names, records, and interfaces of this instance that
-// nobody recorded. For live containers nothing changes. The engine calls it once after Open, before
-// the first Attach.
-func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
+// Reconcile compares what is recorded for one owner with what lives. What belongs to no live
+// container of the owner is removed: interfaces, addresses, ports, names, records. For live
+// containers, and for those of other owners, nothing changes, whether their owners have reconciled
+// or not.
+//
+// Each owner calls it once after Open, before its first Attach. The first call also does what
+// concerns the instance as a whole: it removes interfaces and records that belong to no attachment,
+// rebuilds the nftables table and fills the pools.
+func (m *Manager) Reconcile(ctx context.Context, owner string, live []Live) error {
 	if err := m.alive(ctx); err != nil {
 		return err
 	}
+	owner = m.cfg.owner(owner)
 	lives := map[string]Live{}
 	for _, l := range live {
 		lives[l.ContainerID] = l
 	}
 	var dead []string
 	m.mu.Lock()
-	for id := range m.sandboxes {
-		if _, ok := lives[id]; !ok {
+	for id, sb := range m.sandboxes {
+		if _, ok := lives[id]; !ok && sb.owner == owner {
 			dead = append(dead, id)
 		}
 	}
-	spoiled := m.spoiled
-	m.spoiled = nil
+	first := !m.reconciled
+	m.reconciled = true
 	m.mu.Unlock()
 	var errs []error
 	for _, id := range dead {
 		errs = append(errs, m.Release(ctx, id))
 	}
-	for _, name := range spoiled {
-		errs = append(errs, m.store.remove(name))
-	}
 	for _, l := range live {
-		if l.NetNS != "" {
-			if err := m.adopt(l); err != nil {
-				m.cfg.Logger.Warn(
-					"network namespace of a live container", "container", l.ContainerID, "error",
-					err,
-				)
-			}
+		if l.NetNS == "" {
+			continue
+		}
+		if err := m.adopt(owner, l); err != nil {
+			m.cfg.Logger.Warn(
+				"network namespace of a live container", "container", l.ContainerID, "error", err,
+			)
 		}
 	}
 	for _, l := range live {
 		if l.Endpoints != nil {
-			for _, id := range m.strangers(l) {
+			for _, id := range m.strangers(owner, l) {
 				errs = append(errs, m.Detach(ctx, id))
 			}
 		}
+	}
+	if first {
+		errs = append(errs, m.reconcileInstance())
+	} else {
+		errs = append(errs, m.visit(0))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("reconcile networks of owner %q: %w", owner, err)
+	}
+	return nil
+}
+
+// reconcileInstance is the part of Reconcile that concerns all owners. What is recorded for any of
+// them stays.
+func (m *Manager) reconcileInstance() error {
+	m.mu.Lock()
+	spoiled := m.spoiled
+	m.spoiled = nil
+	m.mu.Unlock()
+	var errs []error
+	for _, name := range spoiled {
+		errs = append(errs, m.store.remove(name))
 	}
 	errs = append(errs, m.settle(), m.sweep())
 	m.mu.Lock()
@@ -84,18 +108,16 @@ func (m *Manager) Reconcile(ctx context.Context, live []Live) error {
 	} else if there, err := m.fw.Exists(); err != nil || there {
 		errs = append(errs, err, m.fw.Remove())
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("reconcile networks: %w", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // strangers are a live container's attachments that it does not know of.
-func (m *Manager) strangers(l Live) (ids []string) {
+func (m *Manager) strangers(owner string, l Live) (ids []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, ep := range m.endpoints {
-		if ep.rec.ContainerID == l.ContainerID && !slices.Contains(l.Endpoints, id) {
+		if ep.rec.ContainerID == l.ContainerID && ep.sandbox.owner == owner &&
+			!slices.Contains(l.Endpoints, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -103,15 +125,18 @@ func (m *Manager) strangers(l Live) (ids []string) {
 }
 
 // adopt opens the namespace of a live container, if it is the one that was recorded.
-func (m *Manager) adopt(l Live) error {
+func (m *Manager) adopt(owner string, l Live) error {
 	m.mu.Lock()
 	sb := m.sandboxes[l.ContainerID]
 	if sb == nil {
 		// All its interfaces were taken from it; it may get another.
-		sb = &sandbox{container: l.ContainerID}
+		sb = &sandbox{owner: owner, container: l.ContainerID}
 		m.sandboxes[l.ContainerID] = sb
 	}
 	m.mu.Unlock()
+	if sb.owner != owner {
+		return fmt.Errorf("it belongs to owner %q", sb.owner)
+	}
 	sb.mu.Lock()
 	defer sb.mu.Unlock()
 	if sb.ns != nil {

@@ -42,6 +42,7 @@ type networkRecord struct {
 type endpointRecord struct {
 	Version     int
 	ID          string
+	Owner       string `json:",omitempty"` // of the container; empty in records of older versions
 	ContainerID string
 	NetworkID   string
 	Name        string       `json:",omitempty"`

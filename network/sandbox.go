@@ -38,6 +38,7 @@ import (
 // What cannot be seen from outside, above all sysctls, is covered by the preconditions of
 // RecycleIfClean. Everything else is destroyed.
 type sandbox struct {
+	owner     string // guarded by Manager.mu until it belongs to a container, then constant
 	container string
 	recycling Recycling
 
