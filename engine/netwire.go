@@ -15,7 +15,7 @@ import (
 
 	"strake/internal/message"
 	"strake/network"
-	"strake/network/firewall"
+	"strake/network/place"
 )
 
 // NewNetwork makes a network.Manager the engine's Network. hostsFile and resolvConf are the host's
@@ -103,7 +103,7 @@ func endpointRequest(req *NetworkRequest, name string, dns []netip.Addr) (networ
 		Aliases: ep.Aliases, IPv4: ep.IPv4, IPv6: ep.IPv6, DNS: dns,
 	}
 	if req.Recycle {
-		r.Recycling = network.RecycleIfClean
+		r.Recycling = network.RecycleIfUnused
 	}
 	if ep.MAC != "" {
 		mac, err := net.ParseMAC(ep.MAC)
@@ -119,7 +119,7 @@ func endpointRequest(req *NetworkRequest, name string, dns []netip.Addr) (networ
 
 // portWish is a port with the range that its host port may come from.
 type portWish struct {
-	network.PortBinding
+	place.Port
 	end uint16
 }
 
@@ -143,7 +143,7 @@ func portWishes(req *NetworkRequest) ([]portWish, error) {
 		out = append(
 			out,
 			portWish{
-				network.PortBinding{Proto: p, ContainerPort: port, HostIP: ip, HostPort: first},
+				place.Port{Proto: p, ContainerPort: port, HostIP: ip, HostPort: first},
 				last,
 			},
 		)
@@ -185,16 +185,16 @@ func portWishes(req *NetworkRequest) ([]portWish, error) {
 	return out, nil
 }
 
-func parseProto(s string) (firewall.Proto, error) {
+func parseProto(s string) (string, error) {
 	switch s {
 	case "", "tcp":
-		return network.TCP, nil
+		return place.TCP, nil
 	case "udp":
-		return network.UDP, nil
+		return place.UDP, nil
 	case "sctp":
-		return network.SCTP, nil
+		return place.SCTP, nil
 	}
-	return 0, message.New(errdefs.ErrInvalidArgument, "protocol %q: want tcp, udp or sctp", s)
+	return "", message.New(errdefs.ErrInvalidArgument, "protocol %q: want tcp, udp or sctp", s)
 }
 
 // attachPublishing attaches with ports. Those with a range are tried one after the other, until
@@ -210,7 +210,7 @@ func (n *managed) attachPublishing(
 		r.Ports = r.Ports[:0:0]
 		for i, w := range wishes {
 			w.HostPort = next[i]
-			r.Ports = append(r.Ports, w.PortBinding)
+			r.Ports = append(r.Ports, w.Port)
 		}
 		a, err := n.m.Attach(ctx, r)
 		if err == nil || !errdefs.IsAlreadyExists(err) {
@@ -232,13 +232,13 @@ func (n *managed) attachPublishing(
 	}
 }
 
-func boundPorts(in []network.PortBinding) []BoundPort {
+func boundPorts(in []place.Bound) []BoundPort {
 	var out []BoundPort
 	for _, p := range in {
 		out = append(
 			out,
 			BoundPort{
-				Proto: p.Proto.String(), ContainerPort: p.ContainerPort, HostIP: p.HostIP,
+				Proto: p.Proto, ContainerPort: p.ContainerPort, HostIP: p.HostIP,
 				HostPort: p.HostPort,
 			},
 		)
@@ -356,7 +356,7 @@ func (n *managed) Reconcile(ctx context.Context, live map[string]LivePlace) erro
 }
 
 // Spoil implements Network.
-func (n *managed) Spoil(id string) { n.m.Spoil(id) }
+func (n *managed) Spoil(id string) { n.m.ForbidRecycling(id) }
 
 // Connect implements Network.
 func (n *managed) Connect(

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"strake/network/link"
+	"strake/network/place"
 )
 
 // TestOwners: an owner that reconciles with an empty list takes nothing from another owner, whether
@@ -32,8 +33,8 @@ func testOwners(t *testing.T, first string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := func(host uint16) []PortBinding {
-		return []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: host}}
+	port := func(host uint16) []place.Port {
+		return []place.Port{{Proto: place.TCP, ContainerPort: 80, HostPort: host}}
 	}
 	// One records no owner, as versions before it did.
 	unowned := l.attach(m, Request{ContainerID: "old", Ports: port(8001)})
@@ -47,7 +48,7 @@ func testOwners(t *testing.T, first string) {
 	defer dup.Close()
 	l.serve(dup, 80, "pod")
 	forgetOwner(t, l, unowned.EndpointID)
-	podHost := m.endpoints[pod.EndpointID].rec.Host
+	podHost := m.reg.endpoints[pod.EndpointID].rec.Host
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func testOwners(t *testing.T, first string) {
 	check := func(when string) {
 		t.Helper()
 		l.reaches(when, l.outside, "tcp", hostAddr4+":8003", "pod "+outsideAddr4)
-		if _, err := m.rt.ByName(podHost); err != nil {
+		if _, err := m.host.rt.ByName(podHost); err != nil {
 			t.Errorf("%s: interface of the other owner: %v", when, err)
 		}
 		if _, err := os.Stat(filepath.Join(l.stateDir, endpointFile(pod.EndpointID))); err != nil {
@@ -94,14 +95,14 @@ func testOwners(t *testing.T, first string) {
 		reconcile("cri")
 	} else {
 		// The dead of an owner stay until that owner says so.
-		if len(m.endpoints) != 3 {
-			t.Errorf("got %d endpoints, want those of docker besides", len(m.endpoints))
+		if len(m.reg.endpoints) != 3 {
+			t.Errorf("got %d endpoints, want those of docker besides", len(m.reg.endpoints))
 		}
 		reconcile("docker")
 	}
 	check("after both have reconciled")
-	if len(m.endpoints) != 1 {
-		t.Errorf("got %d endpoints, want the live one only", len(m.endpoints))
+	if len(m.reg.endpoints) != 1 {
+		t.Errorf("got %d endpoints, want the live one only", len(m.reg.endpoints))
 	}
 	// Another network for the pod: its namespace is known by the descriptor's path.
 	l.network(m, Spec{Name: "second"})
@@ -125,10 +126,10 @@ func testOwners(t *testing.T, first string) {
 	if err := m.Reconcile(t.Context(), "cri", nil); err != nil {
 		t.Fatal(err)
 	}
-	if len(m.endpoints) != 0 {
-		t.Errorf("got %d endpoints, want none", len(m.endpoints))
+	if len(m.reg.endpoints) != 0 {
+		t.Errorf("got %d endpoints, want none", len(m.reg.endpoints))
 	}
-	if _, err := m.rt.ByName(podHost); gone(err) != nil || err == nil {
+	if _, err := m.host.rt.ByName(podHost); ignoreMissing(err) != nil || err == nil {
 		t.Errorf("interface after its owner gave it up: %v", err)
 	}
 }
@@ -160,7 +161,8 @@ func forgetOwner(t *testing.T, l *lab, endpoint string) {
 // TestBadOwner: an owner is a short name.
 func TestBadOwner(t *testing.T) {
 	t.Parallel()
-	if err := (Request{ContainerID: "a", Owner: "Not/One"}).validate(); !errdefs.IsInvalidArgument(err) {
+	r := Request{ContainerID: "a", Owner: "Not/One"}
+	if err := r.validate(); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("request: got %v", err)
 	}
 	cfg := Config{StateDir: t.TempDir(), LegacyOwner: "Not/One"}
