@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+
+	"strake/network/place"
 )
 
 func benchManager(b *testing.B, pool int, v6 bool) *Manager {
@@ -48,7 +50,7 @@ func BenchmarkAttachRelease(b *testing.B) {
 			for i := range b.N {
 				id := fmt.Sprint("c", i)
 				if _, err := m.Attach(
-					b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean},
+					b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfUnused},
 				); err != nil {
 					b.Fatal(err)
 				}
@@ -76,7 +78,7 @@ func BenchmarkAttachReleaseParallel(b *testing.B) {
 		for pb.Next() {
 			id := fmt.Sprint("c", n.Add(1))
 			if _, err := m.Attach(
-				b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfClean},
+				b.Context(), Request{ContainerID: id, Name: id, Recycling: RecycleIfUnused},
 			); err != nil {
 				b.Error(err)
 				return
@@ -120,8 +122,8 @@ func BenchmarkAttachPort(b *testing.B) {
 			b.Context(),
 			Request{
 				ContainerID: id,
-				Ports: []PortBinding{
-					{Proto: TCP, ContainerPort: 80, HostPort: uint16(20000 + i%1000)},
+				Ports: []place.Port{
+					{Proto: place.TCP, ContainerPort: 80, HostPort: uint16(20000 + i%1000)},
 				},
 			},
 		); err != nil {
@@ -136,7 +138,7 @@ func BenchmarkAttachPort(b *testing.B) {
 // idle waits for what goes on in the background.
 func idle(tb testing.TB, m *Manager) {
 	tb.Helper()
-	if err := m.settle(); err != nil {
+	if err := m.removals.settle(); err != nil {
 		tb.Error(err)
 	}
 }

@@ -56,6 +56,10 @@ type Config struct {
 	// ten seconds.
 	AddressDelay time.Duration
 
+	// LegacyOwner is the owner of attachments whose Request or record names none: records of
+	// versions that knew a single front end. Empty means "docker".
+	LegacyOwner string
+
 	// ResolvConf is the host's resolver configuration, read for the servers that questions are sent
 	// on to. Empty means /etc/resolv.conf.
 	ResolvConf string
@@ -100,64 +104,24 @@ func DefaultSysctls() map[string]string {
 var (
 	prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,5}$`)
 	namePattern   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+	ownerPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 	sysctlPattern = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
 )
 
 // complete fills in the defaults and names the first field that cannot be used, as an
 // errdefs.ErrInvalidArgument.
 func (c Config) complete() (Config, error) {
-	if c.StateDir == "" {
-		return c, fmt.Errorf(
-			"network: StateDir is empty, want a directory: %w", errdefs.ErrInvalidArgument,
-		)
-	}
 	if c.Prefix == "" {
 		c.Prefix = "strake"
-	}
-	if !prefixPattern.MatchString(c.Prefix) {
-		return c, fmt.Errorf(
-			"network: Prefix %q: want one to six of a-z and 0-9, the first a letter: %w", c.Prefix,
-			errdefs.ErrInvalidArgument,
-		)
 	}
 	if len(c.Pools) == 0 {
 		c.Pools = DefaultPools()
 	}
-	for _, b := range c.Pools {
-		if err := b.Validate(); err != nil {
-			return c, fmt.Errorf("network: Pools: %w", err)
-		}
-		if !b.Base.Addr().Is4() || b.Bits > 29 {
-			return c, fmt.Errorf(
-				"network: Pools: %s by /%d: want IPv4, subnets of /29 or larger: %w", b.Base,
-				b.Bits, errdefs.ErrInvalidArgument,
-			)
-		}
-	}
-	if c.PoolV6.IsValid() && (!c.PoolV6.Addr().Is6() || c.PoolV6.Bits() > 64) {
-		return c, fmt.Errorf(
-			"network: PoolV6 %q: want an IPv6 range of /64 or larger: %w", c.PoolV6,
-			errdefs.ErrInvalidArgument,
-		)
-	}
-	for _, s := range c.DefaultSubnets {
-		if s.Prefix.IsValid() && s.Prefix.Addr().Is6() && !c.DefaultIPv6 {
-			return c, fmt.Errorf(
-				"network: DefaultSubnets: %s needs DefaultIPv6: %w", s.Prefix,
-				errdefs.ErrInvalidArgument,
-			)
-		}
+	if c.LegacyOwner == "" {
+		c.LegacyOwner = "docker"
 	}
 	if c.Sysctls == nil {
 		c.Sysctls = DefaultSysctls()
-	}
-	for k := range c.Sysctls {
-		if !sysctlPattern.MatchString(k) {
-			return c, fmt.Errorf(
-				"network: Sysctls: %q: want a name that starts with net.: %w", k,
-				errdefs.ErrInvalidArgument,
-			)
-		}
 	}
 	if c.PoolSize == 0 {
 		c.PoolSize = 8
@@ -179,7 +143,70 @@ func (c Config) complete() (Config, error) {
 	if c.Fault == nil {
 		c.Fault = func(string) {}
 	}
-	return c, nil
+	return c, c.validate()
+}
+
+// validate names the first field of a complete Config that cannot be used.
+func (c Config) validate() error {
+	if c.StateDir == "" {
+		return fmt.Errorf(
+			"network: StateDir is empty, want a directory: %w", errdefs.ErrInvalidArgument,
+		)
+	}
+	if !prefixPattern.MatchString(c.Prefix) {
+		return fmt.Errorf(
+			"network: Prefix %q: want one to six of a-z and 0-9, the first a letter: %w", c.Prefix,
+			errdefs.ErrInvalidArgument,
+		)
+	}
+	for _, b := range c.Pools {
+		if err := b.Validate(); err != nil {
+			return fmt.Errorf("network: Pools: %w", err)
+		}
+		if !b.Base.Addr().Is4() || b.Bits > 29 {
+			return fmt.Errorf(
+				"network: Pools: %s by /%d: want IPv4, subnets of /29 or larger: %w", b.Base,
+				b.Bits, errdefs.ErrInvalidArgument,
+			)
+		}
+	}
+	if c.PoolV6.IsValid() && (!c.PoolV6.Addr().Is6() || c.PoolV6.Bits() > 64) {
+		return fmt.Errorf(
+			"network: PoolV6 %q: want an IPv6 range of /64 or larger: %w", c.PoolV6,
+			errdefs.ErrInvalidArgument,
+		)
+	}
+	for _, s := range c.DefaultSubnets {
+		if s.Prefix.IsValid() && s.Prefix.Addr().Is6() && !c.DefaultIPv6 {
+			return fmt.Errorf(
+				"network: DefaultSubnets: %s needs DefaultIPv6: %w", s.Prefix,
+				errdefs.ErrInvalidArgument,
+			)
+		}
+	}
+	if !ownerPattern.MatchString(c.LegacyOwner) {
+		return fmt.Errorf(
+			"network: LegacyOwner %q: want one to 32 of a-z, 0-9 and '-', the first a letter: %w",
+			c.LegacyOwner, errdefs.ErrInvalidArgument,
+		)
+	}
+	for k := range c.Sysctls {
+		if !sysctlPattern.MatchString(k) {
+			return fmt.Errorf(
+				"network: Sysctls: %q: want a name that starts with net.: %w", k,
+				errdefs.ErrInvalidArgument,
+			)
+		}
+	}
+	return nil
+}
+
+// owner is the owner that a request or a record means by name.
+func (c *Config) owner(name string) string {
+	if name == "" {
+		return c.LegacyOwner
+	}
+	return name
 }
 
 // tableName is the nftables table of an instance. All instances' names start the same way, so that

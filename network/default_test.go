@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"strake/network/link"
+	"strake/network/place"
 )
 
 // TestWithoutIPv6: on a host that has none the default network is one of IPv4, and [::1] still
@@ -25,7 +26,8 @@ func TestWithoutIPv6(t *testing.T) {
 	a := l.attach(
 		m,
 		Request{
-			ContainerID: "a", Ports: []PortBinding{{Proto: TCP, ContainerPort: 80, HostPort: 8080}},
+			ContainerID: "a",
+			Ports:       []place.Port{{Proto: place.TCP, ContainerPort: 80, HostPort: 8080}},
 		},
 	)
 	if a.IPv6.IsValid() || a.Gateway6.IsValid() || len(a.Ports) != 1 {
@@ -41,11 +43,11 @@ func TestOnlyIPv4(t *testing.T) {
 	l := newLab(t)
 	m := l.open(func(c *Config) { c.DefaultIPv6 = false })
 	loopback := netip.IPv6Loopback()
-	a := l.attach(m, Request{ContainerID: "a", Ports: []PortBinding{
-		{Proto: TCP, ContainerPort: 80, HostPort: 8080},
-		{Proto: UDP, ContainerPort: 80, HostPort: 8080},
-		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
-		{Proto: UDP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
+	a := l.attach(m, Request{ContainerID: "a", Ports: []place.Port{
+		{Proto: place.TCP, ContainerPort: 80, HostPort: 8080},
+		{Proto: place.UDP, ContainerPort: 80, HostPort: 8080},
+		{Proto: place.TCP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
+		{Proto: place.UDP, ContainerPort: 80, HostPort: 8081, HostIP: loopback},
 	}})
 	l.serve(a.NetNS, 80, "a")
 	for _, proto := range []string{"tcp", "udp"} {
@@ -57,9 +59,9 @@ func TestOnlyIPv4(t *testing.T) {
 		t.Context(),
 		Request{
 			ContainerID: "b",
-			Ports: []PortBinding{
+			Ports: []place.Port{
 				{
-					Proto: TCP, ContainerPort: 80, HostPort: 8082,
+					Proto: place.TCP, ContainerPort: 80, HostPort: 8082,
 					HostIP: netip.MustParseAddr(hostAddr6),
 				},
 			},

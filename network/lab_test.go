@@ -114,7 +114,9 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 					Name: "port0", Bridge: info.Index, PeerName: "up0", PeerNS: int(outside.Fd()),
 				},
 			),
-			link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr4+"/24")), link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr6+"/64")))
+			link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr4+"/24")),
+			link.AddAddress(info.Index, netip.MustParsePrefix(hostAddr6+"/64")),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +142,13 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 					Index: info.Index,
 				},
 			),
-			link.AddRoute(link.Route{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr(hostAddr6), Index: info.Index}))
+			link.AddRoute(
+				link.Route{
+					Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr(hostAddr6),
+					Index: info.Index,
+				},
+			),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +231,7 @@ func (l *lab) serve(ns *os.File, port int, word string) {
 			if err != nil {
 				return
 			}
-			fmt.Fprintf(c, "%s %s", word, host(c.RemoteAddr().String()))
+			fmt.Fprintf(c, "%s %s", word, peerOf(c.RemoteAddr().String()))
 			c.Close()
 		}
 	}()
@@ -234,12 +242,12 @@ func (l *lab) serve(ns *os.File, port int, word string) {
 			if err != nil {
 				return
 			}
-			pc.WriteTo(fmt.Appendf(nil, "%s %s", word, host(from.String())), from)
+			pc.WriteTo(fmt.Appendf(nil, "%s %s", word, peerOf(from.String())), from)
 		}
 	}()
 }
 
-func host(hostport string) string {
+func peerOf(hostport string) string {
 	ap, err := netip.ParseAddrPort(hostport)
 	if err != nil {
 		return hostport

@@ -2,335 +2,257 @@ package network
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/netip"
+	"os"
 	"path/filepath"
-	"regexp"
-	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
-
 	"strake/network/firewall"
-	"strake/network/link"
 )
 
 // Manager owns the networks of one instance. All methods may be called concurrently.
 type Manager struct {
-	cfg   Config
-	own   *regexp.Regexp // names of our interfaces
-	store *store
-	rt    *link.Socket // in the host's namespace
-	fw    *firewall.Table
-	names *names
-	bg    *background
-	yard  graveyard
-	ipv6  bool // constant: the host has IPv6
+	cfg       *Config
+	store     *store
+	host      *host
+	reg       *registry
+	filter    *packetFilter
+	bridges   *bridges
+	ifaces    *interfaces
+	removals  *removals
+	pool      *pool
+	endpoints *endpoints
 
-	// fwMu makes reading the wanted state and writing it to the kernel one step.
-	fwMu sync.Mutex
-
-	mu        sync.Mutex
-	host      hostRecord           // guarded by mu
-	networks  map[string]*network  // guarded by mu; by ID
-	endpoints map[string]*endpoint // guarded by mu; by ID
-	sandboxes map[string]*sandbox  // guarded by mu; by container ID
-	// guarded by mu; names of our ends of pairs that are meant to exist
-	wires map[string]bool
-	// guarded by mu; records that could not be read, for Reconcile to remove
-	spoiled []string
-	closed  bool // guarded by mu
-}
-
-// endpoint is a container's attachment to a network.
-type endpoint struct {
-	rec     endpointRecord
-	net     *network
-	sandbox *sandbox
-	wire    wire
-	holders []*holder
+	// guarded by reg.mu; files of records that could not be read, for Reconcile to remove
+	unreadable []string
+	// guarded by reg.mu; the part of Reconcile that concerns all owners has begun
+	reconciled bool
 }
 
 // Open opens the instance whose records are in cfg.StateDir, or starts a new one. It restores what
 // containers recorded there need: their addresses are theirs, the nftables table is replaced by its
-// like in one transaction, ports are held again, names resolve. Whether these containers still live
-// is for Reconcile to say.
+// like in one transaction, ports are reserved again, names resolve. The callers of Reconcile say
+// which of these containers still live.
 //
 // A new instance touches nothing but StateDir: networks come up when they are first used.
-func Open(cfg Config) (*Manager, error) {
-	cfg, err := cfg.complete()
+func Open(config Config) (*Manager, error) {
+	complete, err := config.complete()
 	if err != nil {
 		return nil, err
 	}
+	cfg := &complete
 	st, err := openStore(cfg.StateDir, cfg.Fault)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{
-		cfg: cfg, own: ownInterface(cfg.Prefix), store: st,
-		fw:       firewall.Open(tableName(cfg.Prefix), cfg.NetNS),
-		networks: map[string]*network{}, endpoints: map[string]*endpoint{},
-		sandboxes: map[string]*sandbox{}, wires: map[string]bool{},
-	}
-	m.names = newNames(cfg)
-	if m.bg, err = newBackground(2); err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	err = link.Enter(cfg.NetNS, func() error {
-		m.rt, err = link.Open()
-		return err
-	})
-	if err == nil {
-		m.ipv6, err = hasIPv6(cfg.NetNS)
-	}
-	if err == nil {
-		err = m.loadHost()
-	}
-	if err == nil {
-		err = m.loadNetworks()
-	}
-	if err == nil {
-		err = m.loadEndpoints()
-	}
-	if err == nil {
-		err = m.redefine()
-	}
-	if err == nil {
-		err = m.revive()
-	}
+	h, err := openHost(cfg, st)
 	if err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, st.close())
+	}
+	jobs, err := startWorkers(2)
+	if err != nil {
+		jobs.stop()
+		return nil, errors.Join(err, h.close(), st.close())
+	}
+	m := assemble(cfg, st, h, jobs)
+	for _, step := range []func() error{
+		m.loadNetworks, m.loadEndpoints, m.redefine, m.restore,
+	} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
 	}
 	return m, nil
+}
+
+// assemble connects the parts. It does nothing yet.
+func assemble(cfg *Config, st *store, h *host, jobs *workers) *Manager {
+	reg := newRegistry()
+	filter := &packetFilter{
+		table: firewall.Open(tableName(cfg.Prefix), cfg.NetNS), wanted: reg.filterState,
+		log: cfg.Logger,
+	}
+	names := newNameServer(cfg, h, reg)
+	br := &bridges{cfg: cfg, host: h, reg: reg, filter: filter, names: names}
+	queue := &removals{cfg: cfg, host: h, reg: reg, jobs: jobs}
+	ifaces := &interfaces{cfg: cfg, host: h, reg: reg, bridges: br, removals: queue}
+	return &Manager{
+		cfg: cfg, store: st, host: h, reg: reg, filter: filter, bridges: br, ifaces: ifaces,
+		removals: queue,
+		pool:     &pool{cfg: cfg, host: h, reg: reg, ifaces: ifaces, removals: queue, jobs: jobs},
+		endpoints: &endpoints{
+			cfg: cfg, host: h, store: st, reg: reg, filter: filter, names: names,
+			publisher: &publisher{host: h, reg: reg, dial: names.dial},
+		},
+	}
 }
 
 // Close ends the Manager and leaves the containers' networking as it is, without names. Pooled
 // namespaces go.
 func (m *Manager) Close() error {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
+	m.reg.mu.Lock()
+	if m.reg.closed {
+		m.reg.mu.Unlock()
 		return nil
 	}
-	m.closed = true
-	m.mu.Unlock()
-	m.yard.close()
-	m.bg.stop()
+	m.reg.closed = true
+	m.reg.mu.Unlock()
+	m.removals.close()
+	m.pool.jobs.stop()
 	var errs []error
-	m.mu.Lock()
-	for _, n := range m.networks {
+	m.reg.mu.Lock()
+	for _, n := range m.reg.networks {
 		for _, sb := range n.ready {
 			errs = append(errs, sb.ns.Close())
 		}
 		n.ready = nil
 	}
-	for _, sb := range m.sandboxes {
+	for _, sb := range m.reg.sandboxes {
 		if sb.ns != nil {
 			errs = append(errs, sb.ns.Close())
 			sb.ns = nil
 		}
 	}
-	for _, ep := range m.endpoints {
-		for _, h := range ep.holders {
-			errs = append(errs, h.Close())
-		}
+	for _, ep := range m.reg.endpoints {
+		errs = append(errs, closeAll(ep.held))
 	}
-	m.mu.Unlock()
-	errs = append(errs, m.names.close(), m.fw.Close(), m.store.close())
-	if m.rt != nil {
-		errs = append(errs, m.rt.Close())
-	}
+	m.reg.mu.Unlock()
+	errs = append(
+		errs, m.bridges.names.close(), m.filter.table.Close(), m.store.close(), m.host.close(),
+	)
 	return errors.Join(errs...)
-}
-
-// loadHost reads or makes host.json.
-func (m *Manager) loadHost() error {
-	rec, err := load[hostRecord](filepath.Join(m.cfg.StateDir, "host.json"))
-	if err == nil && rec.Version == recordVersion {
-		if rec.Prefix != m.cfg.Prefix {
-			return fmt.Errorf(
-				"network: Prefix %q: the state in %q is that of %q: %w", m.cfg.Prefix,
-				m.cfg.StateDir, rec.Prefix, errdefs.ErrInvalidArgument,
-			)
-		}
-		m.host = rec
-		return nil
-	}
-	if err == nil {
-		return fmt.Errorf(
-			"network state: host.json has version %d, want %d: %w", rec.Version, recordVersion,
-			errdefs.ErrFailedPrecondition,
-		)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	// RFC 4193, 3.2.1: fd00::/8 and forty random bits.
-	ula := [16]byte{0xfd}
-	rand.Read(ula[1:6])
-	m.host = hostRecord{
-		Version: recordVersion, Prefix: m.cfg.Prefix,
-		PoolV6: netip.PrefixFrom(netip.AddrFrom16(ula), 48),
-	}
-	return m.store.durable("host.json", m.host)
 }
 
 // loadNetworks reads the networks and finishes what a crash left half made or half removed.
 func (m *Manager) loadNetworks() error {
-	recs, bad, err := loadAll(filepath.Join(m.cfg.StateDir, "networks"), func(r networkRecord) int {
-		return r.Version
-	})
+	dir := filepath.Join(m.cfg.StateDir, "networks")
+	recs, bad, err := loadAll(dir, func(r networkRecord) int { return r.Version })
 	if err != nil {
 		return err
 	}
 	for _, name := range bad {
-		m.spoiled = append(m.spoiled, filepath.Join("networks", name))
+		m.unreadable = append(m.unreadable, filepath.Join("networks", name))
 	}
 	for id, rec := range recs {
-		n, err := m.newNetwork(rec)
+		n, err := m.cfg.newNetwork(rec)
 		if err != nil {
 			return fmt.Errorf("network state: network %s: %w", id, err)
 		}
 		if rec.Phase != phaseReady {
-			if err := errors.Join(m.takeDown(n), m.store.remove(networkFile(id))); err != nil {
+			err := errors.Join(m.bridges.takeDown(n), m.store.remove(networkFile(id)))
+			if err != nil {
 				return err
 			}
 			continue
 		}
-		m.networks[id] = n
+		m.reg.networks[id] = n
 	}
 	return nil
 }
 
 // loadEndpoints reads the attachments and claims what they hold.
 func (m *Manager) loadEndpoints() error {
-	recs, bad, err := loadAll(filepath.Join(
-		m.cfg.StateDir, "endpoints",
-	), func(r endpointRecord) int {
-		return r.Version
-	})
+	dir := filepath.Join(m.cfg.StateDir, "endpoints")
+	recs, bad, err := loadAll(dir, func(r endpointRecord) int { return r.Version })
 	if err != nil {
 		return err
 	}
 	for _, name := range bad {
-		m.spoiled = append(m.spoiled, filepath.Join("endpoints", name))
+		m.unreadable = append(m.unreadable, filepath.Join("endpoints", name))
 	}
 	for id, rec := range recs {
-		n := m.networks[rec.NetworkID]
+		n := m.reg.networks[rec.NetworkID]
 		if n == nil {
-			m.spoiled = append(m.spoiled, endpointFile(id))
+			m.unreadable = append(m.unreadable, endpointFile(id))
 			continue
 		}
 		if err := n.claim(rec.IPv4.Addr(), rec.IPv6.Addr()); err != nil {
 			return fmt.Errorf("network state: endpoint %s: %w", id, err)
 		}
-		sb := m.sandboxes[rec.ContainerID]
+		sb := m.reg.sandboxes[rec.ContainerID]
 		if sb == nil {
-			sb = &sandbox{container: rec.ContainerID, cookie: rec.Cookie}
-			m.sandboxes[rec.ContainerID] = sb
+			sb = &sandbox{
+				owner: m.cfg.owner(rec.Owner), container: rec.ContainerID, cookie: rec.Cookie,
+			}
+			m.reg.sandboxes[rec.ContainerID] = sb
 		}
 		ep := &endpoint{
 			rec: rec, net: n, sandbox: sb,
-			wire: wire{host: rec.Host, name: rec.Interface, v4: rec.IPv4, v6: rec.IPv6},
+			veth: vethPair{host: rec.Host, name: rec.Interface, v4: rec.IPv4, v6: rec.IPv6},
 		}
 		sb.endpoints = append(sb.endpoints, ep)
-		m.endpoints[id] = ep
-		m.wires[rec.Host] = true
+		m.reg.endpoints[id] = ep
+		m.reg.linkNames[rec.Host] = true
 		n.used = true
 	}
-	for _, sb := range m.sandboxes {
+	for _, sb := range m.reg.sandboxes {
 		sb.sort()
 	}
 	return nil
 }
 
-// revive brings up for containers that may live what ended with the last process.
-func (m *Manager) revive() error {
-	if len(m.endpoints) == 0 {
+// restore brings up for containers that may live what ended with the last process.
+func (m *Manager) restore() error {
+	if len(m.reg.endpoints) == 0 {
 		return nil
 	}
-	for _, n := range m.networks {
+	for _, n := range m.reg.networks {
 		if n.used {
-			if err := m.bringUp(n); err != nil {
+			if err := m.bridges.bringUp(n); err != nil {
 				return err
 			}
 		}
 	}
-	if err := m.filter(firewall.State{}, firewall.State{}, rebuild); err != nil {
+	if err := m.filter.rebuild(); err != nil {
 		return err
 	}
-	for _, ep := range m.endpoints {
-		for _, p := range ep.rec.Ports {
-			h, err := m.hold(p, ep.target)
-			if err != nil {
-				// While nobody held it, another program took the port. Packets still go to the
-				// container: the rule stands before any socket.
-				m.cfg.Logger.Warn(
-					"published port is taken", "port", p.String(), "container", ep.rec.Name,
-					"error", err,
-				)
-				continue
-			}
-			ep.holders = append(ep.holders, h)
-			if h := m.holdLocalhost(ep, p); h != nil {
-				ep.holders = append(ep.holders, h)
-			}
-		}
-		m.names.add(ep)
+	for _, ep := range m.reg.endpoints {
+		m.endpoints.restore(ep)
 	}
 	return nil
 }
 
-type thoroughness bool
-
-const (
-	incremental thoroughness = false
-	rebuild     thoroughness = true
-)
-
-// filter carries a change of the wanted state into the kernel: of is no longer wanted, to is.
-// Precondition: the maps already say so.
-func (m *Manager) filter(of, to firewall.State, how thoroughness) error {
-	m.fwMu.Lock()
-	defer m.fwMu.Unlock()
-	if how == incremental {
-		if err := m.fw.Update(of, to); !errors.Is(err, firewall.ErrAbsent) {
-			return err
-		}
-	}
-	return m.fw.Replace(m.wanted())
-}
-
-// wanted is the state that the table has to express.
-func (m *Manager) wanted() firewall.State {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var s firewall.State
-	for _, n := range m.networks {
-		if n.filtered {
-			s.Networks = append(s.Networks, n.filter())
-		}
-	}
-	for _, ep := range m.endpoints {
-		s.Ports = append(s.Ports, ep.filter(ep.rec.Ports)...)
-	}
-	return s
-}
-
-// alive is the error of a closed Manager or a finished context.
-func (m *Manager) alive(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+// Teardown removes everything that this instance has on the host, of all owners, and StateDir, and
+// puts back the sysctls that it changed, unless another instance is there, which needs them too.
+// Containers lose their network. The Manager is closed afterwards.
+func (m *Manager) Teardown(ctx context.Context) error {
+	if err := m.reg.alive(ctx); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return fmt.Errorf("network manager is closed: %w", errdefs.ErrUnavailable)
+	m.reg.mu.Lock()
+	var containers []string
+	for id := range m.reg.sandboxes {
+		containers = append(containers, id)
 	}
-	return nil
+	m.reg.mu.Unlock()
+	var errs []error
+	for _, id := range containers {
+		errs = append(errs, m.Release(ctx, id))
+	}
+	errs = append(errs, m.removals.settle())
+	m.reg.mu.Lock()
+	var all []*network
+	for _, n := range m.reg.networks {
+		all = append(all, n)
+	}
+	m.reg.mu.Unlock()
+	for _, n := range all {
+		errs = append(errs, m.discard(n))
+	}
+	errs = append(errs, m.removals.settle(), m.sweep(), m.filter.table.Remove())
+	siblings, err := m.filter.table.Siblings(func(name string) bool {
+		return name == "strake" || len(name) > 7 && name[:7] == "strake_"
+	})
+	errs = append(errs, err)
+	if len(siblings) == 0 {
+		errs = append(errs, m.host.restoreSysctls())
+	}
+	errs = append(errs, m.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tear down networks: %w", err)
+	}
+	return os.RemoveAll(m.cfg.StateDir)
 }
 
 func now() time.Time { return time.Now() }

@@ -18,7 +18,7 @@ type options struct {
 	mtu        int        // 0 for the kernel's default
 	isolated   bool       // containers do not reach each other
 	masquerade bool       // packets leave with the host's address
-	hostAddr   netip.Addr // where ports are published when nobody says; invalid for everywhere
+	hostAddr   netip.Addr // where ports are published by default; invalid for everywhere
 }
 
 // Names of the options, as Docker's bridge driver has them.
@@ -79,8 +79,11 @@ func parseOptions(in map[string]string) (options, error) {
 		case optDefault:
 			// Says which network is the default; ours says so by its name.
 		default:
-			return o, fmt.Errorf("network option %q is not known; known are %s: %w", k,
-				strings.Join([]string{optDevice, optMTU, optICC, optMasquerade, optHostAddr}, ", "), errdefs.ErrInvalidArgument)
+			known := []string{optDevice, optMTU, optICC, optMasquerade, optHostAddr}
+			return o, fmt.Errorf(
+				"network option %q is not known; known are %s: %w", k, strings.Join(known, ", "),
+				errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	return o, nil

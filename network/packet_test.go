@@ -13,6 +13,7 @@ import (
 	"github.com/miekg/dns"
 
 	"strake/network/link"
+	"strake/network/place"
 )
 
 // TestPublishedPorts runs with bridged packets going through the packet filter, as on hosts where
@@ -45,19 +46,21 @@ func testPublishedPorts(t *testing.T, call string) {
 		t.Fatal(err)
 	}
 	m := l.open(nil)
-	everywhere := func(proto string) PortBinding {
-		p := PortBinding{Proto: TCP, ContainerPort: 80, HostPort: 8080}
+	everywhere := func(proto string) place.Port {
+		p := place.Port{Proto: place.TCP, ContainerPort: 80, HostPort: 8080}
 		if proto == "udp" {
-			p.Proto = UDP
+			p.Proto = place.UDP
 		}
 		return p
 	}
-	web := l.attach(m, Request{ContainerID: "web", Name: "web", Ports: []PortBinding{everywhere("tcp"), everywhere("udp"),
-		{Proto: TCP, ContainerPort: 80, HostPort: 8081, HostIP: netip.MustParseAddr("127.0.0.1")},
-		{Proto: UDP, ContainerPort: 80, HostPort: 8082, HostIP: netip.MustParseAddr(hostAddr4)},
-		{Proto: TCP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
-		{Proto: UDP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
-		{Proto: TCP, ContainerPort: 80},
+	lo4, up4 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(hostAddr4)
+	web := l.attach(m, Request{ContainerID: "web", Name: "web", Ports: []place.Port{
+		everywhere("tcp"), everywhere("udp"),
+		{Proto: place.TCP, ContainerPort: 80, HostPort: 8081, HostIP: lo4},
+		{Proto: place.UDP, ContainerPort: 80, HostPort: 8082, HostIP: up4},
+		{Proto: place.TCP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
+		{Proto: place.UDP, ContainerPort: 80, HostPort: 8083, HostIP: netip.IPv6Loopback()},
+		{Proto: place.TCP, ContainerPort: 80},
 	}})
 	other := l.attach(m, Request{ContainerID: "other", Name: "other"})
 	n := l.network(m, Spec{Name: "far", EnableIPv6: true})
@@ -151,7 +154,7 @@ func testPublishedPorts(t *testing.T, call string) {
 		"host's loopback to a port published on another address", l.host, "udp", "127.0.0.1:8082",
 	)
 
-	var chosen []PortBinding
+	var chosen []place.Bound
 	for _, p := range web.Ports {
 		if p.HostPort > 9000 {
 			chosen = append(chosen, p)
@@ -211,7 +214,7 @@ func testPublishedPorts(t *testing.T, call string) {
 	// The port is free for another.
 	again := l.attach(
 		m,
-		Request{ContainerID: "again", Ports: []PortBinding{everywhere("tcp"), everywhere("udp")}},
+		Request{ContainerID: "again", Ports: []place.Port{everywhere("tcp"), everywhere("udp")}},
 	)
 	l.serve(again.NetNS, 80, "again")
 	l.reaches(

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"strake/network/firewall"
 )
 
 // recordVersion is the version of the format of all records.
@@ -42,6 +44,7 @@ type networkRecord struct {
 type endpointRecord struct {
 	Version     int
 	ID          string
+	Owner       string `json:",omitempty"` // of the container; empty in records of older versions
 	ContainerID string
 	NetworkID   string
 	Name        string       `json:",omitempty"`
@@ -49,13 +52,25 @@ type endpointRecord struct {
 	DNS         []netip.Addr `json:",omitempty"`
 	IPv4, IPv6  netip.Prefix
 	MAC         string
-	Host        string        // our end of the pair
-	Interface   string        // the container's end
-	Cookie      uint64        // of the network namespace
-	Ports       []PortBinding `json:",omitempty"`
-	Recycling   Recycling     `json:",omitempty"`
+	Host        string    // the host's end of the veth pair
+	Interface   string    // the container's end
+	Cookie      uint64    // of the network namespace
+	Ports       []binding `json:",omitempty"`
+	Recycling   Recycling `json:",omitempty"`
 	// Baseline is what the counters of Host said before the container had it.
 	Baseline Stats
+}
+
+// binding is a published port on one address of the host. Its fields are those of the record.
+type binding struct {
+	Proto         firewall.Proto
+	ContainerPort uint16
+	HostIP        netip.Addr
+	HostPort      uint16
+}
+
+func (b binding) String() string {
+	return netip.AddrPortFrom(b.HostIP, b.HostPort).String() + "/" + b.Proto.String()
 }
 
 // hostRecord is <StateDir>/host.json: what concerns the host as a whole.

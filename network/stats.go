@@ -15,8 +15,9 @@ type Stats struct {
 	TxBytes, TxPackets, TxErrors, TxDropped uint64
 }
 
-// of turns counters of our end into counters of the container's: what we receive it sent.
-func (Stats) of(s link.Stats) Stats {
+// statsOf turns counters of the host's end into counters of the container's: what the host receives
+// the container sent.
+func statsOf(s link.Stats) Stats {
 	return Stats{
 		RxBytes: s.TxBytes, RxPackets: s.TxPackets, RxErrors: s.TxErrors, RxDropped: s.TxDropped,
 		TxBytes: s.RxBytes, TxPackets: s.RxPackets, TxErrors: s.RxErrors, TxDropped: s.RxDropped,
@@ -35,18 +36,16 @@ func (s Stats) minus(base Stats) Stats {
 
 // Stats returns the counters of one endpoint; an errdefs.ErrNotFound when there is none.
 func (m *Manager) Stats(ctx context.Context, endpointID string) (Stats, error) {
-	if err := m.alive(ctx); err != nil {
+	if err := m.reg.alive(ctx); err != nil {
 		return Stats{}, err
 	}
-	m.mu.Lock()
-	ep := m.endpoints[endpointID]
-	m.mu.Unlock()
+	ep := m.reg.endpoint(endpointID)
 	if ep == nil {
 		return Stats{}, fmt.Errorf("endpoint %s: %w", endpointID, errdefs.ErrNotFound)
 	}
-	info, err := m.rt.ByName(ep.wire.host)
+	info, err := m.host.rt.ByName(ep.veth.host)
 	if err != nil {
 		return Stats{}, fmt.Errorf("endpoint %s: %w", endpointID, err)
 	}
-	return Stats{}.of(info.Stats).minus(ep.rec.Baseline), nil
+	return statsOf(info.Stats).minus(ep.rec.Baseline), nil
 }

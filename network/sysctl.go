@@ -45,31 +45,6 @@ func readSysctl(name string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// changeSysctl sets a sysctl of the host and remembers its former value before it does.
-func (m *Manager) changeSysctl(name, value string) error {
-	return link.Enter(m.cfg.NetNS, func() error {
-		old, err := readSysctl(name)
-		if err != nil || old == value {
-			return err
-		}
-		m.mu.Lock()
-		known := false
-		for _, s := range m.host.Sysctls {
-			known = known || s.Name == name
-		}
-		if !known {
-			m.host.Sysctls = append(m.host.Sysctls, sysctlValue{name, old})
-			err = m.store.durable("host.json", m.host)
-		}
-		m.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		m.cfg.Fault("sysctl " + name)
-		return writeSysctl(name, value)
-	})
-}
-
 // hasIPv6 says whether the kernel of a network namespace has IPv6 and it is not switched off as a
 // whole (ip-sysctl.rst, disable_ipv6).
 func hasIPv6(ns *os.File) (has bool, err error) {
@@ -84,33 +59,67 @@ func hasIPv6(ns *os.File) (has bool, err error) {
 	return has, err
 }
 
+// changeSysctl sets a sysctl of the host and records its former value before it does.
+func (h *host) changeSysctl(name, value string) error {
+	return h.enter(func() error {
+		old, err := readSysctl(name)
+		if err != nil || old == value {
+			return err
+		}
+		if err := h.rememberSysctl(name, old); err != nil {
+			return err
+		}
+		h.cfg.Fault("sysctl " + name)
+		return writeSysctl(name, value)
+	})
+}
+
+// rememberSysctl records the value that a sysctl had before its first change.
+func (h *host) rememberSysctl(name, value string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.rec.Sysctls {
+		if s.Name == name {
+			return nil
+		}
+	}
+	h.rec.Sysctls = append(h.rec.Sysctls, sysctlValue{name, value})
+	return h.store.durable("host.json", h.rec)
+}
+
 // forward makes the host forward packets.
-func (m *Manager) forward(v6 bool) error {
-	if err := m.changeSysctl("net.ipv4.ip_forward", "1"); err != nil {
+func (h *host) forward(v6 bool) error {
+	if err := h.changeSysctl("net.ipv4.ip_forward", "1"); err != nil {
 		return err
 	}
 	if !v6 {
 		return nil
 	}
-	// A host that forwards ignores router advertisements where accept_ra is 1 (ip-sysctl.rst), and
-	// with them its own default route.
-	devices, err := os.ReadDir("/proc/sys/net/ipv6/conf")
-	if m.cfg.NetNS != nil {
-		err = link.Enter(m.cfg.NetNS, func() (err error) {
-			devices, err = os.ReadDir("/proc/sys/net/ipv6/conf")
-			return err
-		})
+	if err := h.keepRouterAdvertisements(); err != nil {
+		return err
 	}
+	return h.changeSysctl("net.ipv6.conf.all.forwarding", "1")
+}
+
+// keepRouterAdvertisements prepares the host's interfaces for forwarding. A host that forwards
+// ignores router advertisements where accept_ra is 1 (ip-sysctl.rst), and with them its own default
+// route.
+func (h *host) keepRouterAdvertisements() error {
+	var devices []os.DirEntry
+	err := h.enter(func() (err error) {
+		devices, err = os.ReadDir("/proc/sys/net/ipv6/conf")
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("IPv6 is not available on this host: %w", err)
 	}
 	for _, d := range devices {
-		if d.Name() == "all" || m.own.MatchString(d.Name()) {
+		if d.Name() == "all" || h.own.MatchString(d.Name()) {
 			continue
 		}
 		name := confName("ipv6", d.Name(), "accept_ra")
 		var ra, forwarding string
-		err := link.Enter(m.cfg.NetNS, func() (err error) {
+		err := h.enter(func() (err error) {
 			if ra, err = readSysctl(name); err == nil {
 				forwarding, err = readSysctl(confName("ipv6", d.Name(), "forwarding"))
 			}
@@ -120,21 +129,23 @@ func (m *Manager) forward(v6 bool) error {
 			continue // the interface went away
 		}
 		if err == nil && ra == "1" && forwarding == "0" {
-			err = m.changeSysctl(name, "2")
+			err = h.changeSysctl(name, "2")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return m.changeSysctl("net.ipv6.conf.all.forwarding", "1")
+	return nil
 }
 
 // restoreSysctls puts back what changeSysctl changed, the last change first.
-func (m *Manager) restoreSysctls() error {
+func (h *host) restoreSysctls() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var errs []error
-	for i := len(m.host.Sysctls) - 1; i >= 0; i-- {
-		s := m.host.Sysctls[i]
-		err := link.Enter(m.cfg.NetNS, func() error { return writeSysctl(s.Name, s.Value) })
+	for i := len(h.rec.Sysctls) - 1; i >= 0; i-- {
+		s := h.rec.Sysctls[i]
+		err := h.enter(func() error { return writeSysctl(s.Name, s.Value) })
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -259,14 +259,14 @@ func (t *Table) Blockers() ([]string, error) {
 	}
 	var out []string
 	for _, c := range all {
-		if c.Table.Name != t.name && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
-			c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
-			(c.Table.Family == nftables.TableFamilyINet || c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6) {
-			fam := map[nftables.TableFamily]string{
-				nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
-				nftables.TableFamilyIPv6: "ip6",
-			}[c.Table.Family]
-			out = append(out, fam+" "+c.Table.Name+" "+c.Name)
+		family := map[nftables.TableFamily]string{
+			nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
+			nftables.TableFamilyIPv6: "ip6",
+		}[c.Table.Family]
+		if family != "" && c.Table.Name != t.name &&
+			c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
+			c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			out = append(out, family+" "+c.Table.Name+" "+c.Name)
 		}
 	}
 	return out, nil

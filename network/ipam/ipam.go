@@ -306,15 +306,18 @@ func (a *Allocator) bit(addr netip.Addr) (int, bool) {
 			return 0, false
 		}
 	}
-	d := (int(x[13])<<16 | int(x[14])<<8 | int(x[15])) - (int(y[13])<<16 | int(y[14])<<8 | int(y[15]))
+	d := tail(x) - tail(y)
 	return d, d >= 0 && d < a.size
 }
+
+// tail is the number that the last three bytes of an address make.
+func tail(b [16]byte) int { return int(b[13])<<16 | int(b[14])<<8 | int(b[15]) }
 
 // addr is the inverse of bit. The window never carries past its last three bytes: it starts at a
 // multiple of its own size.
 func (a *Allocator) addr(bit int) netip.Addr {
 	b := a.first.As16()
-	v := (int(b[13])<<16 | int(b[14])<<8 | int(b[15])) + bit
+	v := tail(b) + bit
 	b[13], b[14], b[15] = byte(v>>16), byte(v>>8), byte(v)
 	addr := netip.AddrFrom16(b)
 	if a.first.Is4() {

@@ -166,7 +166,8 @@ func familyOf(a netip.Addr) byte {
 func address(index int, p netip.Prefix) []byte {
 	var flags byte
 	if p.Addr().Is6() {
-		// we know who has which address; waiting a second for nobody's objection delays every start
+		// The caller hands out the addresses, so there is no duplicate to detect; detection would
+		// delay every start by a second (RFC 4862, 5.4).
 		flags = unix.IFA_F_NODAD
 	}
 	b := []byte{familyOf(p.Addr()), byte(p.Bits()), flags, unix.RT_SCOPE_UNIVERSE}
@@ -387,7 +388,10 @@ func (s *Socket) Topology() (uint64, error) {
 		only map[uint16]bool
 	}{
 		{"interfaces", unix.RTM_GETLINK, unix.SizeofIfInfomsg, map[uint16]bool{
-			unix.IFLA_IFNAME: true, unix.IFLA_ADDRESS: true, unix.IFLA_MTU: true, unix.IFLA_MASTER: true, unix.IFLA_LINK: true, unix.IFLA_IFALIAS: true, unix.IFLA_PROMISCUITY: true}},
+			unix.IFLA_IFNAME: true, unix.IFLA_ADDRESS: true, unix.IFLA_MTU: true,
+			unix.IFLA_MASTER: true, unix.IFLA_LINK: true, unix.IFLA_IFALIAS: true,
+			unix.IFLA_PROMISCUITY: true,
+		}},
 		{"addresses", unix.RTM_GETADDR, unix.SizeofIfAddrmsg, nil},
 		{"routes", unix.RTM_GETROUTE, unix.SizeofRtMsg, nil},
 		{"rules", unix.RTM_GETRULE, unix.SizeofRtMsg, nil},

@@ -109,9 +109,7 @@ func HostsFile(hostname, domain string, own []netip.Addr, extra []HostLine) []by
 		"ff00::\tip6-mcastprefix\n" +
 		"ff02::1\tip6-allnodes\n" +
 		"ff02::2\tip6-allrouters\n")
-	for _, l := range extra {
-		b.WriteString(l.Addr.String() + "\t" + strings.Join(l.Names, " ") + "\n")
-	}
+	b.Write(HostLines(extra))
 	name := hostname
 	if domain != "" {
 		name = hostname + "." + domain + " " + hostname
@@ -120,6 +118,15 @@ func HostsFile(hostname, domain string, own []netip.Addr, extra []HostLine) []by
 		if name != "" && a.IsValid() {
 			b.WriteString(a.String() + "\t" + name + "\n")
 		}
+	}
+	return b.Bytes()
+}
+
+// HostLines writes lines of a hosts file.
+func HostLines(lines []HostLine) []byte {
+	var b bytes.Buffer
+	for _, l := range lines {
+		b.WriteString(l.Addr.String() + "\t" + strings.Join(l.Names, " ") + "\n")
 	}
 	return b.Bytes()
 }
