@@ -92,17 +92,22 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	h, err := hijack(w, r, info.Spec.TTY)
+	// The form of the stream is the one that the client asks for here, whether or not the process
+	// has a terminal.
+	h, err := hijack(w, r, req.Tty)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
 	h.answer()
-	streams := h.streams(info.Spec.TTY, info.Spec.Stdin, true, true)
+	streams := h.streams(req.Tty, info.Spec.Stdin, true, true)
+	if req.Tty && !info.Spec.TTY {
+		streams.Stderr = h.Conn
+	}
 	streams.DetachKeys = keys
 	if err := a.engine.ExecStart(r.Context(), id, streams, size, false); err != nil &&
 		!errors.Is(err, net.ErrClosed) {
-		tell(h, info.Spec.TTY, err)
+		tell(h, req.Tty, err)
 	}
 	return errAnswered
 }

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/http"
@@ -72,6 +73,8 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		}
 		out.SizeRw, out.SizeRootFs = &rw, &root
 	}
+	log := &out.HostConfig.LogConfig
+	log.Type = cmp.Or(log.Type, info.Spec.Log.Driver, a.logDriver)
 	ports := portMap(&info)
 	nets := endpointSettings(&info, &f)
 	if r.version < 45 {

@@ -50,6 +50,7 @@ func newServer(b Backend, h host) *server {
 		images.routes(),
 		transfers.routes(),
 		(&commitAPI{b.Images, own}).routes(),
+		buildAPI{}.routes(),
 		(&networkAPI{b.Networks, b.Engine, own}).routes(),
 		(&volumeAPI{b.Volumes, own}).routes(),
 	)

@@ -1,9 +1,11 @@
 package docker
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"github.com/containerd/errdefs"
 	apivolume "github.com/moby/moby/api/types/volume"
 
 	"strake/engine"
@@ -95,7 +97,12 @@ func (a *volumeAPI) create(w http.ResponseWriter, r *request) error {
 
 func (a *volumeAPI) remove(w http.ResponseWriter, r *request) error {
 	name := r.PathValue("name")
-	if err := a.volumes.Remove(name); err != nil {
+	err := a.volumes.Remove(name)
+	if r.flag("force") && errors.Is(err, errdefs.ErrNotFound) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	a.engine.PublishEvent(
