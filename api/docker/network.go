@@ -181,7 +181,7 @@ func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 	case req.Name == "":
 		return invalid("network name is missing")
 	case req.ConfigOnly || req.ConfigFrom != nil || req.Ingress:
-		return notImplemented("ConfigOnly, ConfigFrom and Ingress")
+		return notImplemented("a network with ConfigOnly, ConfigFrom or Ingress")
 	case req.Scope != "" && req.Scope != "local":
 		return invalid("scope %q: the one scope is local", req.Scope)
 	case r.version >= 48 && req.EnableIPv4 != nil && !*req.EnableIPv4:
