@@ -3,7 +3,6 @@ package docker
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -196,5 +195,3 @@ func adaptMAC(
 	at.MacAddress = mac
 	return warning, nil
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

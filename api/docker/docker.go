@@ -5,24 +5,25 @@
 // clients read fields that new ones dropped. An endpoint of the API that is not served answers 501
 // and its name; it never pretends.
 //
+// The endpoints are grouped in types (createAPI, lifecycleAPI, viewAPI, imageAPI, ...), each of
+// which declares what it needs of the backend and lists its routes in a method routes. A request to
+// create a container passes through three pure steps: normalize fills in what inspect shows, adapt
+// applies the rules of the request's version, and specOf translates to engine.Spec.
+//
+// Containers that another front end of the engine created are neither listed nor found.
+//
 // Not for: deciding anything about containers, access control (the socket's mode is that), TLS.
 //
-// Tested by requests against a fake engine, with golden answers per version, and by the real docker
-// clients in test/.
+// Tested by requests against a fake backend: golden answers per version (golden_test.go), golden
+// specifications per version for requests to create a container (create_test.go), the status of
+// each class of error for each endpoint (status_test.go), streams over real connections
+// (stream_test.go); and by the real docker clients in test/.
 package docker
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
+	"context"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"strconv"
-	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"strake/engine"
 	"strake/image"
@@ -36,250 +37,76 @@ const (
 	MaxVersion = "1.56"
 )
 
-// Backend is what the API is served from. Engine and Images are required.
+// Backend is what the API is served from. Engine, Images, Networks and Volumes are required.
 type Backend struct {
 	Engine   Engine
-	Images   *image.Store
+	Images   Images
 	Networks Networks
-	Volumes  *volume.Store
-	Log      *slog.Logger
+	Volumes  Volumes
+	// Log is told of requests that failed for reasons of the engine; nil discards.
+	Log *slog.Logger
 	// Version is the product's version, Name the host's.
 	Version, GitCommit, Name string
 	// Root is the engine's data root.
 	Root string
-	// LogDriver is the default one.
+	// LogDriver is the default one: that of containers whose request named none. Empty means
+	// json-file.
 	LogDriver string
-	Insecure  []string
+	// Insecure are the registries, by host name or CIDR, that are spoken to without verified TLS.
+	Insecure []string
 }
 
-// Engine is what the API wants of an engine; *engine.Engine has it.
+// Engine is what the API wants of an engine; *engine.Engine has it. Implementations are called
+// concurrently. Errors are of the classes of github.com/containerd/errdefs, and their texts are
+// what the user reads.
 type Engine interface {
 	engine.Containers
+	// Events returns the events of the past that a query asks for, and a channel of those to come,
+	// which is closed when the engine ends. The caller calls cancel when it reads no more.
 	Events(engine.EventQuery) (past []engine.Event, live <-chan engine.Event, cancel func())
 	PublishEvent(engine.Event)
 }
 
-// server carries the backend through the handlers. It has no state of its own.
-type server struct {
-	Backend
-	routes *http.ServeMux
+// Images is what the API wants of an image store; *image.Store has it and documents the methods.
+// Implementations are called concurrently. What they return is shared and not changed here.
+type Images interface {
+	imageStore
+	transferImages
+	imageCommitter
+	DiskUsage(ctx context.Context) (image.DiskUsage, error)
+	Login(ctx context.Context, server string, auth image.Auth) error
 }
 
-// handler answers one request. An error becomes a JSON message with the status of its class.
-type handler func(w http.ResponseWriter, r *request) error
-
-// request is an API request with its version.
-type request struct {
-	*http.Request
-	version version
+// Volumes is what the API wants of a volume store; *volume.Store has it and documents the methods.
+// Implementations are called concurrently.
+type Volumes interface {
+	List() []volume.Volume
+	Get(name string) (volume.Volume, error)
+	Create(o volume.CreateOptions) (v volume.Volume, made bool, err error)
+	Remove(name string) error
 }
 
-// form returns a query parameter.
-func (r *request) form(name string) string { return r.URL.Query().Get(name) }
-
-// flag returns a boolean query parameter as dockerd reads one: anything but these words is true.
-func (r *request) flag(name string) bool {
-	switch strings.ToLower(strings.TrimSpace(r.form(name))) {
-	case "", "0", "no", "false", "none":
-		return false
+// Parts of Engine and Images that several groups of endpoints need.
+type (
+	inspector interface {
+		Inspect(ctx context.Context, name string) (engine.Info, error)
 	}
-	return true
-}
-
-// flagOr is flag with a default for a parameter that is absent.
-func (r *request) flagOr(name string, absent bool) bool {
-	if !r.URL.Query().Has(name) {
-		return absent
+	lister interface {
+		List(ctx context.Context) ([]engine.Info, error)
 	}
-	return r.flag(name)
-}
-
-// version is an API version, minor number only: the major one is 1.
-type version int
-
-func (v version) String() string { return "1." + strconv.Itoa(int(v)) }
-
-func parseVersion(s string) (version, bool) {
-	major, minor, ok := strings.Cut(s, ".")
-	if !ok || major != "1" {
-		return 0, false
+	sizer interface {
+		Usage(ctx context.Context, name string) (rw, root int64, err error)
 	}
-	n, err := strconv.Atoi(minor)
-	return version(n), err == nil && n >= 0 && n < 1000
-}
+	publisher     interface{ PublishEvent(engine.Event) }
+	imageResolver interface {
+		Resolve(ctx context.Context, ref string) (image.Image, error)
+	}
+	imageLister interface {
+		List(ctx context.Context, f image.Filter) ([]image.Summary, error)
+	}
+)
 
-func mustVersion(s string) version {
-	v, _ := parseVersion(s)
-	return v
-}
-
-// Handler serves the API.
+// Handler serves the API. It may be called concurrently.
 func Handler(b Backend) http.Handler {
-	if b.Log == nil {
-		b.Log = slog.New(slog.DiscardHandler)
-	}
-	s := &server{Backend: b, routes: http.NewServeMux()}
-	s.register()
-	return http.HandlerFunc(s.serve)
-}
-
-// serve strips the version from the path, checks it, and hands over to the routes.
-func (s *server) serve(w http.ResponseWriter, r *http.Request) {
-	v := mustVersion(MaxVersion)
-	path := r.URL.Path
-	if rest, ok := strings.CutPrefix(path, "/v"); ok && len(rest) > 0 && rest[0] >= '0' &&
-		rest[0] <= '9' {
-		number, tail, _ := strings.Cut(rest, "/")
-		asked, ok := parseVersion(number)
-		switch {
-		case !ok:
-			s.fail(
-				w,
-				fmt.Errorf(
-					"API version %q: want a number as 1.40: %w", number, errdefs.ErrInvalidArgument,
-				),
-			)
-			return
-		case asked > v:
-			s.fail(
-				w,
-				plainError{
-					errdefs.ErrInvalidArgument,
-					fmt.Sprintf(
-						"client version %s is too new. Maximum supported API version is %s", number,
-						MaxVersion,
-					),
-				},
-			)
-			return
-		case asked < mustVersion(MinVersion):
-			s.fail(
-				w,
-				plainError{
-					errdefs.ErrInvalidArgument,
-					fmt.Sprintf(
-						"client version %s is too old. Minimum supported API version is %s, please upgrade your client to a newer version",
-						number, MinVersion,
-					),
-				},
-			)
-			return
-		}
-		v = asked
-		path = "/" + tail
-	}
-	h := w.Header()
-	h.Set("Api-Version", MaxVersion)
-	h.Set("Docker-Experimental", "false")
-	h.Set("Ostype", runtime.GOOS)
-	h.Set("Server", "strake/"+s.Version+" ("+runtime.GOOS+")")
-	r2 := r.Clone(contextWith(r.Context(), v))
-	r2.URL.Path, r2.URL.RawPath = path, ""
-	if handle, ok := s.imageRoute(r2.Method, path); ok {
-		s.handle(handle)(w, r2)
-		return
-	}
-	if _, pattern := s.routes.Handler(r2); pattern == "" {
-		s.unknown(w, r2)
-		return
-	}
-	s.routes.ServeHTTP(w, r2)
-}
-
-// handle adapts a handler.
-func (s *server) handle(h handler) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if err := h(w, &request{Request: r, version: versionOf(r.Context())}); err != nil {
-			s.fail(w, err)
-		}
-	}
-}
-
-// plainError has a class without showing it in its text: the text is what users and clients read.
-type plainError struct {
-	class error
-	text  string
-}
-
-func (e plainError) Error() string { return e.text }
-func (e plainError) Unwrap() error { return e.class }
-
-func invalid(format string, args ...any) error {
-	return plainError{errdefs.ErrInvalidArgument, fmt.Sprintf(format, args...)}
-}
-
-// fail writes an error. It does nothing if the answer has begun already (hijacked or streamed).
-func (s *server) fail(w http.ResponseWriter, err error) {
-	if errors.Is(err, errAnswered) {
-		return
-	}
-	status := statusOf(err)
-	if status == http.StatusNotModified {
-		w.WriteHeader(status)
-		return
-	}
-	if status == http.StatusInternalServerError {
-		s.Log.Error("request failed", "error", err)
-	}
-	writeJSON(w, status, map[string]string{"message": sentence(err)})
-}
-
-// errAnswered is returned by handlers that have told the client about their error themselves.
-var errAnswered = errors.New("answered")
-
-// statusOf derives the HTTP status from the class of an error.
-func statusOf(err error) int {
-	var exec *engine.ExecError
-	switch {
-	case errors.Is(err, errdefs.ErrNotModified):
-		return http.StatusNotModified
-	case errors.As(err, &exec) && exec.Code != 125 && exec.Code != 128:
-		return http.StatusBadRequest
-	case errors.Is(err, errdefs.ErrNotFound):
-		return http.StatusNotFound
-	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrOutOfRange):
-		return http.StatusBadRequest
-	case errors.Is(err, errdefs.ErrConflict), errors.Is(err, errdefs.ErrAlreadyExists),
-		errors.Is(err, errdefs.ErrFailedPrecondition):
-		return http.StatusConflict
-	case errors.Is(err, errdefs.ErrUnauthenticated):
-		return http.StatusUnauthorized
-	case errors.Is(err, errdefs.ErrPermissionDenied):
-		return http.StatusForbidden
-	case errors.Is(err, errdefs.ErrNotImplemented):
-		return http.StatusNotImplemented
-	case errors.Is(err, errdefs.ErrUnavailable):
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		http.Error(w, `{"message":"encode the answer"}`, http.StatusInternalServerError)
-		return errAnswered
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	w.Write(append(raw, '\n'))
-	return nil
-}
-
-// maxBody bounds JSON bodies; the largest ones are container configurations with long environments.
-const maxBody = 8 << 20
-
-// decode reads a JSON body. An empty one leaves v as it is.
-func decode(r *request, v any) error {
-	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
-	if err := d.Decode(v); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return invalid("invalid JSON: %v", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return invalid("invalid JSON: unexpected content after the request")
-	}
-	return nil
+	return http.HandlerFunc(newServer(b, thisHost()).serve)
 }

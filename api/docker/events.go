@@ -12,8 +12,21 @@ import (
 	"strake/engine"
 )
 
+// eventAPI serves GET /events.
+type eventAPI struct {
+	engine interface {
+		Events(engine.EventQuery) (past []engine.Event, live <-chan engine.Event, cancel func())
+	}
+}
+
+func (a *eventAPI) routes() map[string]handler {
+	return map[string]handler{
+		"GET /events": a.events,
+	}
+}
+
 // events streams what happens, beginning with what is remembered since a time.
-func (s *server) events(w http.ResponseWriter, r *request) error {
+func (a *eventAPI) events(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(
 		r, "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
 		"scope", "secret", "service", "type", "volume",
@@ -29,7 +42,7 @@ func (s *server) events(w http.ResponseWriter, r *request) error {
 		return invalid("until: %v", err)
 	}
 	q.Match = func(e engine.Event) bool { return eventMatches(f, &e) }
-	past, live, cancel := s.Engine.Events(q)
+	past, live, cancel := a.engine.Events(q)
 	defer cancel()
 	kind := eventStream(r)
 	w.Header().Set("Content-Type", kind)

@@ -15,17 +15,17 @@ var imageConfig = []string{
 	"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir",
 }
 
-// inspectImage answers GET /images/{name}/json.
-func (s *server) inspectImage(w http.ResponseWriter, r *request, name string) error {
+// inspect answers GET /images/{name}/json.
+func (a *imageAPI) inspect(w http.ResponseWriter, r *request, name string) error {
 	if r.version >= 49 {
 		if r.form("platform") != "" && r.flag("manifests") {
 			return invalid("conflicting options: manifests and platform options cannot both be set")
 		}
-		if err := s.ofPlatform(r, name, "platform"); err != nil {
+		if err := ofPlatform(r, a.images, name, "platform"); err != nil {
 			return err
 		}
 	}
-	d, err := s.Images.Inspect(r.Context(), name)
+	d, err := a.images.Inspect(r.Context(), name)
 	if err != nil {
 		return err
 	}

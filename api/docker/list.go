@@ -2,7 +2,9 @@ package docker
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -14,7 +16,7 @@ import (
 	"strake/engine"
 )
 
-func (s *server) listContainers(w http.ResponseWriter, r *request) error {
+func (a *viewAPI) list(w http.ResponseWriter, r *request) error {
 	known := []string{
 		"ancestor", "before", "exited", "expose", "health", "id", "isolation", "is-task", "label",
 		"name", "network", "publish", "since", "status", "volume",
@@ -26,11 +28,11 @@ func (s *server) listContainers(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	all, err := s.Engine.List(r.Context())
+	all, err := a.engine.List(r.Context())
 	if err != nil {
 		return err
 	}
-	sel, err := s.selection(r, f, all)
+	sel, err := a.selection(r, f, all)
 	if err != nil {
 		return err
 	}
@@ -46,9 +48,9 @@ func (s *server) listContainers(w http.ResponseWriter, r *request) error {
 		if !sel(info) {
 			continue
 		}
-		sum := s.summary(info, r.version)
+		sum := summary(info, r.version)
 		if r.flag("size") {
-			rw, root, err := s.Engine.Usage(r.Context(), info.ID)
+			rw, root, err := a.engine.Usage(r.Context(), info.ID)
 			if err == nil {
 				sum.SizeRw, sum.SizeRootFs = rw, root
 			}
@@ -62,7 +64,7 @@ func (s *server) listContainers(w http.ResponseWriter, r *request) error {
 }
 
 // selection builds the filter of a list from its parameters.
-func (s *server) selection(
+func (a *viewAPI) selection(
 	r *request, f filters, all []engine.Info,
 ) (func(*engine.Info) bool, error) {
 	everything := r.flag("all") || r.form("limit") != "" && r.form("limit") != "0" &&
@@ -85,7 +87,7 @@ func (s *server) selection(
 		if !f.has(key) {
 			return time.Time{}, nil
 		}
-		info, err := s.Engine.Inspect(r.Context(), f[key][0])
+		info, err := a.engine.Inspect(r.Context(), f[key][0])
 		return info.Created, err
 	}
 	before, err := bound("before")
@@ -98,7 +100,7 @@ func (s *server) selection(
 	}
 	ancestors := map[string]bool{}
 	for _, ref := range f["ancestor"] {
-		if img, err := s.Images.Resolve(r.Context(), ref); err == nil {
+		if img, err := a.images.Resolve(r.Context(), ref); err == nil {
 			ancestors[img.ID.String()] = true
 		}
 	}
@@ -198,7 +200,7 @@ func portMatches(f filters, key string, c *engine.Info, published bool) bool {
 	return f.exact(key, have...)
 }
 
-func (s *server) summary(c *engine.Info, v version) *container.Summary {
+func summary(c *engine.Info, v version) *container.Summary {
 	command := strings.Join(append([]string{c.Path}, c.Args...), " ")
 	out := &container.Summary{
 		ID: c.ID, Names: []string{"/" + c.Spec.Name}, Image: c.Spec.Image, ImageID: c.ImageID,
@@ -252,3 +254,12 @@ func portSummary(c *engine.Info) []container.PortSummary {
 	sort.SliceStable(out, func(i, k int) bool { return out[i].PrivatePort < out[k].PrivatePort })
 	return out
 }
+
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

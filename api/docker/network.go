@@ -2,9 +2,7 @@ package docker
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"math"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -15,6 +13,18 @@ import (
 
 	"strake/engine"
 )
+
+// networkAPI serves networks.
+type networkAPI struct {
+	networks Networks
+	// all has the containers of every owner: what one of them uses is in use.
+	all    lister
+	engine interface {
+		publisher
+		ConnectNetwork(ctx context.Context, name, network string, ep engine.EndpointSpec) error
+		DisconnectNetwork(ctx context.Context, name, network string) error
+	}
+}
 
 // NetworkSpec is the wish for a network.
 type NetworkSpec struct {
@@ -42,8 +52,20 @@ type Networks interface {
 	List(ctx context.Context) ([]NetworkInfo, error)
 }
 
-func (s *server) networks(ctx context.Context) ([]NetworkInfo, error) {
-	list, err := s.Networks.List(ctx)
+func (a *networkAPI) routes() map[string]handler {
+	return map[string]handler{
+		"GET /networks":                    a.list,
+		"GET /networks/{name}":             a.inspect,
+		"POST /networks/create":            a.create,
+		"POST /networks/prune":             a.prune,
+		"DELETE /networks/{name}":          a.remove,
+		"POST /networks/{name}/connect":    a.connect,
+		"POST /networks/{name}/disconnect": a.disconnect,
+	}
+}
+
+func (a *networkAPI) withBuiltin(ctx context.Context) ([]NetworkInfo, error) {
+	list, err := a.networks.List(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +91,8 @@ func hexOf(s string) string {
 	return b.String()
 }
 
-func (s *server) findNetwork(ctx context.Context, name string) (*NetworkInfo, error) {
-	list, err := s.networks(ctx)
+func (a *networkAPI) find(ctx context.Context, name string) (*NetworkInfo, error) {
+	list, err := a.withBuiltin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -93,103 +115,18 @@ func (s *server) findNetwork(ctx context.Context, name string) (*NetworkInfo, er
 	return found, nil
 }
 
-func (s *server) inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect {
-	out := network.Inspect{Network: network.Network{
-		Name: n.Name, ID: n.ID, Created: n.Created.UTC(), Scope: "local", Driver: n.Driver,
-		EnableIPv4: n.Driver == "bridge", EnableIPv6: n.EnableIPv6,
-		Internal: n.Internal, Options: n.Options, Labels: n.Labels,
-		IPAM: network.IPAM{Driver: "default", Config: []network.IPAMConfig{}},
-	}, Containers: map[string]network.EndpointResource{}}
-	if out.Options == nil {
-		out.Options = map[string]string{}
-	}
-	if out.Labels == nil {
-		out.Labels = map[string]string{}
-	}
-	for i, sub := range n.Subnets {
-		c := network.IPAMConfig{Subnet: sub}
-		if i < len(n.Gateways) {
-			c.Gateway = n.Gateways[i]
-		}
-		if i < len(n.IPRanges) {
-			c.IPRange = n.IPRanges[i]
-		}
-		out.IPAM.Config = append(out.IPAM.Config, c)
-	}
-	for i := range containers {
-		c := &containers[i]
-		e, ok := c.Networks[n.Name]
-		if !ok {
-			continue
-		}
-		res := network.EndpointResource{
-			Name: c.Spec.Name, EndpointID: e.EndpointID, IPv4Address: e.IPv4, IPv6Address: e.IPv6,
-		}
-		res.MacAddress.UnmarshalText([]byte(e.MAC))
-		out.Containers[c.ID] = res
-	}
-	return out
-}
-
-// subnetStatus counts addresses. Those of the subnet itself, of its gateway and, with version 4,
-// for broadcasts cannot be given away.
-func subnetStatus(
-	n *NetworkInfo, endpoints map[string]network.EndpointResource,
-) network.SubnetStatuses {
-	out := network.SubnetStatuses{}
-	for i, subnet := range n.Subnets {
-		var used, usedInRange uint64
-		from := subnet
-		if i < len(n.IPRanges) && n.IPRanges[i].IsValid() {
-			from = n.IPRanges[i]
-		}
-		take := func(a netip.Addr) {
-			if subnet.Contains(a) {
-				used++
-			}
-			if from.Contains(a) {
-				usedInRange++
-			}
-		}
-		take(subnet.Masked().Addr())
-		if i < len(n.Gateways) {
-			take(n.Gateways[i])
-		}
-		if b := subnet.Masked().Addr(); b.Is4() && subnet.Bits() < 31 {
-			raw := b.As4()
-			last := binary.BigEndian.Uint32(raw[:]) | (1<<(32-subnet.Bits()) - 1)
-			binary.BigEndian.PutUint32(raw[:], last)
-			take(netip.AddrFrom4(raw))
-		}
-		for _, e := range endpoints {
-			take(e.IPv4Address.Addr())
-			take(e.IPv6Address.Addr())
-		}
-		available := uint64(math.MaxUint64) // also for what is more
-		switch host := from.Addr().BitLen() - from.Bits(); {
-		case host < 64:
-			size := uint64(1) << host
-			available = size - min(usedInRange, size)
-		case host == 64 && usedInRange > 0:
-			available = -usedInRange // of 2^64
-		}
-		out[subnet] = network.SubnetStatus{IPsInUse: used, DynamicIPsAvailable: available}
-	}
-	return out
-}
-
-func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
+func (a *networkAPI) list(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "dangling", "driver", "id", "label", "name", "scope", "type")
 	if err != nil {
 		return err
 	}
-	list, err := s.networks(r.Context())
+	list, err := a.withBuiltin(r.Context())
 	if err != nil {
 		return err
 	}
 	var containers []engine.Info
 	if r.version < 28 {
-		if containers, err = s.Engine.List(r.Context()); err != nil {
+		if containers, err = a.all.List(r.Context()); err != nil {
 			return err
 		}
 	}
@@ -204,7 +141,7 @@ func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 			!f.match("name", n.Name) || !f.exact("scope", "local") || !f.exact("type", kind) {
 			continue
 		}
-		one := s.inspectOfNetwork(n, containers)
+		one := inspectOfNetwork(n, containers)
 		if r.version >= 52 {
 			out = append(out, network.Summary{Network: one.Network})
 		} else {
@@ -214,16 +151,16 @@ func (s *server) listNetworks(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func (s *server) inspectNetwork(w http.ResponseWriter, r *request) error {
-	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+func (a *networkAPI) inspect(w http.ResponseWriter, r *request) error {
+	n, err := a.find(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
 	}
-	containers, err := s.Engine.List(r.Context())
+	containers, err := a.all.List(r.Context())
 	if err != nil {
 		return err
 	}
-	out := s.inspectOfNetwork(n, containers)
+	out := inspectOfNetwork(n, containers)
 	if r.version >= 52 && len(n.Subnets) > 0 {
 		out.Status = &network.Status{
 			IPAM: network.IPAMStatus{Subnets: subnetStatus(n, out.Containers)},
@@ -232,7 +169,7 @@ func (s *server) inspectNetwork(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
+func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 	var req struct {
 		network.CreateRequest
 		CheckDuplicate bool
@@ -244,7 +181,7 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 	case req.Name == "":
 		return invalid("network name is missing")
 	case req.ConfigOnly || req.ConfigFrom != nil || req.Ingress:
-		return notImplemented("ConfigOnly, ConfigFrom and Ingress")
+		return notImplemented("a network with ConfigOnly, ConfigFrom or Ingress")
 	case req.Scope != "" && req.Scope != "local":
 		return invalid("scope %q: the one scope is local", req.Scope)
 	case r.version >= 48 && req.EnableIPv4 != nil && !*req.EnableIPv4:
@@ -268,11 +205,11 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 			spec.IPRanges = append(spec.IPRanges, c.IPRange)
 		}
 	}
-	id, warnings, err := s.Networks.Create(r.Context(), spec)
+	id, warnings, err := a.networks.Create(r.Context(), spec)
 	if err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(
+	a.engine.PublishEvent(
 		engine.Event{
 			Type: "network", Action: "create", ID: id,
 			Attributes: map[string]string{"name": req.Name, "type": "bridge"},
@@ -283,8 +220,8 @@ func (s *server) createNetwork(w http.ResponseWriter, r *request) error {
 	)
 }
 
-func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
-	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+func (a *networkAPI) remove(w http.ResponseWriter, r *request) error {
+	n, err := a.find(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
 	}
@@ -293,10 +230,10 @@ func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
 			errdefs.ErrPermissionDenied, n.Name + " is a pre-defined network and cannot be removed",
 		}
 	}
-	if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
+	if err := a.networks.Remove(r.Context(), n.ID); err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(
+	a.engine.PublishEvent(
 		engine.Event{
 			Type: "network", Action: "destroy", ID: n.ID,
 			Attributes: map[string]string{"name": n.Name, "type": n.Driver},
@@ -306,7 +243,7 @@ func (s *server) removeNetwork(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
+func (a *networkAPI) prune(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "label", "label!", "until")
 	if err != nil {
 		return err
@@ -315,11 +252,11 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.Networks.List(r.Context())
+	list, err := a.networks.List(r.Context())
 	if err != nil {
 		return err
 	}
-	containers, err := s.Engine.List(r.Context())
+	containers, err := a.all.List(r.Context())
 	if err != nil {
 		return err
 	}
@@ -337,7 +274,7 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 			n.Created.After(until) {
 			continue
 		}
-		if err := s.Networks.Remove(r.Context(), n.ID); err != nil {
+		if err := a.networks.Remove(r.Context(), n.ID); err != nil {
 			continue // taken into use meanwhile
 		}
 		deleted = append(deleted, n.Name)
@@ -347,11 +284,11 @@ func (s *server) pruneNetworks(w http.ResponseWriter, r *request) error {
 
 // connectable finds the network of a connect or disconnect, which has to be one that containers
 // have a place in.
-func (s *server) connectable(r *request, name string) (*NetworkInfo, error) {
+func (a *networkAPI) connectable(r *request, name string) (*NetworkInfo, error) {
 	if name == "" {
 		return nil, invalid("Container: the name or ID of a container is missing")
 	}
-	n, err := s.findNetwork(r.Context(), r.PathValue("name"))
+	n, err := a.find(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
@@ -363,12 +300,12 @@ func (s *server) connectable(r *request, name string) (*NetworkInfo, error) {
 	return n, nil
 }
 
-func (s *server) connectNetwork(w http.ResponseWriter, r *request) error {
+func (a *networkAPI) connect(w http.ResponseWriter, r *request) error {
 	var req network.ConnectRequest
 	if err := decode(r, &req); err != nil {
 		return err
 	}
-	n, err := s.connectable(r, req.Container)
+	n, err := a.connectable(r, req.Container)
 	if err != nil {
 		return err
 	}
@@ -389,23 +326,23 @@ func (s *server) connectNetwork(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	if err := s.Engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep); err != nil {
+	if err := a.engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
 
-func (s *server) disconnectNetwork(w http.ResponseWriter, r *request) error {
+func (a *networkAPI) disconnect(w http.ResponseWriter, r *request) error {
 	var req network.DisconnectRequest
 	if err := decode(r, &req); err != nil {
 		return err
 	}
-	n, err := s.connectable(r, req.Container)
+	n, err := a.connectable(r, req.Container)
 	if err != nil {
 		return err
 	}
-	if err := s.Engine.DisconnectNetwork(r.Context(), req.Container, n.Name); err != nil {
+	if err := a.engine.DisconnectNetwork(r.Context(), req.Container, n.Name); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)

@@ -40,12 +40,12 @@ func archivePlatforms(r *request) ([]ocispec.Platform, error) {
 
 // ofPlatform finds out whether an image is of all platforms that a parameter names. An image here
 // is of one.
-func (s *server) ofPlatform(r *request, name, parameter string) error {
+func ofPlatform(r *request, images imageResolver, name, parameter string) error {
 	list, err := platformsOf(r, parameter)
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	m, err := s.Images.Resolve(r.Context(), name)
+	m, err := images.Resolve(r.Context(), name)
 	if err != nil {
 		return err
 	}

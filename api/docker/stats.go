@@ -2,41 +2,19 @@ package docker
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine"
 )
 
-func pids(limit int64) *specs.LinuxPids { return &specs.LinuxPids{Limit: &limit} }
-
-// flusher sends what is written at once.
-type flusher struct {
-	w  io.Writer
-	rc *http.ResponseController
-}
-
-func newFlusher(w http.ResponseWriter) *flusher {
-	return &flusher{w, http.NewResponseController(w)}
-}
-
-func (f *flusher) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	f.flush()
-	return n, err
-}
-
-func (f *flusher) flush() { f.rc.Flush() }
-
 // stats streams readings once a second, or answers with one (stream=false; then after a second for
 // percentages, unless one-shot).
-func (s *server) stats(w http.ResponseWriter, r *request) error {
+func (a *viewAPI) stats(w http.ResponseWriter, r *request) error {
 	name := r.PathValue("name")
-	info, err := s.Engine.Inspect(r.Context(), name)
+	info, err := a.engine.Inspect(r.Context(), name)
 	if err != nil {
 		return err
 	}
@@ -52,7 +30,7 @@ func (s *server) stats(w http.ResponseWriter, r *request) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for first := true; ; first = false {
-		now, err := s.Engine.Stats(r.Context(), info.ID)
+		now, err := a.engine.Stats(r.Context(), info.ID)
 		if err != nil {
 			if !first || info.State.Status != engine.Running && info.State.Status != engine.Paused {
 				if first || stream {
@@ -67,7 +45,7 @@ func (s *server) stats(w http.ResponseWriter, r *request) error {
 				if !stream {
 					return nil
 				}
-				if cur, err := s.Engine.Inspect(r.Context(), info.ID); err != nil ||
+				if cur, err := a.engine.Inspect(r.Context(), info.ID); err != nil ||
 					cur.State.Status != engine.Running {
 					if err != nil {
 						return errAnswered

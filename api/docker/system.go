@@ -2,6 +2,7 @@ package docker
 
 import (
 	"bufio"
+	"context"
 	"net/http"
 	"os"
 	"runtime"
@@ -16,8 +17,31 @@ import (
 	"strake/image"
 )
 
+// systemAPI serves what is asked of the engine as a whole.
+type systemAPI struct {
+	engine lister
+	images interface {
+		imageLister
+		Login(ctx context.Context, server string, auth image.Auth) error
+	}
+	// version is the product's, name the host's, root the data root.
+	version, gitCommit, name, root, logDriver string
+	insecure                                  []string
+	host                                      host
+}
+
+func (a *systemAPI) routes() map[string]handler {
+	return map[string]handler{
+		"GET /_ping":   a.ping,
+		"HEAD /_ping":  a.ping,
+		"GET /version": a.getVersion,
+		"GET /info":    a.info,
+		"POST /auth":   a.auth,
+	}
+}
+
 // ping is what clients negotiate with.
-func (s *server) ping(w http.ResponseWriter, r *request) error {
+func (a *systemAPI) ping(w http.ResponseWriter, r *request) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
@@ -41,43 +65,43 @@ func kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-func (s *server) getVersion(w http.ResponseWriter, r *request) error {
+func (a *systemAPI) getVersion(w http.ResponseWriter, r *request) error {
 	v := system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "strake"}, Version: s.Version, APIVersion: MaxVersion,
+		Platform: system.PlatformInfo{Name: "strake"}, Version: a.version, APIVersion: MaxVersion,
 		MinAPIVersion: MinVersion,
-		Os:            runtime.GOOS, Arch: runtime.GOARCH, GitCommit: s.GitCommit,
+		Os:            runtime.GOOS, Arch: runtime.GOARCH, GitCommit: a.gitCommit,
 		GoVersion: runtime.Version(), KernelVersion: kernel(),
 	}
 	v.Components = []system.ComponentVersion{
-		{Name: "Engine", Version: s.Version, Details: map[string]string{
+		{Name: "Engine", Version: a.version, Details: map[string]string{
 			"ApiVersion": MaxVersion, "MinAPIVersion": MinVersion, "Arch": runtime.GOARCH,
 			"Os": runtime.GOOS, "GoVersion": runtime.Version(),
-			"KernelVersion": kernel(), "GitCommit": s.GitCommit, "Experimental": "false",
+			"KernelVersion": kernel(), "GitCommit": a.gitCommit, "Experimental": "false",
 		}},
 	}
 	return writeJSON(w, http.StatusOK, v)
 }
 
-func (s *server) info(w http.ResponseWriter, r *request) error {
-	list, err := s.Engine.List(r.Context())
+func (a *systemAPI) info(w http.ResponseWriter, r *request) error {
+	list, err := a.engine.List(r.Context())
 	if err != nil {
 		return err
 	}
-	images, err := s.Images.List(r.Context(), image.Filter{All: true})
+	images, err := a.images.List(r.Context(), image.Filter{All: true})
 	if err != nil {
 		return err
 	}
 	i := system.Info{
-		ID: s.Name, Name: s.Name, Containers: len(list), Images: len(images), Driver: "overlayfs",
+		ID: a.name, Name: a.name, Containers: len(list), Images: len(images), Driver: "overlayfs",
 		DriverStatus: [][2]string{{"driver-type", "strake"}},
 		MemoryLimit:  true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true,
-		CPUSet: true, PidsLimit: true, OomKillDisable: cgroupVersion() == "1",
+		CPUSet: true, PidsLimit: true, OomKillDisable: a.host.cgroups == "1",
 		IPv4Forwarding: true, NGoroutines: runtime.NumGoroutine(),
-		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: s.LogDriver,
-		CgroupDriver: "cgroupfs", CgroupVersion: cgroupVersion(), KernelVersion: kernel(),
+		SystemTime: time.Now().Format(time.RFC3339Nano), LoggingDriver: a.logDriver,
+		CgroupDriver: "cgroupfs", CgroupVersion: a.host.cgroups, KernelVersion: kernel(),
 		OperatingSystem: osName(), OSType: runtime.GOOS,
-		Architecture: machine(), NCPU: runtime.NumCPU(), MemTotal: memTotal(),
-		DockerRootDir: s.Root, ServerVersion: s.Version,
+		Architecture: machine(), NCPU: a.host.cpus, MemTotal: memTotal(),
+		DockerRootDir: a.root, ServerVersion: a.version,
 		Runtimes: map[string]system.RuntimeWithStatus{
 			"strake": {Runtime: system.Runtime{Path: "strake-runtime"}},
 		},
@@ -85,7 +109,7 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 		LiveRestoreEnabled: true, InitBinary: "strake (built in)",
 		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},
-		RegistryConfig:  registriesOf(s.Insecure), CDISpecDirs: []string{},
+		RegistryConfig:  registriesOf(a.insecure), CDISpecDirs: []string{},
 		Warnings: []string{}, Labels: []string{},
 		IndexServerAddress: "https://index." + image.DefaultRegistry + "/v1/",
 		Plugins: system.PluginsInfo{
@@ -111,14 +135,6 @@ func (s *server) info(w http.ResponseWriter, r *request) error {
 		i.NFd = len(d)
 	}
 	return writeJSON(w, http.StatusOK, infoOf(&i, r.version))
-}
-
-func cgroupVersion() string {
-	var st unix.Statfs_t
-	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return "2"
-	}
-	return "1"
 }
 
 // machine is the processor's name as uname(1) has it.
@@ -157,7 +173,7 @@ func osName() string {
 }
 
 // auth answers a login. Credentials are checked by the registry when they are used.
-func (s *server) auth(w http.ResponseWriter, r *request) error {
+func (a *systemAPI) auth(w http.ResponseWriter, r *request) error {
 	var req struct{ Username, Password, ServerAddress, IdentityToken, RegistryToken string }
 	if err := decode(r, &req); err != nil {
 		return err
@@ -165,7 +181,7 @@ func (s *server) auth(w http.ResponseWriter, r *request) error {
 	if req.ServerAddress == "" {
 		return invalid("serveraddress is missing: the registry to log in to")
 	}
-	err := s.Images.Login(r.Context(), req.ServerAddress, image.Auth{
+	err := a.images.Login(r.Context(), req.ServerAddress, image.Auth{
 		Username: req.Username, Password: req.Password, IdentityToken: req.IdentityToken,
 		RegistryToken: req.RegistryToken,
 	})

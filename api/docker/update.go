@@ -6,13 +6,14 @@ import (
 
 	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine"
 )
 
-// updateContainer answers POST /containers/{id}/update. Inspect shows the new limits, as it shows
+// update answers POST /containers/{id}/update. Inspect shows the new limits, as it shows
 // those of the creation.
-func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
+func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 	var req container.UpdateConfig
 	if err := decode(r, &req); err != nil {
 		return err
@@ -24,7 +25,7 @@ func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 		req.BlkioWeightDevice, req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps, req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
 	}
 	var spec engine.Spec
-	if err := resourcesOf(&spec, &req.Resources); err != nil {
+	if err := resourcesOf(&spec, &req.Resources, a.host); err != nil {
 		return err
 	}
 	if p := req.PidsLimit; p != nil && *p <= 0 {
@@ -39,7 +40,7 @@ func (s *server) updateContainer(w http.ResponseWriter, r *request) error {
 			Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount,
 		}
 	}
-	warnings, err := s.Engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart, func(old json.RawMessage) (json.RawMessage, error) {
+	warnings, err := a.engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart, func(old json.RawMessage) (json.RawMessage, error) {
 		return updateFront(old, &req)
 	})
 	if err != nil {
@@ -120,3 +121,5 @@ func put[T comparable](to *T, from T) {
 		*to = from
 	}
 }
+
+func pids(limit int64) *specs.LinuxPids { return &specs.LinuxPids{Limit: &limit} }

@@ -12,7 +12,21 @@ import (
 
 	"strake/engine"
 	"strake/image"
+	"strake/volume"
 )
+
+// usageAPI serves GET /system/df.
+type usageAPI struct {
+	engine interface {
+		lister
+		sizer
+	}
+	images interface {
+		imageLister
+		DiskUsage(ctx context.Context) (image.DiskUsage, error)
+	}
+	volumes interface{ List() []volume.Volume }
+}
 
 // usage is what one kind of object takes on disk (moby/moby/api, types/*/disk_usage.go), in bytes.
 type usage struct {
@@ -23,13 +37,19 @@ type usage struct {
 	TotalSize   int64 `json:",omitempty"`
 }
 
+func (a *usageAPI) routes() map[string]handler {
+	return map[string]handler{
+		"GET /system/df": a.diskUsage,
+	}
+}
+
 // diskUsage adds up what the engine keeps on disk.
-func (s *server) diskUsage(w http.ResponseWriter, r *request) error {
+func (a *usageAPI) diskUsage(w http.ResponseWriter, r *request) error {
 	wanted, err := usageTypes(r)
 	if err != nil {
 		return err
 	}
-	containers, err := s.Engine.List(r.Context())
+	containers, err := a.engine.List(r.Context())
 	if err != nil {
 		return err
 	}
@@ -49,10 +69,10 @@ func (s *server) diskUsage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if wanted["container"] {
-		add("ContainerUsage", "Containers", s.containerUsage(r, containers))
+		add("ContainerUsage", "Containers", a.ofContainers(r, containers))
 	}
 	if wanted["image"] {
-		u, err := s.imageUsage(r, containers)
+		u, err := a.ofImages(r, containers)
 		if err != nil {
 			return err
 		}
@@ -62,7 +82,7 @@ func (s *server) diskUsage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	if wanted["volume"] {
-		u, err := s.volumeUsage(r.Context())
+		u, err := a.ofVolumes(r.Context())
 		if err != nil {
 			return err
 		}
@@ -94,11 +114,11 @@ func usageTypes(r *request) (map[string]bool, error) {
 	return wanted, nil
 }
 
-func (s *server) containerUsage(r *request, list []engine.Info) *usage {
+func (a *usageAPI) ofContainers(r *request, list []engine.Info) *usage {
 	out := &usage{TotalCount: len(list)}
 	for i := range list {
-		sum := s.summary(&list[i], r.version)
-		if rw, root, err := s.Engine.Usage(r.Context(), list[i].ID); err == nil {
+		sum := summary(&list[i], r.version)
+		if rw, root, err := a.engine.Usage(r.Context(), list[i].ID); err == nil {
 			sum.SizeRw, sum.SizeRootFs = rw, root
 		}
 		out.TotalSize += sum.SizeRw
@@ -113,12 +133,12 @@ func (s *server) containerUsage(r *request, list []engine.Info) *usage {
 	return out
 }
 
-func (s *server) imageUsage(r *request, containers []engine.Info) (*usage, error) {
-	du, err := s.Images.DiskUsage(r.Context())
+func (a *usageAPI) ofImages(r *request, containers []engine.Info) (*usage, error) {
+	du, err := a.images.DiskUsage(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Images.List(r.Context(), image.Filter{SharedSize: true})
+	list, err := a.images.List(r.Context(), image.Filter{SharedSize: true})
 	if err != nil {
 		return nil, err
 	}
@@ -145,9 +165,9 @@ func (s *server) imageUsage(r *request, containers []engine.Info) (*usage, error
 	return out, nil
 }
 
-func (s *server) volumeUsage(ctx context.Context) (*usage, error) {
+func (a *usageAPI) ofVolumes(ctx context.Context) (*usage, error) {
 	out := &usage{}
-	for _, v := range s.Volumes.List() {
+	for _, v := range a.volumes.List() {
 		size := int64(-1) // not known: it lies elsewhere, or cannot be read
 		if v.Options["device"] == "" {
 			if n, err := treeSize(ctx, v.Path); err == nil {

@@ -1,14 +1,32 @@
 package docker
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"github.com/containerd/errdefs"
 	apivolume "github.com/moby/moby/api/types/volume"
 
 	"strake/engine"
 	"strake/volume"
 )
+
+// volumeAPI serves volumes.
+type volumeAPI struct {
+	volumes Volumes
+	engine  publisher
+}
+
+func (a *volumeAPI) routes() map[string]handler {
+	return map[string]handler{
+		"GET /volumes":           a.list,
+		"GET /volumes/{name}":    a.inspect,
+		"POST /volumes/create":   a.create,
+		"POST /volumes/prune":    a.prune,
+		"DELETE /volumes/{name}": a.remove,
+	}
+}
 
 func volumeOf(v *volume.Volume) apivolume.Volume {
 	labels := v.Labels
@@ -21,7 +39,7 @@ func volumeOf(v *volume.Volume) apivolume.Volume {
 	}
 }
 
-func (s *server) listVolumes(w http.ResponseWriter, r *request) error {
+func (a *volumeAPI) list(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "dangling", "driver", "label", "name")
 	if err != nil {
 		return err
@@ -31,7 +49,7 @@ func (s *server) listVolumes(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	out := []apivolume.Volume{}
-	for _, v := range s.Volumes.List() {
+	for _, v := range a.volumes.List() {
 		if set && dangling != (len(v.Users) == 0) || !f.labels(v.Labels) ||
 			!f.match("name", v.Name) || !f.exact("driver", "local") {
 			continue
@@ -41,15 +59,15 @@ func (s *server) listVolumes(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, map[string]any{"Volumes": out, "Warnings": nil})
 }
 
-func (s *server) inspectVolume(w http.ResponseWriter, r *request) error {
-	v, err := s.Volumes.Get(r.PathValue("name"))
+func (a *volumeAPI) inspect(w http.ResponseWriter, r *request) error {
+	v, err := a.volumes.Get(r.PathValue("name"))
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, volumeOf(&v))
 }
 
-func (s *server) createVolume(w http.ResponseWriter, r *request) error {
+func (a *volumeAPI) create(w http.ResponseWriter, r *request) error {
 	var req struct {
 		Name, Driver       string
 		DriverOpts, Labels map[string]string
@@ -57,7 +75,7 @@ func (s *server) createVolume(w http.ResponseWriter, r *request) error {
 	if err := decode(r, &req); err != nil {
 		return err
 	}
-	v, made, err := s.Volumes.Create(
+	v, made, err := a.volumes.Create(
 		volume.CreateOptions{
 			Name: req.Name, Driver: req.Driver, Options: req.DriverOpts, Labels: req.Labels,
 			Anonymous: req.Name == "",
@@ -67,7 +85,7 @@ func (s *server) createVolume(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if made {
-		s.Engine.PublishEvent(
+		a.engine.PublishEvent(
 			engine.Event{
 				Type: "volume", Action: "create", ID: v.Name,
 				Attributes: map[string]string{"driver": "local"},
@@ -77,12 +95,17 @@ func (s *server) createVolume(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusCreated, volumeOf(&v))
 }
 
-func (s *server) removeVolume(w http.ResponseWriter, r *request) error {
+func (a *volumeAPI) remove(w http.ResponseWriter, r *request) error {
 	name := r.PathValue("name")
-	if err := s.Volumes.Remove(name); err != nil {
+	err := a.volumes.Remove(name)
+	if r.flag("force") && errors.Is(err, errdefs.ErrNotFound) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	s.Engine.PublishEvent(
+	a.engine.PublishEvent(
 		engine.Event{
 			Type: "volume", Action: "destroy", ID: name,
 			Attributes: map[string]string{"driver": "local"},
@@ -92,8 +115,8 @@ func (s *server) removeVolume(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// pruneVolumes removes anonymous volumes that nobody uses, and with all=true named ones too.
-func (s *server) pruneVolumes(w http.ResponseWriter, r *request) error {
+// prune removes anonymous volumes that nobody uses, and with all=true named ones too.
+func (a *volumeAPI) prune(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "label", "label!", "all")
 	if err != nil {
 		return err
@@ -103,11 +126,11 @@ func (s *server) pruneVolumes(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	deleted := []string{}
-	for _, v := range s.Volumes.List() {
+	for _, v := range a.volumes.List() {
 		if len(v.Users) > 0 || !f.labels(v.Labels) || !all && !v.Anonymous && r.version >= 42 {
 			continue
 		}
-		if err := s.Volumes.Remove(v.Name); err != nil {
+		if err := a.volumes.Remove(v.Name); err != nil {
 			continue // taken into use meanwhile
 		}
 		deleted = append(deleted, v.Name)

@@ -1,8 +1,8 @@
 package docker
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -55,8 +55,8 @@ type oldNetworkSettings struct {
 	Networks               map[string]*network.EndpointSettings
 }
 
-func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
-	info, err := s.Engine.Inspect(r.Context(), r.PathValue("name"))
+func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
+	info, err := a.engine.Inspect(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
 	}
@@ -64,15 +64,17 @@ func (s *server) inspectContainer(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	s.inherit(r.Context(), &info, f.Config)
+	a.inherit(r.Context(), &info, f.Config)
 	out := inspected{InspectResponse: inspectOf(&info, &f)}
 	if r.flag("size") {
-		rw, root, err := s.Engine.Usage(r.Context(), info.ID)
+		rw, root, err := a.engine.Usage(r.Context(), info.ID)
 		if err != nil {
 			return err
 		}
 		out.SizeRw, out.SizeRootFs = &rw, &root
 	}
+	log := &out.HostConfig.LogConfig
+	log.Type = cmp.Or(log.Type, info.Spec.Log.Driver, a.logDriver)
 	ports := portMap(&info)
 	nets := endpointSettings(&info, &f)
 	if r.version < 45 {
@@ -143,8 +145,8 @@ func oldAliases(list []string, id, hostname string) []string {
 
 // inherit fills in what the container has from its image, as dockerd does at creation. An image
 // that is gone has nothing to give.
-func (s *server) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
-	img, err := s.Images.Inspect(ctx, info.ImageID)
+func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
+	img, err := a.images.Inspect(ctx, info.ImageID)
 	if err != nil {
 		return
 	}
@@ -307,61 +309,4 @@ func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointS
 		}
 	}
 	return out
-}
-
-// statusText is the column STATUS of ps: "Up 5 minutes (healthy)".
-func statusText(st *engine.State, now time.Time) string {
-	switch st.Status {
-	case engine.Created:
-		return "Created"
-	case engine.Removing:
-		return "Removal In Progress"
-	case engine.Dead:
-		return "Dead"
-	case engine.Restarting:
-		return fmt.Sprintf("Restarting (%d) %s ago", st.ExitCode, age(now.Sub(st.FinishedAt)))
-	case engine.Exited:
-		return fmt.Sprintf("Exited (%d) %s ago", st.ExitCode, age(now.Sub(st.FinishedAt)))
-	}
-	text := "Up " + age(now.Sub(st.StartedAt))
-	switch {
-	case st.Status == engine.Paused:
-		text += " (Paused)"
-	case st.Health == "starting":
-		text += " (health: starting)"
-	case st.Health != "" && st.Health != "none":
-		text += " (" + st.Health + ")"
-	}
-	return text
-}
-
-// age is a duration as docker words it.
-func age(d time.Duration) string {
-	switch seconds := int(d.Seconds()); {
-	case seconds < 1:
-		return "Less than a second"
-	case seconds == 1:
-		return "1 second"
-	case seconds < 60:
-		return fmt.Sprintf("%d seconds", seconds)
-	}
-	switch minutes := int(d.Minutes()); {
-	case minutes == 1:
-		return "About a minute"
-	case minutes < 60:
-		return fmt.Sprintf("%d minutes", minutes)
-	}
-	switch hours := int(d.Hours() + 0.5); {
-	case hours == 1:
-		return "About an hour"
-	case hours < 48:
-		return fmt.Sprintf("%d hours", hours)
-	case hours < 24*7*2:
-		return fmt.Sprintf("%d days", hours/24)
-	case hours < 24*30*2:
-		return fmt.Sprintf("%d weeks", hours/24/7)
-	case hours < 24*365*2:
-		return fmt.Sprintf("%d months", hours/24/30)
-	}
-	return fmt.Sprintf("%d years", int(d.Hours())/24/365)
 }

@@ -1,0 +1,105 @@
+package docker
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"strake/engine"
+)
+
+// hijacked is a connection that has been taken over from HTTP.
+type hijacked struct {
+	net.Conn
+	in     io.Reader
+	header []byte // of the answer, until it has been sent
+}
+
+// answer tells the client that the connection is a stream from here on. Clients start a container
+// when an attach has been answered.
+func (h *hijacked) answer() {
+	if h.header != nil {
+		h.Conn.Write(h.header) // a client that is gone shows in the stream
+		h.header = nil
+	}
+}
+
+// Read reads what the client sends, beginning with what HTTP had read already.
+func (h *hijacked) Read(p []byte) (int, error) { return h.in.Read(p) }
+
+// CloseWrite ends our direction only.
+func (h *hijacked) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// hijack takes the connection of a request over. Until it is answered errors can still be told by
+// closing it; after, only within the stream.
+func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, fmt.Errorf("take over the connection: %w", err)
+	}
+	var header bytes.Buffer
+	if strings.EqualFold(r.Header.Get("Upgrade"), "tcp") {
+		fmt.Fprintf(
+			&header,
+			"HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n",
+			contentType(tty, r.version),
+		)
+	} else {
+		header.WriteString("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n")
+	}
+	for _, name := range []string{"Api-Version", "Server", "Ostype", "Docker-Experimental"} {
+		fmt.Fprintf(&header, "%s: %s\r\n", name, w.Header().Get(name))
+	}
+	header.WriteString("\r\n")
+	// The server's own reader would cancel the request's context at the end of the input, which is
+	// no more than the client's saying that it has nothing to add.
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		conn.Close()
+		return nil, errAnswered
+	}
+	return &hijacked{
+		Conn: conn, in: io.MultiReader(bytes.NewReader(early), conn), header: header.Bytes(),
+	}, nil
+}
+
+// streams connects a client with a process.
+func (h *hijacked) streams(tty, stdin, stdout, stderr bool) engine.Streams {
+	var out engine.Streams
+	if stdin {
+		out.Stdin = h
+	}
+	if tty {
+		if stdout || stderr {
+			out.Stdout = h.Conn
+		}
+		return out
+	}
+	mu := new(sync.Mutex)
+	if stdout {
+		out.Stdout = frames{mu, h.Conn, 1}
+	}
+	if stderr {
+		out.Stderr = frames{mu, h.Conn, 2}
+	}
+	return out
+}
+
+// tell puts an error into a stream, where clients show it.
+func tell(h *hijacked, tty bool, err error) {
+	h.answer()
+	var w io.Writer = h.Conn
+	if !tty {
+		w = frames{new(sync.Mutex), h.Conn, 2}
+	}
+	fmt.Fprintf(w, "%v\r\n", err)
+}

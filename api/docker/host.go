@@ -1,0 +1,42 @@
+package docker
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is what a translation has to know of the host. Everything else that decides over the
+// translation of a request is in the request.
+type host struct {
+	// cpus is the number of processors, cgroups the version of control groups, "1" or "2".
+	cpus    int
+	cgroups string
+	// blockDevice finds the numbers of a block device by its path.
+	blockDevice func(path string) (major, minor int64, err error)
+}
+
+func thisHost() host {
+	return host{runtime.NumCPU(), cgroupVersion(), deviceNumber}
+}
+
+// cgroupVersion is "2" where only control groups of version 2 are mounted, else "1" (cgroups(7)).
+func cgroupVersion() string {
+	var st unix.Statfs_t
+	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return "2"
+	}
+	return "1"
+}
+
+// deviceNumber is host.blockDevice for this host (stat(2)).
+func deviceNumber(path string) (major, minor int64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, invalid("device %q: %v", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, invalid("device %q is not a block device", path)
+	}
+	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
+}

@@ -1,0 +1,42 @@
+package docker
+
+import (
+	"strconv"
+
+	"github.com/moby/moby/api/types/container"
+
+	"strake/engine"
+)
+
+// logOf reads the log driver and its options.
+func logOf(s *engine.Spec, l *container.LogConfig) error {
+	switch l.Type {
+	case "", "json-file", "local", "none":
+		s.Log.Driver = l.Type
+	default:
+		return invalid(
+			"logger: no log driver named '%s' is registered; want json-file, local or none", l.Type,
+		)
+	}
+	for key, value := range l.Config {
+		switch key {
+		case "max-size":
+			n, err := parseSize(value)
+			if err != nil {
+				return invalid("log option max-size %q: %v", value, err)
+			}
+			s.Log.MaxBytes = n
+		case "max-file":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 {
+				return invalid("log option max-file %q: want a number from 1 on", value)
+			}
+			s.Log.MaxFiles = n
+		case "mode", "max-buffer-size", "compress":
+			// Writing never blocks a container here, whichever mode was asked for.
+		default:
+			return invalid("unknown log opt '%s' for %s log driver", key, l.Type)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package docker
+
+import (
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+
+	"strake/engine"
+)
+
+// mountsOf translates binds, mounts and volumes.
+func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) error {
+	seen := map[string]bool{}
+	add := func(field string, m engine.Mount) error {
+		m.Target = path.Clean(m.Target)
+		if !path.IsAbs(m.Target) || m.Target == "/" {
+			return invalid(
+				"invalid volume specification: %q: invalid mount path: want an absolute path other than '/'",
+				field,
+			)
+		}
+		if seen[m.Target] {
+			return invalid("Duplicate mount point: %s", m.Target)
+		}
+		seen[m.Target] = true
+		s.Mounts = append(s.Mounts, m)
+		return nil
+	}
+	for _, bind := range h.Binds {
+		m, err := parseBind(bind)
+		if err == nil {
+			err = add(bind, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := range h.Mounts {
+		m, err := mountOf(&h.Mounts[i])
+		if err == nil {
+			err = add(h.Mounts[i].Target, m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for target := range c.Volumes {
+		target = path.Clean(target)
+		if !path.IsAbs(target) || target == "/" {
+			return invalid("invalid volume specification: %q", target)
+		}
+		if !seen[target] {
+			s.Volumes = append(s.Volumes, target)
+		}
+	}
+	sort.Strings(s.Volumes)
+	for target := range h.Tmpfs {
+		if !path.IsAbs(target) || path.Clean(target) == "/" {
+			return invalid("invalid tmpfs mount %q: want an absolute path other than '/'", target)
+		}
+		if seen[path.Clean(target)] {
+			return invalid("Duplicate mount point: %s", target)
+		}
+	}
+	return nil
+}
+
+// parseBind reads SOURCE:TARGET[:OPTIONS] or TARGET, as docker run -v takes them.
+func parseBind(text string) (engine.Mount, error) {
+	bad := func(why string) (engine.Mount, error) {
+		return engine.Mount{}, invalid("invalid volume specification: %q: %s", text, why)
+	}
+	parts := strings.Split(text, ":")
+	m := engine.Mount{Type: "bind", CreateSource: true}
+	switch len(parts) {
+	case 1:
+		m.Type, m.Target, m.CreateSource = "volume", parts[0], false
+		return m, nil
+	case 2, 3:
+		m.Source, m.Target = parts[0], parts[1]
+	default:
+		return bad("want source:target:options")
+	}
+	if m.Source == "" || m.Target == "" {
+		return bad("source and target cannot be empty")
+	}
+	if !path.IsAbs(m.Source) {
+		m.Type, m.CreateSource = "volume", false
+	}
+	if len(parts) == 2 {
+		return m, nil
+	}
+	for _, opt := range strings.Split(parts[2], ",") {
+		switch opt {
+		case "ro", "readonly":
+			m.ReadOnly = true
+		case "rw", "z", "Z", "consistent", "cached", "delegated", "rbind":
+		case "bind":
+			m.NonRecursive = true
+		case "nocopy":
+			m.NoCopy = true
+		case "private", "rprivate", "shared", "rshared", "slave", "rslave":
+			m.Propagation = opt
+		default:
+			return bad(fmt.Sprintf("invalid mode: %s", opt))
+		}
+	}
+	if m.NoCopy && m.Type != "volume" {
+		return bad("nocopy is for volumes")
+	}
+	return m, nil
+}
+
+// mountOf translates one entry of HostConfig.Mounts (docker run --mount).
+func mountOf(in *mount.Mount) (engine.Mount, error) {
+	bad := func(format string, args ...any) (engine.Mount, error) {
+		return engine.Mount{}, invalid(
+			"invalid mount config for type %q: %s", in.Type, fmt.Sprintf(format, args...),
+		)
+	}
+	m := engine.Mount{
+		Type: string(in.Type), Source: in.Source, Target: in.Target, ReadOnly: in.ReadOnly,
+	}
+	if in.Target == "" {
+		return bad("field Target must not be empty")
+	}
+	switch in.Type {
+	case mount.TypeBind:
+		if in.Source == "" {
+			return bad("field Source must not be empty")
+		}
+		if !path.IsAbs(in.Source) {
+			return bad("invalid mount path: %q mount path must be absolute", in.Source)
+		}
+		if b := in.BindOptions; b != nil {
+			m.Propagation, m.NonRecursive, m.CreateSource, m.ReadOnlyNonRecursive = string(
+				b.Propagation,
+			), b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+			switch { // what is forced is what happens anyway, on every kernel that strake runs on
+			case b.ReadOnlyForceRecursive && !in.ReadOnly:
+				return bad("ReadOnlyForceRecursive needs ReadOnly")
+			case b.ReadOnlyForceRecursive && (b.NonRecursive || b.ReadOnlyNonRecursive):
+				return bad(
+					"ReadOnlyForceRecursive conflicts with NonRecursive and ReadOnlyNonRecursive",
+				)
+			}
+		}
+	case mount.TypeVolume:
+		if v := in.VolumeOptions; v != nil {
+			m.NoCopy, m.Labels = v.NoCopy, v.Labels
+			if v.Subpath != "" {
+				return bad("field VolumeOptions.Subpath is not supported")
+			}
+			if v.DriverConfig != nil {
+				m.Driver, m.Options = v.DriverConfig.Name, v.DriverConfig.Options
+			}
+		}
+	case mount.TypeTmpfs:
+		if in.Source != "" {
+			return bad("field Source must not be specified")
+		}
+		if t := in.TmpfsOptions; t != nil {
+			m.SizeBytes, m.Mode = t.SizeBytes, uint32(t.Mode)
+			for _, o := range t.Options {
+				if len(o) != 1 || o[0] != "exec" && o[0] != "noexec" {
+					return bad("invalid option %q: want exec or noexec", strings.Join(o, "="))
+				}
+				m.Options = map[string]string{o[0]: ""}
+			}
+		}
+	default:
+		return bad("want bind, volume or tmpfs")
+	}
+	return m, nil
+}

@@ -1,0 +1,50 @@
+package docker
+
+import (
+	"github.com/moby/moby/api/types/container"
+)
+
+// normalize fills in what inspect must show although the request left it open. What old clients
+// expect there depends on their version and, until 1.40, on the host's version of control groups.
+func normalize(req *container.CreateRequest, v version, cgroups string) {
+	h := req.HostConfig
+	switch h.NetworkMode {
+	case "", "default":
+		h.NetworkMode = "bridge"
+		if req.NetworkDisabled {
+			h.NetworkMode = "none"
+		}
+	}
+	if n := req.NetworkingConfig; n != nil && n.EndpointsConfig["default"] != nil {
+		n.EndpointsConfig[string(h.NetworkMode)] = n.EndpointsConfig["default"]
+		delete(n.EndpointsConfig, "default")
+	}
+	if n := req.NetworkingConfig; n != nil {
+		// Clients send an empty entry for modes that are no networks.
+		for _, mode := range []string{"none", "host", "default"} {
+			delete(n.EndpointsConfig, mode)
+		}
+	}
+	if h.ShmSize == 0 {
+		h.ShmSize = 64 << 20
+	}
+	h.MemorySwap = swapOf(&h.Resources)
+	if h.IpcMode == "" {
+		h.IpcMode = "private"
+		if v < 40 {
+			h.IpcMode = "shareable"
+		}
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = "private"
+		if h.Privileged || v < 41 && cgroups == "1" {
+			h.CgroupnsMode = "host"
+		}
+	}
+	if h.RestartPolicy.Name == "" {
+		h.RestartPolicy.Name = "no"
+	}
+	if req.Config.Labels == nil {
+		req.Config.Labels = map[string]string{}
+	}
+}

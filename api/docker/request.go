@@ -1,0 +1,161 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// request is an API request with its version.
+type request struct {
+	*http.Request
+	version version
+}
+
+// form returns a query parameter.
+func (r *request) form(name string) string { return r.URL.Query().Get(name) }
+
+// flag returns a boolean query parameter as dockerd reads one: anything but these words is true.
+func (r *request) flag(name string) bool {
+	switch strings.ToLower(strings.TrimSpace(r.form(name))) {
+	case "", "0", "no", "false", "none":
+		return false
+	}
+	return true
+}
+
+// flagOr is flag with a default for a parameter that is absent.
+func (r *request) flagOr(name string, absent bool) bool {
+	if !r.URL.Query().Has(name) {
+		return absent
+	}
+	return r.flag(name)
+}
+
+// maxBody bounds JSON bodies; the largest ones are container configurations with long environments.
+const maxBody = 8 << 20
+
+// decode reads a JSON body. An empty one leaves v as it is.
+func decode(r *request, v any) error {
+	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
+	if err := d.Decode(v); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return invalid("invalid JSON: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return invalid("invalid JSON: unexpected content after the request")
+	}
+	return nil
+}
+
+// timestamp reads seconds with a fraction, as clients send them; empty and 0 mean none.
+func timestamp(text string) (time.Time, error) {
+	if text == "" || text == "0" {
+		return time.Time{}, nil
+	}
+	sec, frac, _ := strings.Cut(text, ".")
+	n, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil {
+		t, terr := time.Parse(time.RFC3339Nano, text)
+		if terr != nil {
+			return time.Time{}, fmt.Errorf("%q is no time", text)
+		}
+		return t, nil
+	}
+	var nanos int64
+	if frac != "" {
+		frac = (frac + "000000000")[:9]
+		if nanos, err = strconv.ParseInt(frac, 10, 64); err != nil {
+			return time.Time{}, fmt.Errorf("%q is no time", text)
+		}
+	}
+	return time.Unix(n, nanos), nil
+}
+
+// timeout reads t, in seconds; absent means the container's own.
+func timeout(r *request) (*int, error) {
+	text := r.form("t")
+	if text == "" {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, invalid("parameter t %q: want a number of seconds", text)
+	}
+	return &n, nil
+}
+
+func sizeOf(r *request) (width, height uint16, err error) {
+	h, herr := strconv.ParseUint(r.form("h"), 10, 16)
+	wd, werr := strconv.ParseUint(r.form("w"), 10, 16)
+	if herr != nil || werr != nil {
+		return 0, 0, invalid(
+			"invalid resize height and width %q and %q: want numbers up to 65535", r.form("h"),
+			r.form("w"),
+		)
+	}
+	return uint16(wd), uint16(h), nil
+}
+
+// version is an API version, minor number only: the major one is 1.
+type version int
+
+func (v version) String() string { return "1." + strconv.Itoa(int(v)) }
+
+func parseVersion(s string) (version, bool) {
+	major, minor, ok := strings.Cut(s, ".")
+	if !ok || major != "1" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(minor)
+	return version(n), err == nil && n >= 0 && n < 1000
+}
+
+func mustVersion(s string) version {
+	v, _ := parseVersion(s)
+	return v
+}
+
+type versionKey struct{}
+
+func contextWith(ctx context.Context, v version) context.Context {
+	return context.WithValue(ctx, versionKey{}, v)
+}
+
+func versionOf(ctx context.Context) version {
+	v, _ := ctx.Value(versionKey{}).(version)
+	return v
+}
+
+// splitVersion takes the version from the front of a path. A path without one means the newest.
+func splitVersion(path string) (version, string, error) {
+	rest, ok := strings.CutPrefix(path, "/v")
+	if !ok || rest == "" || rest[0] < '0' || rest[0] > '9' {
+		return mustVersion(MaxVersion), path, nil
+	}
+	number, tail, _ := strings.Cut(rest, "/")
+	asked, ok := parseVersion(number)
+	switch {
+	case !ok:
+		return 0, "", invalid("API version %q: want a number as 1.40", number)
+	case asked > mustVersion(MaxVersion):
+		return 0, "", invalid(
+			"client version %s is too new. Maximum supported API version is %s", number, MaxVersion,
+		)
+	case asked < mustVersion(MinVersion):
+		return 0, "", invalid(
+			"client version %s is too old. Minimum supported API version is %s, "+
+				"please upgrade your client to a newer version",
+			number, MinVersion,
+		)
+	}
+	return asked, "/" + tail, nil
+}
