@@ -15,6 +15,7 @@ import (
 type rule struct{ From, To, Why string }
 
 var rules = []rule{
+	{"strake", "strake/userland", "the commands of strake/base are a module of their own"},
 	{"strake/container", "strake/keeper", "the library stands alone"},
 	{"strake/container", "strake/engine", "the library stands alone"},
 	{"strake/container", "strake/image", "the library stands alone"},
