@@ -1,6 +1,6 @@
 // Package base holds the image strake/base as an embedded archive, so that the first container runs
-// with no registry in reach. The archive is made by the module strake/userland (directory userland) when
-// `make build` runs; nothing of that module is linked here.
+// with no registry in reach. The archive is made by the module strake/userland (directory userland)
+// when `make build` runs; nothing of that module is linked here.
 //
 // Not for: making the image, or loading it into a store.
 //
@@ -25,8 +25,8 @@ const Ref = "strake/base:latest"
 var files embed.FS
 
 // Archive returns the image for an architecture (as GOARCH names it) in the form that `docker save`
-// writes, compressed by gzip. The caller owns the slice. Errors: errdefs.ErrNotFound if this program
-// was built without that archive.
+// writes, compressed by gzip. The caller owns the slice. Errors: errdefs.ErrNotFound if this
+// program was built without that archive.
 func Archive(arch string) ([]byte, error) {
 	raw, err := files.ReadFile("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,9 +35,9 @@ func Archive(arch string) ([]byte, error) {
 	return raw, err
 }
 
-// Mark tells the archive for an architecture from those of other versions without reading the whole:
-// it returns the checksum and the length at the archive's end (RFC 1952, section 2.3.1) as 16
-// hexadecimal digits. Errors as for Archive.
+// Mark tells the archive for an architecture from those of other versions without reading the
+// whole: it returns the checksum and the length at the archive's end (RFC 1952, section 2.3.1) as
+// 16 hexadecimal digits. Errors as for Archive.
 func Mark(arch string) (string, error) {
 	f, err := files.Open("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {

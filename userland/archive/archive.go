@@ -1,8 +1,8 @@
-// Package archive writes the image strake/base in the form that `docker save` has: the static program,
-// a link to it for each command, and the few files of /etc that programs expect.
+// Package archive writes the image strake/base in the form that `docker save` has: the static
+// program, a link to it for each command, and the few files of /etc that programs expect.
 //
-// The same program gives the same bytes on every machine and at any time, so that two builds of strake
-// can be compared.
+// The same program gives the same bytes on every machine and at any time, so that two builds of
+// strake can be compared.
 //
 // Not for: other images, or more than one layer.
 //
@@ -23,8 +23,8 @@ import (
 	"time"
 )
 
-// Ref is the name under which the archive loads the image. Package image/base of the main module has
-// the same constant, and a test there compares it with the archive.
+// Ref is the name under which the archive loads the image. Package image/base of the main module
+// has the same constant, and a test there compares it with the archive.
 const Ref = "strake/base:latest"
 
 // File returns the name of the archive for an architecture, by which package image/base of the main

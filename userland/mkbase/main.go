@@ -1,5 +1,5 @@
-// Command mkbase compiles strake-base and writes the archive of the image strake/base, which the main
-// module embeds. It is run in the root directory of this module.
+// Command mkbase compiles strake-base and writes the archive of the image strake/base, which the
+// main module embeds. It is run in the root directory of this module.
 package main
 
 import (
@@ -32,8 +32,8 @@ func run(out, arch string) error {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "strake-base")
-	// Without the version control system's stamp the archive depends on this module's sources alone:
-	// a commit elsewhere does not change the image.
+	// Without the version control system's stamp the archive depends on this module's sources
+	// alone: a commit elsewhere does not change the image.
 	cmd := exec.Command(
 		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program,
 		"strake/userland/strake-base",

@@ -18,14 +18,14 @@ func TestRun(t *testing.T) {
 		status       int
 		out, errPart string
 	}{
-		"by the name it is called with": {args: []string{"/bin/cat"}, stdin: "text\n", out: "text\n"},
-		"by its first argument":         {args: []string{"strake-base", "basename", "/a/b"}, out: "b\n"},
-		"true":                          {args: []string{"true", "ignored"}},
-		"false":                         {args: []string{"/bin/false"}, status: 1},
-		"echo":                          {args: []string{"echo", "-n", "a", "b"}, out: "a b"},
-		"a status is passed on":         {args: []string{"sh", "-c", "exit 7"}, status: 7},
-		"the environment is passed on":  {args: []string{"sh", "-c", "echo $GREETING"}, out: "hello\n"},
-		"a login shell":                 {args: []string{"-sh", "-c", "echo $0"}, out: "sh\n"},
+		"by the name it is called": {args: []string{"/bin/cat"}, stdin: "text\n", out: "text\n"},
+		"by its first argument":    {args: []string{"strake-base", "basename", "/a/b"}, out: "b\n"},
+		"true":                     {args: []string{"true", "ignored"}},
+		"false":                    {args: []string{"/bin/false"}, status: 1},
+		"echo":                     {args: []string{"echo", "-n", "a", "b"}, out: "a b"},
+		"a status is passed on":    {args: []string{"sh", "-c", "exit 7"}, status: 7},
+		"the environment passes":   {args: []string{"sh", "-c", "echo $GREETING"}, out: "hello\n"},
+		"a login shell":            {args: []string{"-sh", "-c", "echo $0"}, out: "sh\n"},
 		"no other login program": {
 			args: []string{"-cat"}, status: 127, errPart: `no applet "-cat"`,
 		},
