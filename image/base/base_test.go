@@ -9,12 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"strake/internal/testneed"
 )
 
 func TestArchiveThatIsNotBuiltIn(t *testing.T) {
@@ -32,8 +33,8 @@ func TestArchiveThatIsNotBuiltIn(t *testing.T) {
 func TestArchive(t *testing.T) {
 	t.Parallel()
 	raw, err := Archive(runtime.GOARCH)
-	if errors.Is(err, errdefs.ErrNotFound) && os.Getenv("STRAKE_TEST_STRICT") == "" {
-		t.Skipf("needs the built-in image (make build): %v", err)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		testneed.Lack(t, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,7 @@ var logReader = []string{"strake/keeper/logfile"}
 
 var rules = []rule{
 	{From: "strake", To: "strake/userland", Why: "the commands of strake/base are another module"},
+	{From: "strake", To: "strake/internal/testneed", Why: "only tests need it"},
 
 	{From: "strake/container", To: "strake/keeper", Why: library},
 	{From: "strake/container", To: "strake/engine", Why: library},
