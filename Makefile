@@ -22,9 +22,10 @@ help: ## list the targets
 build: $(BASE)/base-$(ARCH).tar.gz ## build static binaries into ./bin
 	@scripts/step "build strake, straked, strake-runtime" go build -trimpath -ldflags "$(EARLY)" -ldflags "strake/cmd/straked=$(LDFLAGS)" -o $(BIN)/ ./cmd/strake ./cmd/straked ./cmd/strake-runtime
 
-BASE_SOURCES := $(shell find cmd/strake-base image/base -name '*.go' 2>/dev/null) go.mod
+# The image that straked embeds is made by a module of its own, userland.
+BASE_SOURCES := $(shell find userland -name '*.go' ! -name '*_test.go') userland/go.mod userland/go.sum
 $(BASE)/base-$(ARCH).tar.gz: $(BASE_SOURCES)
-	@scripts/step "build the embedded image strake/base" go run ./image/base/internal/mkbase -o $(BASE) -arch $(ARCH)
+	@scripts/step "build the embedded image strake/base" go -C userland run ./mkbase -o ../$(BASE) -arch $(ARCH)
 
 run: ## build and show a container from the inside
 	@scripts/need run

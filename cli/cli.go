@@ -41,7 +41,7 @@ func Main(ctx context.Context, args []string, env command.Env) int {
 	}
 	s.Tell(err)
 	if status != nil && status.Usage {
-		fmt.Fprintf(s.Err, "See 'strake%s --help'.\n", chosen(ctx, err))
+		fmt.Fprintf(s.Err, "See 'strake%s --help'.\n", chosen(err))
 	}
 	return code
 }
@@ -54,7 +54,9 @@ type misuse struct {
 
 func (m *misuse) Unwrap() error { return m.StatusError }
 
-func chosen(_ context.Context, err error) string {
+// chosen returns the path of the verb that an error of the command line is about, after a space, or
+// "" if no verb was found.
+func chosen(err error) string {
 	var m *misuse
 	if errors.As(err, &m) && m.path != "" {
 		return " " + m.path
@@ -62,7 +64,7 @@ func chosen(_ context.Context, err error) string {
 	return ""
 }
 
-// named adds to an error of the command line which verb it was about.
+// named adds the path of its verb to an error of the command line.
 func named(err error, path string) error {
 	var status *command.StatusError
 	if errors.As(err, &status) && status.Usage {
@@ -83,7 +85,7 @@ func globalFlags(s *command.Session) (*globals, *pflag.FlagSet) {
 	fs.SetInterspersed(false)
 	host := s.Getenv("DOCKER_HOST")
 	if host == "" {
-		host = command.DefaultHost
+		host = s.DefaultHost
 	}
 	config := s.Getenv("DOCKER_CONFIG")
 	if config == "" {

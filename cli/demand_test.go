@@ -17,27 +17,36 @@ func TestEngineOnDemand(t *testing.T) {
 	for _, tc := range []struct {
 		name, engine string // a script in straked's place; empty: there is none
 		uid          int
+		other        bool // the socket is not the default one
 		args         []string
 		want, not    []string
 	}{
 		{
-			"as root", "echo broken >&2; exit 3", 0, []string{"ps"},
+			"as root", "echo broken >&2; exit 3", 0, false, []string{"ps"},
 			[]string{
 				"no engine listens on ", "starting ", "straked.log", "exit status 3", "broken",
 			},
 			nil,
 		},
 		{
-			"as somebody else", "exit 0", 1000, []string{"ps"},
+			"a socket that is not the default one", "echo broken >&2; exit 3", 0, true, []string{"ps"},
+			[]string{
+				"no engine listens on unix:///", "no such file or directory",
+				"on unix:///run/default.sock only", "'straked -H unix:///",
+			},
+			[]string{"starting", "straked.log"},
+		},
+		{
+			"as somebody else", "exit 0", 1000, false, []string{"ps"},
 			[]string{"starting it takes root's privileges"},
 			[]string{"no engine listens", "systemctl"},
 		},
 		{
-			"not installed", "", 0, []string{"ps"}, []string{"cannot start one", "straked"},
+			"not installed", "", 0, false, []string{"ps"}, []string{"cannot start one", "straked"},
 			[]string{"no engine listens"},
 		},
 		{
-			"completion starts nothing", "echo broken >&2; exit 3", 0,
+			"completion starts nothing", "echo broken >&2; exit 3", 0, false,
 			[]string{"__complete", "stop", ""}, nil, []string{"engine", "broken"},
 		},
 	} {
@@ -46,6 +55,9 @@ func TestEngineOnDemand(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "s.sock")
 			env := environment(t, "unix://"+socket)
 			env.UID = tc.uid
+			if tc.other {
+				env.DefaultHost = "unix:///run/default.sock"
+			}
 			if tc.engine != "" {
 				bin := filepath.Dir(env.Executable)
 				if err := os.MkdirAll(bin, 0o755); err != nil {

@@ -11,7 +11,7 @@ import (
 
 	"strake/cli/api"
 	"strake/cli/command"
-	"strake/cli/suggest"
+	"strake/internal/suggest"
 )
 
 func didYouMean(word string, candidates []string) string {

@@ -27,7 +27,8 @@ func environment(t *testing.T, host string) command.Env {
 	dir := t.TempDir()
 	vars := map[string]string{"HOME": dir, "DOCKER_HOST": host}
 	return command.Env{
-		In: strings.NewReader(""), Out: io.Discard, Err: io.Discard,
+		DefaultHost: host,
+		In:          strings.NewReader(""), Out: io.Discard, Err: io.Discard,
 		LookupEnv: func(name string) (string, bool) { v, ok := vars[name]; return v, ok },
 		Environ:   []string{"HOME=" + dir, "HOSTILE=1"}, Dir: dir,
 		Executable: filepath.Join(dir, "bin", "strake"), UID: 0,

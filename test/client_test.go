@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"strake/internal/testneed"
 )
 
 // client is one of the programs that talk to the engine. Its methods have the names of the rig's,
@@ -26,9 +28,10 @@ type client struct {
 
 // clientVersions are those that every test of clients runs with: the newest that is common, the one
 // of Debian 12, and strake itself.
-var clientVersions = []struct{ name, version string }{
-	{"docker 28", "28."}, {"docker 20.10", "20.10."}, {"strake", ""},
-}
+var clientVersions = []struct {
+	name, version string
+	debian        string // the package of Debian 12 that has this version
+}{{name: "docker 28", version: "28."}, {"docker 20.10", "20.10.", "docker.io"}, {name: "strake"}}
 
 // eachClient runs a test with each client, one after the other. A client that this machine lacks is
 // a skip with its name.
@@ -38,6 +41,9 @@ func eachClient(t *testing.T, r *rig, test func(t *testing.T, c *client)) {
 			program := filepath.Join(r.bin, "strake")
 			if v.version != "" {
 				if program = dockerClient(v.version); program == "" {
+					if v.debian != "" {
+						testneed.Lack(t, "docker "+v.version+"x (package "+v.debian+")")
+					}
 					t.Skipf("needs a docker client %sx in PATH", v.version)
 				}
 			}

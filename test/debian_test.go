@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"strake/internal/testneed"
 )
 
 // suite is the release that the tree is made of.
@@ -19,10 +21,7 @@ const suite = "bookworm"
 // with packages from a mirror, through the NAT.
 func TestDebian(t *testing.T) {
 	r := start(t)
-	debootstrap := find("debootstrap")
-	if debootstrap == "" {
-		t.Skip("needs debootstrap (package debootstrap)")
-	}
+	debootstrap := testneed.Program(t, "debootstrap", "debootstrap")
 	mirror := hostMirror()
 	if mirror == "" {
 		t.Skipf("needs a mirror of Debian with the suite %s in this host's apt sources", suite)

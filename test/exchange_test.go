@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"strake/internal/testneed"
 )
 
 // daemon is a program that serves until the test ends. Whatever it still writes afterwards is lost.
@@ -61,10 +63,10 @@ func daemon(t *testing.T, ready func() bool, program string, args ...string) {
 // dockerd starts a Docker engine of Debian's without networks, and returns a client of it.
 func dockerd(t *testing.T, r *rig) *client {
 	t.Helper()
-	program := find("dockerd")
+	program := testneed.Program(t, "dockerd", "docker.io")
 	cli := dockerClient("20.10.")
-	if program == "" || cli == "" {
-		t.Skip("needs dockerd and the docker client of Debian 12 (package docker.io)")
+	if cli == "" {
+		testneed.Lack(t, "the docker client of Debian 12 (package docker.io)")
 	}
 	dir := filepath.Join(r.dir, "moby")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -85,24 +87,11 @@ func dockerd(t *testing.T, r *rig) *client {
 	return d
 }
 
-// find looks for a program in PATH and where Debian has those of administrators.
-func find(name string) string {
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin") {
-		if p, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return p
-		}
-	}
-	return ""
-}
-
 // registry starts Debian's docker-registry on loopback and returns its address. users is a file of
 // htpasswd, or empty.
 func registry(t *testing.T, r *rig, users string) string {
 	t.Helper()
-	program := find("docker-registry")
-	if program == "" {
-		t.Skip("needs docker-registry (package docker-registry)")
-	}
+	program := testneed.Program(t, "docker-registry", "docker-registry")
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"strake/internal/testneed"
 )
 
 // rig is an engine with roots of its own.
@@ -37,17 +39,12 @@ type rig struct {
 func start(t testing.TB) *rig {
 	t.Helper()
 	bin := os.Getenv("STRAKE_BIN")
-	switch {
-	case bin == "":
+	if bin == "" {
 		t.Skip("needs STRAKE_BIN, the directory of the built binaries (make test sets it)")
-	case os.Geteuid() != 0:
-		t.Skip("needs root")
 	}
-	for _, need := range []string{"/bin/busybox", "docker"} {
-		if _, err := exec.LookPath(need); err != nil {
-			t.Skipf("needs %s", need)
-		}
-	}
+	testneed.Root(t, "makes containers")
+	testneed.File(t, "/bin/busybox", "busybox-static")
+	testneed.Program(t, "docker", "docker.io")
 	// Socket paths are short by nature (unix(7)), names of test directories are not.
 	dir, err := os.MkdirTemp("", "strake-it-")
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"strake/internal/testneed"
 )
 
 // ociRig is strake-runtime with a state directory and a bundle of its own.
@@ -31,15 +33,11 @@ type ociRig struct {
 func newOCIRig(t testing.TB) *ociRig {
 	t.Helper()
 	bin := os.Getenv("STRAKE_BIN")
-	switch {
-	case bin == "":
+	if bin == "" {
 		t.Skip("needs STRAKE_BIN, the directory of the built binaries (make test sets it)")
-	case os.Geteuid() != 0:
-		t.Skip("needs root")
 	}
-	if _, err := os.Stat("/bin/busybox"); err != nil {
-		t.Skip("needs /bin/busybox")
-	}
+	testneed.Root(t, "makes containers")
+	testneed.File(t, "/bin/busybox", "busybox-static")
 	dir, err := os.MkdirTemp("", "strake-oci-")
 	if err != nil {
 		t.Fatal(err)

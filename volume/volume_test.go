@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/testneed"
 )
 
 func open(t *testing.T, root string) *Store {
@@ -120,9 +122,7 @@ func TestRefuses(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: copies owners and device nodes")
-	}
+	testneed.Root(t, "copies owners and device nodes")
 	t.Parallel()
 	src := t.TempDir()
 	must := func(err error) {

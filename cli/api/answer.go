@@ -268,18 +268,23 @@ func (u *DiskUsage) Lists() {
 
 // Stats is an entry of GET /containers/{id}/stats. Times are nanoseconds, sizes bytes.
 type Stats struct {
-	ID       string                   `json:"id"`
-	Name     string                   `json:"name"`
-	Read     string                   `json:"read"`
-	CPU      CPU                      `json:"cpu_stats"`
-	PreCPU   CPU                      `json:"precpu_stats"`
-	Memory   Memory                   `json:"memory_stats"`
-	Blkio    Blkio                    `json:"blkio_stats"`
-	Pids     struct{ Current uint64 } `json:"pids_stats"`
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Read     string `json:"read"`
+	CPU      CPU    `json:"cpu_stats"`
+	PreCPU   CPU    `json:"precpu_stats"`
+	Memory   Memory `json:"memory_stats"`
+	Blkio    Blkio  `json:"blkio_stats"`
+	Pids     Pids   `json:"pids_stats"`
 	Networks map[string]struct {
 		RxBytes uint64 `json:"rx_bytes"`
 		TxBytes uint64 `json:"tx_bytes"`
 	} `json:"networks"`
+}
+
+// Pids is the number of tasks, threads among them.
+type Pids struct {
+	Current uint64 `json:"current"`
 }
 
 // CPU is processor time used, by the container and by the whole host.

@@ -20,13 +20,16 @@ import (
 	"strake/cli/terminal"
 )
 
-// DefaultHost is where the engine listens unless told otherwise.
+// DefaultHost is where the engine listens unless it is told otherwise.
 const DefaultHost = "unix:///run/strake/strake.sock"
 
-// Env is what of the process a command may use. Main functions fill it in; tests make their own.
+// Env is what a command may use of its process. Main functions fill it in; tests make their own.
 type Env struct {
-	In       io.Reader
-	Out, Err io.Writer
+	// DefaultHost is the engine that is meant if the command line and the environment name none, and
+	// the only one that is started when it does not run: a mistyped host is an error.
+	DefaultHost string
+	In          io.Reader
+	Out, Err    io.Writer
 	// LookupEnv reads the environment, Environ all of it.
 	LookupEnv func(string) (string, bool)
 	Environ   []string
@@ -150,7 +153,7 @@ func parseHost(host string) (network, address string, err error) {
 	return "", "", fmt.Errorf("host %q: want unix:///PATH or tcp://HOST:PORT", host)
 }
 
-// dial connects, and starts the engine if there is none on a unix socket.
+// dial connects. If no engine listens on the default host, it starts one.
 func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	plain := func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
@@ -161,6 +164,13 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 		return c, nil
 	}
 	if network == "unix" && launch.Absent(err) && !s.NoStart {
+		if defaultNetwork, path, bad := parseHost(s.DefaultHost); bad != nil ||
+			defaultNetwork != network || path != address {
+			return nil, fmt.Errorf(
+				"no engine listens on %s (%w); one is started by itself on %s only, here by 'straked -H unix://%s'",
+				s.Host, err, s.DefaultHost, address,
+			)
+		}
 		if s.UID != 0 {
 			return nil, fmt.Errorf(
 				"the engine is not running, and starting it takes root's privileges: run the command with sudo once (%w)",
@@ -172,9 +182,6 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 			return nil, fmt.Errorf(
 				"cannot connect to the engine at %s, and cannot start one: %w", s.Host, err,
 			)
-		}
-		if "unix://"+address != DefaultHost {
-			e.Args = []string{"-H", "unix://" + address}
 		}
 		return e.Start(ctx, plain)
 	}

@@ -2,6 +2,7 @@ package format
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -26,9 +27,10 @@ func scaled(n, base float64, units []string, digits int) string {
 	return strconv.FormatFloat(n, 'g', max(digits, integerDigits(n)), 64) + units[i]
 }
 
-// integerDigits keeps large numbers from being written with an exponent.
+// integerDigits returns how many digits a number has before the point. With fewer significant ones
+// it would be written with an exponent.
 func integerDigits(n float64) int {
-	return len(strconv.FormatInt(int64(max(n, -n)), 10))
+	return len(strconv.FormatInt(int64(math.Round(max(n, -n))), 10))
 }
 
 // Duration writes roughly how long something took, in words: "About a minute", "3 hours".

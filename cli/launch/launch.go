@@ -176,7 +176,8 @@ func tail(name string, since int64) string {
 	return "; from " + name + ":\n  " + strings.ReplaceAll(string(raw), "\n", "\n  ")
 }
 
-// Find looks for one of strake's programs: beside the own one, then in a PATH.
+// Find looks for a program: beside the own one, unless own is empty, then in a PATH. Relative
+// directories of the PATH do not count. Errors: fs.ErrNotExist.
 func Find(name, own, path string) (string, error) {
 	if own != "" {
 		if real, err := filepath.EvalSymlinks(own); err == nil {
@@ -190,6 +191,9 @@ func Find(name, own, path string) (string, error) {
 		if p := filepath.Join(dir, name); filepath.IsAbs(p) && executable(p) {
 			return p, nil
 		}
+	}
+	if own == "" {
+		return "", fmt.Errorf("%s is not in PATH: %w", name, fs.ErrNotExist)
 	}
 	return "", fmt.Errorf("%s is neither beside %s nor in PATH: %w", name, own, fs.ErrNotExist)
 }

@@ -1,9 +1,10 @@
 // Package registry is a user's logins at registries, and the requests that need them: pull and
 // push.
 //
-// Logins are kept where Docker's clients keep them, in config.json, or handed to the programs it
-// names (docker/docker-credential-helpers); both can be used side by side. What the file holds
-// beside logins stays in it.
+// Logins are kept where Docker's clients keep them: in config.json, or with the programs that it
+// names (docker/docker-credential-helpers:README.md, "Development"); both can be used side by side.
+// Everything else that the file holds stays in it. No error of this package contains a password or
+// a token.
 //
 // Not for: speaking with registries, which the engine does.
 //
@@ -25,6 +26,7 @@ import (
 	"strings"
 
 	"strake/cli/api"
+	"strake/cli/launch"
 	"strake/internal/early"
 )
 
@@ -35,7 +37,7 @@ type Config struct {
 	auths   map[string]entry
 	store   string
 	helpers map[string]string
-	// Env is the environment of credential helpers.
+	// Env is the environment of credential helpers. Its PATH is where they are looked for.
 	Env []string
 }
 
@@ -80,8 +82,8 @@ func Load(dir string) (*Config, error) {
 	return c, nil
 }
 
-// Empty says whether there are no logins at all, so that nobody need be asked which registry is
-// meant.
+// Empty says whether there are no logins at all, so that the engine need not be asked which
+// registry is meant.
 func (c *Config) Empty() bool { return len(c.auths) == 0 && c.store == "" && len(c.helpers) == 0 }
 
 // DetachKeys is what the file says about them, or "".
@@ -95,7 +97,7 @@ func (c *Config) DetachKeys() string {
 func (c *Config) Get(ctx context.Context, server string) (api.AuthConfig, error) {
 	auth := api.AuthConfig{ServerAddress: server}
 	if helper := c.helper(server); helper != "" {
-		out, err := c.run(ctx, helper, "get", server)
+		out, err := c.run(ctx, helper, "get", server, "")
 		if errors.Is(err, errNoCredentials) {
 			return api.AuthConfig{}, nil
 		}
@@ -103,8 +105,12 @@ func (c *Config) Get(ctx context.Context, server string) (api.AuthConfig, error)
 			return auth, err
 		}
 		var got struct{ Username, Secret string }
-		if err := json.Unmarshal(out, &got); err != nil {
-			return auth, fmt.Errorf("credential helper %q: its answer: %w", helper, err)
+		if json.Unmarshal(out, &got) != nil || got.Username == "" && got.Secret == "" {
+			// The answer may hold a secret: it is not repeated, nor is an error about it.
+			return auth, fmt.Errorf(
+				"credential helper %q: its answer to get is no object with Username and Secret",
+				helper,
+			)
 		}
 		auth.Username, auth.Password = got.Username, got.Secret
 		if got.Username == "<token>" {
@@ -148,7 +154,7 @@ func (c *Config) Put(ctx context.Context, auth api.AuthConfig) error {
 		if err != nil {
 			return err
 		}
-		if _, err := c.run(ctx, helper, "store", string(raw)); err != nil {
+		if _, err := c.run(ctx, helper, "store", string(raw), secret); err != nil {
 			return err
 		}
 		c.auths[auth.ServerAddress] = entry{} // names the registry, without a secret
@@ -166,7 +172,7 @@ func (c *Config) Put(ctx context.Context, auth api.AuthConfig) error {
 func (c *Config) Remove(ctx context.Context, server string) (bool, error) {
 	found := false
 	if helper := c.helper(server); helper != "" {
-		_, err := c.run(ctx, helper, "erase", server)
+		_, err := c.run(ctx, helper, "erase", server, "")
 		if err != nil && !errors.Is(err, errNoCredentials) {
 			return false, err
 		}
@@ -236,17 +242,29 @@ func (c *Config) helper(server string) string {
 	return c.store
 }
 
-// errNoCredentials is what helpers say about servers they know nothing of.
+// errNoCredentials is what helpers answer about a server for which they have no login.
 var errNoCredentials = errors.New("credentials not found")
 
-func (c *Config) run(ctx context.Context, helper, verb, input string) ([]byte, error) {
+// run calls a credential helper. secret is what the input holds and no error may repeat.
+func (c *Config) run(ctx context.Context, helper, verb, input, secret string) ([]byte, error) {
+	name := "docker-credential-" + helper
 	if strings.ContainsAny(helper, "/\x00") {
 		return nil, fmt.Errorf(
 			"%s: credential helper %q: want a name without slashes", c.path, helper,
 		)
 	}
+	var path string
+	for _, e := range c.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	program, err := launch.Find(name, "", path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: credential helper %q: %w", c.path, helper, err)
+	}
 	defer early.Lock()()
-	cmd := exec.CommandContext(ctx, "docker-credential-"+helper, verb)
+	cmd := exec.CommandContext(ctx, program, verb)
 	cmd.Env = c.Env
 	cmd.Stdin = strings.NewReader(input)
 	var complaint bytes.Buffer
@@ -259,16 +277,33 @@ func (c *Config) run(ctx context.Context, helper, verb, input string) ([]byte, e
 	if strings.Contains(text, errNoCredentials.Error()) {
 		return nil, errNoCredentials
 	}
-	return nil, fmt.Errorf(
-		"credential helper docker-credential-%s %s: %w: %s", helper, verb, err, text,
-	)
+	return nil, fmt.Errorf("credential helper %s %s: %w: %s", name, verb, err, shown(text, secret))
+}
+
+// complaintBytes is how much of what a failed helper wrote an error shows.
+const complaintBytes = 300
+
+// shown returns the part of a failed helper's output that an error may repeat. Helpers write the
+// reason to standard output, where an answer with a secret would be as well.
+func shown(text, secret string) string {
+	raw, _ := json.Marshal(secret)
+	encoded := strings.Trim(string(raw), `"`)
+	if strings.Contains(text, `"Secret"`) || secret != "" &&
+		(strings.Contains(text, secret) || strings.Contains(text, encoded)) {
+		return "(its output is not shown: it holds a secret)"
+	}
+	if len(text) > complaintBytes {
+		text = strings.ToValidUTF8(text[:complaintBytes], "") + "…"
+	}
+	return text
 }
 
 // Server is the registry's part of a reference, or "" if it has none and the engine's default is
 // meant (distribution/reference, "domain").
 func Server(ref string) string {
 	first, _, ok := strings.Cut(ref, "/")
-	if ok && (strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first) {
+	if ok && (strings.ContainsAny(first, ".:") || first == "localhost" ||
+		strings.ToLower(first) != first) {
 		return first
 	}
 	return ""

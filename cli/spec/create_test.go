@@ -20,6 +20,7 @@ import (
 
 	"strake/cli/api"
 	"strake/cli/spec"
+	"strake/internal/testneed"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -102,10 +103,7 @@ func TestRequests(t *testing.T) {
 // TestSameAsDocker compares the requests with those of Docker's own client, where there is one.
 func TestSameAsDocker(t *testing.T) {
 	t.Parallel()
-	docker, err := exec.LookPath("docker")
-	if err != nil {
-		t.Skip("no docker client in PATH to compare with")
-	}
+	docker := testneed.Program(t, "docker", "docker.io")
 	requests := make(chan map[string]any, 1)
 	host := serve(t, requests)
 	// Where ours differs, and why.

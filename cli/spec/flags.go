@@ -239,6 +239,3 @@ func (f *Flags) lifecycle(fs *pflag.FlagSet) {
 
 // CIDFile returns the file that the container's ID goes into, or "".
 func (f *Flags) CIDFile() string { return f.cidFile }
-
-// AutoRemove says whether --rm was given.
-func (f *Flags) AutoRemove() bool { return f.autoRemove }

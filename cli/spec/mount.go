@@ -127,71 +127,21 @@ func parseMount(s string) (api.Mount, error) {
 	return m, nil
 }
 
+// mountField reads one option of --mount into m.
 func mountField(m *api.Mount, key, v string, valued bool) error {
-	flag := func() (bool, error) {
-		if !valued {
-			return true, nil
-		}
-		switch v {
-		case "true", "1":
-			return true, nil
-		case "false", "0":
-			return false, nil
-		}
-		return false, fmt.Errorf("want true or false")
-	}
-	bind := func() *api.BindOptions {
-		if m.BindOptions == nil {
-			m.BindOptions = &api.BindOptions{}
-		}
-		return m.BindOptions
-	}
-	vol := func() *api.VolumeOptions {
-		if m.VolumeOptions == nil {
-			m.VolumeOptions = &api.VolumeOptions{}
-		}
-		return m.VolumeOptions
-	}
-	driver := func() *api.VolumeDriver {
-		if vol().DriverConfig == nil {
-			vol().DriverConfig = &api.VolumeDriver{}
-		}
-		return vol().DriverConfig
-	}
-	tmpfs := func() *api.TmpfsOptions {
-		if m.TmpfsOptions == nil {
-			m.TmpfsOptions = &api.TmpfsOptions{}
-		}
-		return m.TmpfsOptions
-	}
-	pair := func(to *map[string]string) error {
-		name, value, ok := strings.Cut(v, "=")
-		if !ok || name == "" {
-			return fmt.Errorf("want %s=NAME=VALUE", key)
-		}
-		if *to == nil {
-			*to = map[string]string{}
-		}
-		(*to)[name] = value
-		return nil
-	}
-	var err error
-	switch key {
-	case "readonly", "ro":
-		m.ReadOnly, err = flag()
-		return err
-	case "volume-nocopy":
-		vol().NoCopy, err = flag()
-		return err
-	case "bind-nonrecursive":
-		bind().NonRecursive, err = flag()
-		return err
-	case "bind-create-src":
-		bind().CreateMountpoint, err = flag()
-		return err
+	if to := mountSwitch(m, key); to != nil {
+		return setSwitch(to, v, valued)
 	}
 	if !valued {
 		return errors.New("want KEY=VALUE")
+	}
+	switch kind, _, _ := strings.Cut(key, "-"); kind {
+	case "bind":
+		return bindField(bindOptions(m), key, v)
+	case "volume":
+		return volumeField(volumeOptions(m), key, v)
+	case "tmpfs":
+		return tmpfsField(tmpfsOptions(m), key, v)
 	}
 	switch key {
 	case "type":
@@ -208,41 +158,135 @@ func mountField(m *api.Mount, key, v string, valued bool) error {
 		m.Target = v
 	case "consistency":
 		m.Consistency = v
+	default:
+		return unknownKey(key)
+	}
+	return nil
+}
+
+func unknownKey(key string) error { return fmt.Errorf("unknown key '%s'", key) }
+
+// mountSwitch returns what an option without a value, or with true or false, sets; nil if the key is
+// none of those.
+func mountSwitch(m *api.Mount, key string) *bool {
+	switch key {
+	case "readonly", "ro":
+		return &m.ReadOnly
+	case "volume-nocopy":
+		return &volumeOptions(m).NoCopy
+	case "bind-nonrecursive":
+		return &bindOptions(m).NonRecursive
+	case "bind-create-src":
+		return &bindOptions(m).CreateMountpoint
+	}
+	return nil
+}
+
+func setSwitch(to *bool, v string, valued bool) error {
+	switch {
+	case !valued, v == "true", v == "1":
+		*to = true
+	case v == "false", v == "0":
+		*to = false
+	default:
+		return errors.New("want true or false")
+	}
+	return nil
+}
+
+func bindField(o *api.BindOptions, key, v string) error {
+	switch key {
 	case "bind-propagation":
 		if !strings.Contains(" private rprivate shared rshared slave rslave ", " "+v+" ") {
 			return errors.New("want private, rprivate, shared, rshared, slave or rslave")
 		}
-		bind().Propagation = v
+		o.Propagation = v
 	case "bind-recursive":
 		switch v {
 		case "enabled":
 		case "disabled":
-			bind().NonRecursive = true
+			o.NonRecursive = true
 		case "writable":
-			bind().ReadOnlyNonRecursive = true
+			o.ReadOnlyNonRecursive = true
 		case "readonly":
-			bind().ReadOnlyForceRecursive = true
+			o.ReadOnlyForceRecursive = true
 		default:
 			return errors.New("want enabled, disabled, writable or readonly")
 		}
+	default:
+		return unknownKey(key)
+	}
+	return nil
+}
+
+func volumeField(o *api.VolumeOptions, key, v string) error {
+	driver := func() *api.VolumeDriver {
+		if o.DriverConfig == nil {
+			o.DriverConfig = &api.VolumeDriver{}
+		}
+		return o.DriverConfig
+	}
+	switch key {
 	case "volume-subpath":
-		vol().Subpath = v
+		o.Subpath = v
 	case "volume-label":
-		return pair(&vol().Labels)
+		return addPair(&o.Labels, key, v)
 	case "volume-driver":
 		driver().Name = v
 	case "volume-opt":
-		return pair(&driver().Options)
+		return addPair(&driver().Options, key, v)
+	default:
+		return unknownKey(key)
+	}
+	return nil
+}
+
+func tmpfsField(o *api.TmpfsOptions, key, v string) (err error) {
+	switch key {
 	case "tmpfs-size":
-		tmpfs().SizeBytes, err = flagvalue.ParseBytes(v)
+		o.SizeBytes, err = flagvalue.ParseBytes(v)
 	case "tmpfs-mode":
 		n, bad := strconv.ParseUint(v, 8, 32)
 		if bad != nil {
 			return errors.New("want an octal number")
 		}
-		tmpfs().Mode = uint32(n)
+		o.Mode = uint32(n)
 	default:
-		return fmt.Errorf("unknown key '%s'", key)
+		return unknownKey(key)
 	}
 	return err
+}
+
+func bindOptions(m *api.Mount) *api.BindOptions {
+	if m.BindOptions == nil {
+		m.BindOptions = &api.BindOptions{}
+	}
+	return m.BindOptions
+}
+
+func volumeOptions(m *api.Mount) *api.VolumeOptions {
+	if m.VolumeOptions == nil {
+		m.VolumeOptions = &api.VolumeOptions{}
+	}
+	return m.VolumeOptions
+}
+
+func tmpfsOptions(m *api.Mount) *api.TmpfsOptions {
+	if m.TmpfsOptions == nil {
+		m.TmpfsOptions = &api.TmpfsOptions{}
+	}
+	return m.TmpfsOptions
+}
+
+// addPair adds NAME=VALUE to a map.
+func addPair(to *map[string]string, key, v string) error {
+	name, value, ok := strings.Cut(v, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("want %s=NAME=VALUE", key)
+	}
+	if *to == nil {
+		*to = map[string]string{}
+	}
+	(*to)[name] = value
+	return nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"strake/container"
 	"strake/internal/early"
+	"strake/internal/suggest"
 )
 
 // version is set by the build.
@@ -153,7 +154,7 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	cmd := find(a.name)
 	if cmd == nil {
 		return 1, fmt.Errorf(
-			"unknown command %q%s (see strake-runtime --help)", a.name, suggest(a.name),
+			"unknown command %q%s (see strake-runtime --help)", a.name, didYouMean(a.name),
 		)
 	}
 	sub := flag.NewFlagSet(a.name, flag.ContinueOnError)
@@ -206,38 +207,17 @@ func printFlags(w io.Writer, fs *flag.FlagSet) {
 	})
 }
 
-// suggest names the command that a typo was meant to be.
-func suggest(name string) string {
-	best, at := "", 3
-	for _, c := range commands {
-		if d := distance(name, c.name); d < at {
-			best, at = c.name, d
-		}
+// didYouMean asks whether the command that is nearest to an unknown one was meant, if one is near.
+func didYouMean(name string) string {
+	names := make([]string, len(commands))
+	for i, c := range commands {
+		names[i] = c.name
 	}
+	best := suggest.Nearest(name, names)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(", did you mean %q?", best)
-}
-
-// distance is the number of letters to insert, delete or replace (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			prev, row[j+1] = row[j+1], min(prev+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // report shows an error to the user and to whoever reads the log, in the form that engines parse.

@@ -34,7 +34,8 @@ func main() {
 	dir, _ := os.Getwd() // only relative names need it, and they will say that they were not found
 	own, _ := os.Executable()
 	os.Exit(cli.Main(context.Background(), os.Args, command.Env{
-		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		DefaultHost: command.DefaultHost,
+		In:          os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		LookupEnv: os.LookupEnv, Environ: os.Environ(), Dir: dir, Executable: own,
 		UID:     os.Geteuid(),
 		Version: version, Commit: commit,

@@ -10,16 +10,15 @@ import (
 
 	"strake/image"
 	"strake/image/base"
+	"strake/internal/testneed"
 )
 
 // TestLoadBase: the built-in image replaces that of an earlier program, and nobody else's.
 func TestLoadBase(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testneed.Root(t, "unpacks layers")
 	if _, err := base.Archive(runtime.GOARCH); err != nil {
-		t.Skipf("needs the built-in image: %v", err)
+		testneed.Lack(t, err.Error())
 	}
 	dir := t.TempDir()
 	images, err := image.Open(image.Config{Root: filepath.Join(dir, "image")})

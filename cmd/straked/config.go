@@ -166,7 +166,7 @@ func parse(args []string, stdout io.Writer) (*settings, error) {
 			)
 			return nil, err
 		}
-		return nil, usageError{suggest(err, f)}
+		return nil, usageError{unknownFlag(err, f)}
 	}
 	if f.NArg() > 0 {
 		return nil, usage("unexpected argument %q: straked takes options only", f.Arg(0))

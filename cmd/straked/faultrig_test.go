@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/cgroup"
+	"strake/internal/testneed"
 	"strake/network/link"
 )
 
@@ -127,16 +128,12 @@ type faultRig struct {
 
 func newFaultRig(t *testing.T) *faultRig {
 	t.Helper()
-	switch _, err := os.Stat("/bin/busybox"); {
-	case os.Getuid() != 0:
-		t.Skip("needs root: makes containers")
-	case err != nil:
-		t.Skip("needs /bin/busybox, from which the image is made")
-	}
-	for _, need := range []string{"go", "nft"} {
-		if _, err := exec.LookPath(need); err != nil {
-			t.Skipf("needs %s, by which the keeper is built and the packet filter is listed", need)
-		}
+	testneed.Root(t, "makes containers")
+	// The image is made from busybox, go builds the keeper, and nft lists the packet filter.
+	testneed.File(t, "/bin/busybox", "busybox-static")
+	testneed.Program(t, "nft", "nftables")
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("needs go in PATH")
 	}
 	// Socket paths are short by nature (unix(7)), names of test directories are not.
 	dir, err := os.MkdirTemp("", "strake-ft-")

@@ -1,10 +1,10 @@
-// Package base is the image strake/base that is built into the engine, so that the first container
-// runs with no registry in reach: a small static userland (package userland) as one program with a
-// link for each command.
+// Package base holds the image strake/base as an embedded archive, so that the first container runs
+// with no registry in reach. The archive is made by the module strake/userland (directory userland)
+// when `make build` runs; nothing of that module is linked here.
 //
-// Not for: anything to build other images on; its commands are for looking around.
+// Not for: making the image, or loading it into a store.
 //
-// Tested by building it twice and comparing, and by its structure.
+// Tested by reading the embedded archive.
 package base
 
 import (
@@ -18,14 +18,15 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Ref is the image's name.
+// Ref is the name that the archive gives the image.
 const Ref = "strake/base:latest"
 
 //go:embed all:embed
 var files embed.FS
 
-// Archive returns the image for an architecture as `docker save` writes one. Errors:
-// errdefs.ErrNotFound if this program was built without.
+// Archive returns the image for an architecture (as GOARCH names it) in the form that `docker save`
+// writes, compressed by gzip. The caller owns the slice. Errors: errdefs.ErrNotFound if this
+// program was built without that archive.
 func Archive(arch string) ([]byte, error) {
 	raw, err := files.ReadFile("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -34,8 +35,9 @@ func Archive(arch string) ([]byte, error) {
 	return raw, err
 }
 
-// Mark tells the archive for an architecture from those of other versions: the checksum and the
-// length that it ends with (RFC 1952). Errors as for Archive.
+// Mark tells the archive for an architecture from those of other versions without reading the
+// whole: it returns the checksum and the length at the archive's end (RFC 1952, section 2.3.1) as
+// 16 hexadecimal digits. Errors as for Archive.
 func Mark(arch string) (string, error) {
 	f, err := files.Open("embed/" + File(arch))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -45,7 +47,7 @@ func Mark(arch string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	// What package embed opens can be read anywhere; reading the whole would copy megabytes.
+	// A file of package embed is an io.Seeker; reading all of it would copy megabytes.
 	end := make([]byte, 8)
 	if _, err := f.(io.Seeker).Seek(-int64(len(end)), io.SeekEnd); err != nil {
 		return "", err
@@ -63,5 +65,5 @@ func missing(arch string) error {
 	)
 }
 
-// File is the name of an architecture's archive.
+// File returns the name of the archive for an architecture in the directory embed.
 func File(arch string) string { return "base-" + arch + ".tar.gz" }

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"strake/internal/testneed"
 )
 
 // job and result are the wire to guest/main.go.
@@ -141,14 +143,13 @@ func newMachine(t *testing.T) *machine {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("needs amd64, the architecture of the guests")
 	}
-	for _, p := range []string{"qemu-system-x86_64", "apt-get", "dpkg-deb", "go"} {
+	for _, p := range []string{"apt-get", "dpkg-deb", "go"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("needs %s", p)
 		}
 	}
-	if _, err := os.Stat("/bin/busybox"); err != nil {
-		t.Skip("needs /bin/busybox (package busybox-static)")
-	}
+	testneed.Program(t, "qemu-system-x86_64", "qemu-system-x86")
+	testneed.File(t, "/bin/busybox", "busybox-static")
 	m := &machine{
 		t: t, files: map[string]string{"/bin/busybox": "/bin/busybox"}, texts: map[string]string{},
 		links: map[string]string{},

@@ -1,11 +1,12 @@
 // Command strake-base is the userland of the image strake/base: one static program for all
 // commands, chosen by the name it is called with or by its first argument. The commands themselves
-// are package image/base/userland.
+// are package userland.
 //
 // Not for: use outside containers of that image; nothing keeps its options compatible with a
 // distribution's commands.
 //
-// Tested by running the built program through links, as the image has it.
+// Tested by calls under several names, and by the scripts of package userland, which run the built
+// program through links as the image has it.
 package main
 
 import (
@@ -16,7 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"strake/image/base/userland"
+	"strake/userland"
 )
 
 func main() {

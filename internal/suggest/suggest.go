@@ -1,18 +1,19 @@
-// Package suggest finds what somebody may have meant.
+// Package suggest finds the name that a mistyped word was meant to be.
 //
-// Not for: completion.
+// Not for: completion, or for words that a person did not type.
 //
 // Tested by tables.
 package suggest
 
 import "strings"
 
-// Nearest returns the candidate that is closest to a word, or "" if none is close: at most a third
-// of its letters, and not more than three, are wrong, missing, too many or swapped, or the word
-// begins the candidate. Of equally close ones the first wins.
+// Nearest returns the candidate that is closest to a word, or "" if none is close. A candidate is
+// close if the word begins it, or if it takes few edits: inserting, deleting or replacing a letter,
+// or swapping two adjacent ones. One edit is allowed for each four letters of the word, at least one
+// and at most three. Case does not count. Of equally close candidates the first is returned.
 func Nearest(word string, candidates []string) string {
 	word = strings.ToLower(word)
-	best, distance := "", min(3, 1+len(word)/3)+1
+	best, distance := "", min(3, max(1, len(word)/4))+1
 	for _, c := range candidates {
 		lower := strings.ToLower(c)
 		if lower == word {
@@ -29,10 +30,14 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// edits is the distance of Damerau and Levenshtein with adjacent swaps (optimal string alignment).
+// longest is the number of bytes above which words are not compared, since no name is that long.
+const longest = 128
+
+// edits returns the distance of Damerau and Levenshtein with adjacent swaps (optimal string
+// alignment).
 func edits(a, b string) int {
-	if len(a) > 128 || len(b) > 128 {
-		return 128 // nobody means these
+	if len(a) > longest || len(b) > longest {
+		return longest
 	}
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"strake/cli/suggest"
+	"strake/internal/suggest"
 )
 
 func TestNearest(t *testing.T) {
@@ -17,6 +17,16 @@ func TestNearest(t *testing.T) {
 		{"inspcet", "inspect image", "inspect"},
 		{"contai", "container create", "container"},
 		{"xyz", "web db", ""},
+		{"swarm", "start stats", ""},
+		{"plugin", "login", ""},
+		{"export", "import", ""},
+		{"netwrok", "network", "network"},
+		{"continaer", "container", "container"},
+		{"data-rooot", "data-root", "data-root"},
+		{"no-new-privs", "no-new-privileges", ""},
+		{"no-new-priv", "no-new-privileges", "no-new-privileges"},
+		{"kepe-alvie", "keep-alive", "keep-alive"},
+		{"kpee-alvei", "keep-alive", ""},
 		{"a", "b c", ""},
 		{"", "b c", ""},
 		{"web", "", ""},

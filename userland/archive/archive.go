@@ -1,4 +1,13 @@
-package base
+// Package archive writes the image strake/base in the form that `docker save` has: the static
+// program, a link to it for each command, and the few files of /etc that programs expect.
+//
+// The same program gives the same bytes on every machine and at any time, so that two builds of
+// strake can be compared.
+//
+// Not for: other images, or more than one layer.
+//
+// Tested by two builds that are compared, and by the structure of what is written.
+package archive
 
 import (
 	"archive/tar"
@@ -14,13 +23,21 @@ import (
 	"time"
 )
 
-// epoch is the time of everything in the image: the same program gives the same bytes, whenever it
-// is built.
+// Ref is the name under which the archive loads the image. Package image/base of the main module
+// has the same constant, and a test there compares it with the archive.
+const Ref = "strake/base:latest"
+
+// File returns the name of the archive for an architecture, by which package image/base of the main
+// module finds it.
+func File(arch string) string { return "base-" + arch + ".tar.gz" }
+
+// epoch is the modification time of everything in the image.
 var epoch = time.Unix(0, 0).UTC()
 
-// Build writes the image's archive: program is the static binary, applets are the commands that it
-// is linked under.
-func Build(w io.Writer, arch string, program []byte, applets []string) error {
+// Write writes the image's archive to w: program is the static binary for the architecture arch (as
+// GOARCH names it), applets are the names of the commands that it is linked under, in any order and
+// with repetitions. It fails if an applet is not the name of a file, or as w does.
+func Write(w io.Writer, arch string, program []byte, applets []string) error {
 	layer, err := rootfs(program, applets)
 	if err != nil {
 		return err

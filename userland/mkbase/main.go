@@ -1,4 +1,5 @@
-// Command mkbase compiles cmd/strake-base and packs it as the image strake/base.
+// Command mkbase compiles strake-base and writes the archive of the image strake/base, which the
+// main module embeds. It is run in the root directory of this module.
 package main
 
 import (
@@ -10,12 +11,12 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"strake/image/base"
-	"strake/image/base/userland"
+	"strake/userland"
+	"strake/userland/archive"
 )
 
 func main() {
-	out := flag.String("o", "image/base/embed", "`directory` for the archive")
+	out := flag.String("o", "../image/base/embed", "`directory` for the archive")
 	arch := flag.String("arch", runtime.GOARCH, "`architecture`")
 	flag.Parse()
 	if err := run(*out, *arch); err != nil {
@@ -31,8 +32,11 @@ func run(out, arch string) error {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "strake-base")
+	// Without the version control system's stamp the archive depends on this module's sources
+	// alone: a commit elsewhere does not change the image.
 	cmd := exec.Command(
-		"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "strake/cmd/strake-base",
+		"go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program,
+		"strake/userland/strake-base",
 	)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if msg, err := cmd.CombinedOutput(); err != nil {
@@ -47,12 +51,12 @@ func run(out, arch string) error {
 		names = append(names, a.Name)
 	}
 	var b bytes.Buffer
-	if err := base.Build(&b, arch, raw, append(names, "true", "false", "echo")); err != nil {
+	if err := archive.Write(&b, arch, raw, append(names, "true", "false", "echo")); err != nil {
 		return err
 	}
-	tmp := filepath.Join(out, "."+base.File(arch))
+	tmp := filepath.Join(out, "."+archive.File(arch))
 	if err := os.WriteFile(tmp, b.Bytes(), 0o644); err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(out, base.File(arch)))
+	return os.Rename(tmp, filepath.Join(out, archive.File(arch)))
 }
