@@ -1,28 +1,36 @@
 package image
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
-
-	"strake/image/internal/testregistry"
 )
 
-// crashChild names the store of the process that is going to be killed.
-const crashChild = "STRAKE_TEST_CRASH_ROOT"
+// The environment of a process that is going to be killed: its store, what it pulls and loads, and
+// the number of the step (Config.Fault) at which it kills itself, 0 for none.
+const (
+	crashRoot    = "STRAKE_TEST_CRASH_ROOT"
+	crashRef     = "STRAKE_TEST_CRASH_REF"
+	crashArchive = "STRAKE_TEST_CRASH_ARCHIVE"
+	crashStep    = "STRAKE_TEST_CRASH_STEP"
+)
 
 func TestMain(m *testing.M) {
-	if root := os.Getenv(crashChild); root != "" {
+	if root := os.Getenv(crashRoot); root != "" {
+		step, _ := strconv.Atoi(os.Getenv(crashStep))
 		if err := crashWork(
-			root, os.Getenv("STRAKE_TEST_CRASH_REF"), os.Getenv("STRAKE_TEST_CRASH_ARCHIVE"),
+			root, os.Getenv(crashRef), os.Getenv(crashArchive), int64(step),
 		); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -32,44 +40,67 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// crashWork goes through everything that changes a store and says each step aloud, so that the
-// parent can choose where to kill it.
-func crashWork(root, ref, archive string) error {
+// crashWork goes through everything that changes a store, kills its own process at the given step
+// and prints the names of the steps that it reached.
+func crashWork(root, ref, archive string, at int64) error {
 	ctx := context.Background()
-	s, err := Open(Config{Root: root})
+	var steps atomic.Int64
+	s, err := Open(Config{Root: root, Fault: func(step string) {
+		n := steps.Add(1)
+		fmt.Println(step)
+		if n == at {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // the signal ends all threads
+		}
+	}})
 	if err != nil {
 		return err
 	}
-	say := func(e Event) { fmt.Println(e.ID, e.Status, e.Current) }
-	im, err := s.Pull(ctx, ref, PullOptions{Progress: say})
+	im, err := s.Pull(ctx, ref, PullOptions{})
 	if err != nil {
 		return err
 	}
 	if _, err := s.Prepare(ctx, "c1", im.ID); err != nil {
 		return err
 	}
-	fmt.Println("prepared")
 	f, err := os.Open(archive)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := s.Load(ctx, f, LoadOptions{Progress: say}); err != nil {
+	if _, err := s.Load(ctx, f, LoadOptions{}); err != nil {
 		return err
 	}
-	fmt.Println("loaded")
+	if err := crashBuild(ctx, s); err != nil {
+		return err
+	}
 	if _, err := s.Remove(ctx, im.ID.String(), RemoveOptions{Force: true}); err != nil {
 		return err
 	}
-	fmt.Println("removed")
 	if err := s.Release(ctx, "c1"); err != nil {
 		return err
 	}
-	fmt.Println("released")
 	return s.Close()
 }
 
-// TestKill ends a process with SIGKILL after each of its steps, and at arbitrary moments, and
+// crashBuild writes an image into the backends under a lease of its own and has it adopted.
+func crashBuild(ctx context.Context, s *Store) error {
+	b := s.Backends()
+	leased, drop, err := newLease(ctx, b)
+	if err != nil {
+		return err
+	}
+	made, err := build(leased, b, 1, entry{name: "b1", body: "1"}, entry{name: "b2", body: "2"})
+	if err != nil {
+		return err
+	}
+	if _, err := s.Adopt(ctx, made.target, []string{"built:1"}); err != nil {
+		return err
+	}
+	return drop()
+}
+
+// TestKill ends a process with SIGKILL at each of its steps, and at moments between them, and
 // checks what the next Open finds.
 func TestKill(t *testing.T) {
 	needOverlay(t)
@@ -89,65 +120,64 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	lines := runAndKill(t, t.TempDir(), p.ref, archive, -1, 0)
+	steps := runAndKill(t, t.TempDir(), p.ref, archive, 0, 0)
 	whole := time.Since(start)
-	if lines < 10 {
-		t.Fatalf("the undisturbed run said %d lines", lines)
+	for _, want := range []string{
+		"image: begin", "image: write config", "layer: commit directory", "image: make durable",
+		"image: transaction", "image: recorded", "image: label", "container layer: link",
+		"container layer: remove link", "collect: begin",
+	} {
+		if !slices.Contains(steps, want) {
+			t.Errorf("the undisturbed run has no step %q: %q", want, steps)
+		}
 	}
 	root := t.TempDir() // one store for all rounds: what one crash leaves, the next meets
-	for after := 1; after <= lines; after += 1 + lines/12 {
-		runAndKill(t, root, p.ref, archive, after, 0)
-		checkAfterCrash(t, root, g)
+	for at := range steps {
+		runAndKill(t, root, p.ref, archive, at+1, 0)
+		checkAfterCrash(t, root, steps[at])
 	}
-	for range 12 {
-		runAndKill(t, root, p.ref, archive, -1, time.Duration(rand.Int64N(int64(whole))))
-		checkAfterCrash(t, root, g)
+	const moments = 6
+	for i := range moments {
+		runAndKill(t, root, p.ref, archive, 0, whole*time.Duration(i+1)/(moments+1))
+		checkAfterCrash(t, root, "a moment")
 	}
 }
 
-// runAndKill runs the child and kills it after so many lines or so much time; it returns the lines
-// it said.
-func runAndKill(t *testing.T, root, ref, archive string, after int, within time.Duration) int {
+// runAndKill runs the child, which kills itself at a step or is killed after some time, and returns
+// the steps that it reached.
+func runAndKill(
+	t *testing.T, root, ref, archive string, step int, within time.Duration,
+) (steps []string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(
-		os.Environ(), crashChild+"="+root, "STRAKE_TEST_CRASH_REF="+ref,
-		"STRAKE_TEST_CRASH_ARCHIVE="+archive,
+		os.Environ(), crashRoot+"="+root, crashRef+"="+ref, crashArchive+"="+archive,
+		crashStep+"="+strconv.Itoa(step),
 	)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	if within > 0 {
 		defer time.AfterFunc(within, func() { cmd.Process.Kill() }).Stop()
 	}
-	n, killed := 0, within > 0
-	for sc := bufio.NewScanner(out); sc.Scan(); {
-		if n++; n == after {
-			killed = true
-			cmd.Process.Kill()
-			break
-		}
-	}
-	io.Copy(io.Discard, out)
-	if err := cmd.Wait(); err != nil && !killed {
+	if err := cmd.Wait(); err != nil && step == 0 && within == 0 || errs.Len() > 0 {
 		t.Fatalf("child: %v: %s", err, errs.String())
 	}
-	return n
+	for line := range strings.Lines(out.String()) {
+		steps = append(steps, strings.TrimSuffix(line, "\n"))
+	}
+	return steps
 }
 
 // checkAfterCrash opens the store and demands that every visible image is whole and that removing
 // everything leaves nothing.
-func checkAfterCrash(t *testing.T, root string, g *testregistry.Registry) {
+func checkAfterCrash(t *testing.T, root, step string) {
 	t.Helper()
 	s, err := Open(Config{Root: root})
 	if err != nil {
-		t.Fatalf("Open after a crash: %v", err)
+		t.Fatalf("Open after a crash at %q: %v", step, err)
 	}
 	defer s.Close()
 	ctx := context.Background()
@@ -191,8 +221,14 @@ func checkAfterCrash(t *testing.T, root string, g *testregistry.Registry) {
 			t.Fatal(err)
 		}
 	}
+	if err := dropLeases(ctx, s.Backends()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
 	assertEmpty(t, s)
 	if t.Failed() {
-		t.FailNow()
+		t.Fatalf("after a crash at %q", step)
 	}
 }

@@ -66,6 +66,17 @@ type entry struct {
 
 func tarOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
+	b, err := tarBytes(entries...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// epoch is when everything that tests make was made.
+var epoch = time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func tarBytes(entries ...entry) ([]byte, error) {
 	var b bytes.Buffer
 	tw := tar.NewWriter(&b)
 	for _, e := range entries {
@@ -86,16 +97,16 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 			}
 		}
 		if err := tw.WriteHeader(h); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		if _, err := io.WriteString(tw, e.body); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 	if err := tw.Close(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return b.Bytes()
+	return b.Bytes(), nil
 }
 
 func gzipped(t testing.TB, b []byte) []byte {
@@ -143,7 +154,7 @@ func dockerArchive(t testing.TB, run RunConfig, tags []string, layers ...[]byte)
 
 func configJSON(t testing.TB, run RunConfig, layers ...[]byte) []byte {
 	t.Helper()
-	created := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+	created := epoch
 	c := newConfig(ocispec.Platform{}, created, run)
 	for i, l := range layers {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, plainDigest(t, l))

@@ -371,6 +371,26 @@ func (s *Store) Usage(ctx context.Context, key string) (Usage, error) {
 
 func treeUsage(ctx context.Context, dir string) (Usage, error) {
 	var u Usage
+	err := walkInodes(ctx, dir, func(st *unix.Stat_t) {
+		u.Inodes++
+		u.Bytes += st.Blocks * 512
+	})
+	return u, err
+}
+
+// fileBytes is the sum of the sizes of the regular files below dir, as layers are measured when they
+// are unpacked.
+func fileBytes(ctx context.Context, dir string) (n int64, err error) {
+	err = walkInodes(ctx, dir, func(st *unix.Stat_t) {
+		if st.Mode&unix.S_IFMT == unix.S_IFREG {
+			n += st.Size
+		}
+	})
+	return n, err
+}
+
+// walkInodes calls fn once for each inode of a tree.
+func walkInodes(ctx context.Context, dir string, fn func(*unix.Stat_t)) error {
 	seen := map[uint64]bool{}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil {
@@ -392,14 +412,13 @@ func treeUsage(ctx context.Context, dir string) (Usage, error) {
 			}
 			seen[st.Ino] = true
 		}
-		u.Inodes++
-		u.Bytes += st.Blocks * 512
+		fn(&st)
 		return nil
 	})
 	if err != nil {
-		return Usage{}, fmt.Errorf("measure %q: %w", dir, err)
+		return fmt.Errorf("measure %q: %w", dir, err)
 	}
-	return u, nil
+	return nil
 }
 
 // Changes lists how a container's writable layer differs from its image.

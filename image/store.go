@@ -45,12 +45,10 @@ const (
 
 // Store is an open image store. All methods may be called concurrently.
 type Store struct {
-	cfg Config
-	log *slog.Logger
-	// quiet is the logger containerd's libraries find in their context.
-	quiet *log.Entry
-	lock  *os.File // held exclusively: one process per store
-	dir   *os.File // Config.Root, for syncfs
+	cfg  Config
+	log  *slog.Logger
+	lock *os.File // held exclusively: one process per store
+	dir  *os.File // Config.Root, for syncfs
 
 	bolt    *bolt.DB
 	meta    *metadata.DB
@@ -82,8 +80,9 @@ func Open(cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	quietLog() // before the first call of a library
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, quiet: quietLog(), idx: newIndex(),
+		cfg: cfg, log: cfg.Logger, idx: newIndex(),
 		downloads: semaphore.NewWeighted(int64(cfg.MaxConcurrentDownloads)),
 		uploads:   semaphore.NewWeighted(int64(cfg.MaxConcurrentUploads)),
 		unpacks:   semaphore.NewWeighted(int64(cfg.MaxConcurrentUnpacks)),
@@ -198,8 +197,10 @@ func (s *Store) path(elem ...string) string {
 }
 
 // context adds what containerd's libraries look for in a context.
-func (s *Store) context(ctx context.Context) context.Context {
-	return log.WithLogger(namespaces.WithNamespace(ctx, namespace), s.quiet)
+func (s *Store) context(ctx context.Context) context.Context { return storeContext(ctx) }
+
+func storeContext(ctx context.Context) context.Context {
+	return log.WithLogger(namespaces.WithNamespace(ctx, namespace), quietLog())
 }
 
 // change is one transaction on the index.

@@ -150,11 +150,12 @@ func (u *unpacking) existing(ctx context.Context) (layerRecord, error) {
 	if ok {
 		return rec, nil
 	}
-	usage, err := u.s.snaps.Usage(ctx, u.chain.String())
+	// Unpacked by another program, or by us just before a crash: its size is not known.
+	size, err := fileBytes(ctx, info.Labels[upperLabel])
 	if err != nil {
 		return layerRecord{}, err
 	}
-	return u.record(info, usage.Size)
+	return u.record(info, size)
 }
 
 func (u *unpacking) record(info snapshots.Info, size int64) (layerRecord, error) {
