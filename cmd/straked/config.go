@@ -47,6 +47,10 @@ type settings struct {
 	// fault, if not nil, is called before each step of an operation; tests end the process there or
 	// let the step fail. No flag sets it.
 	fault func(step string) error
+	// services adds services to those that straked serves, of the front ends owners: tests put
+	// one beside Docker's.
+	services func(sys *system, s *settings) ([]service, error)
+	owners   []string
 }
 
 // addressPool is where networks without a subnet of their own take one from.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"strake/api/docker"
 )
 
 // defaultGroup may use the sockets where the host has such a group and none was named.
@@ -51,44 +48,14 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, sys.close()) }()
-	name, err := os.Hostname()
+	services, err := sys.services(ctx, s, log, listeners)
 	if err != nil {
 		return err
 	}
-	// Requests end with the process, not with the first signal: what is under way may finish.
-	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	server := &http.Server{
-		Handler: docker.Handler(docker.Backend{
-			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
-			Volumes: sys.engine.Volumes(), Log: log, Version: version, Name: name,
-			Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
-		}),
-		ReadHeaderTimeout: 30 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return base },
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { failed <- server.Serve(l) }()
-	}
-	if err := ready(s.ReadyFD); err != nil {
-		return err
-	}
-	log.Info("listening", "hosts", s.Hosts, "data-root", s.DataRoot)
-	select {
-	case <-ctx.Done():
-	case err := <-failed:
-		return fmt.Errorf("serve: %w", err)
-	}
-	patience, stop := context.WithTimeout(base, shutdownPatience)
-	defer stop()
-	if err := server.Shutdown(patience); err != nil {
-		// Followers of logs and events would stay for ever; they are cut off.
-		cancel()
-		server.Close()
-	}
-	return nil
+	return serveAll(ctx, services, func() error {
+		log.Info("listening", "hosts", s.Hosts, "data-root", s.DataRoot)
+		return ready(s.ReadyFD)
+	})
 }
 
 // lockInstance makes sure that one process serves an exec root.

@@ -19,11 +19,16 @@ import (
 
 	"strake/container/cgroup"
 	"strake/engine"
+	"strake/engine/supervisor"
 	"strake/image"
 	"strake/image/base"
 	"strake/keeper"
 	"strake/network"
 	"strake/network/ipam"
+	"strake/network/sandboxnet"
+	"strake/sandbox"
+	"strake/task/group"
+	"strake/task/host"
 )
 
 // tag tells the kernel objects of one instance from those of another: it starts the names of its
@@ -38,13 +43,20 @@ func tag(execRoot string) string {
 	return "s" + hex.EncodeToString(sum[:])[:5]
 }
 
+// owners are the front ends of an instance. What belongs to another one, in the keeper or in the
+// network, is left alone and reported.
+var owners = []string{supervisor.DefaultOwner}
+
 // system is an instance with everything opened.
 type system struct {
-	images  *image.Store
-	network *network.Manager
-	groups  engine.Groups
-	engine  *engine.Engine
-	keeper  *keepers
+	images    *image.Store
+	network   *network.Manager
+	net       *sandboxnet.Network
+	cgroups   *cgroup.Host
+	keeper    *keepers
+	tasks     *host.Host
+	sandboxes *sandbox.Store
+	engine    *supervisor.Engine
 }
 
 // open opens an instance. What was opened is closed again if there is an error.
@@ -104,20 +116,18 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if sys.network, err = network.Open(cfg); err != nil {
 		return nil, err
 	}
-	host, err := cgroup.Detect("")
-	if err != nil {
+	sys.net = sandboxnet.New(sys.network, "/etc/hosts", "/etc/resolv.conf")
+	if sys.cgroups, err = cgroup.Detect(""); err != nil {
 		return nil, err
 	}
-	sys.groups = engine.NewGroups(host, "/"+tag(s.ExecRoot))
-	if sys.keeper, err = newKeepers(s, log); err != nil {
+	if err := sys.openTasks(ctx, s, log); err != nil {
 		return nil, err
 	}
-	sys.engine, err = engine.Open(ctx, engine.Config{
-		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images,
-		Network: engine.NewNetwork(sys.network, "/etc/hosts", "/etc/resolv.conf"),
-		Groups:  sys.groups, Keeper: sys.keeper.connect, LogDefaults: logs, DNS: s.DNS,
-		DNSSearch: s.DNSSearch, DNSOptions: s.DNSOptions, Rlimits: s.Rlimits,
-		Fault: s.fault,
+	sys.engine, err = supervisor.Open(ctx, supervisor.Config{
+		Root: s.DataRoot, Run: s.ExecRoot, Log: log, Images: sys.images, Network: sys.net,
+		Groups: sys.groups(s, supervisor.DefaultOwner), Tasks: sys.tasks,
+		Sandboxes: sys.sandboxes, LogDefaults: logs, DNS: s.DNS, DNSSearch: s.DNSSearch,
+		DNSOptions: s.DNSOptions, Rlimits: s.Rlimits, Fault: s.fault,
 	})
 	if err != nil {
 		return nil, err
@@ -125,10 +135,47 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	return sys, nil
 }
 
+// groups are the control groups of one owner.
+func (sys *system) groups(s *settings, owner string) *group.Groups {
+	return group.New(sys.cgroups, "/"+tag(s.ExecRoot), owner)
+}
+
+// openTasks connects to the keeper and opens the store of sandboxes, which all front ends share.
+func (sys *system) openTasks(ctx context.Context, s *settings, log *slog.Logger) (err error) {
+	if sys.keeper, err = newKeepers(s, log); err != nil {
+		return err
+	}
+	target := filepath.Join(s.ExecRoot, "rootfs")
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	sys.tasks, err = host.Open(ctx, host.Config{
+		Connect: sys.keeper.connect, OverlayTarget: target, Log: log, Fault: s.fault,
+		Groups: sys.groups(s, ""),
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range sys.tasks.Unclaimed(append(owners, s.owners...)...) {
+		log.Warn(
+			"a process belongs to a front end that does not run here; it is left alone",
+			"process", f.ID, "owner", f.Owner, "pid", f.Pid,
+		)
+	}
+	sys.sandboxes, err = sandbox.Open(sandbox.Config{
+		Root: s.DataRoot, Run: s.ExecRoot, Network: sys.net, Tasks: sys.tasks, Log: log,
+		Fault: s.fault,
+	})
+	return err
+}
+
 func (sys *system) close() error {
 	var errs []error
 	if sys.engine != nil {
 		errs = append(errs, sys.engine.Close())
+	}
+	if sys.tasks != nil {
+		errs = append(errs, sys.tasks.Close())
 	}
 	if sys.network != nil {
 		errs = append(errs, sys.network.Close())
@@ -165,7 +212,7 @@ func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 	}}, nil
 }
 
-func (k *keepers) connect(ctx context.Context) (engine.Keeper, error) {
+func (k *keepers) connect(ctx context.Context) (host.Keeper, error) {
 	c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
 	if err == nil {
 		// The old program does all that it did; only what is new is missing.
@@ -238,13 +285,10 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 			}
 		}
 	}
-	errs = append(errs, sys.engine.Close())
-	sys.engine = nil
-	if c, err := keeper.Dial(ctx, sys.keeper.launch.Socket, keeper.WithoutEvents); err == nil {
-		errs = append(errs, c.Shutdown(ctx, keeper.KillAll), c.Close())
-	}
+	errs = append(errs, sys.engine.Close(), sys.tasks.Shutdown(ctx), sys.tasks.Close())
+	sys.engine, sys.tasks = nil, nil
 	errs = append(errs, sys.network.Teardown(ctx))
-	errs = append(errs, sys.groups.Sweep(ctx, nil))
+	errs = append(errs, group.Remove(ctx, sys.cgroups, "/"+tag(s.ExecRoot)))
 	errs = append(errs, sys.close())
 	for _, name := range []string{"keeper", "rootfs", "shm"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(s.ExecRoot, name)))

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"strake/engine"
 	"strake/engine/ocispec"
@@ -172,7 +171,7 @@ func (b *bed) tryOpen(change ...func(*Config)) (*Engine, error) {
 		b.t.Fatal(err)
 	}
 	h, err := host.Open(b.t.Context(), host.Config{
-		Connect: b.dial, OverlayTarget: target, LastCap: unix.CAP_LAST_CAP, Groups: b.groups,
+		Connect: b.dial, OverlayTarget: target, Groups: b.groups,
 		Log: log,
 	})
 	if err != nil {

@@ -18,10 +18,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"strake/keeper"
 	"strake/task"
@@ -54,10 +58,8 @@ type Config struct {
 	// OverlayTarget is an existing directory on which a task with an overlay attaches it in its
 	// own private view of the host.
 	OverlayTarget string
-	// LastCap is the highest capability that the kernel knows; AppArmor and SELinux say that the
-	// kernel enforces them.
-	LastCap           int
-	AppArmor, SELinux bool
+	// Kernel is what programs have to know about the kernel; nil: it is asked by Open.
+	Kernel *Kernel
 	// Groups names the groups of adopted tasks; nil: they have none.
 	Groups interface {
 		At(path string) (task.Group, error)
@@ -90,6 +92,9 @@ var _ task.Isolation = (*Host)(nil)
 func Open(ctx context.Context, cfg Config) (*Host, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Kernel == nil {
+		cfg.Kernel = readKernel()
 	}
 	k, err := cfg.Connect(ctx)
 	if err != nil {
@@ -423,4 +428,26 @@ func (h *Host) fault(step string) error {
 		return nil
 	}
 	return h.cfg.Fault(step)
+}
+
+// Kernel is what a program has to know about the running kernel.
+type Kernel struct {
+	// LastCap is the highest capability that it knows.
+	LastCap int
+	// AppArmor and SELinux say that it enforces these.
+	AppArmor, SELinux bool
+}
+
+func readKernel() *Kernel {
+	there := func(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+	k := &Kernel{
+		LastCap: unix.CAP_LAST_CAP, AppArmor: there("/sys/kernel/security/apparmor/profiles"),
+		SELinux: there("/sys/fs/selinux/enforce"),
+	}
+	if b, err := os.ReadFile("/proc/sys/kernel/cap_last_cap"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			k.LastCap = n
+		}
+	}
+	return k
 }

@@ -99,8 +99,8 @@ func (h *Host) start(
 func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error) {
 	opt := plan.Options{
 		Host: plan.Host{
-			LastCap: h.cfg.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
-			AppArmor: h.cfg.AppArmor, SELinux: h.cfg.SELinux,
+			LastCap: h.cfg.Kernel.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+			AppArmor: h.cfg.Kernel.AppArmor, SELinux: h.cfg.Kernel.SELinux,
 		},
 		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init,
 	}
@@ -206,8 +206,8 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 	opt := plan.ExecOptions{
 		Options: plan.Options{
 			Host: plan.Host{
-				LastCap: t.h.cfg.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
-				AppArmor: t.h.cfg.AppArmor, SELinux: t.h.cfg.SELinux,
+				LastCap: t.h.cfg.Kernel.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+				AppArmor: t.h.cfg.Kernel.AppArmor, SELinux: t.h.cfg.Kernel.SELinux,
 			},
 			Stdio: plan.Pipes,
 		},
