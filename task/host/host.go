@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -278,7 +279,7 @@ func (h *Host) launch(ctx context.Context, req *keeper.StartRequest) (*keeper.Pr
 	k, fresh := h.keeper, h.fresh
 	h.mu.Unlock()
 	p, err := k.Start(ctx, req)
-	if !errors.Is(err, keeper.ErrClosed) {
+	if !lost(err) {
 		return p, err
 	}
 	select {
@@ -293,6 +294,12 @@ func (h *Host) launch(ctx context.Context, req *keeper.StartRequest) (*keeper.Pr
 		return nil, errors.Join(err, aerr)
 	}
 	return k.Start(ctx, req)
+}
+
+// lost says that the connection to a keeper ended before it had answered.
+func lost(err error) bool {
+	return errors.Is(err, keeper.ErrClosed) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
 // follow hands the keeper's events to the processes that they concern until Close. When the keeper
