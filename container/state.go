@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/leader"
 	"strake/container/ocijson"
 )
 
@@ -148,12 +149,26 @@ func (c *Container) pidfd() (int, error) {
 	if err != nil {
 		return -1, gone
 	}
-	state, start, err := procStat(c.rec.Pid)
-	if err != nil || start != c.rec.PidStart || state == 'Z' || state == 'X' {
+	// While one of its other threads executes, there is a moment without an entry in /proc.
+	var state byte
+	var start uint64
+	for range 10 {
+		if state, start, err = procStat(c.rec.Pid); err == nil || c.process(fd).Ended() {
+			break
+		}
+	}
+	// Such a thread, or one that goes on when the first has exited, leaves a zombie in its place.
+	zombie := state == 'Z' || state == 'X'
+	if err != nil || start != c.rec.PidStart || zombie && c.process(fd).Ended() {
 		unix.Close(fd)
 		return -1, gone
 	}
 	return fd, nil
+}
+
+// process is the container's first process.
+func (c *Container) process(pidfd int) leader.Process {
+	return leader.Process{Pid: c.rec.Pid, PidFD: pidfd}
 }
 
 // Status asks the kernel what the container does.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/container/leader"
 	"strake/container/plan"
 	"strake/container/spawn"
 )
@@ -88,12 +89,15 @@ func Hold(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
 	return open(nil, p, entry)
 }
 
-// Exec prepares one more process of a running container, whose first process is initPidFD. The
-// groups of entry exist. Errors are those of plan.Exec.
+// Exec prepares one more process of a running container, whose namespaces are joined by init, which
+// stays the caller's. Each of opt.Flags has a file there, if it has files. The groups of entry exist.
+// Errors are those of plan.Exec.
+//
+// If the program fails with leader.Lost, another leader.Joint may do.
 func Exec(
-	spec *specs.Spec, proc *specs.Process, opt plan.ExecOptions, initPidFD int, entry Entry,
+	spec *specs.Spec, proc *specs.Process, opt plan.ExecOptions, init *leader.Joint, entry Entry,
 ) (*Launch, error) {
-	opt.Options = entry.Options(opt.Options)
+	opt.Options, opt.Separate = entry.Options(opt.Options), init.FD < 0
 	p, err := plan.Exec(spec, proc, opt)
 	if err != nil {
 		return nil, err
@@ -102,7 +106,12 @@ func Exec(
 	if err != nil {
 		return nil, err
 	}
-	l.inputs.Add(plan.InputInit, initPidFD)
+	if init.FD >= 0 {
+		l.inputs.Add(plan.InputInit, init.FD)
+	}
+	for flag, fd := range init.Files {
+		l.inputs.Add(plan.InitInput(flag), fd)
+	}
 	return l, nil
 }
 

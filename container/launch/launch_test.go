@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/leader"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -252,12 +253,25 @@ func TestExec(t *testing.T) {
 	opt := plan.ExecOptions{
 		Options: options, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS,
 	}
-	l, err = Exec(s, &proc, opt, first.child.PidFD, Nowhere())
-	if err != nil {
-		t.Fatal(err)
+	files := &leader.Joint{FD: -1, Files: make(map[uint64]int)}
+	for flag, name := range map[uint64]string{
+		unix.CLONE_NEWNS: "mnt", unix.CLONE_NEWPID: "pid", unix.CLONE_NEWUTS: "uts",
+	} {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", first.child.Pid, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files.Files[flag] = int(f.Fd())
 	}
-	if got := finish(t, m, l, true); got != "inside\n" {
-		t.Errorf("exec: got %q, want the container's host name", got)
+	for _, init := range []*leader.Joint{leader.At(first.child.PidFD), files} {
+		l, err = Exec(s, &proc, opt, init, Nowhere())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := finish(t, m, l, true); got != "inside\n" {
+			t.Errorf("exec by %+v: got %q, want the container's host name", init, got)
+		}
 	}
 	hook := &specs.Hook{Path: "/bin/busybox", Args: []string{"busybox", "hostname"}}
 	if l, err = Hook(hook, opt.Flags, first.child.PidFD); err != nil {

@@ -291,8 +291,12 @@ func TestGolden(t *testing.T) {
 func TestGoldenExec(t *testing.T) {
 	t.Parallel()
 	for name, opt := range map[string]ExecOptions{
-		"exec":          {Flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}}},
-		"exec-userns":   {Flags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS, Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+		"exec":        {Flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}}},
+		"exec-userns": {Flags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS, Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+		"exec-separate": {
+			Flags:   unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}, Separate: true,
+		},
 		"exec-terminal": {Flags: unix.CLONE_NEWNS, Options: Options{Host: Host{LastCap: 40}}},
 	} {
 		t.Run(name, func(t *testing.T) {
