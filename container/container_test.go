@@ -63,8 +63,14 @@ func TestRun(t *testing.T) {
 		{name: "limits", script: "ulimit -n", want: "99\n", edit: func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}}
 		}},
-		{name: "oom score", script: "cat /proc/self/oom_score_adj", want: "321\n", edit: func(s *specs.Spec) { n := 321; s.Process.OOMScoreAdj = &n }},
-		{name: "umask", script: "umask", want: "0077\n", edit: func(s *specs.Spec) { u := uint32(0o77); s.Process.User.Umask = &u }},
+		{name: "oom score", script: "cat /proc/self/oom_score_adj", want: "321\n", edit: func(s *specs.Spec) {
+			n := 321
+			s.Process.OOMScoreAdj = &n
+		}},
+		{name: "umask", script: "umask", want: "0077\n", edit: func(s *specs.Spec) {
+			u := uint32(0o77)
+			s.Process.User.Umask = &u
+		}},
 		{name: "user namespace", script: "id -u; cat /proc/self/uid_map; test -c /dev/null && echo x > /dev/null && echo ok", edit: mapUsers,
 			want: "0\n         0     100000      65536\nok\n"},
 		{name: "sysctl", script: "cat /proc/sys/net/ipv4/ip_forward", want: "1\n", edit: func(s *specs.Spec) {
@@ -83,7 +89,9 @@ func TestRun(t *testing.T) {
 		}},
 		{
 			name: "signals are open",
-			edit: func(s *specs.Spec) { s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"} },
+			edit: func(s *specs.Spec) {
+				s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"}
+			},
 			want: "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n",
 		},
 	} {
@@ -192,7 +200,9 @@ func TestFailures(t *testing.T) {
 		}, `mounts[4] (/data): open_tree "/does/not/exist"`, 0},
 		{
 			"unknown filesystem",
-			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"}) },
+			func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"})
+			},
 			"mounts[4] (/data): fsopen: ENODEV", 128,
 		},
 		{"bad option", func(s *specs.Spec) {
@@ -435,7 +445,10 @@ func TestTerminal(t *testing.T) {
 	var master *os.File
 	rt := runtimeFor(t)
 	id := name(t)
-	c, p, err := rt.Create(context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: s, Terminal: func(f *os.File) error { master = f; return nil }})
+	c, p, err := rt.Create(context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: s, Terminal: func(f *os.File) error {
+		master = f
+		return nil
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,11 +32,12 @@ const stateVersion = 1
 // record is what state.json holds: facts that do not change while the container exists. What
 // changes (its status) is read from the kernel.
 type record struct {
-	Version     int               `json:"version"`
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	Pid         int               `json:"pid"`
-	PidStart    uint64            `json:"pidStartTicks"` // field 22 of /proc/PID/stat: tells a reused pid
+	Version    int    `json:"version"`
+	OCIVersion string `json:"ociVersion"`
+	ID         string `json:"id"`
+	Pid        int    `json:"pid"`
+	// PidStart is field 22 of /proc/PID/stat: it tells a process whose number was reused.
+	PidStart    uint64            `json:"pidStartTicks"`
 	Bundle      string            `json:"bundle"`
 	Rootfs      string            `json:"rootfs"`
 	Created     time.Time         `json:"created"`

@@ -133,8 +133,11 @@ func (p *planner) need(controller, name, given string) int {
 func (p *planner) only1(controller, name, given string) bool {
 	v := p.at.version(controller)
 	if v != 1 && p.err == nil {
-		p.err = fmt.Errorf("%s%s: %s: only version 1 of the cgroup controller %q has this, and this host does not have that: %w",
-			field, name, given, controller, errdefs.ErrFailedPrecondition)
+		p.err = fmt.Errorf(
+			"%s%s: %s: only version 1 of the cgroup controller %q has this, and this host does "+
+				"not have that: %w",
+			field, name, given, controller, errdefs.ErrFailedPrecondition,
+		)
 	}
 	return v == 1
 }

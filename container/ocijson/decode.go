@@ -150,7 +150,8 @@ func (d *decoder) value(v reflect.Value, depth int) *Error {
 		v.SetBool(c == 't')
 		return nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64,
+		reflect.Float32, reflect.Float64:
 		return d.number(v, c, depth)
 	case reflect.Slice:
 		if v.Type().Elem().Kind() != reflect.Uint8 {

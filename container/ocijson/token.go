@@ -196,7 +196,7 @@ func (d *decoder) str() (string, *Error) {
 	return s, nil
 }
 
-// skip passes over a value that nobody wants, and checks it.
+// skip checks a value that no field takes, and passes over it.
 func (d *decoder) skip(depth int) *Error {
 	if depth > maxDepth {
 		return d.fail("nested more than %d deep", maxDepth)

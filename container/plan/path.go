@@ -88,7 +88,7 @@ func (p *planner) target(
 	field, name string, kind entry, source program.Arg, resolve uint64,
 ) program.Cell {
 	if dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]; ok && kind == aDirectory {
-		// A tmpfs that this program has just made: nobody else has put anything there.
+		// A tmpfs that this program has just made: no other process has put anything there.
 		base := p.Str(path.Base(name)).Ptr()
 		p.Call(unix.SYS_MKDIRAT, dir.Value(), base, program.Num(0o755)).Ignore(
 			errnos(unix.EEXIST)...,

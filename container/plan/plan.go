@@ -4,7 +4,7 @@
 // (Process), or into one that holds namespaces for others (Hold).
 //
 // It is a pure function: no I/O, no clock, no look at the host. What it must know about the host
-// comes in Options; what must be opened by somebody with the host's view (bind sources, namespaces
+// comes in Options; what must be opened by a process with the host's view (bind sources, namespaces
 // to join) becomes an input of the program with a description of how to open it. The same
 // configuration and options give the same program, byte for byte.
 //

@@ -187,7 +187,9 @@ var cases = []struct {
 	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(
 		strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100),
 	),
-		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) { s.Root = nil }},
+		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
+		s.Root = nil
+	}},
 	{name: "devices", edit: func(s *specs.Spec) {
 		s.Linux.Devices = []specs.LinuxDevice{
 			{
@@ -434,7 +436,9 @@ func TestInvalid(t *testing.T) {
 		},
 		{
 			"process.rlimits[0]",
-			func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} },
+			func(s *specs.Spec) {
+				s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}}
+			},
 		},
 		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = number(1001) }},
 		{"process.user", func(s *specs.Spec) { s.Process.User.UID = ^uint32(0) }},
@@ -452,11 +456,15 @@ func TestInvalid(t *testing.T) {
 		{"linux.namespaces", func(s *specs.Spec) { s.Linux.Namespaces = nil }},
 		{
 			"linux.namespaces[5].type",
-			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"}) },
+			func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"})
+			},
 		},
 		{
 			"linux.namespaces[5].type",
-			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) },
+			func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0])
+			},
 		},
 		{
 			"linux.namespaces[0].path",
@@ -469,7 +477,9 @@ func TestInvalid(t *testing.T) {
 		}},
 		{
 			"linux.timeOffsets",
-			func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
+			func(s *specs.Spec) {
+				s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}}
+			},
 		},
 		{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "x" }},
 		{
@@ -478,15 +488,21 @@ func TestInvalid(t *testing.T) {
 		},
 		{
 			"linux.sysctl[net.../../kernel/core_pattern]",
-			func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"} },
+			func(s *specs.Spec) {
+				s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"}
+			},
 		},
 		{
 			"linux.devices[0]",
-			func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+			func(s *specs.Spec) {
+				s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}}
+			},
 		},
 		{
 			"mounts[1] (/)",
-			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
+			func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"})
+			},
 		},
 		{"mounts[1] (/a)", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a", Type: "bind", Source: "b"})
@@ -512,7 +528,9 @@ func TestInvalid(t *testing.T) {
 		}},
 		{
 			"linux.seccomp",
-			func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"} },
+			func(s *specs.Spec) {
+				s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"}
+			},
 		},
 	} {
 		s := base()

@@ -66,8 +66,8 @@ func (p *planner) nextSignal(place program.Label) (sig program.Cell, info progra
 	).Result(), info
 }
 
-// reapOne reaps a child that has ended, and gives its pid and wait status, or 0 if none has; none is
-// where it goes on if there are no children.
+// reapOne reaps a child that has ended, and gives its pid and wait status, or 0 if none has; none
+// is where it goes on if there are no children.
 func (p *planner) reapOne(none program.Label) (pid program.Cell, status program.Buf) {
 	status = p.Room(8)
 	return p.Call(

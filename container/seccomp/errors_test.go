@@ -114,14 +114,18 @@ func TestRefuses(t *testing.T) {
 		), Options{},
 			[]string{"linux.seccomp.architectures[1]", `"x86"`, "SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"}},
 		{"flag", with(
-			func(c *specs.LinuxSeccomp) { c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "LOG"} },
+			func(c *specs.LinuxSeccomp) {
+				c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "LOG"}
+			},
 		), Options{},
 			[]string{"linux.seccomp.flags[1]", `"LOG"`, "SECCOMP_FILTER_FLAG_TSYNC"}},
 		{"flag without listener", with(func(c *specs.LinuxSeccomp) {
 			c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}
 		}), Options{}, []string{"linux.seccomp.flags[0]", "SCMP_ACT_NOTIFY"}},
 		{"notify without a listener", with(
-			func(c *specs.LinuxSeccomp) { c.ListenerPath, c.Syscalls[0].Action = "", specs.ActNotify },
+			func(c *specs.LinuxSeccomp) {
+				c.ListenerPath, c.Syscalls[0].Action = "", specs.ActNotify
+			},
 		), Options{},
 			[]string{"linux.seccomp.listenerPath", "linux.seccomp.syscalls[0].action"}},
 		{

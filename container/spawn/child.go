@@ -129,8 +129,8 @@ func receivedFD(oob []byte) (int, error) {
 }
 
 // succeed replaces the first child, which ends now, by the one that it has cloned with
-// CLONE_PARENT. That one is our child too and cannot be reaped by anybody else, so its pid is not
-// reused before pidfd_open.
+// CLONE_PARENT. That one is our child too and cannot be reaped by another process, so its pid is
+// not reused before pidfd_open.
 func (c *Child) succeed(pid int) error {
 	first, firstFD := c.Pid, c.PidFD
 	fd, err := unix.PidfdOpen(pid, 0)

@@ -46,7 +46,8 @@ func copyInterpreter(to *[interpreterSize]byte)
 
 // cloneArgs is struct clone_args (clone3(2)).
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, childTID, parentTID, exitSignal     uint64
+	stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
 // Machine holds what all children of a process share: the sealed file with the interpreter's code.
