@@ -131,7 +131,10 @@ var cases = []struct {
 		s.Mounts = append(s.Mounts, specs.Mount{
 			Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
 		},
-			specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}})
+			specs.Mount{
+				Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+				Options: []string{"newinstance", "ptmxmode=0666"},
+			})
 	}},
 	{name: "mounts", edit: func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts,
@@ -187,7 +190,8 @@ var cases = []struct {
 	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(
 		strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100),
 	),
-		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
+		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root",
+	}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
 		s.Root = nil
 	}},
 	{name: "devices", edit: func(s *specs.Spec) {
@@ -228,14 +232,18 @@ var cases = []struct {
 	{name: "seccomp", edit: func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
-			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+			Syscalls: []specs.LinuxSyscall{
+				{Names: []string{"getcwd"}, Action: specs.ActErrno},
+			},
 		}
 	}},
 	{name: "seccomp-no-new-privileges", edit: func(s *specs.Spec) {
 		s.Process.NoNewPrivileges = true
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
-			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+			Syscalls: []specs.LinuxSyscall{
+				{Names: []string{"getcwd"}, Action: specs.ActErrno},
+			},
 		}
 	}},
 	{name: "apparmor-and-sysctl", opt: Options{
@@ -293,8 +301,14 @@ func TestGolden(t *testing.T) {
 func TestGoldenExec(t *testing.T) {
 	t.Parallel()
 	for name, opt := range map[string]ExecOptions{
-		"exec":        {Flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}}},
-		"exec-userns": {Flags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS, Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+		"exec": {
+			Flags:   unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}},
+		},
+		"exec-userns": {
+			Flags:   unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}},
+		},
 		"exec-separate": {
 			Flags:   unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
 			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}, Separate: true,
@@ -589,7 +603,8 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"mounts[0] (/proc)", "openat2", unix.ELOOP,
-			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, but a symbolic link is in its place",
+			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, " +
+				"but a symbolic link is in its place",
 			128,
 		},
 	} {
