@@ -349,8 +349,8 @@ func (b *birth) follow(ctx context.Context) error {
 	}
 }
 
-// receive takes over a descriptor that a child has sent, if it has: a terminal's master or a seccomp
-// listener.
+// receive takes over a descriptor that a child has sent, if it has: a terminal's master or a
+// seccomp listener.
 func (c *Container) receive(m spawn.Message, terminal func(*os.File) error) (bool, error) {
 	switch m.Stage {
 	case program.StageTTY:
@@ -358,7 +358,8 @@ func (c *Container) receive(m spawn.Message, terminal func(*os.File) error) (boo
 		if terminal == nil {
 			master.Close()
 			return true, fmt.Errorf(
-				"process.terminal: nobody takes the terminal: %w", errdefs.ErrInvalidArgument,
+				"process.terminal: CreateOptions.Terminal is not set: %w",
+				errdefs.ErrInvalidArgument,
 			)
 		}
 		return true, terminal(master)
@@ -424,9 +425,9 @@ type savedOptions struct {
 
 func (b *birth) saveOptions() error {
 	raw, err := json.Marshal(savedOptions{
-		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs, NoPivot: b.opt.NoPivot,
-		NoNewKeyring: b.opt.NoNewKeyring,
-		Reaper:       b.opt.Reaper, Pipes: b.opt.Stdio != nil,
+		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs,
+		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Reaper: b.opt.Reaper,
+		Pipes: b.opt.Stdio != nil,
 	})
 	if err != nil {
 		return err

@@ -151,7 +151,7 @@ type CreateOptions struct {
 	breakImage func(*program.Image) *program.Image
 }
 
-// Process is a running process of a container. Whoever started it reaps it.
+// Process is a running process of a container. The caller that started it reaps it, with Wait.
 type Process struct {
 	Pid   int
 	PidFD int

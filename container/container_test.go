@@ -54,7 +54,8 @@ func TestRun(t *testing.T) {
 			want: "touch: /x: Read-only file system\n1\n",
 			edit: func(s *specs.Spec) { s.Root.Readonly = true },
 		},
-		{name: "descriptors", script: "ls /proc/self/fd | wc -l", want: "4\n"}, // three streams and ls's own
+		// The three streams and ls's own.
+		{name: "descriptors", script: "ls /proc/self/fd | wc -l", want: "4\n"},
 		{
 			name: "search path",
 			edit: func(s *specs.Spec) { s.Process.Args = []string{"echo", "found"} },
@@ -63,27 +64,42 @@ func TestRun(t *testing.T) {
 		{name: "limits", script: "ulimit -n", want: "99\n", edit: func(s *specs.Spec) {
 			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}}
 		}},
-		{name: "oom score", script: "cat /proc/self/oom_score_adj", want: "321\n", edit: func(s *specs.Spec) { n := 321; s.Process.OOMScoreAdj = &n }},
-		{name: "umask", script: "umask", want: "0077\n", edit: func(s *specs.Spec) { u := uint32(0o77); s.Process.User.Umask = &u }},
-		{name: "user namespace", script: "id -u; cat /proc/self/uid_map; test -c /dev/null && echo x > /dev/null && echo ok", edit: mapUsers,
-			want: "0\n         0     100000      65536\nok\n"},
-		{name: "sysctl", script: "cat /proc/sys/net/ipv4/ip_forward", want: "1\n", edit: func(s *specs.Spec) {
-			s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+		{name: "oom score", script: "cat /proc/self/oom_score_adj", want: "321\n",
+			edit: func(s *specs.Spec) {
+				n := 321
+				s.Process.OOMScoreAdj = &n
+			}},
+		{name: "umask", script: "umask", want: "0077\n", edit: func(s *specs.Spec) {
+			u := uint32(0o77)
+			s.Process.User.Umask = &u
 		}},
+		{name: "user namespace", edit: mapUsers,
+			script: "id -u; cat /proc/self/uid_map; " +
+				"test -c /dev/null && echo x > /dev/null && echo ok",
+			want: "0\n         0     100000      65536\nok\n"},
+		{name: "sysctl", script: "cat /proc/sys/net/ipv4/ip_forward", want: "1\n",
+			edit: func(s *specs.Spec) {
+				s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
+			}},
 		{
 			name: "no new privileges", script: "grep NoNewPrivs /proc/self/status",
 			want: "NoNewPrivs:\t1\n",
 			edit: func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
 		},
-		{name: "time namespace", script: "cut -d. -f1 /proc/uptime | head -c 4", want: "1000", edit: func(s *specs.Spec) {
-			s.Linux.Namespaces = append(
-				s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
-			)
-			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1000000000}}
-		}},
+		{name: "time namespace", script: "cut -d. -f1 /proc/uptime | head -c 4", want: "1000",
+			edit: func(s *specs.Spec) {
+				s.Linux.Namespaces = append(
+					s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
+				)
+				s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{
+					"boottime": {Secs: 1000000000},
+				}
+			}},
 		{
 			name: "signals are open",
-			edit: func(s *specs.Spec) { s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"} },
+			edit: func(s *specs.Spec) {
+				s.Process.Args = []string{"grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"}
+			},
 			want: "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n",
 		},
 	} {
@@ -192,7 +208,9 @@ func TestFailures(t *testing.T) {
 		}, `mounts[4] (/data): open_tree "/does/not/exist"`, 0},
 		{
 			"unknown filesystem",
-			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"}) },
+			func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data", Type: "nofs"})
+			},
 			"mounts[4] (/data): fsopen: ENODEV", 128,
 		},
 		{"bad option", func(s *specs.Spec) {
@@ -399,7 +417,9 @@ func TestExecJoinsEverything(t *testing.T) {
 			proc := *s.Process
 			proc.Args = []string{
 				"/bin/sh", "-c",
-				"hostname; id -u; for n in pid net mnt ipc uts user cgroup; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo $n differs; done; ls /proc/self/fd | wc -l; exit 3",
+				"hostname; id -u; for n in pid net mnt ipc uts user cgroup; do " +
+					"test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || " +
+					"echo $n differs; done; ls /proc/self/fd | wc -l; exit 3",
 			}
 			// Reading /proc/1/ns wants the rights of ptrace.
 			proc.Capabilities = &specs.LinuxCapabilities{
@@ -435,7 +455,13 @@ func TestTerminal(t *testing.T) {
 	var master *os.File
 	rt := runtimeFor(t)
 	id := name(t)
-	c, p, err := rt.Create(context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: s, Terminal: func(f *os.File) error { master = f; return nil }})
+	take := func(f *os.File) error {
+		master = f
+		return nil
+	}
+	c, p, err := rt.Create(
+		context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: s, Terminal: take},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,7 +508,8 @@ func TestHooks(t *testing.T) {
 				Path: "/bin/sh",
 				Args: []string{
 					"sh", "-c",
-					"cat >/dev/null; test $(readlink /proc/self/ns/uts) = $HOST && echo " + text + " outside >> " + log + " || echo " + text + " inside >> " + log,
+					"cat >/dev/null; test $(readlink /proc/self/ns/uts) = $HOST && echo " + text +
+						" outside >> " + log + " || echo " + text + " inside >> " + log,
 				},
 				Env: []string{"PATH=/usr/bin:/bin", "HOST=" + uts},
 			},

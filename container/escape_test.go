@@ -263,7 +263,8 @@ func TestJoiningProcessHoldsNothing(t *testing.T) {
 	// of the container shows as a path of the host.
 	s := config(
 		root,
-		`while true; do for p in /proc/[0-9]*; do test $p = /proc/1 && continue; readlink $p/fd/* $p/cwd $p/root $p/exe 2>/dev/null; done; done`,
+		`while true; do for p in /proc/[0-9]*; do test $p = /proc/1 && continue; `+
+			`readlink $p/fd/* $p/cwd $p/root $p/exe 2>/dev/null; done; done`,
 	)
 	s.Process.Capabilities = &specs.LinuxCapabilities{
 		Bounding: caps, Effective: caps, Permitted: caps,

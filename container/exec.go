@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -12,6 +11,7 @@ import (
 
 	"strake/container/cgroup"
 	"strake/container/launch"
+	"strake/container/leader"
 	"strake/container/plan"
 	"strake/container/spawn"
 	"strake/internal/early"
@@ -49,59 +49,100 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer unix.Close(init)
-	host, err := c.cgroupHost()
-	if err != nil {
+	e := &execution{c: c, opt: &opt, entry: launch.Nowhere()}
+	defer e.close()
+	if err := e.enter(); err != nil {
 		return nil, err
 	}
-	path := c.rec.CgroupPath
-	if opt.Cgroup != "" {
-		if path, err = cgroup.Below(path, opt.Cgroup); err != nil {
-			return nil, err
+	flags := c.joinable(init)
+	if e.m, err = spawn.New(); err != nil {
+		return nil, err
+	}
+	defer e.m.Close()
+	// As a rule the first process can be joined by its pidfd, and that is found out by doing it.
+	joint := leader.At(init)
+	for try := 1; ; try++ {
+		p, err := e.run(ctx, joint, flags)
+		joint.Close()
+		if err == nil || !leader.Lost(err) || try == joinTries {
+			return p, err
+		}
+		if joint, err = c.process(init).Join(flags); err != nil {
+			return nil, fmt.Errorf("exec in container %q: %w", c.rec.ID, err)
 		}
 	}
-	group, err := host.At(path)
-	if err != nil {
-		return nil, err
+}
+
+// joinTries bounds how often the thread by which a container is joined may have ended meanwhile.
+const joinTries = 20
+
+// execution is one process being added to a container.
+type execution struct {
+	c     *Container
+	opt   *ExecOptions
+	host  *cgroup.Host
+	entry launch.Entry
+	born  *os.File
+	m     *spawn.Machine
+}
+
+// enter finds the groups that the process enters.
+func (e *execution) enter() (err error) {
+	if e.host, err = e.c.cgroupHost(); err != nil {
+		return err
 	}
-	entry := launch.Nowhere()
-	born, err := group.Birthplace()
-	if err != nil {
-		return nil, err
-	}
-	if born != nil {
-		defer born.Close()
-		entry.Born = int(born.Fd())
-	}
-	if host.Version() == 1 {
-		entry.Tasks = host.TaskPaths(path)
-		if entry.Root, err = openCgroups(host); err != nil {
-			return nil, err
+	path := e.c.rec.CgroupPath
+	if e.opt.Cgroup != "" {
+		if path, err = cgroup.Below(path, e.opt.Cgroup); err != nil {
+			return err
 		}
-		defer unix.Close(entry.Root)
 	}
-	po := plan.ExecOptions{
-		Flags: c.joinable(),
+	group, err := e.host.At(path)
+	if err != nil {
+		return err
+	}
+	if e.born, err = group.Birthplace(); err != nil {
+		return err
+	}
+	if e.born != nil {
+		e.entry.Born = int(e.born.Fd())
+	}
+	if e.host.Version() == 1 {
+		e.entry.Tasks = e.host.TaskPaths(path)
+		e.entry.Root, err = openCgroups(e.host)
+	}
+	return err
+}
+
+func (e *execution) close() {
+	if e.born != nil {
+		e.born.Close()
+	}
+	if e.entry.Root >= 0 {
+		unix.Close(e.entry.Root)
+	}
+}
+
+// run starts the process and accompanies it until it executes.
+func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (*Process, error) {
+	opt := plan.ExecOptions{
+		Flags: flags,
 		Options: plan.Options{
-			Host: hostFacts(host, nil, opt.Process), PreserveFDs: opt.PreserveFDs,
+			Host: hostFacts(e.host, nil, e.opt.Process), PreserveFDs: e.opt.PreserveFDs,
 		},
 	}
-	if opt.Stdio != nil {
-		po.Stdio = plan.Pipes
+	if e.opt.Stdio != nil {
+		opt.Stdio = plan.Pipes
 	}
-	l, err := launch.Exec(c.spec, opt.Process, po, init, entry)
+	l, err := launch.Exec(e.c.spec, e.opt.Process, opt, init, e.entry)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
-	if s := opt.Stdio; s != nil {
+	if s := e.opt.Stdio; s != nil {
 		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}
-	m, err := spawn.New()
-	if err != nil {
-		return nil, err
-	}
-	defer m.Close()
-	child, err := m.Start(l.Request())
+	child, err := e.m.Start(l.Request())
 	if err != nil {
 		return nil, err
 	}
@@ -109,15 +150,14 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	defer context.AfterFunc(
 		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
 	)()
-	if err := c.followExec(child, l, &opt); err != nil {
+	if err := e.follow(child, l); err != nil {
 		child.Kill()
 		return nil, err
 	}
 	return &Process{Pid: child.Pid, PidFD: child.PidFD}, nil
 }
 
-// followExec accompanies the child until its process executes.
-func (c *Container) followExec(child *spawn.Child, l *launch.Launch, opt *ExecOptions) error {
+func (e *execution) follow(child *spawn.Child, l *launch.Launch) error {
 	early.Undo()
 	for {
 		m, err := child.Next()
@@ -127,7 +167,7 @@ func (c *Container) followExec(child *spawn.Child, l *launch.Launch, opt *ExecOp
 		if m.Stage == 0 {
 			return nil
 		}
-		if _, err := c.receive(m, opt.Terminal); err != nil {
+		if _, err := e.c.receive(m, e.opt.Terminal); err != nil {
 			return err
 		}
 	}
@@ -135,12 +175,12 @@ func (c *Container) followExec(child *spawn.Child, l *launch.Launch, opt *ExecOp
 
 // joinable are the namespaces of the container that a process joins. Joining one that one is in
 // already does no harm, but for one's own user namespace, where it is an error (setns(2)).
-func (c *Container) joinable() uint64 {
+func (c *Container) joinable(init int) uint64 {
 	flags := c.rec.Flags
 	if flags&unix.CLONE_NEWUSER == 0 {
 		return flags
 	}
-	theirs, err := os.Readlink("/proc/" + strconv.Itoa(c.rec.Pid) + "/ns/user")
+	theirs, err := c.process(init).Readlink("ns/user")
 	if err != nil {
 		return flags
 	}

@@ -40,7 +40,8 @@ func rootfs(t testing.TB) string {
 		t.Fatal(err)
 	}
 	for _, a := range strings.Fields(
-		"sh cat ls true false id hostname sleep echo stat readlink grep mount ps test touch head wc env kill tty stty mkdir nc",
+		"sh cat ls true false id hostname sleep echo stat readlink grep mount ps test touch " +
+			"head wc env kill tty stty mkdir nc",
 	) {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", a)); err != nil {
 			t.Fatal(err)

@@ -302,7 +302,7 @@ func (c *Container) endAll(ctx context.Context, g *cgroup.Group) error {
 	return g.Kill(ctx, unix.SIGKILL)
 }
 
-// ownsPids says whether the container has a PID namespace that nobody else was in before.
+// ownsPids says whether the container has a PID namespace that was made for it.
 func (c *Container) ownsPids() bool {
 	if c.spec == nil || c.spec.Linux == nil {
 		return false

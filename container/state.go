@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/leader"
 	"strake/container/ocijson"
 )
 
@@ -31,11 +32,12 @@ const stateVersion = 1
 // record is what state.json holds: facts that do not change while the container exists. What
 // changes (its status) is read from the kernel.
 type record struct {
-	Version     int               `json:"version"`
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	Pid         int               `json:"pid"`
-	PidStart    uint64            `json:"pidStartTicks"` // field 22 of /proc/PID/stat: tells a reused pid
+	Version    int    `json:"version"`
+	OCIVersion string `json:"ociVersion"`
+	ID         string `json:"id"`
+	Pid        int    `json:"pid"`
+	// PidStart is field 22 of /proc/PID/stat: it tells a process whose number was reused.
+	PidStart    uint64            `json:"pidStartTicks"`
 	Bundle      string            `json:"bundle"`
 	Rootfs      string            `json:"rootfs"`
 	Created     time.Time         `json:"created"`
@@ -148,12 +150,26 @@ func (c *Container) pidfd() (int, error) {
 	if err != nil {
 		return -1, gone
 	}
-	state, start, err := procStat(c.rec.Pid)
-	if err != nil || start != c.rec.PidStart || state == 'Z' || state == 'X' {
+	// While one of its other threads executes, there is a moment without an entry in /proc.
+	var state byte
+	var start uint64
+	for range 10 {
+		if state, start, err = procStat(c.rec.Pid); err == nil || c.process(fd).Ended() {
+			break
+		}
+	}
+	// Such a thread, or one that goes on when the first has exited, leaves a zombie in its place.
+	zombie := state == 'Z' || state == 'X'
+	if err != nil || start != c.rec.PidStart || zombie && c.process(fd).Ended() {
 		unix.Close(fd)
 		return -1, gone
 	}
 	return fd, nil
+}
+
+// process is the container's first process.
+func (c *Container) process(pidfd int) leader.Process {
+	return leader.Process{Pid: c.rec.Pid, PidFD: pidfd}
 }
 
 // Status asks the kernel what the container does.

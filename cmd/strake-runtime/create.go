@@ -140,7 +140,8 @@ func (c *createFlags) checkTerminal(opt container.CreateOptions, detached bool) 
 	case c.explain:
 	case terminal && detached && c.consoleSocket == "":
 		return errors.New(
-			"process.terminal: a container that is left alone needs --console-socket for its terminal",
+			"process.terminal: a container that is left alone needs --console-socket for its " +
+				"terminal",
 		)
 	case !terminal && c.consoleSocket != "":
 		return errors.New(

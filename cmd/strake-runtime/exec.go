@@ -105,7 +105,7 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 		if p.Capabilities != nil {
 			caps = *p.Capabilities
 		}
-		// As runc: what is added can be used by the process, and is inherited by nobody
+		// As runc: what is added can be used by the process, and is not inherited
 		// (CVE-2022-29162).
 		add := func(set []string) []string {
 			return append(append([]string(nil), set...), e.caps...)

@@ -182,7 +182,8 @@ func defaultRoot() string {
 func (a *app) help(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprint(
 		w,
-		"Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\nRuns containers from OCI bundles.\n\nCommands:\n",
+		"Usage: strake-runtime [options] COMMAND [command options] [arguments]\n\n"+
+			"Runs containers from OCI bundles.\n\nCommands:\n",
 	)
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-10s %s\n", c.name, c.about)
@@ -220,7 +221,7 @@ func didYouMean(name string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// report shows an error to the user and to whoever reads the log, in the form that engines parse.
+// report shows an error to the user and to the reader of the log, in the form that engines parse.
 func (a *app) report(err error) {
 	if errors.Is(err, errShown) {
 		return

@@ -112,29 +112,35 @@ func exampleSpec(rootless bool, uid, gid int) *specs.Spec {
 		},
 	}
 	if rootless {
-		var without []specs.LinuxNamespace
-		for _, ns := range s.Linux.Namespaces {
-			if ns.Type != specs.NetworkNamespace {
-				without = append(without, ns)
-			}
+		withoutRoot(s, uid, gid)
+	}
+	return s
+}
+
+// withoutRoot changes a configuration so that a user without privilege can run it: in a user
+// namespace that has this user alone, with the host's network, and without limits.
+func withoutRoot(s *specs.Spec, uid, gid int) {
+	var without []specs.LinuxNamespace
+	for _, ns := range s.Linux.Namespaces {
+		if ns.Type != specs.NetworkNamespace {
+			without = append(without, ns)
 		}
-		s.Linux.Namespaces = append(without, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(uid), Size: 1}}
-		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(gid), Size: 1}}
-		s.Linux.Resources = nil
-		for i := range s.Mounts {
-			m := &s.Mounts[i]
-			switch m.Destination {
-			case "/dev/pts":
-				m.Options = []string{
-					"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
-				}
-			case "/sys":
-				m.Type, m.Source, m.Options = "bind", "/sys", []string{
-					"rbind", "nosuid", "noexec", "nodev", "ro",
-				}
+	}
+	s.Linux.Namespaces = append(without, specs.LinuxNamespace{Type: specs.UserNamespace})
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(uid), Size: 1}}
+	s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(gid), Size: 1}}
+	s.Linux.Resources = nil
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		switch m.Destination {
+		case "/dev/pts":
+			m.Options = []string{
+				"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
+			}
+		case "/sys":
+			m.Type, m.Source, m.Options = "bind", "/sys", []string{
+				"rbind", "nosuid", "noexec", "nodev", "ro",
 			}
 		}
 	}
-	return s
 }

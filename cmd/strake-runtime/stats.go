@@ -66,8 +66,10 @@ func statsOf(s *cgroup.Stats) *statsData {
 		out.Hugetlb = map[string]cgroup.HugetlbStats{}
 	}
 	u, t := &out.CPU.Usage, &out.CPU.Throttling
-	u.Total, u.PerCPU, u.Kernel, u.User = s.CPU.TotalNanos, s.CPU.PerCPUNanos, s.CPU.KernelNanos, s.CPU.UserNanos
-	t.Periods, t.ThrottledPeriods, t.ThrottledTime = s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledNanos
+	u.Total, u.PerCPU = s.CPU.TotalNanos, s.CPU.PerCPUNanos
+	u.Kernel, u.User = s.CPU.KernelNanos, s.CPU.UserNanos
+	t.Periods, t.ThrottledPeriods = s.CPU.Periods, s.CPU.ThrottledPeriods
+	t.ThrottledTime = s.CPU.ThrottledNanos
 	out.CPU.PSI = s.CPU.Pressure
 	m := &s.Memory
 	cache, ok := m.Stat["cache"] // version 1

@@ -97,8 +97,10 @@ func ParseNames(field string, list []string) (Set, error) {
 	for i, name := range list {
 		n, ok := Lookup(name)
 		if !ok {
-			return 0, fmt.Errorf("%s[%d]: unknown capability: %q, want %s%s to %s%s as in capabilities(7): %w",
-				field, i, name, prefix, names[0], prefix, names[Last], errdefs.ErrInvalidArgument)
+			return 0, fmt.Errorf(
+				"%s[%d]: unknown capability: %q, want %s%s to %s%s as in capabilities(7): %w",
+				field, i, name, prefix, names[0], prefix, names[Last], errdefs.ErrInvalidArgument,
+			)
 		}
 		s |= 1 << n
 	}

@@ -23,7 +23,8 @@ func TestTableAgreesWithTheKernelsHeader(t *testing.T) {
 	for name, want := range map[string]int{
 		"CAP_CHOWN": unix.CAP_CHOWN, "CAP_DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE,
 		"CAP_DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
-		"CAP_FOWNER":          unix.CAP_FOWNER, "CAP_FSETID": unix.CAP_FSETID, "CAP_KILL": unix.CAP_KILL,
+		"CAP_FOWNER":          unix.CAP_FOWNER, "CAP_FSETID": unix.CAP_FSETID,
+		"CAP_KILL":   unix.CAP_KILL,
 		"CAP_SETGID": unix.CAP_SETGID,
 		"CAP_SETUID": unix.CAP_SETUID, "CAP_SETPCAP": unix.CAP_SETPCAP,
 		"CAP_LINUX_IMMUTABLE":  unix.CAP_LINUX_IMMUTABLE,
@@ -123,10 +124,13 @@ func TestParse(t *testing.T) {
 			Inheritable: 1 << unix.CAP_SETUID,
 			Permitted:   1 << unix.CAP_NET_RAW, Ambient: 1<<unix.CAP_BPF | 1<<unix.CAP_SYS_ADMIN,
 		}},
-		{name: "what the kernel lacks and what nobody knows is left out and told once", lastCap: unix.CAP_AUDIT_READ, caps: &specs.LinuxCapabilities{
-			Bounding:  []string{"CAP_PERFMON", "CAP_AUDIT_READ", "UNKNOWN_CAP"},
-			Permitted: []string{"CAP_BPF", "CAP_PERFMON", "CAP_UNKNOWN", "cap_kill"},
-		}, want: Sets{Bounding: 1 << unix.CAP_AUDIT_READ}, ignored: []string{"CAP_BPF", "CAP_PERFMON", "CAP_UNKNOWN", "UNKNOWN_CAP", "cap_kill"}},
+		{name: "what is unknown is left out and told once", lastCap: unix.CAP_AUDIT_READ,
+			caps: &specs.LinuxCapabilities{
+				Bounding:  []string{"CAP_PERFMON", "CAP_AUDIT_READ", "UNKNOWN_CAP"},
+				Permitted: []string{"CAP_BPF", "CAP_PERFMON", "CAP_UNKNOWN", "cap_kill"},
+			}, want: Sets{Bounding: 1 << unix.CAP_AUDIT_READ}, ignored: []string{
+				"CAP_BPF", "CAP_PERFMON", "CAP_UNKNOWN", "UNKNOWN_CAP", "cap_kill",
+			}},
 		{
 			name: "a kernel without a highest capability", lastCap: -1,
 			err: errdefs.ErrInvalidArgument,

@@ -14,9 +14,11 @@ const everything = "ALL"
 // Default is what Docker gives a container that asks for nothing ("docker container run", "Runtime
 // privilege and Linux capabilities").
 func Default() Set {
-	return 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FSETID | 1<<unix.CAP_FOWNER | 1<<unix.CAP_MKNOD |
-		1<<unix.CAP_NET_RAW | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETPCAP |
-		1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_KILL | 1<<unix.CAP_AUDIT_WRITE
+	return 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FSETID |
+		1<<unix.CAP_FOWNER | 1<<unix.CAP_MKNOD | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_SETGID |
+		1<<unix.CAP_SETUID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETPCAP |
+		1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_KILL |
+		1<<unix.CAP_AUDIT_WRITE
 }
 
 // Tweak changes base as docker run's --cap-add and --cap-drop do, on a kernel whose highest
@@ -62,12 +64,18 @@ func docker(field string, list []string, lastCap int) (s Set, all bool, err erro
 		}
 		n, ok := Lookup(name)
 		if !ok {
-			return 0, false, fmt.Errorf("%s: unknown capability: %q, want %s or a name of capabilities(7), with or without %s: %w",
-				field, given, everything, prefix, errdefs.ErrInvalidArgument)
+			return 0, false, fmt.Errorf(
+				"%s: unknown capability: %q, want %s or a name of capabilities(7), with or "+
+					"without %s: %w",
+				field, given, everything, prefix, errdefs.ErrInvalidArgument,
+			)
 		}
 		if n > lastCap {
-			return 0, false, fmt.Errorf("%s: capability not supported by your kernel: %q, the highest it has is number %d: %w",
-				field, given, lastCap, errdefs.ErrInvalidArgument)
+			return 0, false, fmt.Errorf(
+				"%s: capability not supported by your kernel: %q, the highest it has is "+
+					"number %d: %w",
+				field, given, lastCap, errdefs.ErrInvalidArgument,
+			)
 		}
 		s |= 1 << n
 	}

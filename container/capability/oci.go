@@ -22,7 +22,7 @@ type Sets struct {
 // Names that do not exist, and capabilities that the kernel does not have, are left out and
 // returned, sorted and without duplicates, for the caller to warn of: config.md of the
 // runtime-spec, "Linux Process", wants a warning and no failure, and runc does so for both kinds.
-// They never make a set larger. Whoever wants unknown names refused has ParseNames.
+// They never make a set larger. ParseNames refuses unknown names.
 //
 // The error is ErrInvalidArgument for a lastCap that no kernel reports.
 func Parse(c *specs.LinuxCapabilities, lastCap int) (sets Sets, ignored []string, err error) {

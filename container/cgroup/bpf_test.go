@@ -132,7 +132,8 @@ func TestDevicesInForce(t *testing.T) {
 		node := t.TempDir() + "/node"
 		cmd := exec.Command(
 			"/bin/sh", "-c",
-			"for d in null zero; do head -c1 /dev/$d >/tmp/null.out 2>&1 && echo $d; done; mknod "+node+" c 1 3 2>/dev/null && echo made; rm -f /tmp/null.out",
+			"for d in null zero; do head -c1 /dev/$d >/tmp/null.out 2>&1 && echo $d; done; "+
+				"mknod "+node+" c 1 3 2>/dev/null && echo made; rm -f /tmp/null.out",
 		)
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 		out, err := cmd.CombinedOutput()

@@ -156,7 +156,8 @@ func TestGroup(t *testing.T) {
 		strings.Join(
 			append(
 				entries,
-				"cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; echo $?; exec sleep 1000",
+				"cat </dev/zero >/dev/null 2>&1; echo $?; head -c1 </dev/null; "+
+					"echo $?; exec sleep 1000",
 			),
 			"; ",
 		),
@@ -229,9 +230,11 @@ func TestGroup(t *testing.T) {
 func TestNothingHalfMade(t *testing.T) {
 	h, name := host(t)
 	for want, res := range map[string]*specs.LinuxResources{
-		"linux.resources.cpu.cpus: ":               {CPU: &specs.LinuxCPU{Cpus: "999"}},
-		"linux.resources.cpu.quota: ":              {CPU: &specs.LinuxCPU{Quota: ptr(int64(1))}},
-		"linux.resources.network.classID: 1: only": {Network: &specs.LinuxNetwork{ClassID: ptr(uint32(1))}},
+		"linux.resources.cpu.cpus: ":  {CPU: &specs.LinuxCPU{Cpus: "999"}},
+		"linux.resources.cpu.quota: ": {CPU: &specs.LinuxCPU{Quota: ptr(int64(1))}},
+		"linux.resources.network.classID: 1: only": {
+			Network: &specs.LinuxNetwork{ClassID: ptr(uint32(1))},
+		},
 	} {
 		_, err := h.Create(name, res, CreateOptions{})
 		if err == nil || !strings.HasPrefix(err.Error(), want) {

@@ -93,8 +93,11 @@ func (p *devicePolicy) takeBack(m deviceMatch, access int) error {
 		{m.kind, anyNumber, m.minor}, {m.kind, m.major, anyNumber}, {m.kind, anyNumber, anyNumber},
 	} {
 		if wild != m && p.exceptions[wild]&access != 0 {
-			return fmt.Errorf("%q: it would take back part of the earlier rule %q, which the devices cgroup cannot: %w",
-				m.rule(access), wild.rule(p.exceptions[wild]), errdefs.ErrInvalidArgument)
+			return fmt.Errorf(
+				"%q: it would take back part of the earlier rule %q, which the devices cgroup "+
+					"cannot: %w",
+				m.rule(access), wild.rule(p.exceptions[wild]), errdefs.ErrInvalidArgument,
+			)
 		}
 	}
 	if left := p.exceptions[m] &^ access; left != 0 {
@@ -148,7 +151,8 @@ func parseDeviceRule(r *specs.LinuxDeviceCgroup) (m deviceMatch, access int, err
 		// says.
 		if m.major != anyNumber || m.minor != anyNumber || access != accessAll {
 			return bad(
-				`type %q with numbers %s or access %q: a rule for all devices is for all numbers and "rwm"; want type "b" or "c"`,
+				`type %q with numbers %s or access %q: a rule for all devices is for all numbers `+
+					`and "rwm"; want type "b" or "c"`,
 				r.Type, m.numbers(), r.Access,
 			)
 		}

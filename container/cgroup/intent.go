@@ -2,7 +2,6 @@ package cgroup
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -134,8 +133,11 @@ func (p *planner) need(controller, name, given string) int {
 func (p *planner) only1(controller, name, given string) bool {
 	v := p.at.version(controller)
 	if v != 1 && p.err == nil {
-		p.err = fmt.Errorf("%s%s: %s: only version 1 of the cgroup controller %q has this, and this host does not have that: %w",
-			field, name, given, controller, errdefs.ErrFailedPrecondition)
+		p.err = fmt.Errorf(
+			"%s%s: %s: only version 1 of the cgroup controller %q has this, and this host does "+
+				"not have that: %w",
+			field, name, given, controller, errdefs.ErrFailedPrecondition,
+		)
 	}
 	return v == 1
 }
@@ -175,170 +177,6 @@ func limit2(v int64) string {
 		return "max"
 	}
 	return itoa(v)
-}
-
-// memory follows cgroup-v1/memory.rst and cgroup-v2.rst, "Memory Interface Files". 0 means not set,
-// as for runc. kernel and kernelTCP are ignored (config-linux.md calls them deprecated), and so is
-// useHierarchy: kernels since 5.11 know nothing else.
-func (p *planner) memory(m *specs.LinuxMemory) {
-	if m == nil {
-		return
-	}
-	limit, swap, reserve := value(m.Limit), value(m.Swap), value(m.Reservation)
-	for _, f := range []struct {
-		name string
-		v    int64
-	}{{"memory.limit", limit}, {"memory.swap", swap}, {"memory.reservation", reserve}} {
-		if f.v < -1 {
-			p.invalid(f.name, itoa(f.v), "bytes, or -1 for no limit")
-		}
-	}
-	// Without a limit of memory, swap is not limited either unless it says so.
-	implied := limit == -1 && swap == 0
-	if implied {
-		swap = -1
-	}
-	if limit > 0 && swap > 0 && swap < limit {
-		p.invalid(
-			"memory.swap", itoa(swap),
-			"the sum of memory and swap: at least memory.limit, "+itoa(limit),
-		)
-	}
-	if none := p.cur.fresh || p.at.version("memory") == 0; none {
-		// No limit is what a new group has, and what a host without the controller has.
-		limit, swap, reserve = max(limit, 0), max(swap, 0), max(reserve, 0)
-	}
-	if value(m.CheckBeforeUpdate) && !p.cur.fresh && p.at.version("memory") == 2 {
-		// Version 1 refuses such a limit itself.
-		if swap > 0 {
-			p.checks = append(
-				p.checks,
-				check{
-					file: "memory.current", limit: swap, what: "rejecting memory+swap limit",
-					field: field + "memory.swap", given: itoa(swap),
-				},
-			)
-		}
-		if limit > 0 {
-			p.checks = append(
-				p.checks,
-				check{
-					file: "memory.current", limit: limit, what: "rejecting memory limit",
-					field: field + "memory.limit", given: itoa(limit),
-				},
-			)
-		}
-	}
-	limitW := write{
-		file: "memory.limit_in_bytes", value: itoa(limit), field: field + "memory.limit",
-		given: itoa(limit), knot: "memory",
-	}
-	swapW := write{
-		file: "memory.memsw.limit_in_bytes", value: itoa(swap), field: field + "memory.swap",
-		given: itoa(swap), knot: "memory", optional: swap == -1,
-	}
-	if swap != 0 {
-		switch p.need("memory", "memory.swap", itoa(swap)) {
-		case 1:
-			if p.cur.fresh && limit == 0 {
-				p.invalid(
-					"memory.swap", itoa(swap), "memory.limit beside it: swap is the sum of both",
-				)
-			}
-		case 2:
-			only, err := swapOnly(swap, limit, p.cur.memoryMax)
-			if err != "" {
-				p.invalid("memory.swap", itoa(swap), err)
-			}
-			p.put(
-				2, "memory",
-				write{
-					file: "memory.swap.max", value: limit2(only), field: swapW.field,
-					given: swapW.given, optional: only <= 0,
-				},
-			)
-		}
-	}
-	if limit != 0 {
-		switch p.need("memory", "memory.limit", itoa(limit)) {
-		case 1:
-			p.put(1, "memory", limitW)
-		case 2:
-			p.put(
-				2, "memory",
-				write{
-					file: "memory.max", value: limit2(limit), field: limitW.field,
-					given: limitW.given,
-				},
-			)
-		}
-	}
-	if swap != 0 && p.at.version("memory") == 1 {
-		p.put(1, "memory", swapW)
-	}
-	if reserve != 0 {
-		w := write{
-			file: "memory.soft_limit_in_bytes", value: itoa(reserve),
-			field: field + "memory.reservation", given: itoa(reserve),
-		}
-		v := p.need("memory", "memory.reservation", itoa(reserve))
-		if v == 2 {
-			w.file, w.value = "memory.low", limit2(reserve)
-		}
-		p.put(v, "memory", w)
-	}
-	// The largest value is -1 of those who wrote it as a signed number.
-	if m.Swappiness != nil && *m.Swappiness != math.MaxUint64 {
-		s := strconv.FormatUint(*m.Swappiness, 10)
-		if *m.Swappiness > 100 {
-			p.invalid("memory.swappiness", s, "0 to 100")
-		}
-		if p.only1("memory", "memory.swappiness", s) {
-			p.put(
-				1, "memory",
-				write{
-					file: "memory.swappiness", value: s, field: field + "memory.swappiness",
-					given: s,
-				},
-			)
-		}
-	}
-	if value(m.DisableOOMKiller) {
-		if p.only1("memory", "memory.disableOOMKiller", "true") {
-			p.put(
-				1, "memory",
-				write{
-					file: "memory.oom_control", value: "1",
-					field: field + "memory.disableOOMKiller", given: "true", entry: true,
-				},
-			)
-		}
-	} else if m.DisableOOMKiller != nil && !p.cur.fresh && p.at.version("memory") == 1 {
-		p.put(
-			1, "memory",
-			write{
-				file: "memory.oom_control", value: "0", field: field + "memory.disableOOMKiller",
-				given: "false", entry: true,
-			},
-		)
-	}
-}
-
-// swapOnly is the limit of swap alone, from the sum that OCI and version 1 have; bad says what is
-// wrong.
-func swapOnly(swap, limit, now int64) (v int64, bad string) {
-	if limit == 0 {
-		limit = now
-	}
-	switch {
-	case swap == -1, limit == -1:
-		return swap, ""
-	case limit == 0:
-		return 0, "memory.limit beside it: swap is the sum of both"
-	case swap < limit:
-		return 0, "the sum of memory and swap: at least the memory limit in force, " + itoa(limit)
-	}
-	return swap - limit, ""
 }
 
 // pids follows cgroup-v1/pids.rst. 0 allows as little as the kernel lets run: nothing more than

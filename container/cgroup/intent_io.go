@@ -88,7 +88,8 @@ func (p *planner) weight(name, dev string, w *uint16) {
 		// BFQ takes the weight as it is.
 		out.file, out.altFile, out.altValue = "io.bfq.weight", "io.weight", converted
 	} else {
-		out.file, out.altFile, out.altValue = "blkio.weight"+suffix, "blkio.bfq.weight"+suffix, out.value
+		out.file, out.altFile = "blkio.weight"+suffix, "blkio.bfq.weight"+suffix
+		out.altValue = out.value
 	}
 	p.put(v, "blkio", out)
 }

@@ -19,7 +19,9 @@ var (
 	}
 	hostTwo = places{
 		unified: true,
-		two:     func() []string { return []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"} },
+		two: func() []string {
+			return []string{"cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"}
+		},
 	}
 )
 
@@ -127,7 +129,10 @@ func TestPlan(t *testing.T) {
 			specs.LinuxResources{
 				Rdma: map[string]specs.LinuxRdma{"mlx5": {HcaHandles: ptr(uint32(3))}},
 			},
-			[]string{`error: linux.resources.rdma["mlx5"]: mlx5 hca_handle=3: this host has no cgroup controller "rdma"`},
+			[]string{
+				`error: linux.resources.rdma["mlx5"]: mlx5 hca_handle=3: this host has no ` +
+					`cgroup controller "rdma"`,
+			},
 			[]string{"rdma.max=mlx5 hca_handle=3"},
 		},
 		{
@@ -135,7 +140,10 @@ func TestPlan(t *testing.T) {
 			specs.LinuxResources{
 				Unified: map[string]string{"memory.high": "1", "io.max": "8:0 rbps=1\n8:16 rbps=2"},
 			},
-			[]string{`error: linux.resources.unified["io.max"]: invalid configuration: this host has no cgroup2 controller "io"`},
+			[]string{
+				`error: linux.resources.unified["io.max"]: invalid configuration: this host has ` +
+					`no cgroup2 controller "io"`,
+			},
 			[]string{"io.max=8:0 rbps=1", "io.max=8:16 rbps=2", "memory.high=1"},
 		},
 		{

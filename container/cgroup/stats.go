@@ -142,7 +142,8 @@ func (g *Group) Stats() (*Stats, error) {
 		s.CPU.PerCPUNanos = append(s.CPU.PerCPUNanos, number([]byte(f)))
 	}
 	throttle := pairs(read("cpu", "cpu.stat"))
-	s.CPU.Periods, s.CPU.ThrottledPeriods, s.CPU.ThrottledNanos = throttle["nr_periods"], throttle["nr_throttled"], throttle["throttled_time"]
+	s.CPU.Periods, s.CPU.ThrottledPeriods = throttle["nr_periods"], throttle["nr_throttled"]
+	s.CPU.ThrottledNanos = throttle["throttled_time"]
 	s.Memory = MemoryStats{
 		Usage:    number(read("memory", "memory.usage_in_bytes")),
 		MaxUsage: number(read("memory", "memory.max_usage_in_bytes")),

@@ -104,8 +104,11 @@ func handDown(dir string, controllers []string) error {
 	}
 	if errors.Is(first, unix.EBUSY) {
 		// cgroup-v2.rst, "No Internal Process Constraint".
-		return fmt.Errorf("%s: %w: it has processes of its own, so groups below it can have no controllers; choose another linux.cgroupsPath: %w",
-			dir, first, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf(
+			"%s: %w: it has processes of its own, so groups below it can have no controllers; "+
+				"choose another linux.cgroupsPath: %w",
+			dir, first, errdefs.ErrFailedPrecondition,
+		)
 	}
 	return nil
 }

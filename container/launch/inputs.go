@@ -128,7 +128,8 @@ func mapTree(m *spawn.Machine, fd int, t *plan.Tree) error {
 	if err := unix.MountSetattr(fd, "", flags, &attr); err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf(
-				"%s: mount_setattr: EINVAL: the filesystem of %q does not support id-mapped mounts: %w",
+				"%s: mount_setattr: EINVAL: the filesystem of %q does not support id-mapped "+
+					"mounts: %w",
 				t.Field, t.Path, err,
 			)
 		}

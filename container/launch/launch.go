@@ -1,7 +1,7 @@
 // Package launch compiles a configuration and opens what its program needs: everything between an
 // OCI runtime-spec configuration and a spawner. Two spawners run what it makes: the library's own
-// (package spawn, in the calling process) and the keeper, which receives the encoded program and the
-// descriptors over a socket.
+// (package spawn, in the calling process) and the keeper, which receives the encoded program and
+// the descriptors over a socket.
 //
 // It promises that a Launch is complete: every descriptor that its program asks for is open, except
 // for those that the spawner adds (streams, FIFOs). On an error nothing stays open. What the kernel
@@ -19,6 +19,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/container/leader"
 	"strake/container/plan"
 	"strake/container/spawn"
 )
@@ -78,8 +79,8 @@ func Process(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
 	return open(nil, p, entry)
 }
 
-// Hold prepares a process that holds namespaces for others to join (plan.Hold). Once its program has
-// ended it is set up, and lives until it gets a SIGTERM.
+// Hold prepares a process that holds namespaces for others to join (plan.Hold). Once its program
+// has ended it is set up, and lives until it gets a SIGTERM.
 func Hold(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
 	p, err := plan.Hold(spec, entry.Options(opt))
 	if err != nil {
@@ -88,12 +89,15 @@ func Hold(spec *specs.Spec, opt plan.Options, entry Entry) (*Launch, error) {
 	return open(nil, p, entry)
 }
 
-// Exec prepares one more process of a running container, whose first process is initPidFD. The
-// groups of entry exist. Errors are those of plan.Exec.
+// Exec prepares one more process of a running container, whose namespaces are joined by init, which
+// stays the caller's. Each of opt.Flags has a file there, if it has files. The groups of entry
+// exist. Errors are those of plan.Exec.
+//
+// If the program fails with leader.Lost, another leader.Joint may do.
 func Exec(
-	spec *specs.Spec, proc *specs.Process, opt plan.ExecOptions, initPidFD int, entry Entry,
+	spec *specs.Spec, proc *specs.Process, opt plan.ExecOptions, init *leader.Joint, entry Entry,
 ) (*Launch, error) {
-	opt.Options = entry.Options(opt.Options)
+	opt.Options, opt.Separate = entry.Options(opt.Options), init.FD < 0
 	p, err := plan.Exec(spec, proc, opt)
 	if err != nil {
 		return nil, err
@@ -102,7 +106,12 @@ func Exec(
 	if err != nil {
 		return nil, err
 	}
-	l.inputs.Add(plan.InputInit, initPidFD)
+	if init.FD >= 0 {
+		l.inputs.Add(plan.InputInit, init.FD)
+	}
+	for flag, fd := range init.Files {
+		l.inputs.Add(plan.InitInput(flag), fd)
+	}
 	return l, nil
 }
 
@@ -135,8 +144,8 @@ func (l *Launch) Plan() *plan.Plan { return l.plan }
 // Inputs.Names.
 func (l *Launch) Inputs() *Inputs { return &l.inputs }
 
-// Streams supplies standard input, output and error, for programs with plan.Options.Stdio Pipes. The
-// descriptors stay the caller's.
+// Streams supplies standard input, output and error, for programs with plan.Options.Stdio Pipes.
+// The descriptors stay the caller's.
 func (l *Launch) Streams(stdin, stdout, stderr int) {
 	l.inputs.Add(plan.InputStdin, stdin)
 	l.inputs.Add(plan.InputStdout, stdout)
@@ -167,8 +176,9 @@ func (l *Launch) Request() *spawn.Request {
 	}
 }
 
-// Explain turns the failure of an operation (*spawn.Failure) into a *plan.StepError, which names the
-// field of the configuration that asked for it. Other errors, and nil, are returned as they are.
+// Explain turns the failure of an operation (*spawn.Failure) into a *plan.StepError, which names
+// the field of the configuration that asked for it. Other errors, and nil, are returned as they
+// are.
 func (l *Launch) Explain(err error) error {
 	var f *spawn.Failure
 	if errors.As(err, &f) {

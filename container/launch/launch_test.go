@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/leader"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -174,12 +175,13 @@ func TestInit(t *testing.T) {
 		edit               func(*specs.Spec)
 	}{
 		{name: "plain", script: "echo $$", want: "1\n"},
-		{name: "bind mount", script: "busybox cat /data/f", want: "content\n", edit: func(s *specs.Spec) {
-			s.Mounts = append(
-				s.Mounts,
-				specs.Mount{Destination: "/data", Source: src, Options: []string{"bind"}},
-			)
-		}},
+		{name: "bind mount", script: "busybox cat /data/f", want: "content\n",
+			edit: func(s *specs.Spec) {
+				s.Mounts = append(
+					s.Mounts,
+					specs.Mount{Destination: "/data", Source: src, Options: []string{"bind"}},
+				)
+			}},
 		{
 			name: "id-mapped", script: "busybox stat -c %u /data/f", want: "77\n",
 			edit: func(s *specs.Spec) {
@@ -190,7 +192,8 @@ func TestInit(t *testing.T) {
 			},
 		},
 		{
-			name: "user namespace", script: "busybox cat /proc/self/gid_map", edit: func(s *specs.Spec) {
+			name: "user namespace", script: "busybox cat /proc/self/gid_map",
+			edit: func(s *specs.Spec) {
 				s.Linux.Namespaces = append(
 					s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace},
 				)
@@ -199,7 +202,8 @@ func TestInit(t *testing.T) {
 			}, want: "         0          0       5000\n",
 		},
 		{
-			name: "time namespace", script: "busybox cut -c1-4 /proc/uptime", edit: func(s *specs.Spec) {
+			name: "time namespace", script: "busybox cut -c1-4 /proc/uptime",
+			edit: func(s *specs.Spec) {
 				s.Linux.Namespaces = append(
 					s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace},
 				)
@@ -252,12 +256,25 @@ func TestExec(t *testing.T) {
 	opt := plan.ExecOptions{
 		Options: options, Flags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS,
 	}
-	l, err = Exec(s, &proc, opt, first.child.PidFD, Nowhere())
-	if err != nil {
-		t.Fatal(err)
+	files := &leader.Joint{FD: -1, Files: make(map[uint64]int)}
+	for flag, name := range map[uint64]string{
+		unix.CLONE_NEWNS: "mnt", unix.CLONE_NEWPID: "pid", unix.CLONE_NEWUTS: "uts",
+	} {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", first.child.Pid, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files.Files[flag] = int(f.Fd())
 	}
-	if got := finish(t, m, l, true); got != "inside\n" {
-		t.Errorf("exec: got %q, want the container's host name", got)
+	for _, init := range []*leader.Joint{leader.At(first.child.PidFD), files} {
+		l, err = Exec(s, &proc, opt, init, Nowhere())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := finish(t, m, l, true); got != "inside\n" {
+			t.Errorf("exec by %+v: got %q, want the container's host name", init, got)
+		}
 	}
 	hook := &specs.Hook{Path: "/bin/busybox", Args: []string{"busybox", "hostname"}}
 	if l, err = Hook(hook, opt.Flags, first.child.PidFD); err != nil {
@@ -278,11 +295,16 @@ func TestErrors(t *testing.T) {
 		want string
 		is   error
 	}{
-		{"invalid", func(s *specs.Spec) { s.Process.Cwd = "x" }, "process.cwd: ", errdefs.ErrInvalidArgument},
+		{
+			"invalid", func(s *specs.Spec) { s.Process.Cwd = "x" }, "process.cwd: ",
+			errdefs.ErrInvalidArgument,
+		},
 		{"source", func(s *specs.Spec) {
 			s.Mounts = append(
 				s.Mounts,
-				specs.Mount{Destination: "/data", Source: "/does/not/exist", Options: []string{"bind"}},
+				specs.Mount{
+					Destination: "/data", Source: "/does/not/exist", Options: []string{"bind"},
+				},
 			)
 		}, `mounts[1] (/data): open_tree "/does/not/exist": `, errdefs.ErrNotFound},
 		{
@@ -327,8 +349,14 @@ func TestEntry(t *testing.T) {
 		want  []string // inputs
 	}{
 		{"nowhere", Nowhere(), nil},
-		{"below a directory", Entry{Born: -1, Tasks: []string{"pids/x/tasks"}, Root: 7}, []string{"cgroups"}},
-		{"open files", Entry{Born: -1, Files: []int{8, 9}}, []string{"cgroup.tasks/0", "cgroup.tasks/1"}},
+		{
+			"below a directory", Entry{Born: -1, Tasks: []string{"pids/x/tasks"}, Root: 7},
+			[]string{"cgroups"},
+		},
+		{
+			"open files", Entry{Born: -1, Files: []int{8, 9}},
+			[]string{"cgroup.tasks/0", "cgroup.tasks/1"},
+		},
 		{"born", Entry{Born: 9}, nil},
 	} {
 		l := &Launch{born: c.entry.Born}

@@ -44,9 +44,9 @@ var files = []struct {
 }
 
 // Join finds a thread of the process by which its namespaces (CLONE_NEW* of flags) can be joined
-// now: the pidfd itself while the leader lives, else another thread's descriptor, else, before Linux
-// 6.9, the namespaces one by one. The thread may exit before it is used, which joining tells by
-// ESRCH; then the caller asks again. Errors are those of OpenFile.
+// now: the pidfd itself while the leader lives, else another thread's descriptor, else, before
+// Linux 6.9, the namespaces one by one. The thread may exit before it is used, which joining tells
+// by ESRCH; then the caller asks again. Errors are those of OpenFile.
 func (p Process) Join(flags uint64) (*Joint, error) { return p.join(flags, pidfdThread) }
 
 func (p Process) join(flags uint64, thread int) (*Joint, error) {

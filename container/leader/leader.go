@@ -1,8 +1,8 @@
 // Package leader reaches what belongs to a process (its root, its namespaces, its files in /proc)
 // also while its first thread, the leader of its thread group, is not there: because it has exited
 // while other threads go on, or because another thread is replacing the process (execve(2) lets all
-// others end first). In both cases the entries of /proc/PID are a zombie's and setns(2) on the pidfd
-// answers ESRCH, although the process runs.
+// others end first). In both cases the entries of /proc/PID are a zombie's and setns(2) on the
+// pidfd answers ESRCH, although the process runs.
 //
 // It promises that what it opens belonged to the process that PidFD refers to, however often its
 // number is reused, and that it gives up when the process has ended, or after about a tenth of a

@@ -167,7 +167,8 @@ func TestLiving(t *testing.T) {
 	if err != nil || j.FD != p.PidFD || len(j.owned) > 0 {
 		t.Errorf("got %+v, %v, want the pidfd itself", j, err)
 	}
-	if f, err := p.OpenFile("ns/nothing", unix.O_RDONLY); !errors.Is(err, os.ErrNotExist) || f != nil {
+	f, err := p.OpenFile("ns/nothing", unix.O_RDONLY)
+	if !errors.Is(err, os.ErrNotExist) || f != nil {
 		t.Errorf("a missing file: %v, %v, want ErrNotExist", f, err)
 	}
 }

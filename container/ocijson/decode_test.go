@@ -106,7 +106,8 @@ func TestErrorsNameTheField(t *testing.T) {
 		{`{"hostname":"a"} x`, `byte 17: 'x' after the end of the value`},
 		{`{hostname:1}`, `byte 1: 'h' in an object, want a name in quotes`},
 		{`{"process":{"terminal":"yes, certainly and without any doubt at all"}}`,
-			`process.terminal: "yes, certainly and without any doubt at... is a string, want true or false (byte 23)`},
+			`process.terminal: "yes, certainly and without any doubt at... is a string, ` +
+				`want true or false (byte 23)`},
 		{``, `byte 0: the end of the text where a value begins`},
 	} {
 		err := Decode([]byte(c.text), new(specs.Spec))
@@ -119,7 +120,8 @@ func TestErrorsNameTheField(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
-		`{"ociVersion":"1.0","process":{"args":["a","\u00e9\ud83d\ude00"],"capabilities":null},"linux":{"resources":{"blockIO":{"weightDevice":[{"major":1,"weight":2}]}}}}`,
+		`{"ociVersion":"1.0","process":{"args":["a","\u00e9\ud83d\ude00"],"capabilities":null},` +
+			`"linux":{"resources":{"blockIO":{"weightDevice":[{"major":1,"weight":2}]}}}}`,
 		`{"Hostname":"case","HOSTNAME":"again","annotations":{"a":"b","a":"c"}}`, `[1,2.5e3,-0]`,
 		`{"mounts":[null,{}],"root":null}`, "{\"a\":\"\xff\"}",
 		`{"linux":{"seccomp":{"syscalls":[{"args":[{"index":1,"value":18446744073709551615}]}]}}}`,

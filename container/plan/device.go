@@ -29,7 +29,7 @@ var deviceLinks = [][2]string{
 	{"/proc/kcore", "core"},
 }
 
-// devIsBound says that /dev belongs to somebody else, who has filled it.
+// devIsBound says that /dev is a bind mount, whose source has the devices already.
 func (p *planner) devIsBound() bool {
 	for i := range p.spec.Mounts {
 		m := &p.spec.Mounts[i]
@@ -148,7 +148,7 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 
 // terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the
 // spawner, and puts the other end on /dev/console. That end is known by its descriptor only
-// (TIOCGPTPEER), never by a name that somebody could have replaced (CVE-2025-52565).
+// (TIOCGPTPEER), never by a name that another process could have replaced (CVE-2025-52565).
 func (p *planner) terminal() {
 	proc := p.spec.Process
 	if proc == nil || !proc.Terminal {

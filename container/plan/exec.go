@@ -17,6 +17,20 @@ type ExecOptions struct {
 	Options
 	// Flags are the CLONE_NEW* of the namespaces in which the container differs from the spawner.
 	Flags uint64
+	// Separate says that each namespace is joined by a descriptor of its own: the inputs InputInit
+	// followed by a slash and the namespace's name, InitInput.
+	Separate bool
+}
+
+// InitInput is the input by which one namespace of a container's first process is joined, if
+// ExecOptions.Separate is set. flag is its CLONE_NEW*.
+func InitInput(flag uint64) string {
+	for _, ns := range namespaceFlags {
+		if ns.value == flag {
+			return InputInit + "/" + string(ns.key)
+		}
+	}
+	return InputInit
 }
 
 // Exec compiles one more process of a running container. spec is the container's configuration, of
@@ -45,7 +59,7 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	p.opt.Grouped = true
 	p.cgroups()
 	p.oomScore()
-	p.enterInit(opt.Flags)
+	p.enterInit(opt.Flags, opt.Separate)
 	p.root = p.Call(
 		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(),
 		program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
@@ -58,10 +72,14 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 }
 
 // enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux
-// 5.8).
-func (p *planner) enterInit(flags uint64) {
+// 5.8), or one after the other.
+func (p *planner) enterInit(flags uint64, separate bool) {
 	p.Field("namespaces of the container")
-	if flags != 0 {
+	switch {
+	case flags == 0:
+	case separate:
+		p.enterEach(flags)
+	default:
 		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
 		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
 	}
@@ -76,6 +94,27 @@ func (p *planner) enterInit(flags uint64) {
 	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
 }
 
+// enterEach joins the user namespace first, whose owner has the right to join the others, and the
+// view of files last.
+func (p *planner) enterEach(flags uint64) {
+	enter := func(flag uint64) {
+		fd := p.Input(InitInput(flag))
+		p.Call(unix.SYS_SETNS, fd, program.Num(flag))
+		p.Call(unix.SYS_CLOSE, fd)
+	}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		enter(unix.CLONE_NEWUSER)
+	}
+	for _, ns := range namespaceFlags {
+		if flags&ns.value != 0 && ns.value != unix.CLONE_NEWUSER && ns.value != unix.CLONE_NEWNS {
+			enter(ns.value)
+		}
+	}
+	if flags&unix.CLONE_NEWNS != 0 {
+		enter(unix.CLONE_NEWNS)
+	}
+}
+
 // HookProcess compiles a process that joins the given namespaces of a container and executes path
 // there with the identity of the spawner: a createContainer or startContainer hook (runtime-spec
 // config.md, POSIX-platform Hooks). Its standard streams are the inputs of Pipes.
@@ -88,7 +127,7 @@ func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
 	}
 	p := newPlanner(&specs.Spec{Linux: &specs.Linux{}}, &Options{Stdio: Pipes})
 	p.Isolate()
-	p.enterInit(flags)
+	p.enterInit(flags, false)
 	p.stdio(&specs.Process{})
 	p.openSignals()
 	p.Fieldf("hooks (%s)", path)

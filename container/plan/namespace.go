@@ -119,9 +119,8 @@ func (p *planner) enter() {
 		p.Await()
 		p.becomeRoot()
 	}
-	// The user namespace first: its owner may join and own what comes after. Namespaces that it has
-	// no right to were joined by nobody else before either, so their refusal is the caller's to
-	// know about.
+	// The user namespace first: its root has the right to join and own what comes after. A
+	// namespace that belongs to another user namespace is refused (EPERM), and the error says so.
 	order := func(flag uint64) int {
 		switch flag {
 		case unix.CLONE_NEWUSER:
@@ -166,8 +165,8 @@ func (p *planner) becomeRoot() {
 	// setgroups(2) is refused where the namespace was made without privilege.
 	p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0)).Ignore(errnos(unix.EPERM)...)
 	p.Call(unix.SYS_SETRESUID, program.Num(0), program.Num(0), program.Num(0))
-	// Changing identity makes a process dumpable or not by the kernel's choice; here nobody may
-	// look at it.
+	// Whether a process is dumpable after a change of identity is the kernel's choice. This one
+	// must not be: no other process in the namespace may look at it.
 	p.Call(
 		unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0),
 		program.Num(0), program.Num(0),
@@ -191,7 +190,7 @@ func (p *planner) cgroups() {
 	for i := range p.opt.Tasks {
 		fd := p.Input(InputTasks + strconv.Itoa(i))
 		p.Call(unix.SYS_WRITE, fd, zero, program.Num(1))
-		// Nothing of the host's cgroup tree stays open where somebody in a joined namespace could
+		// Nothing of the host's cgroup tree stays open where a process in a joined namespace could
 		// find it.
 		p.Call(unix.SYS_CLOSE, fd)
 	}

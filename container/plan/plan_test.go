@@ -131,7 +131,10 @@ var cases = []struct {
 		s.Mounts = append(s.Mounts, specs.Mount{
 			Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
 		},
-			specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666"}})
+			specs.Mount{
+				Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+				Options: []string{"newinstance", "ptmxmode=0666"},
+			})
 	}},
 	{name: "mounts", edit: func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts,
@@ -187,7 +190,10 @@ var cases = []struct {
 	{name: "overlay-of-layers-beside", opt: Options{Overlay: &Overlay{Lower: strings.Fields(
 		strings.Repeat("/a,b:c/snapshots/31/fs /a,b:c/snapshots/7/fs ", 100),
 	),
-		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root"}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) { s.Root = nil }},
+		Upper: "/a,b:c/snapshots/40/fs", Work: "/a,b:c/snapshots/40/work", Target: "/c/root",
+	}, Host: Host{LastCap: 40}}, edit: func(s *specs.Spec) {
+		s.Root = nil
+	}},
 	{name: "devices", edit: func(s *specs.Spec) {
 		s.Linux.Devices = []specs.LinuxDevice{
 			{
@@ -226,14 +232,18 @@ var cases = []struct {
 	{name: "seccomp", edit: func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
-			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+			Syscalls: []specs.LinuxSyscall{
+				{Names: []string{"getcwd"}, Action: specs.ActErrno},
+			},
 		}
 	}},
 	{name: "seccomp-no-new-privileges", edit: func(s *specs.Spec) {
 		s.Process.NoNewPrivileges = true
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow,
-			Syscalls:      []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}},
+			Syscalls: []specs.LinuxSyscall{
+				{Names: []string{"getcwd"}, Action: specs.ActErrno},
+			},
 		}
 	}},
 	{name: "apparmor-and-sysctl", opt: Options{
@@ -291,8 +301,18 @@ func TestGolden(t *testing.T) {
 func TestGoldenExec(t *testing.T) {
 	t.Parallel()
 	for name, opt := range map[string]ExecOptions{
-		"exec":          {Flags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}}},
-		"exec-userns":   {Flags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS, Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+		"exec": {
+			Flags:   unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}},
+		},
+		"exec-userns": {
+			Flags:   unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}},
+		},
+		"exec-separate": {
+			Flags:   unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}, Separate: true,
+		},
 		"exec-terminal": {Flags: unix.CLONE_NEWNS, Options: Options{Host: Host{LastCap: 40}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -430,7 +450,9 @@ func TestInvalid(t *testing.T) {
 		},
 		{
 			"process.rlimits[0]",
-			func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}} },
+			func(s *specs.Spec) {
+				s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CPU", Soft: 2, Hard: 1}}
+			},
 		},
 		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = number(1001) }},
 		{"process.user", func(s *specs.Spec) { s.Process.User.UID = ^uint32(0) }},
@@ -448,11 +470,15 @@ func TestInvalid(t *testing.T) {
 		{"linux.namespaces", func(s *specs.Spec) { s.Linux.Namespaces = nil }},
 		{
 			"linux.namespaces[5].type",
-			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"}) },
+			func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "x"})
+			},
 		},
 		{
 			"linux.namespaces[5].type",
-			func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0]) },
+			func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, s.Linux.Namespaces[0])
+			},
 		},
 		{
 			"linux.namespaces[0].path",
@@ -465,7 +491,9 @@ func TestInvalid(t *testing.T) {
 		}},
 		{
 			"linux.timeOffsets",
-			func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}} },
+			func(s *specs.Spec) {
+				s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}}
+			},
 		},
 		{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "x" }},
 		{
@@ -474,15 +502,21 @@ func TestInvalid(t *testing.T) {
 		},
 		{
 			"linux.sysctl[net.../../kernel/core_pattern]",
-			func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"} },
+			func(s *specs.Spec) {
+				s.Linux.Sysctl = map[string]string{"net.../../kernel/core_pattern": "|x"}
+			},
 		},
 		{
 			"linux.devices[0]",
-			func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+			func(s *specs.Spec) {
+				s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}}
+			},
 		},
 		{
 			"mounts[1] (/)",
-			func(s *specs.Spec) { s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"}) },
+			func(s *specs.Spec) {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/", Type: "tmpfs"})
+			},
 		},
 		{"mounts[1] (/a)", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/a", Type: "bind", Source: "b"})
@@ -508,7 +542,9 @@ func TestInvalid(t *testing.T) {
 		}},
 		{
 			"linux.seccomp",
-			func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"} },
+			func(s *specs.Spec) {
+				s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_NO"}
+			},
 		},
 	} {
 		s := base()
@@ -567,7 +603,8 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"mounts[0] (/proc)", "openat2", unix.ELOOP,
-			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, but a symbolic link is in its place",
+			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, " +
+				"but a symbolic link is in its place",
 			128,
 		},
 	} {

@@ -9,7 +9,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/container/capability"
 	"strake/container/program"
 	"strake/container/seccomp"
 )
@@ -313,107 +312,6 @@ func (p *planner) retryDir(entered program.Cell) {
 
 func (p *planner) proc0() *specs.Process { return p.spec.Process }
 
-// capabilities parses the five sets.
-func (p *planner) capabilities(proc *specs.Process) capability.Sets {
-	sets, ignored, err := capability.Parse(proc.Capabilities, p.opt.Host.LastCap)
-	if err != nil {
-		if p.err == nil {
-			p.err = err
-		}
-		return sets
-	}
-	if len(ignored) > 0 {
-		p.out.Warnings = append(
-			p.out.Warnings,
-			"process.capabilities: this kernel does not know "+strings.Join(ignored, ", "),
-		)
-	}
-	return sets
-}
-
-func (p *planner) bounding(caps capability.Sets) {
-	p.Field("process.capabilities.bounding")
-	for c := 0; c <= p.opt.Host.LastCap; c++ {
-		if caps.Bounding&(1<<c) == 0 {
-			p.Call(
-				unix.SYS_PRCTL, program.Num(unix.PR_CAPBSET_DROP), program.Num(c), program.Num(0),
-				program.Num(0), program.Num(0),
-			)
-		}
-	}
-}
-
-// identity becomes the user, keeping the permitted capabilities for what is left to do.
-func (p *planner) identity(proc *specs.Process) {
-	u := proc.User
-	p.Field("process.user")
-	keepCaps := func(on int) {
-		p.Call(
-			unix.SYS_PRCTL, program.Num(unix.PR_SET_KEEPCAPS), program.Num(on), program.Num(0),
-			program.Num(0), program.Num(0),
-		)
-	}
-	keepCaps(1)
-	if len(u.AdditionalGids) > 0 {
-		p.Field("process.user.additionalGids")
-		groups := make([]byte, 0, 4*len(u.AdditionalGids))
-		for _, g := range u.AdditionalGids {
-			groups = binary.LittleEndian.AppendUint32(groups, g)
-		}
-		p.Call(unix.SYS_SETGROUPS, program.Num(len(u.AdditionalGids)), p.Bytes(groups).Ptr())
-	} else {
-		// Refused in a user namespace without setgroups, where there are none to lose.
-		call := p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0))
-		if p.userns {
-			call.Ignore(errnos(unix.EPERM)...)
-		}
-	}
-	p.Field("process.user.gid")
-	p.Call(unix.SYS_SETRESGID, program.Num(u.GID), program.Num(u.GID), program.Num(u.GID))
-	p.Field("process.user.uid")
-	p.Call(unix.SYS_SETRESUID, program.Num(u.UID), program.Num(u.UID), program.Num(u.UID))
-	p.Field("process.user")
-	keepCaps(0)
-}
-
-// capset sets effective, permitted and inheritable (capset(2)).
-func (p *planner) capset(c capability.Sets) {
-	header := make([]byte, 8)
-	binary.LittleEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
-	data := make([]byte, 24)
-	for i := range 2 {
-		shift := 32 * i
-		binary.LittleEndian.PutUint32(data[12*i:], uint32(c.Effective>>shift))
-		binary.LittleEndian.PutUint32(data[12*i+4:], uint32(c.Permitted>>shift))
-		binary.LittleEndian.PutUint32(data[12*i+8:], uint32(c.Inheritable>>shift))
-	}
-	d := p.Bytes(data)
-	p.Note(
-		d,
-		fmt.Sprintf(
-			"{effective=%#x permitted=%#x inheritable=%#x}", uint64(c.Effective),
-			uint64(c.Permitted), uint64(c.Inheritable),
-		),
-	)
-	p.Call(unix.SYS_CAPSET, p.Bytes(header).Ptr(), d.Ptr())
-}
-
-func (p *planner) ambient(c capability.Sets) {
-	if c.Ambient == 0 {
-		return
-	}
-	p.Field("process.capabilities.ambient")
-	for n := 0; n <= p.opt.Host.LastCap; n++ {
-		if c.Ambient&(1<<n) != 0 {
-			p.Call(
-				unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT),
-				program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0),
-				program.Num(0),
-			)
-		}
-	}
-}
-
 // lookup finds the executable as execvp(3) does, with the identity and from the directory of the
 // process. It leaves the address of its path in a cell. With a slash in its name nothing is looked
 // for; execve itself says what is wrong, or, if the process is held before it, a check does.
@@ -528,73 +426,4 @@ func (p *planner) hold(exe program.Cell) {
 	p.Call(unix.SYS_CLOSE, p.Input(program.InputSync))
 	p.Call(unix.SYS_READ, p.Input(InputStart), p.Room(8).Ptr(), program.Num(1))
 	p.Call(unix.SYS_CLOSE, p.Input(InputStart))
-}
-
-// reaper splits off a process that becomes the payload, while this one stays as PID 1: it forwards
-// signals, reaps orphans, and ends with the status of the payload (what tini or docker-init are
-// for). It is a loop of the program: no second binary, and a few pages of memory.
-func (p *planner) reaper() {
-	p.Field("init")
-	// clone(2): profiles that answer ENOSYS to clone3 let this one through.
-	child := p.Call(
-		unix.SYS_CLONE, program.Num(uint64(unix.SIGCHLD)), program.Num(0), program.Num(0),
-		program.Num(0), program.Num(0),
-	).Result()
-	payload := p.Label()
-	p.If(child.Value(), ^uint64(0), program.Equal, program.Num(0), payload)
-	p.closeAll()
-	next, reap := p.Label(), p.Label()
-	sig, _ := p.nextSignal(next)
-	p.If(sig.Value(), ^uint64(0), program.Equal, program.Num(uint64(unix.SIGCHLD)), reap)
-	p.Call(unix.SYS_KILL, child.Value(), sig.Value()).Ignore(errnos(unix.ESRCH)...)
-	p.Goto(next)
-	p.Place(reap)
-	pid, status := p.reapOne(next)
-	p.If(pid.Value(), ^uint64(0), program.Equal, program.Num(0), next)
-	p.If(pid.Value(), ^uint64(0), program.NotEqual, child.Value(), reap)
-	// wait(2): the low seven bits are the signal, the next byte the exit status. A signal ends with
-	// 128 and its number.
-	signaled := p.Label()
-	p.If(status.Load(0, 4), 0x7f, program.NotEqual, program.Num(0), signaled)
-	code := p.Cell()
-	p.Set(code, status.Load(0, 4), program.ShiftR, program.Num(8))
-	p.Set(code, code.Value(), program.And, program.Num(0xff))
-	p.Exit(code.Value())
-	p.Place(signaled)
-	p.Set(code, status.Load(0, 4), program.And, program.Num(0x7f))
-	p.Set(code, code.Value(), program.Add, program.Num(128))
-	p.Exit(code.Value())
-	p.Place(payload)
-	if p.spec.Process.Terminal {
-		// The payload leads the foreground process group of the terminal, so that ^C reaches it and
-		// not PID 1.
-		pgrp := p.Call(unix.SYS_GETPID).Result()
-		p.Call(unix.SYS_SETPGID, program.Num(0), program.Num(0))
-		p.Call(unix.SYS_IOCTL, program.Num(0), program.Num(unix.TIOCSPGRP), p.CellBuf(pgrp).Ptr())
-	}
-}
-
-// closeAll closes every descriptor.
-func (p *planner) closeAll() {
-	p.Call(unix.SYS_CLOSE_RANGE, program.Num(0), program.Num(uint32(0xffffffff)), program.Num(0))
-}
-
-// nextSignal places a label and waits there for a signal, of which all are blocked. info is its
-// siginfo_t.
-func (p *planner) nextSignal(place program.Label) (sig program.Cell, info program.Buf) {
-	all := p.Bytes(words(^uint64(0)))
-	info = p.Room(128)
-	p.Place(place)
-	return p.Call(
-		unix.SYS_RT_SIGTIMEDWAIT, all.Ptr(), info.Ptr(), program.Num(0), program.Num(8),
-	).Result(), info
-}
-
-// reapOne reaps a child that has ended, and gives its pid and wait status, or 0 if none has; none is
-// where it goes on if there are no children.
-func (p *planner) reapOne(none program.Label) (pid program.Cell, status program.Buf) {
-	status = p.Room(8)
-	return p.Call(
-		unix.SYS_WAIT4, program.Num(-1), status.Ptr(), program.Num(unix.WNOHANG), program.Num(0),
-	).Ignore(errnos(unix.ECHILD)...).Else(none).Result(), status
 }

@@ -111,7 +111,8 @@ func (p *planner) validateRoot() error {
 		if len(o.Lower) == 0 || o.Target == "" || (o.Upper == "") != (o.Work == "") {
 			return invalid(
 				"root",
-				"an overlay needs lower directories, a target, and an upper directory with its work directory or neither",
+				"an overlay needs lower directories, a target, and an upper directory with its "+
+					"work directory or neither",
 			)
 		}
 	}
@@ -149,7 +150,8 @@ func (p *planner) validateMounts() error {
 			!slices.Contains(procTargets, dest) && dest != "/proc" {
 			return invalid(
 				field,
-				"nothing may be mounted inside of /proc but files that only inform, such as /proc/meminfo",
+				"nothing may be mounted inside of /proc but files that only inform, such as "+
+					"/proc/meminfo",
 			)
 		}
 		if !isBind && m.Type != "proc" && (dest == "/proc" || strings.HasPrefix(dest, "/proc/")) {

@@ -12,8 +12,8 @@ import (
 
 // An encoded program ("image") is what travels to the keeper. All numbers are little-endian.
 //
-//	header   magic, version, counts of operations, data bytes, data pointers, inputs: six uint32, then the clone flags
-//	         and the number of descriptors to keep
+//	header   magic, version, counts of operations, data bytes, data pointers, inputs: six uint32,
+//	         then the clone flags and the number of descriptors to keep
 //	ops      OpSize bytes each
 //	data     padded to 8
 //	pointers pairs of uint32: offset of the word in data, offset in data that it points to
@@ -151,7 +151,8 @@ func Parse(raw []byte) (*Image, error) {
 			"magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion,
 		)
 	}
-	ops, data, ptrs, inputs := le.Uint32(raw[8:]), le.Uint32(raw[12:]), le.Uint32(raw[16:]), le.Uint32(raw[20:])
+	ops, data := le.Uint32(raw[8:]), le.Uint32(raw[12:])
+	ptrs, inputs := le.Uint32(raw[16:]), le.Uint32(raw[20:])
 	if err := fits(int(ops), int(data), int(inputs)); err != nil {
 		return nil, err
 	}

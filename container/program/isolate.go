@@ -107,7 +107,7 @@ func (b *Builder) Exit(status Arg) { b.Call(unix.SYS_EXIT_GROUP, status) }
 // interpreter called /proc/self/exe can reach a file of the host (the class of CVE-2019-5736), and
 // a process that may ptrace the child finds no memory of the host in it (CVE-2016-9962).
 //
-// It must come before any namespace is joined in which somebody could look at the child.
+// It must come before any namespace is joined in which another process could look at the child.
 // PR_SET_MM_MAP (prctl(2)) wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the child's user
 // namespace, which both root and the first process of a new user namespace have, and a kernel with
 // CONFIG_CHECKPOINT_RESTORE.

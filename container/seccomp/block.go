@@ -86,8 +86,11 @@ func (c *compiler) conflicts(alts []int32, wide bool) error {
 				slices.EqualFunc(a.conds[:len(b.conds)], b.conds, func(p, q cond) bool {
 					return p.width(wide) == q.width(wide)
 				}) {
-				return invalid("%s: the conditions contradict those of linux.seccomp.syscalls[%d], which have another action, want each condition with one action",
-					syscallField(int(b.rule), "args"), a.rule)
+				return invalid(
+					"%s: the conditions contradict those of linux.seccomp.syscalls[%d], which "+
+						"have another action, want each condition with one action",
+					syscallField(int(b.rule), "args"), a.rule,
+				)
 			}
 		}
 	}

@@ -289,7 +289,9 @@ func FuzzCompile(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(moby)
-	f.Add([]byte(`{"defaultAction":"SCMP_ACT_KILL","architectures":["SCMP_ARCH_X32"],"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":5,"value":18446744073709551615,"op":"SCMP_CMP_GE"}]}]}`))
+	f.Add([]byte(`{"defaultAction":"SCMP_ACT_KILL","architectures":["SCMP_ARCH_X32"],` +
+		`"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW",` +
+		`"args":[{"index":5,"value":18446744073709551615,"op":"SCMP_CMP_GE"}]}]}`))
 	for _, file := range []string{"overlap.json", "arguments.json"} {
 		if raw, err := os.ReadFile("testdata/libseccomp/" + file); err == nil {
 			f.Add(raw)

@@ -35,7 +35,10 @@ func TestRefuses(t *testing.T) {
 		{"default action", with(
 			func(c *specs.LinuxSeccomp) { c.DefaultAction = "SCMP_ACT_DENY" },
 		), Options{},
-			[]string{"linux.seccomp.defaultAction", `"SCMP_ACT_DENY"`, "SCMP_ACT_ALLOW, SCMP_ACT_ERRNO", "SCMP_ACT_TRAP"}},
+			[]string{
+				"linux.seccomp.defaultAction", `"SCMP_ACT_DENY"`, "SCMP_ACT_ALLOW, SCMP_ACT_ERRNO",
+				"SCMP_ACT_TRAP",
+			}},
 		{
 			"no default action, but rules",
 			with(func(c *specs.LinuxSeccomp) { c.DefaultAction = "" }), Options{},
@@ -112,16 +115,22 @@ func TestRefuses(t *testing.T) {
 		{"architecture", with(
 			func(c *specs.LinuxSeccomp) { c.Architectures = []specs.Arch{specs.ArchX86, "x86"} },
 		), Options{},
-			[]string{"linux.seccomp.architectures[1]", `"x86"`, "SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"}},
+			[]string{
+				"linux.seccomp.architectures[1]", `"x86"`, "SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64",
+			}},
 		{"flag", with(
-			func(c *specs.LinuxSeccomp) { c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "LOG"} },
+			func(c *specs.LinuxSeccomp) {
+				c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog, "LOG"}
+			},
 		), Options{},
 			[]string{"linux.seccomp.flags[1]", `"LOG"`, "SECCOMP_FILTER_FLAG_TSYNC"}},
 		{"flag without listener", with(func(c *specs.LinuxSeccomp) {
 			c.Flags = []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}
 		}), Options{}, []string{"linux.seccomp.flags[0]", "SCMP_ACT_NOTIFY"}},
 		{"notify without a listener", with(
-			func(c *specs.LinuxSeccomp) { c.ListenerPath, c.Syscalls[0].Action = "", specs.ActNotify },
+			func(c *specs.LinuxSeccomp) {
+				c.ListenerPath, c.Syscalls[0].Action = "", specs.ActNotify
+			},
 		), Options{},
 			[]string{"linux.seccomp.listenerPath", "linux.seccomp.syscalls[0].action"}},
 		{
@@ -179,7 +188,8 @@ func TestFlags(t *testing.T) {
 		{"TSYNC is for nothing", []specs.LinuxSeccompFlag{flagTsync}, 0},
 		{
 			"all", flagNames[:],
-			unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+			unix.SECCOMP_FILTER_FLAG_LOG | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW |
+				unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

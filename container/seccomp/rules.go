@@ -8,7 +8,7 @@ import (
 )
 
 // handover are the calls by which a process that installed a filter gives the listener away. As
-// long as nobody has the listener, a notification of these would never be answered.
+// long as no process has the listener, a notification of these would never be answered.
 var handover = [...]string{"write", "sendmsg"}
 
 // cond is one condition on an argument. For opMasked, a is the mask and b what must remain.
@@ -53,7 +53,8 @@ func (c *compiler) rules() error {
 	}
 	if cfg.DefaultAction == specs.ActNotify {
 		return invalid(
-			"linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action, want any other",
+			"linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action, " +
+				"want any other",
 		)
 	}
 	c.action(def)
@@ -129,7 +130,8 @@ func (c *compiler) rule(i int, s *specs.LinuxSyscall) error {
 		for _, name := range handover {
 			if slices.Contains(s.Names, name) {
 				return invalid(
-					"%s: SCMP_ACT_NOTIFY cannot be used for the %s syscall, by which the listener is handed over",
+					"%s: SCMP_ACT_NOTIFY cannot be used for the %s syscall, by which the "+
+						"listener is handed over",
 					syscallField(i, "action"), name,
 				)
 			}

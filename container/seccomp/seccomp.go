@@ -12,7 +12,7 @@
 //     smaller) is tried first, which is libseccomp's order; the same condition with two actions is
 //     an error.
 //   - A rule with the default action changes nothing.
-//   - Names that an ABI does not have are skipped there; names that nobody knows are skipped
+//   - Names that an ABI does not have are skipped there; names that no ABI has are skipped
 //     everywhere.
 //   - Unless the default action lets calls pass, numbers above the highest one that the profile
 //     names in their ABI answer ENOSYS, so that programs fall back to what an older kernel has
@@ -127,7 +127,8 @@ func Compile(cfg *specs.LinuxSeccomp, opts Options) (*Filter, error) {
 	}
 	if len(insns) > maxInsns {
 		return nil, invalid(
-			"linux.seccomp: the filter has %d instructions, want at most %d (seccomp(2), BPF_MAXINSNS)",
+			"linux.seccomp: the filter has %d instructions, want at most %d (seccomp(2), "+
+				"BPF_MAXINSNS)",
 			len(insns), maxInsns,
 		)
 	}

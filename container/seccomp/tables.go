@@ -2,13 +2,15 @@
 
 package seccomp
 
-// ordinarySlots is one more than the highest number of any ABI, without x32's bit and ARM's private calls, whose slots follow.
+// ordinarySlots is one more than the highest number of any ABI, without x32's bit and
+// ARM's private calls, whose slots follow.
 const ordinarySlots = 548
 
 // privateSlots is the number of slots for ARM's private calls.
 const privateSlots = 7
 
-// syscallTable has a row for every system call, by name: its slot in x86_64, x86, x32, aarch64 and arm, or -1, and how x86 multiplexes it.
+// syscallTable has a row for every system call, by name: its slot in x86_64, x86, x32,
+// aarch64 and arm, or -1, and how x86 multiplexes it.
 var syscallTable = [...]syscallRow{
 	{"_llseek", [...]int16{-1, 140, -1, -1, 140}, 0},
 	{"_newselect", [...]int16{-1, 142, -1, -1, 142}, 0},
@@ -497,7 +499,8 @@ var syscallTable = [...]syscallRow{
 	{"writev", [...]int16{20, 146, 516, 66, 146}, 0},
 }
 
-// syscallHash finds a row: open addressing by FNV-1a of the name, row number plus one, 0 is empty.
+// syscallHash finds a row: open addressing by FNV-1a of the name, row number plus
+// one, 0 is empty.
 var syscallHash = [2048]uint16{
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 182, 0, 129, 0, 0, 0, 0,
 	0, 0, 47, 0, 362, 0, 0, 111, 0, 0, 0, 250, 0, 0, 0, 0,

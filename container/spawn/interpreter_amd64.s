@@ -34,9 +34,9 @@ TEXT ·copyInterpreter(SB), NOSPLIT, $0-8
 	REP; MOVSB
 	RET
 
-// interpreter issues the clone that its caller has prepared, returns in the parent, and in the child runs the operations
-// of the image at R13. It is copied and run elsewhere: no call, no data outside of the image, relative jumps only. The child
-// uses no stack.
+// interpreter issues the clone that its caller has prepared, returns in the parent, and in the
+// child runs the operations of the image at R13. It is copied and run elsewhere: no call, no data
+// outside of the image, relative jumps only. The child uses no stack.
 TEXT ·interpreter(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	TESTQ	AX, AX

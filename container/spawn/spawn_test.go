@@ -87,8 +87,8 @@ func testExec(t *testing.T, m *Machine) {
 	}
 }
 
-// Children that are cloned at the same time, by one Machine or several, must each be born with their
-// own program.
+// Children that are cloned at the same time, by one Machine or several, must each be born with
+// their own program.
 func TestConcurrent(t *testing.T) {
 	machines := [2]*Machine{machine(t), machine(t)}
 	var wg sync.WaitGroup

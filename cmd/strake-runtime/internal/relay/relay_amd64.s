@@ -8,8 +8,9 @@ TEXT ·code(SB), NOSPLIT, $0-16
 	MOVQ	AX, restorer+8(FP)
 	RET
 
-// relayed is called by the kernel with the signal's number in DI. write(2) may be called in a handler (signal-safety(7)); the number lies in
-// the 128 bytes below the stack that nobody else uses. The kernel restores all registers afterwards.
+// relayed is called by the kernel with the signal's number in DI. write(2) may be called in a
+// handler (signal-safety(7)); the number lies in the 128 bytes below the stack that nobody else
+// uses. The kernel restores all registers afterwards.
 TEXT relayed<>(SB), NOSPLIT|NOFRAME, $0-0
 	MOVL	DI, -8(SP)
 	MOVL	·pipeFD(SB), DI

@@ -8,8 +8,8 @@ TEXT ·code(SB), NOSPLIT, $0-16
 	MOVD	R0, restorer+8(FP)
 	RET
 
-// relayed is called by the kernel with the signal's number in R0. write(2) may be called in a handler (signal-safety(7)). The kernel restores
-// all registers afterwards.
+// relayed is called by the kernel with the signal's number in R0. write(2) may be called in a
+// handler (signal-safety(7)). The kernel restores all registers afterwards.
 TEXT relayed<>(SB), NOSPLIT|NOFRAME, $0-0
 	SUB	$16, RSP
 	MOVW	R0, 8(RSP)

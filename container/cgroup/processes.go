@@ -1,0 +1,133 @@
+package cgroup
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Scope says which processes Pids lists.
+type Scope int
+
+const (
+	// Direct are the processes of the group itself.
+	Direct Scope = iota
+	// Recursive are those of the groups below too.
+	Recursive
+)
+
+// anchor is the hierarchy in which processes are looked for.
+func (g *Group) anchor() string {
+	if g.host.version == 2 {
+		return g.host.unified() + g.path
+	}
+	for _, c := range []string{"freezer", "pids", "memory"} {
+		if m, ok := g.host.mount(c); ok {
+			return m + g.path
+		}
+	}
+	return g.host.list[0].Mount + g.path
+}
+
+// Pids lists processes in the caller's PID namespace. A group that is gone has none.
+func (g *Group) Pids(scope Scope) (pids []int, err error) {
+	err = filepath.WalkDir(g.anchor(), func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case !d.IsDir():
+			return nil
+		case scope == Direct && p != g.anchor():
+			return fs.SkipDir
+		}
+		raw, err := readFile(filepath.Join(p, "cgroup.procs"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for s := bufio.NewScanner(bytes.NewReader(raw)); s.Scan(); {
+			if n, err := strconv.Atoi(s.Text()); err == nil && n > 0 {
+				pids = append(pids, n)
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
+// Kill sends a signal to all processes of the group. SIGKILL is repeated until none is left or ctx
+// ends.
+func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
+	if sig == unix.SIGKILL && g.host.version == 2 {
+		if done, err := g.kill2(ctx); done || err != nil {
+			return err
+		}
+	}
+	for {
+		pids, err := g.Pids(Recursive)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if sig == unix.SIGKILL {
+			// A frozen process dies when it thaws.
+			if frozen, err := g.Frozen(); err == nil && frozen {
+				if err := g.Thaw(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		for _, pid := range pids {
+			if err := signal(g, pid, sig); err != nil {
+				return err
+			}
+		}
+		if sig != unix.SIGKILL {
+			return nil
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("cgroup %q: %d processes do not end: %w", g.path, len(pids), err)
+		}
+	}
+}
+
+// signal reaches a process only if it is still of the group: its number may belong to another one
+// by now.
+func signal(g *Group, pid int, sig unix.Signal) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // it has ended, or is a zombie's thread
+	}
+	defer unix.Close(fd)
+	raw, err := readFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil || !strings.Contains(string(raw), ":"+g.path) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(sig), pid, err)
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
