@@ -7,8 +7,8 @@
 //
 // Not for: what flags mean in a request (spec), or images (image).
 //
-// Tested by scripts against a server that plays the engine, and by the engine's own integration
-// tests.
+// Tested by tables of what is shown, by the scripts of package cli against a server that plays the
+// engine, and by the engine's integration tests.
 package container
 
 import (

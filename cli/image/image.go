@@ -6,7 +6,7 @@
 //
 // Not for: logins (registry), or what is in an image.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package image
 
 import (

@@ -2,7 +2,7 @@
 //
 // Not for: addresses and packets, which are the engine's.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package network
 
 import (

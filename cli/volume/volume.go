@@ -2,7 +2,7 @@
 //
 // Not for: the files in volumes.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package volume
 
 import (
