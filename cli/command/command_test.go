@@ -29,7 +29,8 @@ func TestFilters(t *testing.T) {
 		got, err := Filters(c.list)
 		if c.want == "!" {
 			var status *StatusError
-			if !errors.As(err, &status) || !status.Usage || !strings.Contains(err.Error(), "--filter") {
+			if !errors.As(err, &status) || !status.Usage ||
+				!strings.Contains(err.Error(), "--filter") {
 				t.Errorf("%q: got %q, %v; want an error of the command line", c.list, got, err)
 			}
 			continue

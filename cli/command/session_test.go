@@ -125,8 +125,8 @@ func TestNoTLS(t *testing.T) {
 func TestConfirm(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]bool{
-		"y\n": true, "yes\n": true, " YES \n": true, "y": true, "n\n": false, "\n": false, "": false,
-		"yesterday\n": false, strings.Repeat("y", 100): false,
+		"y\n": true, "yes\n": true, " YES \n": true, "y": true,
+		"n\n": false, "\n": false, "": false, "yesterday\n": false, strings.Repeat("y", 100): false,
 	} {
 		s, _, errs := session(in)
 		if got, err := s.Confirm("Sure?"); err != nil || got != want {

@@ -162,7 +162,8 @@ func TestOlderThan(t *testing.T) {
 func TestWithTag(t *testing.T) {
 	t.Parallel()
 	for ref, want := range map[string]string{
-		"bb": "bb:latest", "bb:1": "bb:1", "r:5000/bb": "r:5000/bb:latest", "bb@sha256:1": "bb@sha256:1",
+		"bb": "bb:latest", "bb:1": "bb:1", "r:5000/bb": "r:5000/bb:latest",
+		"bb@sha256:1": "bb@sha256:1",
 	} {
 		if got := withTag(ref); got != want {
 			t.Errorf("%q: got %q, want %q", ref, got, want)

@@ -24,8 +24,11 @@ func TestNames(t *testing.T) {
 		image         api.Image
 		want, digests string // without and with --digests
 	}{
-		"one tag":  {m("bb:1", ""), "bb:1@<none>", "bb:1@<none>"},
-		"two tags": {m("bb:1 r:5000/x:2", ""), "bb:1@<none> r:5000/x:2@<none>", "bb:1@<none> r:5000/x:2@<none>"},
+		"one tag": {m("bb:1", ""), "bb:1@<none>", "bb:1@<none>"},
+		"two tags": {
+			m("bb:1 r:5000/x:2", ""), "bb:1@<none> r:5000/x:2@<none>",
+			"bb:1@<none> r:5000/x:2@<none>",
+		},
 		"a tag and its digest": {
 			m("bb:1", "bb@sha256:a"), "bb:1@<none>", "bb:1@sha256:a",
 		},

@@ -21,8 +21,8 @@ func TestCreate(t *testing.T) {
 		"all": {
 			"-d custom -o a=b --label c=d --internal --attachable --ipv4=false --ipv6 " +
 				"--ipam-driver other --ipam-opt e=f mine",
-			`{"Name":"mine","Driver":"custom","EnableIPv4":false,"EnableIPv6":true,"Internal":true,` +
-				`"Attachable":true,"IPAM":{"Driver":"other","Options":{"e":"f"}},` +
+			`{"Name":"mine","Driver":"custom","EnableIPv4":false,"EnableIPv6":true,` +
+				`"Internal":true,"Attachable":true,"IPAM":{"Driver":"other","Options":{"e":"f"}},` +
 				`"Options":{"a":"b"},"Labels":{"c":"d"}}`, "",
 		},
 		"two subnets": {
@@ -31,14 +31,19 @@ func TestCreate(t *testing.T) {
 			`{"Name":"mine","Driver":"bridge","IPAM":{"Driver":"default","Config":[` +
 				`{"Subnet":"10.1.0.0/16","IPRange":"10.1.2.0/24","Gateway":"10.1.0.1",` +
 				`"AuxiliaryAddresses":{"router":"10.1.0.9"}},` +
-				`{"Subnet":"fd00::/64","Gateway":"fd00::1","AuxiliaryAddresses":{"b":"fd00::9"}}]}}`, "",
+				`{"Subnet":"fd00::/64","Gateway":"fd00::1",` +
+				`"AuxiliaryAddresses":{"b":"fd00::9"}}]}}`, "",
 		},
-		"no subnet":         {"--subnet 10.1.0.0 mine", "", `--subnet "10.1.0.0": want ADDRESS/LENGTH`},
-		"subnets overlap":   {"--subnet 10.1.0.0/16,10.1.2.0/24 mine", "", "overlaps with 10.1.0.0/16"},
-		"no range":          {"--ip-range x mine", "", `--ip-range "x": want ADDRESS/LENGTH`},
-		"range elsewhere":   {"--ip-range 10.1.0.0/24 mine", "", "no matching --subnet"},
-		"no gateway":        {"--gateway x mine", "", `--gateway "x"`},
-		"gateway elsewhere": {"--subnet 10.1.0.0/16 --gateway 10.2.0.1 mine", "", "no matching --subnet"},
+		"no subnet": {"--subnet 10.1 mine", "", `--subnet "10.1": want ADDRESS/LENGTH`},
+		"subnets overlap": {
+			"--subnet 10.1.0.0/16,10.1.2.0/24 mine", "", "overlaps with 10.1.0.0/16",
+		},
+		"no range":        {"--ip-range x mine", "", `--ip-range "x": want ADDRESS/LENGTH`},
+		"range elsewhere": {"--ip-range 10.1.0.0/24 mine", "", "no matching --subnet"},
+		"no gateway":      {"--gateway x mine", "", `--gateway "x"`},
+		"gateway elsewhere": {
+			"--subnet 10.1.0.0/16 --gateway 10.2.0.1 mine", "", "no matching --subnet",
+		},
 		"two gateways": {
 			"--subnet 10.1.0.0/16 --gateway 10.1.0.1,10.1.0.2 mine", "",
 			"subnet 10.1.0.0/16 has one already",
@@ -55,7 +60,10 @@ func TestCreate(t *testing.T) {
 			asked, out, err := got.Asked, got.Out, got.Err
 			if c.fails != "" {
 				if err == nil || !strings.Contains(err.Error(), c.fails) || asked != "" {
-					t.Errorf("got %v after %q, want an error with %q and no request", err, asked, c.fails)
+					t.Errorf(
+						"got %v after %q, want an error with %q and no request", err, asked,
+						c.fails,
+					)
 				}
 				return
 			}
@@ -92,7 +100,8 @@ func TestVerbs(t *testing.T) {
 		fails        string
 	}{
 		"connect": {
-			connect(), "--ip 10.1.0.5 --ip6 fd00::5 --alias a --driver-opt o=v --gw-priority 3 n c", "",
+			connect(), "--ip 10.1.0.5 --ip6 fd00::5 --alias a --driver-opt o=v " +
+				"--gw-priority 3 n c", "",
 			`POST /networks/n/connect {"Container":"c","EndpointConfig":{"IPAMConfig":` +
 				`{"IPv4Address":"10.1.0.5","IPv6Address":"fd00::5"},"Aliases":["a"],` +
 				`"DriverOpts":{"o":"v"},"GwPriority":3}}`, "", "",
@@ -105,8 +114,8 @@ func TestVerbs(t *testing.T) {
 			connect(), "--ip x n c", "", "", "", `--ip "x": not an IP address`,
 		},
 		"disconnect": {
-			disconnect(), "-f n c", "", `POST /networks/n/disconnect {"Container":"c","Force":true}`, "",
-			"",
+			disconnect(), "-f n c", "",
+			`POST /networks/n/disconnect {"Container":"c","Force":true}`, "", "",
 		},
 		"ls": {
 			list(), "-f driver=bridge", `[{"Name":"z","Id":"0123456789abcdef","Driver":"bridge",` +

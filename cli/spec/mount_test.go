@@ -28,30 +28,60 @@ func TestMount(t *testing.T) {
 		want  api.Mount
 		fails string
 	}{
-		{mount: "type=BIND,source=/s,destination=/d", want: api.Mount{Type: "bind", Source: "/s", Target: "/d"}},
+		{
+			mount: "type=BIND,source=/s,destination=/d",
+			want:  api.Mount{Type: "bind", Source: "/s", Target: "/d"},
+		},
 		{mount: "target=/d", want: api.Mount{Type: "volume", Target: "/d"}},
 		{mount: "dst=/d,readonly", want: api.Mount{Type: "volume", Target: "/d", ReadOnly: true}},
 		{mount: "dst=/d,ro=1", want: api.Mount{Type: "volume", Target: "/d", ReadOnly: true}},
 		{mount: "dst=/d,ro,ro=false", want: api.Mount{Type: "volume", Target: "/d"}},
 		{mount: "dst=/d,ro=yes", fails: "want true or false"},
-		{mount: "dst=/d,consistency=cached", want: api.Mount{Type: "volume", Target: "/d", Consistency: "cached"}},
+		{
+			mount: "dst=/d,consistency=cached",
+			want:  api.Mount{Type: "volume", Target: "/d", Consistency: "cached"},
+		},
 
-		{mount: bind + "bind-propagation=rslave", want: of(func(m *api.Mount) { m.BindOptions.Propagation = "rslave" })},
+		{
+			mount: bind + "bind-propagation=rslave",
+			want:  of(func(m *api.Mount) { m.BindOptions.Propagation = "rslave" }),
+		},
 		{mount: bind + "bind-propagation=up", fails: "want private, rprivate"},
-		{mount: bind + "bind-nonrecursive", want: of(func(m *api.Mount) { m.BindOptions.NonRecursive = true })},
-		{mount: bind + "bind-create-src=true", want: of(func(m *api.Mount) { m.BindOptions.CreateMountpoint = true })},
+		{
+			mount: bind + "bind-nonrecursive",
+			want:  of(func(m *api.Mount) { m.BindOptions.NonRecursive = true }),
+		},
+		{
+			mount: bind + "bind-create-src=true",
+			want:  of(func(m *api.Mount) { m.BindOptions.CreateMountpoint = true }),
+		},
 		{mount: bind + "bind-recursive=enabled", want: of(func(*api.Mount) {})},
-		{mount: bind + "bind-recursive=disabled", want: of(func(m *api.Mount) { m.BindOptions.NonRecursive = true })},
-		{mount: bind + "bind-recursive=writable", want: of(func(m *api.Mount) { m.BindOptions.ReadOnlyNonRecursive = true })},
-		{mount: bind + "bind-recursive=readonly", want: of(func(m *api.Mount) { m.BindOptions.ReadOnlyForceRecursive = true })},
+		{
+			mount: bind + "bind-recursive=disabled",
+			want:  of(func(m *api.Mount) { m.BindOptions.NonRecursive = true }),
+		},
+		{
+			mount: bind + "bind-recursive=writable",
+			want:  of(func(m *api.Mount) { m.BindOptions.ReadOnlyNonRecursive = true }),
+		},
+		{
+			mount: bind + "bind-recursive=readonly",
+			want:  of(func(m *api.Mount) { m.BindOptions.ReadOnlyForceRecursive = true }),
+		},
 		{mount: bind + "bind-recursive=no", fails: "want enabled, disabled, writable or readonly"},
 		{mount: bind + "bind-what=x", fails: "unknown key 'bind-what'"},
 
 		{mount: volume + "volume-nocopy", want: ofVolume(api.VolumeOptions{NoCopy: true})},
 		{mount: volume + "volume-subpath=x", want: ofVolume(api.VolumeOptions{Subpath: "x"})},
-		{mount: volume + "volume-label=a=b", want: ofVolume(api.VolumeOptions{Labels: map[string]string{"a": "b"}})},
+		{
+			mount: volume + "volume-label=a=b",
+			want:  ofVolume(api.VolumeOptions{Labels: map[string]string{"a": "b"}}),
+		},
 		{mount: volume + "volume-label=a", fails: "want volume-label=NAME=VALUE"},
-		{mount: volume + "volume-driver=d", want: ofVolume(api.VolumeOptions{DriverConfig: &api.VolumeDriver{Name: "d"}})},
+		{
+			mount: volume + "volume-driver=d",
+			want:  ofVolume(api.VolumeOptions{DriverConfig: &api.VolumeDriver{Name: "d"}}),
+		},
 		{
 			mount: volume + "volume-opt=a=b=c,volume-opt=d=",
 			want: ofVolume(api.VolumeOptions{DriverConfig: &api.VolumeDriver{
@@ -74,7 +104,8 @@ func TestMount(t *testing.T) {
 		{mount: "bind=x", fails: "unknown key 'bind'"},
 		{mount: `"dst=/d`, fails: "extraneous or missing"},
 		{mount: bind + "tmpfs-mode=7", fails: "cannot mix 'tmpfs-mode' with mount type 'bind'"},
-		{mount: tmpfs + "bind-nonrecursive", fails: "cannot mix 'bind-nonrecursive' with mount type 'tmpfs'"},
+		{mount: tmpfs + "bind-nonrecursive", fails: "cannot mix 'bind-nonrecursive' with mount " +
+			"type 'tmpfs'"},
 	} {
 		got, err := parseMount(c.mount)
 		if c.fails != "" {

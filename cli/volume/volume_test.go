@@ -22,7 +22,8 @@ func TestVerbs(t *testing.T) {
 				`"DriverOpts":{"o":"size=1m","type":"tmpfs"},"Labels":{"a":"b"}}`, "data\n", "",
 		},
 		"create, the engine names it": {
-			create(), "", `{"Name":"0123"}`, `POST /volumes/create {"Driver":"local"}`, "0123\n", "",
+			create(), "", `{"Name":"0123"}`,
+			`POST /volumes/create {"Driver":"local"}`, "0123\n", "",
 		},
 		"create, by the old flag": {
 			create(), "--name data", `{"Name":"data"}`,
@@ -47,7 +48,8 @@ func TestVerbs(t *testing.T) {
 			list(), "-q", `{"Volumes":[{"Name":"a"}]}`, "GET /volumes", "a\n", "",
 		},
 		"rm": {
-			remove(), "-f a b", "", "DELETE /volumes/a?force=1\nDELETE /volumes/b?force=1", "a\nb\n", "",
+			remove(), "-f a b", "",
+			"DELETE /volumes/a?force=1\nDELETE /volumes/b?force=1", "a\nb\n", "",
 		},
 		"inspect": {
 			inspect(), "-f {{.Name}} a", `{"Name":"a"}`, "GET /volumes/a", "a\n", "",
@@ -64,7 +66,8 @@ func TestVerbs(t *testing.T) {
 		},
 		"prune, unanswered": {
 			prune(), "", "", "",
-			"WARNING! This will remove anonymous local volumes not used by at least one container.\n" +
+			"WARNING! This will remove anonymous local volumes not used by at least one " +
+				"container.\n" +
 				"Are you sure you want to continue? [y/N] \n", "",
 		},
 	} {
@@ -72,9 +75,12 @@ func TestVerbs(t *testing.T) {
 			t.Parallel()
 			got := verbtest.Run(t, c.verb, c.answer, c.args)
 			if c.fails != "" {
-				if got.Err == nil || !strings.Contains(got.Err.Error(), c.fails) || got.Asked != "" {
-					t.Errorf("got %v after %q, want an error with %q and no request", got.Err, got.Asked,
-						c.fails)
+				if got.Err == nil || !strings.Contains(got.Err.Error(), c.fails) ||
+					got.Asked != "" {
+					t.Errorf(
+						"got %v after %q, want an error with %q and no request", got.Err, got.Asked,
+						c.fails,
+					)
 				}
 				return
 			}
