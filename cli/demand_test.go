@@ -29,7 +29,7 @@ func TestEngineOnDemand(t *testing.T) {
 			nil,
 		},
 		{
-			"a socket that is not the default one", "echo broken >&2; exit 3", 0, true, []string{"ps"},
+			"a socket that is not the default one", "exit 3", 0, true, []string{"ps"},
 			[]string{
 				"no engine listens on unix:///", "no such file or directory",
 				"on unix:///run/default.sock only", "'straked -H unix:///",

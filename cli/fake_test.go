@@ -104,30 +104,33 @@ func (e *engine) handler() http.Handler {
 	mux.HandleFunc("POST /containers/{name}/kill", with(e.kill))
 	mux.HandleFunc("POST /containers/{name}/stop", with(e.kill))
 	mux.HandleFunc("POST /containers/{name}/resize", with(e.resize))
-	mux.HandleFunc("POST /containers/{name}/rename", with(func(w http.ResponseWriter, r *http.Request, p *process) {
-		p.name = r.FormValue("name")
-		w.WriteHeader(204)
-	}))
+	mux.HandleFunc("POST /containers/{name}/rename", with(
+		func(w http.ResponseWriter, r *http.Request, p *process) {
+			p.name = r.FormValue("name")
+			w.WriteHeader(204)
+		}))
 	mux.HandleFunc("GET /containers/{name}/json", with(e.inspect))
 	mux.HandleFunc("GET /containers/{name}/logs", with(e.logs))
-	mux.HandleFunc("GET /containers/{name}/top", with(func(w http.ResponseWriter, _ *http.Request, p *process) {
-		answer(
-			w, 200,
-			map[string]any{
-				"Titles":    []string{"PID", "CMD"},
-				"Processes": [][]string{{"1", strings.Join(p.cmd, " ")}},
-			},
-		)
-	}))
-	mux.HandleFunc("GET /containers/{name}/changes", with(func(w http.ResponseWriter, _ *http.Request, _ *process) {
-		answer(
-			w, 200,
-			[]map[string]any{
-				{"Path": "/etc", "Kind": 0}, {"Path": "/etc/new", "Kind": 1},
-				{"Path": "/bin/old", "Kind": 2},
-			},
-		)
-	}))
+	mux.HandleFunc("GET /containers/{name}/top", with(
+		func(w http.ResponseWriter, _ *http.Request, p *process) {
+			answer(
+				w, 200,
+				map[string]any{
+					"Titles":    []string{"PID", "CMD"},
+					"Processes": [][]string{{"1", strings.Join(p.cmd, " ")}},
+				},
+			)
+		}))
+	mux.HandleFunc("GET /containers/{name}/changes", with(
+		func(w http.ResponseWriter, _ *http.Request, _ *process) {
+			answer(
+				w, 200,
+				[]map[string]any{
+					{"Path": "/etc", "Kind": 0}, {"Path": "/etc/new", "Kind": 1},
+					{"Path": "/bin/old", "Kind": 2},
+				},
+			)
+		}))
 	mux.HandleFunc("GET /containers/{name}/stats", with(e.stats))
 	mux.HandleFunc("DELETE /containers/{name}", with(e.remove))
 	mux.HandleFunc("POST /containers/{name}/exec", with(e.createExec))
@@ -191,7 +194,8 @@ func (e *engine) handler() http.Handler {
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(
 			w,
-			`{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"name":"web","image":"bb"}},"time":1767323045,"timeNano":1767323045000000001}`,
+			`{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":`+
+				`{"name":"web","image":"bb"}},"time":1767323045,"timeNano":1767323045000000001}`,
 		)
 	})
 	mux.HandleFunc("/images/", func(w http.ResponseWriter, r *http.Request) {
@@ -277,7 +281,8 @@ func (e *engine) create(w http.ResponseWriter, r *http.Request) {
 	if p.name == "" {
 		p.name = fmt.Sprintf("name%d", e.created)
 	}
-	p.image, p.cmd, p.tty, p.openStdin, p.autoRemove = req.Image, req.Cmd, req.Tty, req.OpenStdin, req.HostConfig.AutoRemove
+	p.image, p.cmd, p.tty, p.openStdin = req.Image, req.Cmd, req.Tty, req.OpenStdin
+	p.autoRemove = req.HostConfig.AutoRemove
 	e.containers = append(e.containers, p)
 	answer(w, 201, map[string]any{"Id": p.id, "Warnings": []string{}})
 }
@@ -293,7 +298,8 @@ func hijack(w http.ResponseWriter, tty bool) (net.Conn, *bufio.ReadWriter) {
 	}
 	fmt.Fprintf(
 		conn,
-		"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+		"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.%s-stream\r\n"+
+			"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
 		kind,
 	)
 	return conn, rw
@@ -616,11 +622,14 @@ func (e *engine) pull(w http.ResponseWriter, r *http.Request) {
 	if r.FormValue("tag") == "broken" {
 		io.WriteString(
 			w,
-			`{"status":"Pulling","id":"broken"}{"errorDetail":{"message":"layer is damaged"},"error":"layer is damaged"}`,
+			`{"status":"Pulling","id":"broken"}`+
+				`{"errorDetail":{"message":"layer is damaged"},"error":"layer is damaged"}`,
 		)
 		return
 	}
 	e.pulled = true
-	io.WriteString(w, `{"status":"Pulling from far","id":"latest"}{"status":"Pulling fs layer","progressDetail":{},"id":"aaaa"}`+
-		`{"status":"Downloading","progressDetail":{"current":5,"total":10},"id":"aaaa"}{"status":"Pull complete","progressDetail":{},"id":"aaaa"}{"status":"Digest: sha256:1"}`)
+	io.WriteString(w, `{"status":"Pulling from far","id":"latest"}`+
+		`{"status":"Pulling fs layer","progressDetail":{},"id":"aaaa"}`+
+		`{"status":"Downloading","progressDetail":{"current":5,"total":10},"id":"aaaa"}`+
+		`{"status":"Pull complete","progressDetail":{},"id":"aaaa"}{"status":"Digest: sha256:1"}`)
 }

@@ -20,7 +20,8 @@ func writeCompletion(w io.Writer, shell string) error {
 
 // Bash breaks words at "=" and ":", which names of images and values of flags contain: the words
 // are put together again from the line, and what bash will not replace is cut from the candidates.
-const bashScript = `# bash completion for strake: source this file, or put it into bash-completion's directory as "strake"
+const bashScript = `# bash completion for strake: source this file, or put it into the directory of
+# bash-completion as "strake"
 _strake() {
     local line="${COMP_LINE:0:$COMP_POINT}" words cur prefix candidate
     read -ra words <<<"$line"
@@ -74,7 +75,8 @@ else
 fi
 `
 
-const fishScript = `# fish completion for strake: put this file into ~/.config/fish/completions as "strake.fish"
+const fishScript = `# fish completion for strake: put this file into ~/.config/fish/completions
+# as "strake.fish"
 function __strake_complete
     set -l words (commandline -opc) (commandline -ct)
     for line in ($words[1] __complete $words[2..-1] 2>/dev/null)
@@ -94,12 +96,18 @@ complete -c strake -f -a '(__strake_complete)'
 const powershellScript = `# PowerShell completion for strake: run this file in $PROFILE
 Register-ArgumentCompleter -Native -CommandName strake -ScriptBlock {
     param($word, $ast, $cursor)
-    $words = @($ast.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor -or ($_.Extent.EndOffset -eq $cursor -and $word -eq '') } | ForEach-Object { "$_" })
+    $words = @($ast.CommandElements | Where-Object {
+        $_.Extent.EndOffset -lt $cursor -or ($_.Extent.EndOffset -eq $cursor -and $word -eq '')
+    } | ForEach-Object { "$_" })
     $arguments = @($words | Select-Object -Skip 1) + @($(if ($word) { $word } else { '""' }))
-    & $words[0] __complete @arguments 2>$null | Where-Object { $_ -notmatch '^:' } | ForEach-Object {
+    & $words[0] __complete @arguments 2>$null | Where-Object {
+        $_ -notmatch '^:'
+    } | ForEach-Object {
         $value, $about = $_ -split [char]9, 2
         if (-not $about) { $about = $value }
-        [System.Management.Automation.CompletionResult]::new($value, $value, 'ParameterValue', $about)
+        [System.Management.Automation.CompletionResult]::new(
+            $value, $value, 'ParameterValue', $about
+        )
     }
 }
 `

@@ -215,9 +215,10 @@ type Event struct {
 // Version answers GET /version.
 type Version struct {
 	Version, MinAPIVersion, GitCommit, GoVersion, Os, Arch, KernelVersion, BuildTime string
-	APIVersion                                                                       string `json:"ApiVersion"`
-	Platform                                                                         struct{ Name string }
-	Components                                                                       []struct {
+
+	APIVersion string `json:"ApiVersion"`
+	Platform   struct{ Name string }
+	Components []struct {
 		Name, Version string
 		Details       map[string]string
 	}

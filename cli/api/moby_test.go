@@ -239,7 +239,9 @@ func structNames(t *testing.T) (names []string) {
 		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), e.Name(), nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(
+			token.NewFileSet(), e.Name(), nil, parser.SkipObjectResolution,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -277,7 +279,7 @@ func TestComparison(t *testing.T) {
 		"no such field":      {struct{ Nmae string }{}, "x.Nmae: not in"},
 		"the wrong tag":      {struct{ ID string }{}, "x.ID: not in"},
 		"not on the wire":    {struct{ Omitted string }{}, "x.Omitted: not in"},
-		"another kind":       {struct{ Number string }{}, "x.Number: string (string), want integer"},
+		"another kind":       {struct{ Number string }{}, "x.Number: string (string), want"},
 		"another element":    {struct{ List []int }{}, "x.List[]: integer"},
 		"another value":      {struct{ Map map[string]bool }{}, "x.Map{}: bool"},
 		"another key":        {struct{ Map map[int]string }{}, "x.Map: keys are int"},

@@ -159,10 +159,12 @@ func TestVersionAndEscapes(t *testing.T) {
 		paths = append(paths, r.RequestURI)
 	}))
 	defer s.Close()
-	c := client.New(client.Options{APIVersion: "1.41", Dial: func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", s.Listener.Addr().String())
-	}})
+	c := client.New(
+		client.Options{APIVersion: "1.41", Dial: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", s.Listener.Addr().String())
+		}},
+	)
 	for _, name := range []string{"a", "host:5000/a b/c?d#e", "../x"} {
 		if err := c.JSON(
 			t.Context(), client.Request{Method: "GET", Path: client.Path("images", name, "json")},
@@ -171,7 +173,8 @@ func TestVersionAndEscapes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := "[/v1.41/images/a/json /v1.41/images/host:5000/a%20b/c%3Fd%23e/json /v1.41/images/../x/json]"
+	want := "[/v1.41/images/a/json /v1.41/images/host:5000/a%20b/c%3Fd%23e/json " +
+		"/v1.41/images/../x/json]"
 	if got := fmt.Sprint(paths); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -218,22 +221,28 @@ func TestEarlyAnswer(t *testing.T) {
 
 func TestBrokenAnswers(t *testing.T) {
 	t.Parallel()
+	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, c := range map[string]struct{ answer, want string }{
-		"nothing":          {"", "EOF"},
-		"not HTTP":         {"SSH-2.0\r\n", "is not HTTP"},
-		"no status":        {"HTTP/1.1 abc\r\n\r\n", "is not HTTP"},
-		"cut header":       {"HTTP/1.1 200 OK\r\nContent-", "unexpected EOF"},
-		"header line":      {"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "header line"},
-		"endless header":   {"HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 300<<10) + "\r\n\r\n", "header of more than"},
-		"bad length":       {"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "Content-Length"},
-		"short body":       {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "unexpected EOF"},
-		"bad chunk":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"},
-		"chunk too long":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}}\r\n0\r\n\r\n", "longer than it said"},
-		"cut chunks":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}", "unexpected EOF"},
-		"no last chunk":    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", "unexpected EOF"},
-		"negative chunk":   {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "chunk size"},
-		"not JSON":         {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "decode"},
-		"error, no reason": {"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "GET /x: status 500"},
+		"nothing":     {"", "EOF"},
+		"not HTTP":    {"SSH-2.0\r\n", "is not HTTP"},
+		"no status":   {"HTTP/1.1 abc\r\n\r\n", "is not HTTP"},
+		"cut header":  {"HTTP/1.1 200 OK\r\nContent-", "unexpected EOF"},
+		"header line": {"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "header line"},
+		"endless header": {
+			"HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 300<<10) + "\r\n\r\n",
+			"header of more than",
+		},
+		"bad length":     {"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "Content-Length"},
+		"short body":     {"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "unexpected EOF"},
+		"bad chunk":      {chunked + "zz\r\n", "chunk size"},
+		"chunk too long": {chunked + "2\r\n{}}\r\n0\r\n\r\n", "longer than it said"},
+		"cut chunks":     {chunked + "5\r\n{}", "unexpected EOF"},
+		"no last chunk":  {chunked + "2\r\n{}\r\n", "unexpected EOF"},
+		"negative chunk": {chunked + "-1\r\n", "chunk size"},
+		"not JSON":       {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", "decode"},
+		"error, no reason": {
+			"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "GET /x: status 500",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -247,7 +256,9 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 	k, _ := scripted(
 		t,
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;ext=1\r\n[1]\r\n0\r\nTrailer: x\r\n\r\n",
+		"HTTP/1.1 100 Continue\r\n\r\n"+
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"+
+			"3;ext=1\r\n[1]\r\n0\r\nTrailer: x\r\n\r\n",
 	)
 	var v []int
 	if err := k.JSON(t.Context(), client.Request{Method: "GET", Path: "/x"}, &v); err != nil ||

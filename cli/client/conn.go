@@ -77,7 +77,8 @@ func (c *Client) encode(r Request, hijack bool) ([]byte, error) {
 	switch {
 	case body != nil:
 		b.WriteString(
-			"Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n",
+			"Content-Type: application/json\r\n" +
+				"Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n",
 		)
 		b.Write(body)
 	case r.Stream != nil:

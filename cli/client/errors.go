@@ -51,7 +51,8 @@ func readError(r Request, resp *Response) error {
 	e := &APIError{Method: r.Method, Path: r.Path, Status: resp.Status}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxError))
 	if err = errors.Join(err, resp.Body.Close()); err != nil && len(raw) == 0 {
-		e.Message = "status " + strconv.Itoa(resp.Status) + " without a readable reason: " + err.Error()
+		e.Message = "status " + strconv.Itoa(resp.Status) +
+			" without a readable reason: " + err.Error()
 		return e
 	}
 	var message struct {

@@ -6,7 +6,7 @@
 //
 // Not for: the verbs themselves, or the tree they form (package cli).
 //
-// Tested by the verbs' scripts.
+// Tested by tables, and with sockets on which no engine listens.
 package command
 
 import (

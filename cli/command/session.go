@@ -25,8 +25,8 @@ const DefaultHost = "unix:///run/strake/strake.sock"
 
 // Env is what a command may use of its process. Main functions fill it in; tests make their own.
 type Env struct {
-	// DefaultHost is the engine that is meant if the command line and the environment name none, and
-	// the only one that is started when it does not run: a mistyped host is an error.
+	// DefaultHost is the engine that is meant if the command line and the environment name none,
+	// and the only one that is started when it does not run: a mistyped host is an error.
 	DefaultHost string
 	In          io.Reader
 	Out, Err    io.Writer
@@ -105,7 +105,8 @@ func (s *Session) Client() (*client.Client, error) {
 	}
 	if network == "tcp" && s.Getenv("DOCKER_TLS_VERIFY") != "" {
 		return nil, errors.New(
-			"DOCKER_TLS_VERIFY is set, but strake does not speak TLS: forward the engine's socket with ssh -L and use -H unix://",
+			"DOCKER_TLS_VERIFY is set, but strake does not speak TLS: forward the engine's " +
+				"socket with ssh -L and use -H unix://",
 		)
 	}
 	opt := client.Options{
@@ -167,13 +168,15 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 		if defaultNetwork, path, bad := parseHost(s.DefaultHost); bad != nil ||
 			defaultNetwork != network || path != address {
 			return nil, fmt.Errorf(
-				"no engine listens on %s (%w); one is started by itself on %s only, here by 'straked -H unix://%s'",
+				"no engine listens on %s (%w); one is started by itself on %s only, here by "+
+					"'straked -H unix://%s'",
 				s.Host, err, s.DefaultHost, address,
 			)
 		}
 		if s.UID != 0 {
 			return nil, fmt.Errorf(
-				"the engine is not running, and starting it takes root's privileges: run the command with sudo once (%w)",
+				"the engine is not running, and starting it takes root's privileges: run the "+
+					"command with sudo once (%w)",
 				err,
 			)
 		}

@@ -7,8 +7,8 @@
 //
 // Not for: what flags mean in a request (spec), or images (image).
 //
-// Tested by scripts against a server that plays the engine, and by the engine's own integration
-// tests.
+// Tested by tables of what is shown, by the scripts of package cli against a server that plays the
+// engine, and by the engine's integration tests.
 package container
 
 import (
@@ -34,10 +34,12 @@ func path(name string, more ...string) string {
 	return client.Path(append([]string{"containers", name}, more...)...)
 }
 
-// each makes a verb that does one request for every container.
+// forOne does what a verb is for with one container.
+type forOne = func(ctx context.Context, s *command.Session, container string) error
+
+// each makes a verb that does one request for every container. setup declares its flags.
 func each(
-	name, short string, complete command.Kind,
-	setup func(fs *pflag.FlagSet) func(ctx context.Context, s *command.Session, container string) error,
+	name, short string, complete command.Kind, setup func(fs *pflag.FlagSet) forOne,
 ) command.Command {
 	return command.Command{
 		Name: name, Path: "container " + name, Args: "[OPTIONS] CONTAINER [CONTAINER...]",

@@ -100,7 +100,7 @@ func Restart() command.Command {
 }
 
 func stopping(verb, short string, complete command.Kind) command.Command {
-	return each(verb, short, complete, func(fs *pflag.FlagSet) func(context.Context, *command.Session, string) error {
+	return each(verb, short, complete, func(fs *pflag.FlagSet) forOne {
 		signal, seconds := stopFlags(fs)
 		return func(ctx context.Context, s *command.Session, c string) error {
 			return s.Post(
@@ -112,13 +112,14 @@ func stopping(verb, short string, complete command.Kind) command.Command {
 
 // Kill is `strake kill`.
 func Kill() command.Command {
-	return each("kill", "Kill one or more running containers", command.Running, func(fs *pflag.FlagSet) func(context.Context, *command.Session, string) error {
+	setup := func(fs *pflag.FlagSet) forOne {
 		signal := fs.StringP("signal", "s", "", "Signal to send to the container")
 		command.CompleteFlag(fs, "signal", signalNames()...)
 		return func(ctx context.Context, s *command.Session, c string) error {
 			return s.Post(ctx, path(c, "kill"), command.Query("signal", *signal), nil, nil)
 		}
-	})
+	}
+	return each("kill", "Kill one or more running containers", command.Running, setup)
 }
 
 // Pause is `strake pause`.
@@ -132,7 +133,7 @@ func Unpause() command.Command {
 }
 
 func simple(verb, short string) command.Command {
-	return each(verb, short, command.Running, func(*pflag.FlagSet) func(context.Context, *command.Session, string) error {
+	return each(verb, short, command.Running, func(*pflag.FlagSet) forOne {
 		return func(ctx context.Context, s *command.Session, c string) error {
 			return s.Post(ctx, path(c, verb), nil, nil, nil)
 		}
@@ -141,7 +142,7 @@ func simple(verb, short string) command.Command {
 
 // Remove is `strake rm`.
 func Remove() command.Command {
-	c := each("rm", "Remove one or more containers", command.Containers, func(fs *pflag.FlagSet) func(context.Context, *command.Session, string) error {
+	setup := func(fs *pflag.FlagSet) forOne {
 		force := fs.BoolP(
 			"force", "f", false, "Force the removal of a running container (uses SIGKILL)",
 		)
@@ -164,7 +165,8 @@ func Remove() command.Command {
 			}
 			return err
 		}
-	})
+	}
+	c := each("rm", "Remove one or more containers", command.Containers, setup)
 	c.Aliases = []string{"remove"}
 	return c
 }

@@ -58,8 +58,11 @@ func List(name string) command.Command {
 	c := command.Command{
 		Name: name, Path: "container " + name, Args: "[OPTIONS]", Short: "List containers",
 		Setup: func(fs *pflag.FlagSet) command.Action {
-			l := &listFlags{Listing: command.ListingFlags(fs, "Only display container IDs",
-				"ancestor", "before", "expose", "exited", "health", "id", "is-task", "label", "name", "network", "publish", "since", "status", "volume")}
+			l := &listFlags{Listing: command.ListingFlags(
+				fs, "Only display container IDs", "ancestor", "before", "expose", "exited",
+				"health", "id", "is-task", "label", "name", "network", "publish", "since", "status",
+				"volume",
+			)}
 			fs.BoolVarP(
 				&l.all, "all", "a", false, "Show all containers (default shows just running)",
 			)
@@ -171,7 +174,8 @@ func containerRow(c *api.Container, l *command.Listing, now time.Time) row {
 		networks = append(networks, n)
 	}
 	sort.Strings(networks)
-	r.Command, r.Names, r.Mounts, r.Networks = strconv.Quote(line), strings.Join(names, ","), strings.Join(mounts, ","), strings.Join(networks, ",")
+	r.Command, r.Names = strconv.Quote(line), strings.Join(names, ",")
+	r.Mounts, r.Networks = strings.Join(mounts, ","), strings.Join(networks, ",")
 	r.LocalVolumes = strconv.Itoa(local)
 	return r
 }

@@ -27,12 +27,13 @@ func Inspect() command.Command {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			size := fs.BoolP("size", "s", false, "Display total file sizes")
 			return func(ctx context.Context, s *command.Session, args []string) error {
-				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
+				get := func(name string) (raw json.RawMessage, err error) {
 					err = s.Get(
 						ctx, path(name, "json"), command.Query("size", command.If(*size)), &raw,
 					)
 					return raw, err
-				})
+				}
+				return command.InspectEach(s, *text, args, get)
 			}
 		},
 	}
@@ -48,11 +49,13 @@ func Logs() command.Command {
 			follow := fs.BoolP("follow", "f", false, "Follow log output")
 			since := fs.String(
 				"since", "",
-				`Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`,
+				`Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" `+
+					`for 42 minutes)`,
 			)
 			until := fs.String(
 				"until", "",
-				`Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`,
+				`Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. `+
+					`"42m" for 42 minutes)`,
 			)
 			tail := fs.StringP(
 				"tail", "n", "all", "Number of lines to show from the end of the logs",

@@ -49,7 +49,8 @@ func Stats() command.Command {
 			)
 			fs.StringVar(
 				&f.Format, "format", "",
-				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template",
+				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go "+
+					"template",
 			)
 			fs.StringVarP(
 				&f.Output, "output", "o", "",

@@ -37,7 +37,7 @@ var lines = []line{
 
 func TestList(t *testing.T) {
 	t.Parallel()
-	const fields = "want one of ID, Name, Status"
+	const noField, badTemplate = "no field Nmae: want one of ID, Name, Status", "template: --format"
 	for name, c := range map[string]struct {
 		opt   Options
 		rows  []line
@@ -57,7 +57,8 @@ func TestList(t *testing.T) {
 		"no column": {Options{Columns: "Nothing"}, lines, "", "no column Nothing"},
 		"quiet":     {Options{Quiet: true, ID: "ID", Columns: "Name"}, lines, "1\n22\n", ""},
 		"quiet, and a format of its own": {
-			Options{Quiet: true, ID: "ID", Format: "{{.Name}}"}, lines, "web\na-very-long-name\n", "",
+			Options{Quiet: true, ID: "ID", Format: "{{.Name}}"}, lines,
+			"web\na-very-long-name\n", "",
 		},
 		"one object a line": {
 			Options{Format: "json"}, lines,
@@ -80,11 +81,11 @@ func TestList(t *testing.T) {
 		"table of a template, no rows": {
 			Options{Format: `table {{.Name}}\t{{.ID}}`}, nil, "NAME      ID\n", "",
 		},
-		"no field":              {Options{Format: "{{.Nmae}}"}, lines, "", "no field Nmae: " + fields},
-		"no field in a table":   {Options{Format: "table {{.Nmae}}"}, lines, "", "no field Nmae: " + fields},
+		"no field":              {Options{Format: "{{.Nmae}}"}, lines, "", noField},
+		"no field in a table":   {Options{Format: "table {{.Nmae}}"}, lines, "", noField},
 		"no field, no rows":     {Options{Format: "{{.Nmae}}"}, nil, "", ""},
-		"no template":           {Options{Format: "{{.ID"}, lines, "", "template: --format"},
-		"no template, as table": {Options{Format: "table {{end}}"}, lines, "", "template: --format"},
+		"no template":           {Options{Format: "{{.ID"}, lines, "", badTemplate},
+		"no template, as table": {Options{Format: "table {{end}}"}, lines, "", badTemplate},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -236,7 +237,8 @@ func TestObject(t *testing.T) {
 	t.Parallel()
 	raw := json.RawMessage(`{"Host": {"NCPU": 2, "ApiVersion": "1.51"}, "List": [{"Id": "x"}]}`)
 	for text, want := range map[string]string{
-		"json":                             `{"Host":{"ApiVersion":"1.51","NCPU":2},"List":[{"Id":"x"}]}`,
+		"json": `{"Host":{"ApiVersion":"1.51","NCPU":2},` +
+			`"List":[{"Id":"x"}]}`,
 		"{{.Host.NumCPU}}":                 "2",
 		"{{.Host.APIVersion}}":             "1.51",
 		"{{range .List}}{{.ID}}{{end}}":    "x",

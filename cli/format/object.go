@@ -118,7 +118,8 @@ func numbers(v any) any {
 }
 
 // goNames are fields whose name in moby's Go types is not that of the JSON.
-const goNames = "Id:ID ImageId:ImageID CpuShares:CPUShares NanoCpus:NanoCPUs CpuPeriod:CPUPeriod CpuQuota:CPUQuota Dns:DNS DnsOptions:DNSOptions " +
+const goNames = "Id:ID ImageId:ImageID CpuShares:CPUShares NanoCpus:NanoCPUs CpuPeriod:CPUPeriod " +
+	"CpuQuota:CPUQuota Dns:DNS DnsOptions:DNSOptions " +
 	"DnsSearch:DNSSearch HostIp:HostIP ApiVersion:APIVersion NCPU:NumCPU SizeRootFs:SizeRootFS"
 
 func alias(v any) {

@@ -62,8 +62,8 @@ func TestEllipsis(t *testing.T) {
 		width int
 		want  string
 	}{
-		{"short", 5, "short"}, {"longer", 5, "long…"}, {"äöüäöü", 4, "äöü…"}, {"x", 0, "x"},
-		{"xy", 1, "…"}, {"", 3, ""},
+		{"short", 5, "short"}, {"longer", 5, "long…"}, {"äöüäöü", 4, "äöü…"},
+		{"x", 0, "x"}, {"xy", 1, "…"}, {"", 3, ""},
 	} {
 		if got := Ellipsis(c.text, c.width); got != c.want {
 			t.Errorf("Ellipsis(%q, %d): got %q, want %q", c.text, c.width, got, c.want)

@@ -6,7 +6,7 @@
 //
 // Not for: logins (registry), or what is in an image.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package image
 
 import (
@@ -116,7 +116,8 @@ func Load() command.Command {
 					src = f
 				} else if command.IsTerminal(s.In) {
 					return command.Misused(
-						errors.New("requested load from stdin, but stdin is a terminal: name a file with -i, or pipe an archive in"),
+						errors.New("requested load from stdin, but stdin is a terminal: name a " +
+							"file with -i, or pipe an archive in"),
 					)
 				}
 				resp, err := s.Do(
@@ -352,10 +353,11 @@ func Inspect() command.Command {
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			return func(ctx context.Context, s *command.Session, args []string) error {
-				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
+				get := func(name string) (raw json.RawMessage, err error) {
 					err = s.Get(ctx, path(name, "json"), nil, &raw)
 					return raw, err
-				})
+				}
+				return command.InspectEach(s, *text, args, get)
 			}
 		},
 	}
@@ -376,7 +378,8 @@ func Prune() command.Command {
 				warning := "WARNING! This will remove all dangling images."
 				if *all {
 					given = append(given, "dangling=false")
-					warning = "WARNING! This will remove all images without at least one container associated to them."
+					warning = "WARNING! This will remove all images without at least one " +
+						"container associated to them."
 				}
 				filter, err := command.Filters(given)
 				if err != nil {

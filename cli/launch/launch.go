@@ -130,7 +130,8 @@ func (e Engine) spawn(ctx context.Context) error {
 		)
 	}
 	cmd := exec.Command(e.Program, append([]string{"--ready-fd", "3"}, e.Args...)...)
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles, cmd.Env, cmd.Dir = log, log, []*os.File{tell}, e.Env, "/"
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{tell}
+	cmd.Env, cmd.Dir = e.Env, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	unlock := early.Lock()
 	err = cmd.Start()

@@ -2,7 +2,7 @@
 //
 // Not for: addresses and packets, which are the engine's.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package network
 
 import (
@@ -319,12 +319,13 @@ func inspect() command.Command {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			verbose := fs.BoolP("verbose", "v", false, "Verbose output for diagnostics")
 			return func(ctx context.Context, s *command.Session, args []string) error {
-				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
+				get := func(name string) (raw json.RawMessage, err error) {
 					err = s.Get(
 						ctx, path(name), command.Query("verbose", command.If(*verbose)), &raw,
 					)
 					return raw, err
-				})
+				}
+				return command.InspectEach(s, *text, args, get)
 			}
 		},
 	}
@@ -367,7 +368,8 @@ func prune() command.Command {
 				if !*force {
 					fmt.Fprintln(
 						s.Err,
-						"WARNING! This will remove all custom networks not used by at least one container.",
+						"WARNING! This will remove all custom networks not used by at least one "+
+							"container.",
 					)
 					if ok, err := s.Confirm("Are you sure you want to continue?"); err != nil ||
 						!ok {

@@ -120,7 +120,8 @@ func TestInPipe(t *testing.T) {
 			Out: &out, Now: clock(), Aux: func(raw json.RawMessage) { aux = string(raw) },
 		},
 	)
-	want := "latest: Pulling from library/thing\naaaaaaaaaaaa: Pulling fs layer\nbbbbbbbbbbbb: Waiting\naaaaaaaaaaaa: Pull complete\nbbbbbbbbbbbb: Pull complete\nDigest: sha256:1234\n"
+	want := "latest: Pulling from library/thing\naaaaaaaaaaaa: Pulling fs layer\nbbbbbbbbbbbb: " +
+		"Waiting\naaaaaaaaaaaa: Pull complete\nbbbbbbbbbbbb: Pull complete\nDigest: sha256:1234\n"
 	if err != nil || out.String() != want || aux != `{"Tag":"latest"}` {
 		t.Errorf("got %v, aux %s:\n%s\nwant:\n%s", err, aux, out.String(), want)
 	}
@@ -159,10 +160,13 @@ func TestRedrawsAreLimited(t *testing.T) {
 	}
 	s := &screen{t: t, columns: 80}
 	at := time.Unix(0, 0)
-	err := progress.Show(strings.NewReader(in.String()), progress.Options{Out: s, Size: func() (int, int) { return 80, 24 }, Now: func() time.Time {
-		at = at.Add(time.Millisecond)
-		return at
-	}})
+	err := progress.Show(
+		strings.NewReader(in.String()),
+		progress.Options{Out: s, Size: func() (int, int) { return 80, 24 }, Now: func() time.Time {
+			at = at.Add(time.Millisecond)
+			return at
+		}},
+	)
 	if err != nil || len(s.frames) > 20 {
 		t.Errorf("%d redraws in a second, %v", len(s.frames), err)
 	}

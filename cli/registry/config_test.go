@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helper is a credential helper (docker/docker-credential-helpers:credentials/credentials.go, Serve):
-// the verb is its argument, the server or the login comes from standard input, and what went wrong
-// goes to standard output. The one called file keeps logins below HELPER_DIR; each of the others
-// does one thing wrong.
+// helper is a credential helper (docker/docker-credential-helpers:credentials/credentials.go,
+// Serve): the verb is its argument, the server or the login comes from standard input, and what
+// went wrong goes to standard output. The one called file keeps logins below HELPER_DIR; each of
+// the others does one thing wrong.
 func helper(name, verb string, in io.Reader, out io.Writer) int {
 	raw, err := io.ReadAll(in)
 	if err != nil {
@@ -103,7 +103,8 @@ func directory(t *testing.T, config string, helpers ...string) (dir string, env 
 	t.Helper()
 	dir = t.TempDir()
 	if config != "" {
-		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
+		path := filepath.Join(dir, "config.json")
+		if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +192,8 @@ func TestLogins(t *testing.T) {
 				login.Password != "" && strings.Contains(text, encoded); inFile != c.inFile {
 				t.Errorf("the secret is in the file: %v, want %v\n%s", inFile, c.inFile, text)
 			}
-			if strings.Contains(c.config, "detachKeys") && load(t, dir, env).DetachKeys() != "ctrl-x" {
+			if strings.Contains(c.config, "detachKeys") &&
+				load(t, dir, env).DetachKeys() != "ctrl-x" {
 				t.Errorf("the file lost what it held beside logins: %s", text)
 			}
 			if got, err := load(t, dir, env).Get(t.Context(), server); err != nil || got != login {
@@ -215,7 +217,10 @@ func TestLogins(t *testing.T) {
 func TestHelperFails(t *testing.T) {
 	t.Parallel()
 	login := api.AuthConfig{ServerAddress: "r.example", Username: "me", Password: secret}
-	get := func(ctx context.Context, c *Config) error { _, err := c.Get(ctx, "r.example"); return err }
+	get := func(ctx context.Context, c *Config) error {
+		_, err := c.Get(ctx, "r.example")
+		return err
+	}
 	put := func(ctx context.Context, c *Config) error { return c.Put(ctx, login) }
 	remove := func(ctx context.Context, c *Config) error {
 		_, err := c.Remove(ctx, "r.example")
@@ -306,8 +311,10 @@ func TestLoad(t *testing.T) {
 		fails          string // of Load
 		getFails       string
 	}{
-		"empty file":     {config: " \n", server: "r.example"},
-		"another server": {config: `{"auths":{"r.example":{"auth":"` + auth + `"}}}`, server: "o.example"},
+		"empty file": {config: " \n", server: "r.example"},
+		"another server": {
+			config: `{"auths":{"r.example":{"auth":"` + auth + `"}}}`, server: "o.example",
+		},
 		"by the host in an address": {
 			config: `{"auths":{"https://r.example/v1/":{"auth":"` + auth + `"}}}`,
 			server: "r.example",

@@ -150,7 +150,13 @@ func TestHeader(t *testing.T) {
 				}
 			}
 			if got != c.want || asked != c.asks {
-				t.Errorf("got %+v after %d questions, want %+v after %d", got, asked, c.want, c.asks)
+				t.Errorf(
+					"got %+v after %d questions, want %+v after %d",
+					got,
+					asked,
+					c.want,
+					c.asks,
+				)
 			}
 		})
 	}

@@ -66,7 +66,8 @@ func (f *Flags) putProcess(r *api.CreateRequest, src Source) error {
 		r.StdinOnce = r.AttachStdin
 	}
 	r.Tty = f.tty
-	r.Hostname, r.Domainname, r.User, r.WorkingDir, r.StopSignal = f.hostname, f.domainname, f.user, f.workdir, f.stopSignal
+	r.Hostname, r.Domainname, r.User = f.hostname, f.domainname, f.user
+	r.WorkingDir, r.StopSignal = f.workdir, f.stopSignal
 	r.HostConfig.GroupAdd = f.groupAdd
 	if f.fs.Changed("init") {
 		r.HostConfig.Init = &f.init

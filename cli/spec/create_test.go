@@ -170,17 +170,20 @@ func serve(t *testing.T, requests chan<- map[string]any) (host string) {
 		w.Header().Set("Api-Version", "1.50")
 		w.Header().Set("Ostype", "linux")
 	})
-	mux.HandleFunc("POST /{version}/containers/create", func(w http.ResponseWriter, r *http.Request) {
-		var body map[string]any
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		requests <- body
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusCreated)
-		io.WriteString(w, `{"Id":"0123456789abcdef","Warnings":[]}`)
-	})
+	mux.HandleFunc(
+		"POST /{version}/containers/create",
+		func(w http.ResponseWriter, r *http.Request) {
+			var body map[string]any
+			if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			requests <- body
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusCreated)
+			io.WriteString(w, `{"Id":"0123456789abcdef","Warnings":[]}`)
+		},
+	)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

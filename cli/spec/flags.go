@@ -40,20 +40,21 @@ type Flags struct {
 	pid, ipc, uts, userns, cgroupns string
 
 	// Resources.
-	memory, memoryReservation, memorySwap, nanoCPUs, shmSize                                        int64
-	cpuShares, cpuPeriod, cpuQuota, memorySwappiness, pidsLimit                                     int64
-	blkioWeight                                                                                     uint16
-	cpusetCPUs, cpusetMems, cgroupParent                                                            string
-	oomScoreAdj                                                                                     int
-	oomKillDisable                                                                                  bool
-	sysctls, storageOpt, volumes, mounts, tmpfs, volumesFrom                                        []string
-	volumeDriver                                                                                    string
-	publish, expose, networks, networkAliases, linkLocalIPs, addHost, dns, dnsSearch, dnsOpt, links []string
-	publishAll                                                                                      bool
-	ip, ip6, mac                                                                                    string
-	restart, logDriver, runtime, cidFile                                                            string
-	logOpt                                                                                          []string
-	autoRemove                                                                                      bool
+	memory, memoryReservation, memorySwap, nanoCPUs, shmSize    int64
+	cpuShares, cpuPeriod, cpuQuota, memorySwappiness, pidsLimit int64
+	blkioWeight                                                 uint16
+	cpusetCPUs, cpusetMems, cgroupParent                        string
+	oomScoreAdj                                                 int
+	oomKillDisable                                              bool
+	sysctls, storageOpt, volumes, mounts, tmpfs, volumesFrom    []string
+	volumeDriver                                                string
+	publish, expose, networks, networkAliases, linkLocalIPs     []string
+	addHost, dns, dnsSearch, dnsOpt, links                      []string
+	publishAll                                                  bool
+	ip, ip6, mac                                                string
+	restart, logDriver, runtime, cidFile                        string
+	logOpt                                                      []string
+	autoRemove                                                  bool
 
 	healthCmd                                                             string
 	healthInterval, healthTimeout, healthStartPeriod, healthStartInterval time.Duration
@@ -223,7 +224,8 @@ func (f *Flags) lifecycle(fs *pflag.FlagSet) {
 	)
 	fs.DurationVar(
 		&f.healthStartPeriod, "health-start-period", 0,
-		"Start period for the container to initialize before starting health-retries countdown (ms|s|m|h)",
+		"Start period for the container to initialize before starting health-retries countdown "+
+			"(ms|s|m|h)",
 	)
 	fs.DurationVar(
 		&f.healthStartInterval, "health-start-interval", 0,

@@ -166,8 +166,8 @@ func mountField(m *api.Mount, key, v string, valued bool) error {
 
 func unknownKey(key string) error { return fmt.Errorf("unknown key '%s'", key) }
 
-// mountSwitch returns what an option without a value, or with true or false, sets; nil if the key is
-// none of those.
+// mountSwitch returns what an option without a value, or with true or false, sets; nil if the key
+// is none of those.
 func mountSwitch(m *api.Mount, key string) *bool {
 	switch key {
 	case "readonly", "ro":

@@ -153,8 +153,8 @@ func (a *attachment) ipam() *api.EndpointIPAM {
 
 func checkNetwork(s string) error { _, err := parseNetwork(s); return err }
 
-// parseNetwork reads a name, or
-// name=…,alias=…,ip=…,ip6=…,mac-address=…,driver-opt=…,link-local-ip=…,gw-priority=….
+// parseNetwork reads the name of a network, or KEY=VALUE separated by commas, where KEY is one of
+// name, alias, ip, ip6, mac-address, driver-opt, link-local-ip and gw-priority.
 func parseNetwork(s string) (attachment, error) {
 	if !strings.Contains(s, "=") {
 		if s == "" {
@@ -206,7 +206,8 @@ func parseNetwork(s string) (attachment, error) {
 			}
 		default:
 			return a, fmt.Errorf(
-				"invalid field key %s: want name, alias, ip, ip6, link-local-ip, mac-address, driver-opt or gw-priority",
+				"invalid field key %s: want name, alias, ip, ip6, link-local-ip, mac-address, "+
+					"driver-opt or gw-priority",
 				key,
 			)
 		}

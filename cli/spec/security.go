@@ -13,7 +13,8 @@ import (
 
 func (f *Flags) putSecurity(r *api.CreateRequest, src Source) error {
 	h := &r.HostConfig
-	h.CapAdd, h.CapDrop, h.Privileged, h.ReadonlyRootfs = capabilities(f.capAdd), capabilities(f.capDrop), f.privileged, f.readOnly
+	h.CapAdd, h.CapDrop = capabilities(f.capAdd), capabilities(f.capDrop)
+	h.Privileged, h.ReadonlyRootfs = f.privileged, f.readOnly
 	for _, opt := range f.securityOpt {
 		if opt == "systempaths=unconfined" {
 			h.MaskedPaths, h.ReadonlyPaths = &[]string{}, &[]string{}
@@ -203,7 +204,8 @@ func (f *Flags) putResources(r *api.CreateRequest, _ Source) error {
 func checkUlimit(s string) error { _, err := ulimit(s); return err }
 
 // ulimits are the names of getrlimit(2) in small letters.
-const ulimits = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+const ulimits = "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime " +
+	"sigpending stack"
 
 // ulimit reads NAME=SOFT[:HARD].
 func ulimit(s string) (api.Ulimit, error) {

@@ -126,7 +126,8 @@ func eventWriter(s *command.Session, text, output string) (func(json.RawMessage)
 	}, nil
 }
 
-// eventLine is Docker's: 2006-01-02T15:04:05.000000000Z07:00 container start ID (image=…, name=…).
+// eventLine is what Docker's client prints for an event:
+// 2006-01-02T15:04:05.000000000Z07:00 container start ID (image=…, name=…).
 func eventLine(e *api.Event) string {
 	at := time.Unix(e.Time, 0)
 	if e.TimeNano != 0 {

@@ -162,19 +162,30 @@ func Info() command.Command {
 
 // engineInfo is what `info` shows of GET /info.
 type engineInfo struct {
-	Containers, ContainersRunning, ContainersPaused, ContainersStopped, Images int
-	ServerVersion, Driver, LoggingDriver, CgroupDriver, CgroupVersion          string
-	DriverStatus                                                               [][2]string
-	Plugins                                                                    struct{ Volume, Network, Log []string }
-	Runtimes                                                                   map[string]json.RawMessage
-	DefaultRuntime                                                             string
-	SecurityOptions                                                            []string
-	KernelVersion, OperatingSystem, OSType, Architecture, Name, ID             string
-	DockerRootDir, HTTPProxy, HTTPSProxy, NoProxy                              string `json:",omitempty"`
-	NCPU                                                                       int
-	MemTotal                                                                   int64
-	Debug, LiveRestoreEnabled                                                  bool
-	RegistryConfig                                                             struct {
+	Containers, ContainersRunning, ContainersPaused, ContainersStopped int
+
+	Images int
+
+	ServerVersion, Driver, LoggingDriver, CgroupDriver, CgroupVersion string
+
+	DriverStatus    [][2]string
+	Plugins         struct{ Volume, Network, Log []string }
+	Runtimes        map[string]json.RawMessage
+	DefaultRuntime  string
+	SecurityOptions []string
+
+	KernelVersion, OperatingSystem, OSType, Architecture, Name, ID string
+
+	DockerRootDir string
+	HTTPProxy     string `json:"HttpProxy"`
+	HTTPSProxy    string `json:"HttpsProxy"`
+	NoProxy       string
+	NCPU          int
+	MemTotal      int64
+
+	Debug, LiveRestoreEnabled bool
+
+	RegistryConfig struct {
 		InsecureRegistryCIDRs []string
 		IndexConfigs          map[string]struct{ Secure bool }
 		Mirrors               []string
@@ -262,9 +273,10 @@ func Inspect() command.Command {
 				if err != nil {
 					return err
 				}
-				return command.InspectEach(s, *text, args, func(name string) (json.RawMessage, error) {
+				get := func(name string) (json.RawMessage, error) {
 					return inspectAny(ctx, s, places, *kind, name, *size)
-				})
+				}
+				return command.InspectEach(s, *text, args, get)
 			}
 		},
 	}

@@ -142,7 +142,8 @@ func readManifest(name string) ([]string, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf(
-			"no list of what was installed: %w (was strake installed with make install? --prefix says where)",
+			"no list of what was installed: %w (was strake installed with make install? --prefix "+
+				"says where)",
 			err,
 		)
 	}

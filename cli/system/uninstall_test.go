@@ -186,13 +186,16 @@ func TestUninstallRemovesNothingWhen(t *testing.T) {
 			name: "a root is the system's", want: "--exec-root",
 			args: []string{"--yes", "--exec-root", "/run"},
 		},
-		{name: "the list names something else", want: "install-manifest:1", args: []string{"--yes"}, before: func(t *testing.T, prefix string) {
-			if err := os.WriteFile(
-				filepath.Join(prefix, Manifest), []byte("/etc/../usr\n"), 0o644,
-			); err != nil {
-				t.Fatal(err)
-			}
-		}},
+		{
+			name: "the list names something else", want: "install-manifest:1",
+			args: []string{"--yes"}, before: func(t *testing.T, prefix string) {
+				if err := os.WriteFile(
+					filepath.Join(prefix, Manifest), []byte("/etc/../usr\n"), 0o644,
+				); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

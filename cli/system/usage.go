@@ -32,7 +32,8 @@ func DiskUsage() command.Command {
 			l := &command.Listing{}
 			fs.StringVar(
 				&l.Format, "format", "",
-				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go template",
+				"Format output: 'table', 'table TEMPLATE', 'json' (one object a line), or a Go "+
+					"template",
 			)
 			fs.StringVarP(&l.Output, "output", "o", "", "Output form: 'json' (one array)")
 			verbose := fs.BoolP("verbose", "v", false, "Show detailed information on space usage")
@@ -130,7 +131,8 @@ func verboseUsage(s *command.Session, u *api.DiskUsage) error {
 	}
 	fmt.Fprint(
 		t,
-		"Images space usage:\n\nIMAGE ID\tNAME\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n",
+		"Images space usage:\n\n"+
+			"IMAGE ID\tNAME\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n",
 	)
 	for _, m := range u.Images {
 		shared := max(m.SharedSize, 0)
@@ -138,16 +140,22 @@ func verboseUsage(s *command.Session, u *api.DiskUsage) error {
 		if name == "" {
 			name = "<none>"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", format.ShortID(m.ID), name, ago(m.Created), format.Size(m.Size, 4), format.Size(shared, 4),
-			format.Size(m.Size-shared, 4), max(m.Containers, 0))
+		fmt.Fprintf(
+			t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", format.ShortID(m.ID), name, ago(m.Created),
+			format.Size(m.Size, 4), format.Size(shared, 4), format.Size(m.Size-shared, 4),
+			max(m.Containers, 0),
+		)
 	}
 	t.Flush()
 	fmt.Fprint(
 		t, "\nContainers space usage:\n\nCONTAINER ID\tIMAGE\tSIZE\tCREATED\tSTATUS\tNAMES\n",
 	)
 	for _, c := range u.Containers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", format.ShortID(c.ID), c.Image, format.Size(c.SizeRw, 4), ago(c.Created), c.Status,
-			strings.ReplaceAll(strings.Join(c.Names, ","), "/", ""))
+		fmt.Fprintf(
+			t, "%s\t%s\t%s\t%s\t%s\t%s\n", format.ShortID(c.ID), c.Image,
+			format.Size(c.SizeRw, 4), ago(c.Created), c.Status,
+			strings.ReplaceAll(strings.Join(c.Names, ","), "/", ""),
+		)
 	}
 	t.Flush()
 	fmt.Fprint(t, "\nLocal Volumes space usage:\n\nVOLUME NAME\tLINKS\tSIZE\n")

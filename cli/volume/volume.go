@@ -2,7 +2,7 @@
 //
 // Not for: the files in volumes.
 //
-// Tested by scripts against a server that plays the engine.
+// Tested by tables, and by the scripts of package cli against a server that plays the engine.
 package volume
 
 import (
@@ -102,7 +102,8 @@ func create() command.Command {
 				if len(args) == 1 {
 					if *name != "" {
 						return command.Misused(
-							errors.New("conflicting options: cannot specify a volume-name through both --name and as a positional arg"),
+							errors.New("conflicting options: cannot specify a volume-name " +
+								"through both --name and as a positional arg"),
 						)
 					}
 					*name = args[0]
@@ -134,10 +135,11 @@ func inspect() command.Command {
 		Setup: func(fs *pflag.FlagSet) command.Action {
 			text := fs.StringP("format", "f", "", "Format output: 'json' or a Go template")
 			return func(ctx context.Context, s *command.Session, args []string) error {
-				return command.InspectEach(s, *text, args, func(name string) (raw json.RawMessage, err error) {
+				get := func(name string) (raw json.RawMessage, err error) {
 					err = s.Get(ctx, path(name), nil, &raw)
 					return raw, err
-				})
+				}
+				return command.InspectEach(s, *text, args, get)
 			}
 		},
 	}

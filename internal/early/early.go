@@ -3,7 +3,7 @@
 // Two things cost such a program a tenth of its time and more, because they happen while the Go
 // runtime comes up and shortly after:
 //
-//   - The scheduler's monitor, a thread, wakes every 20 µs as long as it finds something to do, and
+//   - The scheduler's monitor, a thread, wakes every 20 µs as long as it finds something to do and
 //     for its first 50 rounds in any case (runtime/proc.go, sysmon). Each time it takes the
 //     processor from the thread that works. With more timer slack (prctl(2), PR_SET_TIMERSLACK) the
 //     kernel lets it sleep until a timer fires anyway.

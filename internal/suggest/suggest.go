@@ -9,8 +9,8 @@ import "strings"
 
 // Nearest returns the candidate that is closest to a word, or "" if none is close. A candidate is
 // close if the word begins it, or if it takes few edits: inserting, deleting or replacing a letter,
-// or swapping two adjacent ones. One edit is allowed for each four letters of the word, at least one
-// and at most three. Case does not count. Of equally close candidates the first is returned.
+// or swapping two adjacent ones. One edit is allowed for each four letters of the word, at least
+// one and at most three. Case does not count. Of equally close candidates the first is returned.
 func Nearest(word string, candidates []string) string {
 	word = strings.ToLower(word)
 	best, distance := "", min(3, max(1, len(word)/4))+1

@@ -26,8 +26,8 @@ type T interface {
 	Fatal(args ...any)
 }
 
-// Program returns the path of a program that the Debian package brings. It is looked for in PATH and
-// in the directories of administrators, which the PATH of a user lacks.
+// Program returns the path of a program that the Debian package brings. It is looked for in PATH
+// and in the directories of administrators, which the PATH of a user lacks.
 func Program(t T, name, debianPackage string) string {
 	t.Helper()
 	if p, err := exec.LookPath(name); err == nil {
@@ -59,8 +59,8 @@ func Root(t T, reason string) {
 	}
 }
 
-// Lack skips the test because of something that `make test` provides and this run lacks, or fails it
-// where [Strict] is set. It does not return.
+// Lack skips the test because of something that `make test` provides and this run lacks, or fails
+// it where [Strict] is set. It does not return.
 func Lack(t T, what string) {
 	t.Helper()
 	if os.Getenv(Strict) != "" {

@@ -33,7 +33,10 @@ func main() {
 	first := child()
 	early.Settle(64)
 	free := threads()
-	json.NewEncoder(os.Stdout).Encode(map[string]any{"Bound": bound, "Free": free, "First": first, "Child": child(), "Procs": runtime.GOMAXPROCS(0)})
+	json.NewEncoder(os.Stdout).Encode(map[string]any{
+		"Bound": bound, "Free": free, "First": first, "Child": child(),
+		"Procs": runtime.GOMAXPROCS(0),
+	})
 }
 
 func threads() (list []thread) {
