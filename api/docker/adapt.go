@@ -69,11 +69,13 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 	}
 	if h.VolumeDriver != "" && v >= 48 && slices.ContainsFunc(h.Mounts, func(m mount.Mount) bool {
 		return m.Type == mount.TypeVolume &&
-			(m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil || m.VolumeOptions.DriverConfig.Name == "")
+			(m.VolumeOptions == nil || m.VolumeOptions.DriverConfig == nil ||
+				m.VolumeOptions.DriverConfig.Name == "")
 	}) {
 		warnings = append(
 			warnings,
-			"WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead",
+			"WARNING: the container-wide volume-driver configuration is ignored for volumes "+
+				"specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead",
 		)
 	}
 	if v >= 52 {
@@ -87,7 +89,8 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 			warnings = append(
 				warnings,
 				fmt.Sprintf(
-					"Following container port(s) have an empty list of port-bindings: %s. Such bindings will be discarded in a future version.",
+					"Following container port(s) have an empty list of port-bindings: %s. "+
+						"Such bindings will be discarded in a future version.",
 					strings.Join(bare, ", "),
 				),
 			)
@@ -155,12 +158,14 @@ func adaptMAC(
 	switch {
 	case v >= 52:
 		return "", invalid(
-			"container-wide MAC address no longer supported; use endpoint-specific MAC address instead",
+			"container-wide MAC address no longer supported; " +
+				"use endpoint-specific MAC address instead",
 		)
 	case v < 44 && !own:
 		return "", invalid("conflicting options: mac-address and the network mode")
 	case v >= 44:
-		warning = "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+		warning = "The container-wide MacAddress field is now deprecated. " +
+			"It should be specified in EndpointsConfig instead."
 	}
 	if !own {
 		return warning, nil
@@ -179,7 +184,9 @@ func adaptMAC(
 		}
 	} else if n.EndpointsConfig[name] == nil && len(n.EndpointsConfig) > 0 {
 		return "", invalid(
-			"unable to migrate container-wide MAC address to a specific network: HostConfig.NetworkMode must match the identity of a network in NetworkSettings.Networks",
+			"unable to migrate container-wide MAC address to a specific network: " +
+				"HostConfig.NetworkMode must match the identity of a network in " +
+				"NetworkSettings.Networks",
 		)
 	}
 	at := n.EndpointsConfig[name]
@@ -189,7 +196,8 @@ func adaptMAC(
 	}
 	if len(at.MacAddress) > 0 && !bytes.Equal(at.MacAddress, mac) {
 		return "", invalid(
-			"the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
+			"the container-wide MAC address must match the endpoint-specific MAC address " +
+				"for the main network, or be left empty",
 		)
 	}
 	at.MacAddress = mac

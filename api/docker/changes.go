@@ -77,7 +77,8 @@ func change(c *image.RunConfig, line string) error {
 		}
 	default:
 		return invalid(
-			"change %q: %s is not a valid change command; want CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
+			"change %q: %s is not a valid change command; want CMD, ENTRYPOINT, ENV, EXPOSE, "+
+				"LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
 			line, word,
 		)
 	}

@@ -75,10 +75,13 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	a.engine.PublishEvent(engine.Event{Type: "container", Action: "commit", ID: info.ID, Attributes: map[string]string{
-		"comment": opt.Comment, "image": info.Spec.Image, "imageID": id.String(),
-		"imageRef": opt.Ref, "name": info.Spec.Name,
-	}})
+	a.engine.PublishEvent(engine.Event{
+		Type: "container", Action: "commit", ID: info.ID,
+		Attributes: map[string]string{
+			"comment": opt.Comment, "image": info.Spec.Image, "imageID": id.String(),
+			"imageRef": opt.Ref, "name": info.Spec.Name,
+		},
+	})
 	imageEvent(a.engine, "create", id.String(), id.String())
 	return writeJSON(w, http.StatusCreated, map[string]digest.Digest{"Id": id})
 }

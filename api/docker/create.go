@@ -104,7 +104,8 @@ func checkNetworks(req *container.CreateRequest) error {
 	for _, mode := range modes {
 		if mode == "none" || mode == "host" || strings.HasPrefix(mode, "container:") {
 			return invalid(
-				"container cannot be connected to multiple networks with one of the networks in %s mode",
+				"container cannot be connected to multiple networks "+
+					"with one of the networks in %s mode",
 				mode,
 			)
 		}

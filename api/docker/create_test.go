@@ -254,7 +254,8 @@ func TestCreateCgroups(t *testing.T) {
 		{"2", 56, false, "private"}, {"1", 56, true, "host"}, {"2", 40, true, "host"},
 	} {
 		req := container.CreateRequest{
-			Config: &container.Config{}, HostConfig: &container.HostConfig{Privileged: c.privileged},
+			Config:     &container.Config{},
+			HostConfig: &container.HostConfig{Privileged: c.privileged},
 		}
 		normalize(&req, c.v, c.cgroups)
 		if got := string(req.HostConfig.CgroupnsMode); got != c.want {

@@ -44,7 +44,8 @@ func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
 		if e := ends[name]; e != nil && e.GwPriority > highest {
 			return notImplemented(
 				fmt.Sprintf(
-					"EndpointsConfig[%s].GwPriority %d: the gateway of %s, the network that the container is in first,",
+					"EndpointsConfig[%s].GwPriority %d: a gateway in another network than %s, "+
+						"the first one,",
 					name, e.GwPriority, first,
 				),
 			)

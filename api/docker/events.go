@@ -96,7 +96,8 @@ func eventMatches(f filters, e *engine.Event) bool {
 	}
 	return f.exact("type", e.Type) && f.exact("event", e.Action, action) &&
 		f.labels(e.Attributes) && f.exact("scope", "local") &&
-		(object("container") || e.Type != "container" && f.exact("container", e.Attributes["container"])) &&
+		(object("container") ||
+			e.Type != "container" && f.exact("container", e.Attributes["container"])) &&
 		(!f.has("image") || f.exact("image", e.Attributes["image"], e.ID, e.Attributes["name"])) &&
 		object("volume") && object("network") && object("daemon") &&
 		!f.has("plugin") && !f.has("service") && !f.has("node") && !f.has("secret") &&

@@ -304,7 +304,7 @@ func (e *fakeEngine) Top(context.Context, string) ([]engine.Process, error) {
 	clock := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	return []engine.Process{
 		{UID: 1000, PID: 42, PPID: 1, StartedAt: clock, TTY: "pts/0", Command: "sh -c x"},
-		{PID: 43, PPID: 42, StartedAt: clock, Command: "top", CPUTime: 3*time.Hour + 62*time.Second},
+		{PID: 43, PPID: 42, StartedAt: clock, Command: "top", CPUTime: 10862 * time.Second},
 	}, e.read("engine.Top")
 }
 
@@ -387,6 +387,7 @@ type fakeBackend struct {
 	*recorder
 	engine *fakeEngine
 	images *fakeImages
+	b      Backend
 	h      http.Handler
 }
 
@@ -404,10 +405,11 @@ var testHost = host{
 func newFake(now time.Time) *fakeBackend {
 	r := &recorder{failures: map[string]error{}}
 	f := &fakeBackend{recorder: r, engine: newFakeEngine(r, now), images: newFakeImages(r)}
-	f.h = http.HandlerFunc(newServer(Backend{
+	f.b = Backend{
 		Engine: f.engine, Images: f.images, Networks: fakeNetworks{recorder: r},
 		Volumes: fakeVolumes{r}, Version: "1", Name: "host", Root: "/data",
 		Insecure: []string{"10.0.0.0/8", "registry.test"},
-	}, testHost).serve)
+	}
+	f.h = http.HandlerFunc(newServer(f.b, testHost).serve)
 	return f
 }

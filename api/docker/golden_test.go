@@ -143,6 +143,16 @@ func still(t *testing.T) http.Handler {
 	); err != nil {
 		t.Fatal(err)
 	}
+	return Handler(Backend{
+		Engine: &stillEngine{info: stillInfo(t, id.String())}, Images: images, Networks: stillNetworks{},
+		Volumes: volumes, Log: slog.New(slog.DiscardHandler),
+		Version: "0.0.0", Name: "host", Root: "/data", LogDriver: "json-file",
+	})
+}
+
+// stillInfo is the container of still.
+func stillInfo(t *testing.T, imageID string) engine.Info {
+	t.Helper()
 	umask := uint32(0o77)
 	f, err := json.Marshal(front{
 		&container.Config{
@@ -160,8 +170,8 @@ func still(t *testing.T) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := engine.Info{
-		ID: strings.Repeat("c", 64), Created: then, ImageID: id.String(), Path: "httpd",
+	return engine.Info{
+		ID: strings.Repeat("c", 64), Created: then, ImageID: imageID, Path: "httpd",
 		Spec: engine.Spec{
 			Name: "web", Image: "one", Network: "net", Labels: map[string]string{"a": "b"},
 			Front: f,
@@ -184,11 +194,6 @@ func still(t *testing.T) http.Handler {
 			},
 		},
 	}
-	return Handler(Backend{
-		Engine: &stillEngine{info: info}, Images: images, Networks: stillNetworks{},
-		Volumes: volumes, Log: slog.New(slog.DiscardHandler),
-		Version: "0.0.0", Name: "host", Root: "/data", LogDriver: "json-file",
-	})
 }
 
 // varying is what differs from machine to machine and from run to run, by the name of the golden
@@ -198,7 +203,8 @@ var varying = map[string]*regexp.Regexp{
 		`"(Status|LastTagTime|CreatedAt|UpperDir|Mountpoint)":("Up [^"]*"|"20[^"]*"|"/[^"]*")`,
 	),
 	"version": regexp.MustCompile(`"(KernelVersion|Arch|GoVersion)":("[^"]*")`),
-	"info": regexp.MustCompile(`"(KernelVersion|OperatingSystem|Architecture|NCPU|MemTotal|NGoroutines|NFd|SystemTime|CgroupVersion|OomKillDisable|SecurityOptions)":` +
+	"info": regexp.MustCompile(`"(KernelVersion|OperatingSystem|Architecture|NCPU|MemTotal|` +
+		`NGoroutines|NFd|SystemTime|CgroupVersion|OomKillDisable|SecurityOptions)":` +
 		`("[^"]*"|\[[^]]*\]|[0-9]+|true|false)`),
 }
 

@@ -80,7 +80,9 @@ func registriesOf(insecure []string) *registry.ServiceConfig {
 			netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8"),
 		},
 		IndexConfigs: map[string]*registry.IndexInfo{
-			image.DefaultRegistry: {Name: image.DefaultRegistry, Mirrors: []string{}, Secure: true, Official: true},
+			image.DefaultRegistry: {
+				Name: image.DefaultRegistry, Mirrors: []string{}, Secure: true, Official: true,
+			},
 		},
 		Mirrors: []string{},
 	}

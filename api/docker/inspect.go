@@ -114,7 +114,8 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 				old.IPAddress, old.IPPrefixLen = e.IPv4.Addr().String(), e.IPv4.Bits()
 			}
 			if e.IPv6.IsValid() {
-				old.GlobalIPv6Address, old.GlobalIPv6PrefixLen = e.IPv6.Addr().String(), e.IPv6.Bits()
+				old.GlobalIPv6Address = e.IPv6.Addr().String()
+				old.GlobalIPv6PrefixLen = e.IPv6.Bits()
 			}
 		}
 		out.NetworkSettings = old

@@ -19,7 +19,8 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 		m.Target = path.Clean(m.Target)
 		if !path.IsAbs(m.Target) || m.Target == "/" {
 			return invalid(
-				"invalid volume specification: %q: invalid mount path: want an absolute path other than '/'",
+				"invalid volume specification: %q: invalid mount path: "+
+					"want an absolute path other than '/'",
 				field,
 			)
 		}
@@ -137,9 +138,8 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 			return bad("invalid mount path: %q mount path must be absolute", in.Source)
 		}
 		if b := in.BindOptions; b != nil {
-			m.Propagation, m.NonRecursive, m.CreateSource, m.ReadOnlyNonRecursive = string(
-				b.Propagation,
-			), b.NonRecursive, b.CreateMountpoint, b.ReadOnlyNonRecursive
+			m.Propagation, m.NonRecursive = string(b.Propagation), b.NonRecursive
+			m.CreateSource, m.ReadOnlyNonRecursive = b.CreateMountpoint, b.ReadOnlyNonRecursive
 			switch { // what is forced is what happens anyway, on every kernel that strake runs on
 			case b.ReadOnlyForceRecursive && !in.ReadOnly:
 				return bad("ReadOnlyForceRecursive needs ReadOnly")

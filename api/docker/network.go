@@ -70,10 +70,11 @@ func (a *networkAPI) withBuiltin(ctx context.Context) ([]NetworkInfo, error) {
 		return nil, err
 	}
 	// Two that are not managed but belong to every engine.
-	return append(list, NetworkInfo{
-		ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"},
-	},
-		NetworkInfo{ID: fixedID("none"), NetworkSpec: NetworkSpec{Name: "none", Driver: "null"}}), nil
+	return append(
+		list,
+		NetworkInfo{ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"}},
+		NetworkInfo{ID: fixedID("none"), NetworkSpec: NetworkSpec{Name: "none", Driver: "null"}},
+	), nil
 }
 
 // fixedID is the ID of a network that is the same everywhere.

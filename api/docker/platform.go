@@ -32,7 +32,8 @@ func archivePlatforms(r *request) ([]ocispec.Platform, error) {
 	list, err := platformsOf(r, "platform")
 	if err == nil && len(list) > 1 && r.version < 52 {
 		err = invalid(
-			"multiple platform parameters are not supported in this API version; use API version 1.52 or later",
+			"multiple platform parameters are not supported in this API version; " +
+				"use API version 1.52 or later",
 		)
 	}
 	return list, err
@@ -51,8 +52,11 @@ func ofPlatform(r *request, images imageResolver, name, parameter string) error 
 	}
 	for _, p := range list {
 		if !isPlatform(&m.Platform, &p) {
-			return plainError{errdefs.ErrNotFound, fmt.Sprintf("image with reference %s was found but its platform (%s) does not match the specified platform (%s)",
-				name, platformText(&m.Platform), platformText(&p))}
+			return plainError{errdefs.ErrNotFound, fmt.Sprintf(
+				"image with reference %s was found but its platform (%s) "+
+					"does not match the specified platform (%s)",
+				name, platformText(&m.Platform), platformText(&p),
+			)}
 		}
 	}
 	return nil

@@ -99,7 +99,8 @@ func cpuOf(s *engine.Spec, r *container.Resources, cpus int) error {
 		quota := r.NanoCPUs * int64(period) / 1e9
 		if quota < 1000 || r.NanoCPUs > int64(cpus)*1e9 {
 			return invalid(
-				"Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available: NanoCpus is %d",
+				"Range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available: "+
+					"NanoCpus is %d",
 				cpus, cpus, r.NanoCPUs,
 			)
 		}

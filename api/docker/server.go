@@ -1,11 +1,13 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strake/engine"
 )
 
 // server finds the handler of a request. It has no state beside its routes.
@@ -19,50 +21,60 @@ type server struct {
 // handler answers one request. An error becomes a JSON message with the status of its class.
 type handler func(w http.ResponseWriter, r *request) error
 
-// newServer wires the groups of endpoints with what they need of the backend.
+// group is some endpoints that need the same things of the backend.
+type group interface {
+	// routes are the handlers by the patterns of http.ServeMux.
+	routes() map[string]handler
+}
+
+// newServer makes the routes of all groups.
 func newServer(b Backend, h host) *server {
 	if b.Log == nil {
 		b.Log = slog.New(slog.DiscardHandler)
 	}
-	if b.LogDriver == "" {
-		b.LogDriver = "json-file"
-	}
-	own := ownContainers{b.Engine, ownerOf}
-	images := &imageAPI{b.Images, b.Engine}
-	transfers := &transferAPI{b.Images, own, b.Log}
 	s := &server{
 		log: b.Log, product: "strake/" + b.Version + " (" + runtime.GOOS + ")",
 		routes: http.NewServeMux(),
-		named:  append(images.named(), transfers.named()...),
 	}
-	s.register(
-		(&systemAPI{
-			engine: own, images: b.Images, version: b.Version, gitCommit: b.GitCommit,
-			name: b.Name, root: b.Root, logDriver: b.LogDriver, insecure: b.Insecure, host: h,
-		}).routes(),
-		(&eventAPI{own}).routes(),
-		(&usageAPI{own, b.Images, b.Volumes}).routes(),
-		(&createAPI{own, b.Images, h}).routes(),
-		(&lifecycleAPI{own, h}).routes(),
-		(&viewAPI{own, b.Images, b.Log, b.LogDriver}).routes(),
-		(&attachAPI{own}).routes(),
-		(&execAPI{own}).routes(),
-		images.routes(),
-		transfers.routes(),
-		(&commitAPI{b.Images, own}).routes(),
-		buildAPI{}.routes(),
-		(&networkAPI{b.Networks, b.Engine, own}).routes(),
-		(&volumeAPI{b.Volumes, own}).routes(),
-	)
+	s.add(groups(b, h, ownerOf))
 	return s
 }
 
-// register adds the endpoints of groups.
-func (s *server) register(groups ...map[string]handler) {
-	for _, group := range groups {
-		for pattern, h := range group {
+// add makes the routes of groups.
+func (s *server) add(list []group) {
+	for _, g := range list {
+		for pattern, h := range g.routes() {
 			s.routes.HandleFunc(pattern, s.handle(h))
 		}
+		if g, ok := g.(interface{ named() []namedRoute }); ok {
+			s.named = append(s.named, g.named()...)
+		}
+	}
+}
+
+// groups wires the groups of endpoints with what they need of the backend. What counts uses of
+// images and networks sees the containers of every owner, all else sees its own.
+func groups(b Backend, h host, ownerOf func(*engine.Info) string) []group {
+	own := ownContainers{b.Engine, ownerOf}
+	driver := cmp.Or(b.LogDriver, "json-file")
+	return []group{
+		&systemAPI{
+			engine: own, images: b.Images, version: b.Version, gitCommit: b.GitCommit,
+			name: b.Name, root: b.Root, logDriver: driver, insecure: b.Insecure, host: h,
+		},
+		&eventAPI{own},
+		&usageAPI{own, b.Images, b.Volumes},
+		&createAPI{own, b.Images, h},
+		&lifecycleAPI{own, h},
+		&viewAPI{own, b.Images, b.Log, driver},
+		&attachAPI{own},
+		&execAPI{own},
+		&imageAPI{b.Images, b.Engine},
+		&transferAPI{b.Images, own, b.Log},
+		&commitAPI{b.Images, own},
+		buildAPI{},
+		&networkAPI{b.Networks, b.Engine, own},
+		&volumeAPI{b.Volumes, own},
 	}
 }
 

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,6 +93,9 @@ func pathsOf(list []string) *[]string {
 	return &list
 }
 
+// runtimes are the names that clients may ask for: all mean the one runtime that there is.
+var runtimes = []string{"", "strake", "runc", "io.containerd.runc.v2"}
+
 // unsupported refuses what would otherwise be ignored.
 func unsupported(h *container.HostConfig) error {
 	switch {
@@ -107,7 +111,7 @@ func unsupported(h *container.HostConfig) error {
 		return notImplemented("HostConfig.StorageOpt")
 	case h.VolumeDriver != "" && h.VolumeDriver != "local":
 		return invalid("HostConfig.VolumeDriver %q: the one driver is local", h.VolumeDriver)
-	case h.Runtime != "" && h.Runtime != "strake" && h.Runtime != "runc" && h.Runtime != "io.containerd.runc.v2":
+	case !slices.Contains(runtimes, h.Runtime):
 		return invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case !h.Isolation.IsValid():
 		return invalid("invalid isolation %q on linux", h.Isolation)
@@ -119,6 +123,9 @@ func unsupported(h *container.HostConfig) error {
 	return nil
 }
 
+// selinux are the parts of an SELinux label.
+var selinux = []string{"type", "level", "user", "role"}
+
 // securityOf reads --security-opt values: name=value, or name:value as old clients have it.
 func securityOf(s *engine.Spec, opts []string) error {
 	for _, opt := range opts {
@@ -126,6 +133,7 @@ func securityOf(s *engine.Spec, opts []string) error {
 		if !ok {
 			name, value, ok = strings.Cut(opt, ":")
 		}
+		label, _, _ := strings.Cut(value, ":")
 		switch {
 		case opt == "no-new-privileges":
 			s.NoNewPrivileges = true
@@ -144,15 +152,14 @@ func securityOf(s *engine.Spec, opts []string) error {
 			s.AppArmor = value
 		case name == "systempaths" && value == "unconfined":
 			s.SystemPathsOpen = true
-		case name == "label" && (value == "disable" || strings.HasPrefix(value, "type:") || strings.HasPrefix(value, "level:") || strings.HasPrefix(value, "user:") || strings.HasPrefix(value, "role:")):
-			// SELinux labels mean something on hosts that enforce them; "disable" is what everybody
-			// else has.
-			if value != "disable" {
-				return notImplemented("--security-opt " + opt)
-			}
+		case name == "label" && value == "disable":
+			// SELinux is not used, so there is nothing to disable.
+		case name == "label" && slices.Contains(selinux, label):
+			return notImplemented("--security-opt " + opt)
 		default:
 			return invalid(
-				"invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, systempaths=unconfined or label=disable",
+				"invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, "+
+					"systempaths=unconfined or label=disable",
 				opt,
 			)
 		}

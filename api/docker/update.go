@@ -22,7 +22,9 @@ func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 		req.PidsLimit = nil
 	}
 	if r.version < 55 { // which never read them
-		req.BlkioWeightDevice, req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps, req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil, nil, nil, nil
+		req.BlkioWeightDevice = nil
+		req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps = nil, nil
+		req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil
 	}
 	var spec engine.Spec
 	if err := resourcesOf(&spec, &req.Resources, a.host); err != nil {
@@ -40,9 +42,10 @@ func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 			Name: string(req.RestartPolicy.Name), MaxRetries: req.RestartPolicy.MaximumRetryCount,
 		}
 	}
-	warnings, err := a.engine.Update(r.Context(), r.PathValue("name"), spec.Resources, restart, func(old json.RawMessage) (json.RawMessage, error) {
-		return updateFront(old, &req)
-	})
+	warnings, err := a.engine.Update(
+		r.Context(), r.PathValue("name"), spec.Resources, restart,
+		func(old json.RawMessage) (json.RawMessage, error) { return updateFront(old, &req) },
+	)
 	if err != nil {
 		return err
 	}
@@ -68,11 +71,13 @@ func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMess
 	switch {
 	case from.NanoCPUs > 0 && (to.CPUPeriod > 0 || to.CPUQuota > 0):
 		return nil, conflict(
-			"Conflicting options: Nano CPUs cannot be updated as CPU Period or CPU Quota has already been set",
+			"Conflicting options: Nano CPUs cannot be updated as " +
+				"CPU Period or CPU Quota has already been set",
 		)
 	case quota && to.NanoCPUs > 0:
 		return nil, conflict(
-			"Conflicting options: CPU Period and CPU Quota cannot be updated as NanoCPUs has already been set",
+			"Conflicting options: CPU Period and CPU Quota cannot be updated as " +
+				"NanoCPUs has already been set",
 		)
 	case h.AutoRemove && req.RestartPolicy.Name != "" && !req.RestartPolicy.IsNone():
 		return nil, conflict(
