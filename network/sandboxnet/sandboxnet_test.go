@@ -306,7 +306,9 @@ func TestConnectAndReconcile(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = n.Reconcile(t.Context(), "cri", map[string]place.Live{
-		"pod": {fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), at.Endpoints},
+		"pod": {
+			NetnsPath: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Endpoints: at.Endpoints,
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
