@@ -176,10 +176,9 @@ func TestReuse(t *testing.T) {
 	take(-9*delay, "10.0.0.2")
 	a.Release(addr("10.0.0.2"), start.Add(-9*delay))
 	take(0, "10.0.0.3") // next-fit: not the same again, although it has rested
-	a.Restore(addr("10.0.0.3"))
-	a.Restore(addr("10.0.0.2"))
-	take(0, "10.0.0.2")
-	take(0, "10.0.0.3")
+	if err := a.Claim(addr("10.0.0.2")); err != nil {
+		t.Error(err)
+	}
 	a.Release(addr("10.0.0.2"), start)
 	take(time.Second, "10.0.0.4") // .2 rests
 	take(time.Second, "10.0.0.5")
