@@ -16,7 +16,7 @@
 // Not for: persistence (the caller records what it holds and claims it again), DHCP, concurrency
 // (the caller locks).
 //
-// Tested by tables and by a random walk against a naive model.
+// Tested by tables and by random walks against a naive model.
 package ipam
 
 import (

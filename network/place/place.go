@@ -8,6 +8,8 @@
 // lower-case names; Bound and Endpoint have the names of their fields.
 //
 // Not for: decisions, checks against the state of a host, Docker's wire format.
+//
+// Tested by golden JSON and a table.
 package place
 
 import (

@@ -1,0 +1,113 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// TestStaticAddressAgain: a chosen address is there for its next holder at once, also while a
+// process still holds the namespace of the former one.
+func TestStaticAddressAgain(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	m := l.open(nil)
+	l.network(m, Spec{
+		Name: "fixed", EnableIPv6: true,
+		Subnets: []Subnet{
+			{Prefix: netip.MustParsePrefix("10.77.0.0/24")},
+			{Prefix: netip.MustParsePrefix("fd00:77::/64")},
+		},
+	})
+	req := Request{
+		ContainerID: "a", Network: "fixed", IPv4: netip.MustParseAddr("10.77.0.50"),
+		IPv6: netip.MustParseAddr("fd00:77::50"),
+	}
+	for i := range 3 {
+		a := l.attach(m, req)
+		dup, err := os.Open(a.NetNSPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dup.Close()
+		if _, err := m.Attach(
+			t.Context(), Request{ContainerID: "b", Network: "fixed", IPv4: req.IPv4},
+		); !errdefs.IsAlreadyExists(err) {
+			t.Errorf("address of a container that lives: got %v", err)
+		}
+		begin := time.Now()
+		if err := m.Release(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		again := l.attach(m, Request{
+			ContainerID: fmt.Sprint("next", i), Network: "fixed", IPv4: req.IPv4, IPv6: req.IPv6,
+		})
+		if again.IPv4.Addr() != req.IPv4 || again.IPv6.Addr() != req.IPv6 {
+			t.Errorf("got %v, %v; want the chosen addresses", again.IPv4, again.IPv6)
+		}
+		if took := time.Since(begin); took >= removalPatience {
+			t.Errorf("the address came back after %v, want it before the queue's patience", took)
+		}
+		if err := m.Release(t.Context(), fmt.Sprint("next", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAddressOfPooled: addresses of namespaces that wait in the pool, or that are being inspected
+// for it, are there for a container that chooses them, and when no other is left.
+func TestAddressOfPooled(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	m := l.open(func(c *Config) { c.PoolSize = 16 })
+	// Five addresses for containers: .2 to .6.
+	l.network(m, Spec{
+		Name: "small", Subnets: []Subnet{{Prefix: netip.MustParsePrefix("10.78.0.0/29")}},
+	})
+	first := l.attach(m, Request{ContainerID: "first", Network: "small"})
+	if err := m.removals.settle(); err != nil {
+		t.Fatal(err)
+	}
+	small, err := m.find("small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.reg.mu.Lock()
+	waiting := len(small.ready)
+	chosen := small.ready[0].first.v4.Addr()
+	m.reg.mu.Unlock()
+	if waiting != 4 {
+		t.Fatalf("%d namespaces wait, want 4", waiting)
+	}
+	a := l.attach(m, Request{ContainerID: "chosen", Network: "small", IPv4: chosen})
+	if a.IPv4.Addr() != chosen {
+		t.Errorf("got %v, want %v", a.IPv4, chosen)
+	}
+	for i := range 3 {
+		l.attach(m, Request{ContainerID: fmt.Sprint("more", i), Network: "small"})
+	}
+	if _, err := m.Attach(
+		t.Context(), Request{ContainerID: "late", Network: "small"},
+	); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("sixth container of a /29: got %v", err)
+	}
+	// The namespace of one that is gone is being inspected: its address is the only one.
+	if err := m.Release(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	late := l.attach(m, Request{ContainerID: "late", Network: "small", Recycling: RecycleIfUnused})
+	if late.IPv4 != first.IPv4 {
+		t.Errorf("got %v, want the only one that is free, %v", late.IPv4, first.IPv4)
+	}
+	if err := m.Release(t.Context(), "late"); err != nil {
+		t.Fatal(err)
+	}
+	last := l.attach(m, Request{ContainerID: "last", Network: "small", IPv4: late.IPv4.Addr()})
+	if last.IPv4 != late.IPv4 {
+		t.Errorf("got %v, want %v", last.IPv4, late.IPv4)
+	}
+}
