@@ -63,8 +63,10 @@ type LogDriver = wire.LogDriver
 const (
 	// LogNone keeps nothing.
 	LogNone = wire.LogNone
-	// LogJSONFile writes Docker's json-file format (package jsonlog).
+	// LogJSONFile writes Docker's json-file format (logwriter.JSON).
 	LogJSONFile = wire.LogJSONFile
+	// LogCRI writes the format of Kubernetes' container runtime interface (logwriter.CRI).
+	LogCRI = wire.LogCRI
 )
 
 // LogConfig describes a process's log.
@@ -266,9 +268,11 @@ type Event interface{ event() }
 // ExitEvent says that a process has ended. What it had written by then has been read, unless an
 // OverflowBlock subscriber held it back.
 type ExitEvent struct {
-	ID   string
-	Kind Kind
-	Exit Exit
+	ID string
+	// Owner is StartRequest.Owner.
+	Owner string
+	Kind  Kind
+	Exit  Exit
 }
 
 // StreamsClosedEvent says that all output of a process has ended: no other process has its pipes or

@@ -220,7 +220,7 @@ func (c *Client) event(b wire.Body) {
 	var e Event
 	switch b := b.(type) {
 	case *wire.ExitedEvent:
-		e = &ExitEvent{ID: b.ID, Kind: b.Kind, Exit: *exitOf(&b.Exit)}
+		e = &ExitEvent{ID: b.ID, Owner: b.Owner, Kind: b.Kind, Exit: *exitOf(&b.Exit)}
 	case *wire.StreamsClosedEvent:
 		e = &StreamsClosedEvent{ID: b.ID}
 	case *wire.DetachedEvent:

@@ -90,7 +90,7 @@ func TestHostileMessages(t *testing.T) {
 		{name: "garbage", packet: []byte("GET / HTTP/1.1\r\n"), hangUp: true},
 		{name: "one byte", packet: []byte{1}, hangUp: true},
 		{
-			name: "other version", packet: append([]byte{2}, encode(&wire.Hello{})[1:]...),
+			name: "other version", packet: append([]byte{wire.Version + 1}, encode(&wire.Hello{})[1:]...),
 			hangUp: true,
 		},
 		{

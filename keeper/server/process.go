@@ -12,7 +12,7 @@ import (
 
 	"strake/container/program"
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/pidfd"
 	"strake/keeper/wire"
 )
@@ -62,7 +62,7 @@ type process struct {
 
 	stdin   int        // -1: none
 	streams [2]*stream // nil: none, or ended; a terminal is the first
-	log     *jsonlog.Writer
+	log     *logwriter.Writer
 	subs    []*subscription
 	closed  bool // StreamsClosed has been told
 }
@@ -407,7 +407,7 @@ func (p *process) finish(e wire.Exit) {
 	if err := s.journal.add(exitRecord{p.id, p.kind, e}); err != nil {
 		s.cfg.Logf("process %q: %v", p.id, err) // it is still in memory
 	}
-	s.broadcast(&wire.ExitedEvent{ID: p.id, Kind: p.kind, Exit: e})
+	s.broadcast(&wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: e})
 	p.tellClosed()
 }
 

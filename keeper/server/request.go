@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -150,7 +150,7 @@ func (s *server) hello(t ticket, m *wire.Hello) {
 		if p.state != wire.Exited {
 			continue
 		}
-		t.c.send(0, &wire.ExitedEvent{ID: p.id, Kind: p.kind, Exit: p.exit}, nil)
+		t.c.send(0, &wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: p.exit}, nil)
 		if p.streamsClosed() {
 			t.c.send(0, &wire.StreamsClosedEvent{ID: p.id}, nil)
 		}
@@ -325,7 +325,9 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 			others++
 		}
 	}
-	if err := s.admit(m.Process.ID, &m.Process.Log, m.Attach, fds, others); err != nil {
+	if err := s.admit(
+		m.Process.ID, m.Process.Owner, &m.Process.Log, m.Attach, fds, others,
+	); err != nil {
 		return err
 	}
 	tty := m.Process.Stdio.Mode == wire.StdioTTY
@@ -356,7 +358,7 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 		p.stdin = fds.take()
 	}
 	if p.logCfg.Driver != wire.LogNone {
-		log, err := jsonlog.Open(logConfig(&p.logCfg), &p.s.scratch)
+		log, err := logwriter.Open(logConfig(&p.logCfg), &p.s.scratch)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -76,7 +76,7 @@ type server struct {
 	output   []byte        // headroom, then outputSize; used within one handler only
 	packet   []byte
 	oob      []byte
-	scratch  jsonlog.Scratch
+	scratch  logwriter.Scratch
 	lastSub  uint64
 	upgrades uint32
 	cloning  int                   // goroutines that clone

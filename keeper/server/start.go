@@ -12,7 +12,7 @@ import (
 
 	"strake/container/program"
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -29,6 +29,19 @@ func validID(id string) error {
 	}
 	if !ok {
 		return invalid("id %.140q: want 1 to 128 letters, digits, '_', '.' or '-'", id)
+	}
+	return nil
+}
+
+// validOwner accepts the name of a front end, or none.
+func validOwner(owner string) error {
+	ok := len(owner) <= 32
+	for i := range len(owner) {
+		c := owner[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return invalid("owner %.40q: want at most 32 lower-case letters, digits or '-'", owner)
 	}
 	return nil
 }
@@ -55,9 +68,9 @@ func (j *job) close() {
 
 // admit checks what is common to Start and Adopt.
 func (s *server) admit(
-	id string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
+	id, owner string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
 ) error {
-	if err := validID(id); err != nil {
+	if err := errors.Join(validID(id), validOwner(owner)); err != nil {
 		return err
 	}
 	if p := s.procs[id]; p != nil {
@@ -86,8 +99,14 @@ func (s *server) admit(
 	return cfg.Validate()
 }
 
-func logConfig(l *wire.Log) jsonlog.Config {
-	return jsonlog.Config{Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles)}
+func logConfig(l *wire.Log) logwriter.Config {
+	cfg := logwriter.Config{
+		Format: logwriter.JSON{}, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles),
+	}
+	if l.Driver == wire.LogCRI {
+		cfg.Format = logwriter.CRI{}
+	}
+	return cfg
 }
 
 // start begins a start; it is answered when the program has ended.
@@ -96,7 +115,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	if m.Cgroup {
 		others++
 	}
-	if err := s.admit(m.ID, &m.Log, m.Attach, fds, others); err != nil {
+	if err := s.admit(m.ID, m.Owner, &m.Log, m.Attach, fds, others); err != nil {
 		return err
 	}
 	p := s.newProcess(m.ID, m.Kind)
@@ -110,7 +129,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	}
 	unix.Close(image)
 	if err == nil && m.Log.Driver != wire.LogNone {
-		p.log, err = jsonlog.Open(logConfig(&m.Log), &s.scratch)
+		p.log, err = logwriter.Open(logConfig(&m.Log), &s.scratch)
 	}
 	if err == nil {
 		err = j.makeStdio()

@@ -16,7 +16,7 @@ import (
 
 	"strake/container/spawn"
 	"strake/internal/early"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -420,7 +420,7 @@ func (p *process) codeStream(c *stateCoder, i int) {
 }
 
 func (p *process) codeLog(c *stateCoder) {
-	st := jsonlog.State{FD: -1}
+	st := logwriter.State{FD: -1}
 	if p.log != nil {
 		st = p.log.State()
 	}
@@ -431,7 +431,7 @@ func (p *process) codeLog(c *stateCoder) {
 		wire.Text(c.Coder, &st.Pending[i], anyLength)
 	}
 	if c.Decoding() && st.FD >= 0 {
-		p.log = jsonlog.Resume(logConfig(&p.logCfg), &p.s.scratch, st)
+		p.log = logwriter.Resume(logConfig(&p.logCfg), &p.s.scratch, st)
 	}
 }
 
