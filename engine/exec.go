@@ -275,7 +275,15 @@ func (e *Engine) execRun(ctx context.Context, x *execution, out *outlet, size *[
 	if err := inputs.Open(nil, p); err != nil {
 		return err
 	}
-	inputs.Add(plan.InputInit, r.proc.PidFD)
+	initFD := -1
+	if err := r.proc.WithPidFD(func(fd int) (err error) {
+		initFD, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	}); err != nil {
+		return err
+	}
+	defer unix.Close(initFD)
+	inputs.Add(plan.InputInit, initFD)
 	if len(entry.Tasks) > 0 {
 		inputs.Add(plan.InputCgroups, entry.Root)
 	}
@@ -388,7 +396,7 @@ func runningIdentity(r *run, user string, groups []string) (userdb.Identity, err
 	}
 	defer root.Close()
 	// The number may have gone to another process meanwhile, but not if the first one still lives.
-	if err := unix.PidfdSendSignal(r.proc.PidFD, 0, nil, 0); err != nil {
+	if err := r.proc.Signal(0); err != nil {
 		return userdb.Identity{}, message.New(errdefs.ErrConflict, "the container has ended")
 	}
 	passwd, err := readIn(root, "/etc/passwd")
@@ -473,7 +481,7 @@ func (e *Engine) capture(
 	err = e.ExecStart(tctx, id, Streams{Stdout: &out, Stderr: &out}, nil, false)
 	if tctx.Err() != nil {
 		if p := x.process(); p != nil {
-			unix.PidfdSendSignal(p.PidFD, unix.SIGKILL, nil, 0)
+			p.Signal(unix.SIGKILL)
 			<-x.ended
 		}
 	}

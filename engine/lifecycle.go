@@ -254,8 +254,8 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 }
 
 func (e *Engine) signal(r *run, sig syscall.Signal) error {
-	err := unix.PidfdSendSignal(r.proc.PidFD, sig, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	err := r.proc.Signal(sig)
+	if errdefs.IsFailedPrecondition(err) {
 		return nil // it is ending; that it has ended will be told
 	}
 	return err

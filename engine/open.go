@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"strake/keeper"
 	"strake/volume"
@@ -436,7 +435,7 @@ func (e *Engine) reconnect(dead Keeper) error {
 		if err != nil {
 			e.warn("hand a container to the new keeper", err, "container", c.id)
 			exit := keeper.Exit{Unknown: true, Time: time.Now()}
-			if unix.PidfdSendSignal(r.proc.PidFD, 0, nil, 0) != nil {
+			if r.proc.Signal(0) != nil {
 				e.spawn(func() { e.exited(c, r, exit) })
 			}
 			continue
