@@ -3,9 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -328,34 +325,4 @@ func idMaps(list []wire.IDMap) []spawn.IDMap {
 		out = append(out, spawn.IDMap(l))
 	}
 	return out
-}
-
-// The kernel's word on a process, proc_pid_stat(5), include/linux/sched.h.
-const (
-	flagExiting    = 0x00000004 // PF_EXITING
-	flagForkNoExec = 0x00000040 // PF_FORKNOEXEC
-)
-
-// hasExecuted says whether a child whose channel is closed has executed, as opposed to being about
-// to die without. A child that never executes but goes on (a PID 1 reaper, whose own child has
-// executed) counts as executed.
-func hasExecuted(pid int) (bool, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false, fmt.Errorf("state of process %d: %w", pid, err)
-	}
-	flags, err := statFlags(string(text))
-	if err != nil {
-		return false, fmt.Errorf("state of process %d: %w", pid, err)
-	}
-	return flags&flagForkNoExec == 0 || flags&flagExiting == 0, nil
-}
-
-func statFlags(text string) (uint64, error) {
-	// The name in the second field may contain anything.
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 7 {
-		return 0, errors.New("not the format of proc_pid_stat(5)")
-	}
-	return strconv.ParseUint(f[6], 10, 64)
 }

@@ -144,6 +144,11 @@ func (st *stream) end() {
 	unix.Close(st.fd)
 	st.fd = -1
 	p.streams[st.index] = nil
+	if p.isTTY() {
+		p.s.custody.drop(p, 4)
+	} else {
+		p.s.custody.drop(p, 2+st.index)
+	}
 	if p.log != nil {
 		p.log.Flush(logwriter.Stream(st.index), time.Now())
 		p.tellLoss()
