@@ -2,13 +2,9 @@ package keeper
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 	"time"
-
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
 	"strake/keeper/wire"
@@ -63,8 +59,10 @@ type LogDriver = wire.LogDriver
 const (
 	// LogNone keeps nothing.
 	LogNone = wire.LogNone
-	// LogJSONFile writes Docker's json-file format (package jsonlog).
+	// LogJSONFile writes Docker's json-file format (logwriter.JSON).
 	LogJSONFile = wire.LogJSONFile
+	// LogCRI writes the format of Kubernetes' container runtime interface (logwriter.CRI).
+	LogCRI = wire.LogCRI
 )
 
 // LogConfig describes a process's log.
@@ -168,76 +166,6 @@ const (
 	Exited = wire.Exited
 )
 
-// Process is a process of the keeper with duplicates of the descriptors that the keeper holds for
-// it: to be held until the process is forgotten, so that the keeper's death hurts nobody, and to be
-// given to Adopt. Output must not be read from them while a keeper lives. All are close-on-exec
-// and, but for PidFD, non-blocking. They are bare numbers because an os.File would wake the caller
-// for every output.
-type Process struct {
-	ID    string
-	Owner string
-	Kind  Kind
-	Note  string
-	State State
-	// Stage is where a held process waits, one of program.Stage*.
-	Stage uint32
-	// Pid is in the keeper's PID namespace.
-	Pid     int
-	Started time.Time
-	Stdio   Stdio
-	Log     LogConfig
-	// Exit is set in state Exited.
-	Exit *Exit
-	// StreamsClosed says that all output has ended.
-	StreamsClosed bool
-	// Adopted says that the keeper is not its parent.
-	Adopted bool
-
-	// Where the process has no such thing (any more) the number is -1. Stdin is the end to write
-	// to; TTY is the master and is input and output at once.
-	PidFD, Stdin, Stdout, Stderr, TTY int
-}
-
-func (p *Process) fds() []*int { return []*int{&p.PidFD, &p.Stdin, &p.Stdout, &p.Stderr, &p.TTY} }
-
-// Close closes the descriptors. The process is not affected, except that input ends when the
-// keeper's copy is closed too. It may be called twice, but not concurrently.
-func (p *Process) Close() {
-	for _, fd := range p.fds() {
-		if *fd >= 0 {
-			unix.Close(*fd)
-			*fd = -1
-		}
-	}
-}
-
-// CloseStdin closes this copy of the input pipe. The process sees the end of its input when
-// Client.CloseStdin has closed the keeper's.
-func (p *Process) CloseStdin() {
-	if p.Stdin >= 0 {
-		unix.Close(p.Stdin)
-		p.Stdin = -1
-	}
-}
-
-// Input returns a new file to write the process's input to: its pipe or its terminal. Writes wait
-// without a thread while the process does not read, and can be given deadlines. It is
-// errdefs.ErrFailedPrecondition if there is no open input.
-func (p *Process) Input() (*os.File, error) {
-	fd := p.Stdin
-	if p.TTY >= 0 {
-		fd = p.TTY
-	}
-	if fd < 0 {
-		return nil, fmt.Errorf("process %q has no input: %w", p.ID, errdefs.ErrFailedPrecondition)
-	}
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate the input of process %q: %w", p.ID, err)
-	}
-	return os.NewFile(uintptr(dup), "stdin of "+p.ID), nil
-}
-
 // Exit is how a process ended.
 type Exit struct {
 	// Status is as wait(2) returns it. It means nothing if Unknown.
@@ -266,9 +194,11 @@ type Event interface{ event() }
 // ExitEvent says that a process has ended. What it had written by then has been read, unless an
 // OverflowBlock subscriber held it back.
 type ExitEvent struct {
-	ID   string
-	Kind Kind
-	Exit Exit
+	ID string
+	// Owner is StartRequest.Owner.
+	Owner string
+	Kind  Kind
+	Exit  Exit
 }
 
 // StreamsClosedEvent says that all output of a process has ended: no other process has its pipes or

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,11 +48,7 @@ type answer struct {
 	fds  []int
 }
 
-func (a answer) close() {
-	for _, fd := range a.fds {
-		unix.Close(fd)
-	}
-}
+func (a answer) close() { closeAll(a.fds) }
 
 // Events says whether a connection wants events.
 type Events bool
@@ -220,7 +215,7 @@ func (c *Client) event(b wire.Body) {
 	var e Event
 	switch b := b.(type) {
 	case *wire.ExitedEvent:
-		e = &ExitEvent{ID: b.ID, Kind: b.Kind, Exit: *exitOf(&b.Exit)}
+		e = &ExitEvent{ID: b.ID, Owner: b.Owner, Kind: b.Kind, Exit: *exitOf(&b.Exit)}
 	case *wire.StreamsClosedEvent:
 		e = &StreamsClosedEvent{ID: b.ID}
 	case *wire.DetachedEvent:
@@ -371,27 +366,8 @@ func (a answer) process() (*Process, error) {
 	if !ok {
 		return nil, unexpected(a)
 	}
-	p := &Process{
-		ID: b.ID, Owner: b.Owner, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage, Pid: b.Pid,
-		Started:       time.Unix(0, b.Started),
-		Stdio:         Stdio(b.Stdio),
-		Log:           LogConfig{b.Log.Driver, b.Log.Path, b.Log.MaxBytes, int(b.Log.MaxFiles)},
-		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted,
-	}
-	if b.State == Exited {
-		p.Exit = exitOf(&b.Exit)
-	}
-	fds := slices.Clone(a.fds)
-	for i, has := range b.FDs.Flags() {
-		*p.fds()[i] = -1
-		if *has {
-			if len(fds) == 0 {
-				return nil, unexpected(a)
-			}
-			*p.fds()[i], fds = fds[0], fds[1:]
-		}
-	}
-	if len(fds) > 0 {
+	p, ok := newProcess(b, a.fds)
+	if !ok {
 		return nil, unexpected(a)
 	}
 	return p, nil

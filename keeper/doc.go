@@ -21,6 +21,6 @@
 // Not for: deciding what runs (package engine), what a container is (container/plan), restarting
 // anything, reading logs. The keeper parses nothing that a user has written.
 //
-// The process itself is package keeper/server, the messages are keeper/wire, the log format
-// keeper/jsonlog. Tested together in keeper/server, with real children and keepers that are killed.
+// The process itself is package keeper/server, the messages are keeper/wire, logs are written by
+// keeper/logwriter and read by keeper/logfile. Tested together in keeper/server, with real children and keepers that are killed.
 package keeper

@@ -95,7 +95,11 @@ func BecomeSubreaper() error {
 // if it was given to the caller, and otherwise asks the kernel when somebody else has. The answer
 // is for Client.Report. Exit.Unknown if nobody can tell.
 func AwaitOrphan(ctx context.Context, p *Process) (Exit, error) {
-	dup, err := unix.FcntlInt(uintptr(p.PidFD), unix.F_DUPFD_CLOEXEC, 0)
+	dup := -1
+	err := p.WithPidFD(func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return Exit{}, fmt.Errorf("await process %q: %w", p.ID, err)
 	}
@@ -115,7 +119,7 @@ func AwaitOrphan(ctx context.Context, p *Process) (Exit, error) {
 	var e Exit
 	var failure error
 	err = raw.Read(func(fd uintptr) bool {
-		status, answer, err := pidfd.Exit(int(fd))
+		status, answer, err := pidfd.Exit(int(fd), p.Pid)
 		e, failure = Exit{Status: status, Time: time.Now(), Unknown: answer != pidfd.Known}, err
 		return err != nil || answer == pidfd.Known || answer == pidfd.Lost
 	})

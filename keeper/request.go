@@ -21,8 +21,8 @@ import (
 // *spawn.Failure, or ErrDied if the process was killed; nothing of it is left then.
 func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error) {
 	m := &wire.Start{
-		ID: req.ID, Owner: req.Owner, Kind: req.Kind, Note: req.Note, TimeOffsets: req.TimeOffsets, Hold: req.Hold,
-		Stdio: wire.Stdio(req.Stdio),
+		ID: req.ID, Owner: req.Owner, Kind: req.Kind, Note: req.Note,
+		TimeOffsets: req.TimeOffsets, Hold: req.Hold, Stdio: wire.Stdio(req.Stdio),
 	}
 	var err error
 	if m.Log, err = req.Log.wire(); err != nil {
@@ -193,8 +193,12 @@ func (c *Client) List(ctx context.Context) ([]*Process, error) {
 
 // Adopt hands a process of a dead keeper to this one, which takes over its streams, its terminal,
 // its log (appending) and the notification of its exit. The descriptors of p stay the caller's. Its
-// exit status is the caller's to Report, if it was reparented to the caller, or is asked of the
-// kernel (PIDFD_GET_INFO, Linux 6.15); if neither comes, the exit is Unknown.
+// exit status is asked of the kernel (package pidfd), or is the caller's to Report, if the process
+// was reparented to the caller; if neither comes, the exit is Unknown.
+//
+// A keeper that has recovered the process by itself, or has adopted it before, answers with it, in
+// whatever state it is by now, and subscribes attach: ID and Pid must be the same, else it is
+// errdefs.ErrAlreadyExists.
 func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*Process, error) {
 	m := &wire.Adopt{Process: wire.Process{
 		ID: p.ID, Owner: p.Owner, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
@@ -204,13 +208,11 @@ func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*
 	if m.Process.Log, err = p.Log.wire(); err != nil {
 		return nil, fmt.Errorf("adopt %q: %w", p.ID, err)
 	}
-	var fds []int
-	for i, has := range m.Process.FDs.Flags() {
-		if fd := *p.fds()[i]; fd >= 0 {
-			*has = true
-			fds = append(fds, fd)
-		}
+	fds, err := p.duplicates(&m.Process.FDs)
+	if err != nil {
+		return nil, fmt.Errorf("adopt: %w", err)
 	}
+	defer closeAll(fds)
 	if m.Attach, fds, err = attachments(attach, fds); err != nil {
 		return nil, fmt.Errorf("adopt %q: %w", p.ID, err)
 	}

@@ -110,6 +110,15 @@ func (b *Builder) Poke16(r Buf, off uint32, v uint16) {
 // CellBuf is the cell as a buffer, for calls that take the address of a number.
 func (b *Builder) CellBuf(c Cell) Buf { return Buf{c.off, 8} }
 
+// CellIn is the eight bytes at off in r as a cell, for a field that a loop sets again.
+// Preconditions: off is a multiple of 8, and off+8 <= size.
+func (b *Builder) CellIn(r Buf, off uint32) Cell {
+	if off%8 != 0 || off+8 > r.size {
+		b.fail("a cell at %d in a buffer of %d bytes", off, r.size)
+	}
+	return Cell{r.off + off}
+}
+
 // Report makes fd the descriptor on which failures are reported from here on.
 func (b *Builder) Report(fd Arg) {
 	b.op(instr{code: ALU, cond: Move, dst: reportCell + 1}, fd, Num(0))

@@ -1,6 +1,7 @@
-// Package logfile reads the logs that the keeper writes: Docker's json-file format, one JSON object
-// per line, the current file at a path and its predecessors at path.1 (the youngest), path.2 and so
-// on.
+// Package logfile reads the logs that the keeper writes (package logwriter): Docker's json-file
+// format or the one of Kubernetes' container runtime interface, one record per line, the current
+// file at a path and its predecessors at path.1 (the youngest), path.2 and so on. The format is
+// seen from the first byte of each record: a JSON object begins with a brace.
 //
 // Promises: lines come in the order in which they were written, none twice; following survives
 // rotation and truncation (as long as the reader is not slower than a whole set of files); a line
@@ -10,14 +11,13 @@
 // Not for: writing, rotating or compressing.
 //
 // Following is woken by inotify(7), never by a clock. Tested with files that the tests write and
-// rotate themselves.
+// rotate themselves, and by fuzzing against what package logwriter writes.
 package logfile
 
 import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxLine is the longest line of a log file that is delivered, in bytes of its JSON form. The
-// keeper writes at most 16 KiB of text per line.
+// MaxLine is the longest line of a log file that is delivered, in bytes of its record. The keeper writes at most 16 KiB of text per line.
 const MaxLine = 1 << 20
 
 // maxFiles bounds how many predecessors are looked for.
@@ -41,7 +40,8 @@ const maxFiles = 1000
 type Line struct {
 	Stream string    `json:"stream"`
 	Time   time.Time `json:"time"`
-	// Text has its newline, if one was written.
+	// Text has its newline, if one was written. In a CRI log every line that is not a piece of a
+	// longer one has.
 	Text string `json:"log"`
 }
 
@@ -330,12 +330,6 @@ func (r *reader) drain(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-func parse(raw []byte) (l Line, ok bool) {
-	// After a loss of power a file may have zeros where a line was.
-	err := json.Unmarshal(bytes.TrimLeft(raw, "\x00"), &l)
-	return l, err == nil
 }
 
 func (r *reader) deliver(raw []byte) error {

@@ -3,7 +3,6 @@ package server
 import (
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -90,7 +89,7 @@ func TestHostileMessages(t *testing.T) {
 		{name: "garbage", packet: []byte("GET / HTTP/1.1\r\n"), hangUp: true},
 		{name: "one byte", packet: []byte{1}, hangUp: true},
 		{
-			name: "other version", packet: append([]byte{2}, encode(&wire.Hello{})[1:]...),
+			name: "other version", packet: append([]byte{wire.Version + 1}, encode(&wire.Hello{})[1:]...),
 			hangUp: true,
 		},
 		{
@@ -236,79 +235,6 @@ func TestDamagedMessages(t *testing.T) {
 	}
 }
 
-func TestJournal(t *testing.T) {
-	t.Parallel()
-	const head = journalHeader
-	for _, tc := range []struct {
-		name, text string
-		want       []string
-		bad        bool
-	}{
-		{name: "empty"},
-		{name: "only the header", text: head},
-		{
-			name: "two", text: head + "exit a 0 256 1 false\nexit b 1 9 2 true\n",
-			want: []string{"a", "b"},
-		},
-		{
-			name: "forgotten", text: head + "exit a 0 0 1 false\nexit b 0 0 2 false\nforget a\n",
-			want: []string{"b"},
-		},
-		{
-			name: "again", text: head + "exit a 0 0 1 false\nforget a\nexit a 0 0 2 false\n",
-			want: []string{"a"},
-		},
-		{name: "cut off", text: head + "exit a 0 0 1 false\nexit b 0 0", want: []string{"a"}},
-		{name: "other version", text: "strake exits 2\n", bad: true},
-		{name: "number", text: head + "exit a 0 x 1 false\n", bad: true},
-		{name: "kind", text: head + "exit a 7 0 1 false\n", bad: true},
-		{name: "verb", text: head + "enter a\n", bad: true},
-		{name: "id", text: head + "exit a/b 0 0 1 false\n", bad: true},
-	} {
-		list, err := parseJournal([]byte(tc.text))
-		var got []string
-		for _, e := range list {
-			got = append(got, e.id)
-		}
-		if tc.bad != errdefs.IsInvalidArgument(err) || !tc.bad && err != nil ||
-			!reflect.DeepEqual(got, tc.want) {
-			t.Errorf("%s: got %v, %v", tc.name, got, err)
-		}
-	}
-}
-
-func TestJournalFile(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	j, _, err := openJournal(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 5000 { // many times the limit
-		e := exitRecord{
-			"process-with-a-long-name", wire.KindExec, wire.Exit{Status: uint32(i), Time: int64(i)},
-		}
-		if err := j.add(e); err != nil {
-			t.Fatal(err)
-		}
-		if i < 4999 {
-			if err := j.forget(e.id); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	j.close()
-	st, err := os.Stat(filepath.Join(dir, "exits.log"))
-	if err != nil || st.Size() > 2*journalLimit {
-		t.Errorf("%d bytes, %v", st.Size(), err)
-	}
-	_, list, err := openJournal(dir)
-	if err != nil || len(list) != 1 || list[0].exit.Status != 4999 ||
-		list[0].kind != wire.KindExec {
-		t.Errorf("got %+v, %v", list, err)
-	}
-}
-
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ args, want string }{
@@ -332,13 +258,18 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestStatFlags(t *testing.T) {
+func TestParseStat(t *testing.T) {
 	t.Parallel()
-	got, err := statFlags("12 (a) S) R (x)) Z 1 2 3 4 -1 4194380 0 0\n")
-	if err != nil || got != 4194380 {
-		t.Errorf("got %d, %v", got, err)
+	got, err := parseStat(
+		"12 (a) S) R (x)) Z 1 2 3 4 -1 4194380 0 0 0 0 0 0 0 0 20 0 1 0 5123456 0 0\n",
+	)
+	want := stat{name: "a) S) R (x)", state: 'Z', flags: 4194380, ticks: 5123456}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := statFlags("12 (a) Z 1"); err == nil {
-		t.Error("too few fields are accepted")
+	for _, text := range []string{"", "12 (a", "12 a) Z", "12 (a) Z 1", ")("} {
+		if _, err := parseStat(text); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
 	}
 }

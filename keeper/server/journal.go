@@ -2,128 +2,84 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
-
-	"strake/keeper/wire"
 )
 
-// journal is the file of exits that nobody has acknowledged: a line for each exit and each Forget,
-// written before anybody is told. It survives the keeper, not the host: processes do not either.
-//
-//	strake exits 1
-//	exit ID KIND STATUS NANOSECONDS UNKNOWN
-//	forget ID
+// journal is the file that says which processes there are: a line for each start, exit and Forget,
+// and for each guard, written before a client is told. It survives the keeper, not the host:
+// processes do not either. The format is described at parseJournal.
 type journal struct {
-	path string
-	fd   int
-	open map[string]exitRecord // exits that are not forgotten
-	size int64
-}
-
-type exitRecord struct {
-	id   string
-	kind wire.Kind
-	exit wire.Exit
+	path    string
+	fd      int
+	records map[string]*record // by ID; what is not forgotten
+	guard   identity           // of the guard whose descriptors the records name
+	size    int64
+	// stale says that a line is missing in the file. The next write replaces the whole file.
+	stale bool
 }
 
 const (
-	journalHeader = "strake exits 1\n"
+	journalName = "processes.log"
+	// oldJournalName is the name of a journal of version 1.
+	oldJournalName = "exits.log"
 	// journalLimit is the size at which the file is rewritten, if most of it is forgotten.
 	journalLimit = 64 << 10
+	// recordSize is about what a record takes in the file.
+	recordSize = 512
 )
 
-func openJournal(dir string) (*journal, []exitRecord, error) {
-	j := &journal{path: filepath.Join(dir, "exits.log"), fd: -1}
-	text, err := os.ReadFile(j.path)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, nil, fmt.Errorf("exits: %w", err)
+// openJournal reads the journal in a directory and begins a new file with what is not forgotten. If
+// that fails because the disk is full, the old file goes on.
+func openJournal(dir string) (*journal, error) {
+	j := &journal{path: filepath.Join(dir, journalName), fd: -1}
+	old := filepath.Join(dir, oldJournalName)
+	from := j.path
+	text, err := os.ReadFile(from)
+	if errors.Is(err, os.ErrNotExist) {
+		from = old
+		text, err = os.ReadFile(from)
 	}
-	list, err := parseJournal(text)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	if j.records, j.guard, err = parseJournal(text); err != nil {
+		return nil, fmt.Errorf("journal %q: %w", from, err)
+	}
+	err = j.rewrite()
+	if errors.Is(err, unix.ENOSPC) && from == j.path {
+		j.stale = true
+		j.fd, err = unix.Open(j.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("exits in %q: %w", j.path, err)
+		return nil, err
 	}
-	j.open = make(map[string]exitRecord)
-	for _, e := range list {
-		j.open[e.id] = e
+	if from == old {
+		unix.Unlink(old)
 	}
-	if err := j.rewrite(); err != nil {
-		return nil, nil, err
-	}
-	return j, list, nil
-}
-
-// parseJournal returns the exits that are not forgotten. A last line without an end was cut off by
-// a crash and never acknowledged.
-func parseJournal(text []byte) ([]exitRecord, error) {
-	if len(text) == 0 {
-		return nil, nil
-	}
-	rest, ok := strings.CutPrefix(string(text), journalHeader)
-	if !ok {
-		return nil, fmt.Errorf(
-			"first line is not %q: %w", strings.TrimSpace(journalHeader),
-			errdefs.ErrInvalidArgument,
-		)
-	}
-	var list []exitRecord
-	open := make(map[string]int)
-	for line := range strings.Lines(rest) {
-		if !strings.HasSuffix(line, "\n") {
-			break
-		}
-		f := strings.Fields(line)
-		switch {
-		case len(f) == 2 && f[0] == "forget":
-			delete(open, f[1])
-		case len(f) == 6 && f[0] == "exit" && validID(f[1]) == nil:
-			kind, err1 := strconv.ParseUint(f[2], 10, 8)
-			status, err2 := strconv.ParseUint(f[3], 10, 32)
-			nanos, err3 := strconv.ParseInt(f[4], 10, 64)
-			unknown, err4 := strconv.ParseBool(f[5])
-			if err1 != nil || err2 != nil || err3 != nil || err4 != nil ||
-				kind > uint64(wire.KindExec) {
-				return nil, fmt.Errorf("line %q: %w", line, errdefs.ErrInvalidArgument)
-			}
-			open[f[1]] = len(list)
-			list = append(
-				list,
-				exitRecord{
-					f[1], wire.Kind(kind),
-					wire.Exit{Status: uint32(status), Time: nanos, Unknown: unknown},
-				},
-			)
-		default:
-			return nil, fmt.Errorf("line %q: %w", line, errdefs.ErrInvalidArgument)
-		}
-	}
-	var left []exitRecord
-	for i, e := range list {
-		if at, ok := open[e.id]; ok && at == i {
-			left = append(left, e)
-		}
-	}
-	return left, nil
-}
-
-func (e *exitRecord) line() []byte {
-	return fmt.Appendf(
-		nil, "exit %s %d %d %d %t\n", e.id, e.kind, e.exit.Status, e.exit.Time, e.exit.Unknown,
-	)
+	return j, nil
 }
 
 // rewrite replaces the file by one that has only what is not forgotten.
 func (j *journal) rewrite() error {
+	j.stale = true
 	var b bytes.Buffer
 	b.WriteString(journalHeader)
-	for _, e := range j.open {
-		b.Write(e.line())
+	if j.guard.pid != 0 {
+		b.Write(guardLine(j.guard))
+	}
+	for _, r := range j.records {
+		if r.start != nil {
+			b.Write(r.startLine())
+		}
+		if r.exit != nil {
+			b.Write(r.exitLine())
+		}
 	}
 	fresh := j.path + ".new"
 	fd, err := unix.Open(
@@ -131,7 +87,7 @@ func (j *journal) rewrite() error {
 		0o600,
 	)
 	if err != nil {
-		return fmt.Errorf("exits: open %q: %w", fresh, err)
+		return fmt.Errorf("journal: open %q: %w", fresh, err)
 	}
 	if err = writeAll(fd, b.Bytes()); err == nil {
 		err = unix.Rename(fresh, j.path)
@@ -139,33 +95,60 @@ func (j *journal) rewrite() error {
 	if err != nil {
 		unix.Close(fd)
 		unix.Unlink(fresh)
-		return fmt.Errorf("exits: write %q: %w", fresh, err)
+		return fmt.Errorf("journal: write %q: %w", fresh, err)
 	}
 	j.close()
-	j.fd, j.size = fd, int64(b.Len())
+	j.fd, j.size, j.stale = fd, int64(b.Len()), false
 	return nil
 }
 
-func (j *journal) add(e exitRecord) error {
-	j.open[e.id] = e
-	return j.append(e.line())
+// started adds the record of a process that runs. On failure there is none.
+func (j *journal) started(r *record) error {
+	known := j.records[r.id]
+	if known != nil {
+		r.exit = known.exit
+	}
+	j.records[r.id] = r
+	err := j.append(r.startLine())
+	if err != nil {
+		delete(j.records, r.id)
+		if known != nil {
+			j.records[r.id] = known
+		}
+	}
+	return err
 }
 
+// exited adds an exit. On failure it is in memory alone, until the next write succeeds.
+func (j *journal) exited(r *record) error {
+	if known := j.records[r.id]; known != nil {
+		r.start = known.start
+	}
+	j.records[r.id] = r
+	return j.append(r.exitLine())
+}
+
+// forget removes a process. An unknown ID is no error.
 func (j *journal) forget(id string) error {
-	if _, ok := j.open[id]; !ok {
+	if _, ok := j.records[id]; !ok {
 		return nil
 	}
-	delete(j.open, id)
-	if j.size > journalLimit && j.size > 256*int64(len(j.open)) {
+	delete(j.records, id)
+	if j.size > journalLimit && j.size > recordSize*int64(len(j.records)) {
 		return j.rewrite()
 	}
 	return j.append([]byte("forget " + id + "\n"))
 }
 
+// append writes a line, whose meaning is in memory already.
 func (j *journal) append(line []byte) error {
+	if j.stale {
+		return j.rewrite()
+	}
 	if err := writeAll(j.fd, line); err != nil {
 		unix.Ftruncate(j.fd, j.size) // no half line in the middle
-		return fmt.Errorf("exits: write %q: %w", j.path, err)
+		j.stale = true
+		return fmt.Errorf("journal: write %q: %w", j.path, err)
 	}
 	j.size += int64(len(line))
 	return nil

@@ -56,6 +56,14 @@ func (p *Protection) set(score int) error {
 	return err
 }
 
+// guardScore is the score that the guard gets: this process's, or nil if that was not changed.
+func (p *Protection) guardScore() *int {
+	if p.file == nil {
+		return nil
+	}
+	return &p.score
+}
+
 // lift gives the process the score that its children are to have.
 func (p *Protection) lift() error { return p.set(p.normal) }
 

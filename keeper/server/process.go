@@ -12,7 +12,7 @@ import (
 
 	"strake/container/program"
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/pidfd"
 	"strake/keeper/wire"
 )
@@ -42,6 +42,8 @@ type process struct {
 	exit    wire.Exit
 
 	pid   int
+	ticks uint64       // when it was started, field starttime of proc_pid_stat(5)
+	held  places       // where the guard has its descriptors
 	pidfd int          // -1: not cloned yet, or reaped long ago
 	child *spawn.Child // while its program runs
 	// waiter wants to know when the program has ended or waits.
@@ -62,7 +64,7 @@ type process struct {
 
 	stdin   int        // -1: none
 	streams [2]*stream // nil: none, or ended; a terminal is the first
-	log     *jsonlog.Writer
+	log     *logwriter.Writer
 	subs    []*subscription
 	closed  bool // StreamsClosed has been told
 }
@@ -79,13 +81,6 @@ func (s *server) newProcess(id string, kind wire.Kind) *process {
 	return &process{s: s, id: id, kind: kind, pidfd: -1, stdin: -1}
 }
 
-// remembered is a process of which nothing but its exit is left.
-func (s *server) remembered(e exitRecord) *process {
-	p := s.newProcess(e.id, e.kind)
-	p.state, p.exit, p.closed = wire.Exited, e.exit, true
-	return p
-}
-
 func (p *process) isTTY() bool { return p.stdio.Mode == wire.StdioTTY }
 
 // describe is the process as a client sees it, with the descriptors that go with it. They stay the
@@ -99,16 +94,7 @@ func (p *process) describe() (*wire.Process, []int) {
 	if !p.started.IsZero() {
 		m.Started = p.started.UnixNano()
 	}
-	list := [5]int{p.pidfd, p.stdin, -1, -1, -1}
-	for i, st := range p.streams {
-		switch {
-		case st == nil:
-		case p.isTTY():
-			list[4] = st.fd
-		default:
-			list[2+i] = st.fd
-		}
-	}
+	list := p.descriptors()
 	var fds []int
 	for i, has := range m.FDs.Flags() {
 		if list[i] >= 0 {
@@ -146,6 +132,7 @@ func (p *process) release() {
 		p.pidfd = -1
 	}
 	p.closeStdin()
+	s.custody.dropAll(p)
 	for _, st := range p.streams {
 		if st != nil {
 			s.ignore(st.fd)
@@ -178,6 +165,7 @@ func (p *process) closeStdin() {
 	if p.stdin >= 0 {
 		unix.Close(p.stdin)
 		p.stdin = -1
+		p.s.custody.drop(p, 1)
 	}
 }
 
@@ -283,7 +271,8 @@ func (p *process) fail(err error) {
 
 // executed is the end of the program: in a container's process, or by death.
 func (p *process) executed() {
-	alive, err := hasExecuted(p.pid)
+	st, err := readStat(p.pid)
+	alive := st.goesOn()
 	switch {
 	case err != nil:
 		p.fail(err)
@@ -300,16 +289,22 @@ func (p *process) executed() {
 	p.s.ignore(p.child.SyncFD())
 	p.child.Release()
 	p.child = nil
+	p.ticks = st.ticks
 	if !alive {
 		p.doubt = true
 		return
 	}
-	p.running()
+	p.setRunning()
+	p.s.custody.hold(p)
+	p.announce()
 }
 
-// running tells whoever waits for it that the process runs.
-func (p *process) running() {
+func (p *process) setRunning() {
 	p.state, p.stage, p.started = wire.Running, 0, time.Now()
+}
+
+// announce answers the client that waits for the process to run.
+func (p *process) announce() {
 	p.answer(p.waiter)
 	p.waiter = ticket{}
 	p.tellClosed()
@@ -328,7 +323,7 @@ func (p *process) ended() {
 		// asked while it is not reaped.
 		p.executed()
 	}
-	status, answer, err := pidfd.Exit(p.pidfd)
+	status, answer, err := pidfd.Exit(p.pidfd, p.pid)
 	if err != nil {
 		p.s.cfg.Logf("process %q: %v", p.id, err)
 	}
@@ -341,7 +336,8 @@ func (p *process) ended() {
 		if status.Signaled() || p.child != nil {
 			p.failure = errDied
 		} else {
-			p.running()
+			p.setRunning()
+			p.announce()
 		}
 	}
 	if p.failure != nil {
@@ -359,7 +355,7 @@ func (p *process) ended() {
 
 // askStatus looks for the status of an adopted process that has ended.
 func (p *process) askStatus() {
-	status, answer, err := pidfd.Exit(p.pidfd)
+	status, answer, err := pidfd.Exit(p.pidfd, p.pid)
 	now := time.Now()
 	switch {
 	case err != nil || answer == pidfd.Lost:
@@ -401,13 +397,14 @@ func (p *process) finish(e wire.Exit) {
 		}
 	}
 	if p.aborted {
+		if err := s.custody.journal.forget(p.id); err != nil {
+			s.cfg.Logf("process %q: %v", p.id, err)
+		}
 		p.remove()
 		return
 	}
-	if err := s.journal.add(exitRecord{p.id, p.kind, e}); err != nil {
-		s.cfg.Logf("process %q: %v", p.id, err) // it is still in memory
-	}
-	s.broadcast(&wire.ExitedEvent{ID: p.id, Kind: p.kind, Exit: e})
+	s.custody.exited(p)
+	s.broadcast(&wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: e})
 	p.tellClosed()
 }
 

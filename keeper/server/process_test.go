@@ -30,8 +30,11 @@ func TestExitStatus(t *testing.T) {
 		{"terminated", "kill -TERM $$", 143},
 	} {
 		p := r.start(r.request(tc.id, tc.script))
-		if p.Pid <= 0 || p.State != keeper.Running || p.Stdin >= 0 || p.PidFD < 0 {
-			t.Errorf("%s: process %+v", tc.id, p)
+		if p.Pid <= 0 || p.State != keeper.Running {
+			t.Errorf("%s: process %s of pid %d, state %d", tc.id, p.ID, p.Pid, p.State)
+		}
+		if _, err := p.Input(); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: input of a process without: %v", tc.id, err)
 		}
 		e := r.exit(tc.id)
 		r.streamsClosed(tc.id)
@@ -579,7 +582,7 @@ func TestAbort(t *testing.T) {
 	if err := r.Abort(r.ctx(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	dead(t, p.PidFD)
+	dead(t, p)
 	r.start(r.request("a", "exit 4")) // the ID is free
 	if e := r.exit("a"); e.Code() != 4 {
 		t.Errorf("exit %+v", e)
@@ -589,6 +592,13 @@ func TestAbort(t *testing.T) {
 // Nothing of a process remains in the keeper, however it went.
 func TestDescriptorLeak(t *testing.T) {
 	r := newRig(t)
+	// The first process brings the guard.
+	r.start(r.request("first", "exit 0"))
+	r.exit("first")
+	r.streamsClosed("first")
+	if err := r.Forget(r.ctx(), "first"); err != nil {
+		t.Fatal(err)
+	}
 	before := r.descriptors()
 	for range 3 {
 		var ids []string

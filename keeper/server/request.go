@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -150,7 +150,7 @@ func (s *server) hello(t ticket, m *wire.Hello) {
 		if p.state != wire.Exited {
 			continue
 		}
-		t.c.send(0, &wire.ExitedEvent{ID: p.id, Kind: p.kind, Exit: p.exit}, nil)
+		t.c.send(0, &wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: p.exit}, nil)
 		if p.streamsClosed() {
 			t.c.send(0, &wire.StreamsClosedEvent{ID: p.id}, nil)
 		}
@@ -196,6 +196,8 @@ func (s *server) simple(t ticket, m *wire.Simple) (later bool, err error) {
 			)
 		}
 		p.closeStdin()
+		// The client is to see the end of the input, not to wait for it.
+		s.custody.flush()
 	case wire.TypeForget:
 		if p.state != wire.Exited {
 			return false, fmt.Errorf(
@@ -217,7 +219,7 @@ func (s *server) simple(t ticket, m *wire.Simple) (later bool, err error) {
 }
 
 func (s *server) forget(p *process) error {
-	if err := s.journal.forget(p.id); err != nil {
+	if err := s.custody.journal.forget(p.id); err != nil {
 		return err
 	}
 	p.remove()
@@ -325,7 +327,12 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 			others++
 		}
 	}
-	if err := s.admit(m.Process.ID, &m.Process.Log, m.Attach, fds, others); err != nil {
+	if p := s.procs[m.Process.ID]; p != nil && p.adopted && p.pid == m.Process.Pid && !p.aborted {
+		return s.adoptAgain(t, p, m, fds, others)
+	}
+	if err := s.admit(
+		m.Process.ID, m.Process.Owner, &m.Process.Log, m.Attach, fds, others,
+	); err != nil {
 		return err
 	}
 	tty := m.Process.Stdio.Mode == wire.StdioTTY
@@ -342,8 +349,35 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		return err
 	}
 	s.procs[p.id] = p
+	if st, err := readStat(p.pid); err == nil {
+		p.ticks = st.ticks
+	}
+	s.custody.hold(p)
 	p.answer(t)
 	p.tellClosed()
+	return nil
+}
+
+// adoptAgain answers with a process that the keeper has already.
+func (s *server) adoptAgain(t ticket, p *process, m *wire.Adopt, fds *descriptors, skip int) error {
+	if len(*fds) < skip {
+		return invalid("%d descriptors came with the request, want %d", len(*fds), skip)
+	}
+	closeAll((*fds)[:skip])
+	*fds = (*fds)[skip:]
+	want := 0
+	for i := range m.Attach {
+		want += m.Attach[i].FDs()
+	}
+	if len(*fds) != want {
+		return invalid("%d descriptors came for subscriptions, want %d", len(*fds), want)
+	}
+	if err := p.subscribeAll(
+		m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil},
+	); err != nil {
+		return err
+	}
+	p.answer(t)
 	return nil
 }
 
@@ -356,7 +390,7 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 		p.stdin = fds.take()
 	}
 	if p.logCfg.Driver != wire.LogNone {
-		log, err := jsonlog.Open(logConfig(&p.logCfg), &p.s.scratch)
+		log, err := logwriter.Open(logConfig(&p.logCfg), &p.s.scratch)
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,7 @@ type rig struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
 	exits    map[string]keeper.Exit
+	owners   map[string]string
 	closed   map[string]bool
 	detached map[uint64]uint64
 	logs     []keeper.LogEvent
@@ -59,7 +60,7 @@ func newRig(t testing.TB, args ...string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, closed: map[string]bool{},
+		t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, owners: map[string]string{}, closed: map[string]bool{},
 		detached: map[uint64]uint64{},
 	}
 	r.changed = sync.NewCond(&r.mu)
@@ -109,7 +110,7 @@ func (r *rig) readEvents(c *keeper.Client) {
 		r.mu.Lock()
 		switch e := e.(type) {
 		case *keeper.ExitEvent:
-			r.exits[e.ID] = e.Exit
+			r.exits[e.ID], r.owners[e.ID] = e.Exit, e.Owner
 		case *keeper.StreamsClosedEvent:
 			r.closed[e.ID] = true
 		case *keeper.DetachedEvent:
@@ -174,6 +175,13 @@ func (r *rig) exit(id string) keeper.Exit {
 	return r.exits[id]
 }
 
+// owner is the owner that the exit event of a process named.
+func (r *rig) owner(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.owners[id]
+}
+
 func (r *rig) streamsClosed(id string) {
 	r.t.Helper()
 	r.until("end of the streams of "+id, func() bool { return r.closed[id] })
@@ -233,20 +241,20 @@ func execute(b *program.Builder, path string, args ...string) {
 	b.Call(unix.SYS_EXECVE, b.Str(path).Ptr(), b.Strs(args).Ptr(), b.Strs(environment).Ptr())
 }
 
-type record struct {
+type logRecord struct {
 	Log, Stream string
 	Time        time.Time
 }
 
-func logRecords(t testing.TB, path string) []record {
+func logRecords(t testing.TB, path string) []logRecord {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []record
+	var list []logRecord
 	for line := range bytes.Lines(text) {
-		var rec record
+		var rec logRecord
 		if err := json.Unmarshal(line, &rec); err != nil {
 			t.Fatalf("%s: %q: %v", path, line, err)
 		}
@@ -339,14 +347,20 @@ func (r *rig) descriptors() []string {
 }
 
 // dead waits for the end of the process of a pidfd without reaping.
-func dead(t testing.TB, fd int) {
+func dead(t testing.TB, p *keeper.Process) {
 	t.Helper()
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for range 1000 {
-		if n, err := unix.Poll(p, int(patience/time.Millisecond)); err == nil && n == 1 {
-			return
-		} else if err != unix.EINTR {
-			t.Fatalf("process does not end: %d, %v", n, err)
+	err := p.WithPidFD(func(fd int) error {
+		events := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			n, err := unix.Poll(events, int(patience/time.Millisecond))
+			if err == nil && n == 0 {
+				return errors.New("it does not end")
+			} else if err != unix.EINTR {
+				return err
+			}
 		}
+	})
+	if err != nil {
+		t.Fatalf("process %s: %v", p.ID, err)
 	}
 }

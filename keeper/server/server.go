@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -22,7 +22,7 @@ import (
 type Config struct {
 	// Listener is a listening SOCK_SEQPACKET socket. Serve closes it.
 	Listener int
-	// StateDir holds exits.log and the files of slow subscribers. It exists, belongs to this keeper
+	// StateDir holds the journal and the files of slow subscribers. It exists, belongs to this keeper
 	// alone, and should be on a disk.
 	StateDir string
 	// Successor is the command line, and Environ the environment, with which an upgrade is
@@ -70,13 +70,13 @@ type server struct {
 	lock    int // file that says whose the state directory is
 
 	mu       sync.Mutex // guards everything below, and loop.watchers
-	journal  *journal
+	custody  custody
 	procs    map[string]*process
 	conns    map[int]*conn // by descriptor
 	output   []byte        // headroom, then outputSize; used within one handler only
 	packet   []byte
 	oob      []byte
-	scratch  jsonlog.Scratch
+	scratch  logwriter.Scratch
 	lastSub  uint64
 	upgrades uint32
 	cloning  int                   // goroutines that clone
@@ -133,19 +133,17 @@ func newServer(cfg Config) (s *server, err error) {
 			return nil, err
 		}
 	}
-	var exits []exitRecord
-	if s.journal, exits, err = openJournal(cfg.StateDir); err != nil {
+	s.custody = custody{
+		loop: s.loop, machine: s.machine, logf: cfg.Logf, score: cfg.Protection.guardScore(),
+		procs: s.procs, missing: make(map[*process]struct{}),
+	}
+	if s.custody.journal, err = openJournal(cfg.StateDir); err != nil {
 		return nil, err
 	}
-	if cfg.Resume >= 0 {
-		if err = s.resume(cfg.Resume); err != nil {
-			return nil, fmt.Errorf("take over: %w", err)
-		}
-	}
-	for _, e := range exits {
-		if s.procs[e.id] == nil {
-			s.procs[e.id] = s.remembered(e)
-		}
+	if cfg.Resume < 0 {
+		s.recover()
+	} else if err = s.resume(cfg.Resume); err != nil {
+		return nil, fmt.Errorf("take over: %w", err)
 	}
 	if err = unix.SetNonblock(s.cfg.Listener, true); err != nil {
 		return nil, fmt.Errorf("listener: %w", err)
@@ -163,9 +161,10 @@ func (s *server) close() {
 			sub.drop()
 		}
 	}
-	if s.journal != nil {
-		s.journal.close()
+	if s.stop == errStop {
+		s.custody.shutdown()
 	}
+	s.custody.close()
 	if s.machine != nil {
 		s.machine.Close()
 	}
@@ -204,6 +203,8 @@ func (s *server) run(ctx context.Context) error {
 		switch {
 		case len(s.pending)+len(s.stalled) > 0:
 			timeout = tick
+		case len(s.custody.missing) > 0:
+			timeout = custodyPause
 		case resting:
 			timeout = -1
 		}
@@ -215,6 +216,7 @@ func (s *server) run(ctx context.Context) error {
 		}
 		s.dispatch(events[:n])
 		s.retry()
+		s.custody.flush()
 		if s.upgrade != nil && s.cloning == 0 {
 			s.advanceUpgrade()
 		}
@@ -277,6 +279,7 @@ func (s *server) retry() {
 	for p := range s.pending {
 		p.askStatus()
 	}
+	s.custody.renew()
 	for _, c := range slices.Collect(maps.Keys(s.stalled)) {
 		delete(s.stalled, c)
 		c.flush()

@@ -3,16 +3,13 @@ package server
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
 	"strake/container/spawn"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -29,6 +26,19 @@ func validID(id string) error {
 	}
 	if !ok {
 		return invalid("id %.140q: want 1 to 128 letters, digits, '_', '.' or '-'", id)
+	}
+	return nil
+}
+
+// validOwner accepts the name of a front end, or none.
+func validOwner(owner string) error {
+	ok := len(owner) <= 32
+	for i := range len(owner) {
+		c := owner[i]
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return invalid("owner %.40q: want at most 32 lower-case letters, digits or '-'", owner)
 	}
 	return nil
 }
@@ -55,9 +65,9 @@ func (j *job) close() {
 
 // admit checks what is common to Start and Adopt.
 func (s *server) admit(
-	id string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
+	id, owner string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
 ) error {
-	if err := validID(id); err != nil {
+	if err := errors.Join(validID(id), validOwner(owner)); err != nil {
 		return err
 	}
 	if p := s.procs[id]; p != nil {
@@ -86,8 +96,14 @@ func (s *server) admit(
 	return cfg.Validate()
 }
 
-func logConfig(l *wire.Log) jsonlog.Config {
-	return jsonlog.Config{Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles)}
+func logConfig(l *wire.Log) logwriter.Config {
+	cfg := logwriter.Config{
+		Format: logwriter.JSON{}, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles),
+	}
+	if l.Driver == wire.LogCRI {
+		cfg.Format = logwriter.CRI{}
+	}
+	return cfg
 }
 
 // start begins a start; it is answered when the program has ended.
@@ -96,7 +112,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	if m.Cgroup {
 		others++
 	}
-	if err := s.admit(m.ID, &m.Log, m.Attach, fds, others); err != nil {
+	if err := s.admit(m.ID, m.Owner, &m.Log, m.Attach, fds, others); err != nil {
 		return err
 	}
 	p := s.newProcess(m.ID, m.Kind)
@@ -110,7 +126,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	}
 	unix.Close(image)
 	if err == nil && m.Log.Driver != wire.LogNone {
-		p.log, err = jsonlog.Open(logConfig(&m.Log), &s.scratch)
+		p.log, err = logwriter.Open(logConfig(&m.Log), &s.scratch)
 	}
 	if err == nil {
 		err = j.makeStdio()
@@ -309,34 +325,4 @@ func idMaps(list []wire.IDMap) []spawn.IDMap {
 		out = append(out, spawn.IDMap(l))
 	}
 	return out
-}
-
-// The kernel's word on a process, proc_pid_stat(5), include/linux/sched.h.
-const (
-	flagExiting    = 0x00000004 // PF_EXITING
-	flagForkNoExec = 0x00000040 // PF_FORKNOEXEC
-)
-
-// hasExecuted says whether a child whose channel is closed has executed, as opposed to being about
-// to die without. A child that never executes but goes on (a PID 1 reaper, whose own child has
-// executed) counts as executed.
-func hasExecuted(pid int) (bool, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return false, fmt.Errorf("state of process %d: %w", pid, err)
-	}
-	flags, err := statFlags(string(text))
-	if err != nil {
-		return false, fmt.Errorf("state of process %d: %w", pid, err)
-	}
-	return flags&flagForkNoExec == 0 || flags&flagExiting == 0, nil
-}
-
-func statFlags(text string) (uint64, error) {
-	// The name in the second field may contain anything.
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 7 {
-		return 0, errors.New("not the format of proc_pid_stat(5)")
-	}
-	return strconv.ParseUint(f[6], 10, 64)
 }

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -84,7 +84,7 @@ func (st *stream) read() bool {
 func (st *stream) deliver(buf []byte) {
 	p := st.p
 	if p.log != nil {
-		p.log.Write(jsonlog.Stream(st.index), buf[headroom:], time.Now())
+		p.log.Write(logwriter.Stream(st.index), buf[headroom:], time.Now())
 		p.tellLoss()
 	}
 	blocked := false
@@ -144,8 +144,13 @@ func (st *stream) end() {
 	unix.Close(st.fd)
 	st.fd = -1
 	p.streams[st.index] = nil
+	if p.isTTY() {
+		p.s.custody.drop(p, 4)
+	} else {
+		p.s.custody.drop(p, 2+st.index)
+	}
 	if p.log != nil {
-		p.log.Flush(jsonlog.Stream(st.index), time.Now())
+		p.log.Flush(logwriter.Stream(st.index), time.Now())
 		p.tellLoss()
 	}
 	for _, sub := range slices.Clone(p.subs) {
@@ -197,7 +202,7 @@ func (p *process) begin(sub *subscription, pending bool, open [2]bool) {
 			continue
 		}
 		if pending && p.log != nil {
-			if text := p.log.Pending(jsonlog.Stream(i)); len(text) > 0 && k.fd >= 0 {
+			if text := p.log.Pending(logwriter.Stream(i)); len(text) > 0 && k.fd >= 0 {
 				k.deliver(i, append(make([]byte, headroom), text...))
 			}
 		}

@@ -16,13 +16,13 @@ import (
 
 	"strake/container/spawn"
 	"strake/internal/early"
-	"strake/keeper/jsonlog"
+	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
 // stateVersion is the version of what a keeper hands to its successor. A successor takes over from
 // its own version and refuses any other.
-const stateVersion = 1
+const stateVersion = 2
 
 // maxState bounds the state in bytes.
 const maxState = 1 << 30
@@ -228,7 +228,11 @@ func (s *server) resume(fd int) error {
 			return err
 		}
 	}
+	s.custody.watch(s.custody.guardDied)
 	for _, p := range s.procs {
+		if p.open() && p.held == (places{}) {
+			s.custody.missing[p] = struct{}{}
+		}
 		if err := p.rewatch(); err != nil {
 			return fmt.Errorf("process %q: %w", p.id, err)
 		}
@@ -309,6 +313,7 @@ func (s *server) code(c *stateCoder) {
 	wire.List(c.Coder, &conns, anyLength, func(k **conn) { s.codeConn(c, k) })
 	procs := slices.Collect(maps.Values(s.procs))
 	wire.List(c.Coder, &procs, anyLength, func(p **process) { s.codeProcess(c, p) })
+	s.custody.code(c)
 	if s.upgrade == nil {
 		s.upgrade = &upgrade{}
 	}
@@ -364,6 +369,14 @@ func (s *server) codeProcess(c *stateCoder, pp **process) {
 	}
 	c.fd(&p.pidfd)
 	c.fd(&p.stdin)
+	wire.Uint(c.Coder, &p.ticks)
+	for i := range p.held {
+		at := &p.held[i]
+		wire.Int(c.Coder, &at.number)
+		wire.Uint(c.Coder, &at.file.dev)
+		wire.Uint(c.Coder, &at.file.ino)
+		wire.Int(c.Coder, &at.file.tty)
+	}
 	s.codeTicket(c, &p.waiter)
 	wire.List(c.Coder, &p.aborters, anyLength, func(t *ticket) { s.codeTicket(c, t) })
 	p.codeFailure(c)
@@ -420,7 +433,7 @@ func (p *process) codeStream(c *stateCoder, i int) {
 }
 
 func (p *process) codeLog(c *stateCoder) {
-	st := jsonlog.State{FD: -1}
+	st := logwriter.State{FD: -1}
 	if p.log != nil {
 		st = p.log.State()
 	}
@@ -431,7 +444,7 @@ func (p *process) codeLog(c *stateCoder) {
 		wire.Text(c.Coder, &st.Pending[i], anyLength)
 	}
 	if c.Decoding() && st.FD >= 0 {
-		p.log = jsonlog.Resume(logConfig(&p.logCfg), &p.s.scratch, st)
+		p.log = logwriter.Resume(logConfig(&p.logCfg), &p.s.scratch, st)
 	}
 }
 

@@ -67,7 +67,7 @@ type Log struct {
 }
 
 func (l *Log) Code(c *Coder) {
-	Enum(c, &l.Driver, LogJSONFile)
+	Enum(c, &l.Driver, LogCRI)
 	Text(c, &l.Path, maxPath)
 	Int(c, &l.MaxBytes)
 	Uint(c, &l.MaxFiles)
@@ -340,14 +340,16 @@ func (m *Error) Code(c *Coder) {
 
 // ExitedEvent says that a process has ended.
 type ExitedEvent struct {
-	ID   string
-	Kind Kind
-	Exit Exit
+	ID    string
+	Owner string
+	Kind  Kind
+	Exit  Exit
 }
 
 func (m *ExitedEvent) Type() Type { return TypeExited }
 func (m *ExitedEvent) code(c *Coder) {
 	Text(c, &m.ID, maxID)
+	Text(c, &m.Owner, maxOwner)
 	Enum(c, &m.Kind, KindHold)
 	m.Exit.Code(c)
 }

@@ -57,6 +57,7 @@ const (
 const (
 	LogNone LogDriver = iota
 	LogJSONFile
+	LogCRI
 )
 
 const (

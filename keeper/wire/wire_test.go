@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -80,7 +81,9 @@ func TestLimits(t *testing.T) {
 		&Simple{TypeForget, strings.Repeat("x", maxID+1)},
 		&Start{Note: strings.Repeat("x", maxNote+1)},
 		&Start{Inputs: make([]string, MaxFDs+1)},
-		&Start{Kind: KindExec + 1},
+		&Start{Kind: KindHold + 1},
+		&Start{Owner: strings.Repeat("x", maxOwner+1)},
+		&Start{Log: Log{Driver: LogCRI + 1}},
 		&Start{Inputs: []string{strings.Repeat("x", maxPath), strings.Repeat("x", maxPath+1)}},
 		&Start{Inputs: slicesOf(strings.Repeat("x", maxPath), 20)},
 	} {
@@ -105,8 +108,9 @@ func TestVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	packet[0]++
+	want := fmt.Sprintf("version %d, want %d", Version+1, Version)
 	if _, _, err := Decode(packet); !errdefs.IsInvalidArgument(err) ||
-		!strings.Contains(err.Error(), "version 2, want 1") {
+		!strings.Contains(err.Error(), want) {
 		t.Errorf("got %v", err)
 	}
 }

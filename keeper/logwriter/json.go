@@ -1,38 +1,25 @@
-// Package jsonlog writes a process's output to a file in the format of Docker's json-file log
-// driver, with rotation by size.
-//
-// What it promises: every line that Write has accepted has been handed to the kernel by write(2)
-// when Write returns, or is counted as lost; a file holds whole records only, also after a full
-// disk; output is never held back for the log's sake. Lines of more than 16 KiB are split as Docker
-// splits them: only the last part ends in a newline.
-//
-// Not for: reading logs, compressing them, or making them durable (nothing is fsynced: a process's
-// output does not outlive its host).
-//
-// Tested against encoding/json and on full, foreign and broken files.
-package jsonlog
+package logwriter
 
 import (
 	"time"
 	"unicode/utf8"
 )
 
-// Stream is where a line came from.
-type Stream int
+// JSON is the format of Docker's json-file log driver: an object per line,
+// {"log":"…","stream":"…","time":"…"}. A line that was split, and what a stream ends with, have no
+// newline in "log".
+type JSON struct{}
 
-const (
-	Stdout Stream = iota
-	Stderr
-	streams
-)
+// MaxRecord implements Format: every byte of a line may be escaped to six.
+func (JSON) MaxRecord() int { return 6*maxLine + 128 }
 
 var streamField = [streams]string{`,"stream":"stdout","time":"`, `,"stream":"stderr","time":"`}
 
-// appendRecord appends one record: {"log":"…","stream":"…","time":"…"} and a newline.
-func appendRecord(b, line []byte, newline bool, s Stream, now time.Time) []byte {
+// AppendRecord implements Format.
+func (JSON) AppendRecord(b, line []byte, end LineEnd, s Stream, now time.Time) []byte {
 	b = append(b, `{"log":"`...)
 	b = appendEscaped(b, line)
-	if newline {
+	if end == Newline {
 		b = append(b, `\n`...)
 	}
 	b = append(b, '"')

@@ -1,4 +1,4 @@
-package jsonlog
+package logwriter
 
 import (
 	"bytes"
@@ -19,6 +19,9 @@ var noon = time.Date(2026, 5, 6, 12, 0, 0, 120, time.FixedZone("", 3600))
 
 func open(t *testing.T, cfg Config) *Writer {
 	t.Helper()
+	if cfg.Format == nil {
+		cfg.Format = JSON{}
+	}
 	if cfg.Path == "" {
 		cfg.Path = filepath.Join(t.TempDir(), "log")
 	}
@@ -253,6 +256,7 @@ func TestOpen(t *testing.T) {
 		{"no directory", Config{Path: dir + "/no/log"}, unix.ENOENT},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			tc.cfg.Format = JSON{}
 			if _, err := Open(tc.cfg, &Scratch{}); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
@@ -264,7 +268,7 @@ func TestOpen(t *testing.T) {
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	whole := `{"log":"a\n","stream":"stdout","time":"2026-05-06T11:00:00Z"}` + "\n"
-	foreign := strings.Repeat("z", 2*maxRecord)
+	foreign := strings.Repeat("z", 2*JSON{}.MaxRecord())
 	for _, tc := range []struct{ name, before, want string }{
 		{"whole", whole, whole},
 		{"cut off", whole + `{"log":"b`, whole},

@@ -1,0 +1,333 @@
+package server
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"strake/keeper/wire"
+)
+
+// record is what the journal says of a process.
+type record struct {
+	id, owner string
+	kind      wire.Kind
+	start     *startRecord // nil: nothing but the exit is known
+	exit      *wire.Exit   // nil: it has not ended
+}
+
+// startRecord is what another keeper needs to go on with a process.
+type startRecord struct {
+	note    string
+	process identity
+	started int64 // nanoseconds since 1970
+	stdio   wire.Stdio
+	log     wire.Log
+	held    places
+}
+
+// identity is a process for good: a number is used again, but not within the same clock tick.
+type identity struct {
+	pid   int
+	ticks uint64 // field starttime of proc_pid_stat(5)
+}
+
+// places are where the guard holds the descriptors of a process, in the order of wire.Descriptors.
+type places [5]place
+
+// place is a descriptor in the guard.
+type place struct {
+	number int // 0: none; the guard has its own ends of the channel at 0 and 1
+	file   file
+}
+
+// file identifies the open file of a pipe (its inode) or a terminal's master (the inode of the ptmx
+// device and the terminal's number). A pidfd has the zero file: its process identifies it.
+type file struct {
+	dev, ino uint64
+	tty      int
+}
+
+// fileOf identifies what a descriptor refers to.
+func fileOf(fd int, tty bool) (file, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return file{}, fmt.Errorf("fstat: %w", err)
+	}
+	f := file{dev: uint64(st.Dev), ino: st.Ino}
+	if tty {
+		n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+		if err != nil {
+			return file{}, fmt.Errorf("number of a terminal: %w", err)
+		}
+		f.tty = n
+	}
+	return f, nil
+}
+
+const (
+	journalHeader    = "strake processes 2\n"
+	oldJournalHeader = "strake exits 1\n"
+	// maxPlace bounds the numbers of descriptors in the guard.
+	maxPlace = 1 << 24
+)
+
+// parseJournal reads a journal of version 2:
+//
+//	strake processes 2
+//	guard PID TICKS
+//	start ID OWNER KIND PID TICKS STARTED MODE STDIN WIDTH HEIGHT DRIVER MAXBYTES MAXFILES PLACES "PATH" "NOTE"
+//	exit ID OWNER KIND STATUS NANOSECONDS UNKNOWN
+//	forget ID
+//
+// OWNER is "-" for none. PLACES are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none.
+// A start and an exit replace an earlier one of the same ID. Version 1 begins with "strake
+// exits 1" and has the lines exit, without an owner, and forget. A last line without an end was cut
+// off by a crash and never acknowledged. Errors are of class errdefs.ErrInvalidArgument.
+func parseJournal(text []byte) (map[string]*record, identity, error) {
+	records := make(map[string]*record)
+	var guard identity
+	if len(text) == 0 {
+		return records, guard, nil
+	}
+	rest, ok := strings.CutPrefix(string(text), journalHeader)
+	old := false
+	if !ok {
+		rest, old = strings.CutPrefix(string(text), oldJournalHeader)
+	}
+	if !ok && !old {
+		return nil, guard, invalid("first line is not %q", strings.TrimSpace(journalHeader))
+	}
+	for line := range strings.Lines(rest) {
+		line, whole := strings.CutSuffix(line, "\n")
+		if !whole {
+			break
+		}
+		f := &fields{rest: line}
+		switch verb := f.word(); {
+		case verb == "forget":
+			delete(records, f.id())
+		case verb == "exit":
+			r := f.exit(old)
+			if known := records[r.id]; known != nil {
+				r.start = known.start
+			}
+			records[r.id] = r
+		case verb == "start" && !old:
+			r := f.start()
+			if known := records[r.id]; known != nil {
+				r.exit = known.exit
+			}
+			records[r.id] = r
+		case verb == "guard" && !old:
+			guard = f.identity()
+		default:
+			f.fail("verb %q", verb)
+		}
+		if err := f.finish(); err != nil {
+			return nil, identity{}, fmt.Errorf("line %.200q: %w", line, err)
+		}
+	}
+	return records, guard, nil
+}
+
+// fields takes a line apart. After the first error it gives zero values.
+type fields struct {
+	rest string
+	err  error
+}
+
+func (f *fields) fail(format string, args ...any) {
+	if f.err == nil {
+		f.err = fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+	}
+	f.rest = ""
+}
+
+// finish returns the first error; text that is left over is one.
+func (f *fields) finish() error {
+	if f.rest != "" {
+		f.fail("%.40q is left over", f.rest)
+	}
+	return f.err
+}
+
+func (f *fields) word() string {
+	var w string
+	w, f.rest, _ = strings.Cut(f.rest, " ")
+	if w == "" {
+		f.fail("a field is missing")
+	}
+	return w
+}
+
+// number takes a number from low to high.
+func (f *fields) number(low, high int64) int64 {
+	w := f.word()
+	n, err := strconv.ParseInt(w, 10, 64)
+	if err != nil || n < low || n > high {
+		f.fail("number %.40q, want %d to %d", w, low, high)
+		return low
+	}
+	return n
+}
+
+const (
+	anyNumber = 1<<63 - 1
+	maxPID    = 1 << 22 // PID_MAX_LIMIT, linux/threads.h
+)
+
+func (f *fields) truth() bool {
+	w := f.word()
+	if w != "true" && w != "false" {
+		f.fail("%.40q, want true or false", w)
+	}
+	return w == "true"
+}
+
+func (f *fields) quoted(limit int) string {
+	q, err := strconv.QuotedPrefix(f.rest)
+	if err != nil {
+		f.fail("a quoted text is missing")
+		return ""
+	}
+	f.rest = strings.TrimPrefix(f.rest[len(q):], " ")
+	s, err := strconv.Unquote(q)
+	if err != nil || len(s) > limit {
+		f.fail("quoted text %.40q", q)
+		return ""
+	}
+	return s
+}
+
+func (f *fields) id() string {
+	id := f.word()
+	if err := validID(id); err != nil && f.err == nil {
+		f.err = err
+	}
+	return id
+}
+
+func (f *fields) owner() string {
+	owner := f.word()
+	if owner == "-" {
+		return ""
+	}
+	if err := validOwner(owner); err != nil && f.err == nil {
+		f.err = err
+	}
+	return owner
+}
+
+func (f *fields) identity() identity {
+	return identity{int(f.number(1, maxPID)), uint64(f.number(0, anyNumber))}
+}
+
+func (f *fields) exit(old bool) *record {
+	r := &record{id: f.id()}
+	if !old {
+		r.owner = f.owner()
+	}
+	r.kind = wire.Kind(f.number(0, int64(wire.KindHold)))
+	r.exit = &wire.Exit{
+		Status: uint32(f.number(0, 1<<32-1)), Time: f.number(-anyNumber, anyNumber),
+		Unknown: f.truth(),
+	}
+	return r
+}
+
+func (f *fields) start() *record {
+	r := &record{
+		id: f.id(), owner: f.owner(), kind: wire.Kind(f.number(0, int64(wire.KindHold))),
+	}
+	s := &startRecord{process: f.identity(), started: f.number(-anyNumber, anyNumber)}
+	s.stdio = wire.Stdio{
+		Mode: wire.StdioMode(f.number(0, int64(wire.StdioTTY))), Stdin: f.truth(),
+		Width: uint16(f.number(0, 1<<16-1)), Height: uint16(f.number(0, 1<<16-1)),
+	}
+	s.log = wire.Log{
+		Driver:   wire.LogDriver(f.number(0, int64(wire.LogCRI))),
+		MaxBytes: f.number(0, anyNumber), MaxFiles: uint32(f.number(0, 1<<32-1)),
+	}
+	s.held = f.places()
+	s.log.Path, s.note = f.quoted(4096), f.quoted(1024)
+	if s.log.Driver != wire.LogNone && f.err == nil {
+		cfg := logConfig(&s.log)
+		f.err = cfg.Validate()
+	}
+	r.start = s
+	return r
+}
+
+func (f *fields) places() (list places) {
+	words := strings.Split(f.word(), ",")
+	if len(words) != len(list) {
+		f.fail("%d places, want %d", len(words), len(list))
+		return list
+	}
+	for i, w := range words {
+		if w == "-" {
+			continue
+		}
+		part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
+		p := place{number: int(part.number(2, maxPlace))}
+		for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
+			n, err := strconv.ParseUint(part.word(), 10, 64)
+			if err != nil {
+				part.fail("inode")
+			}
+			*to = n
+		}
+		p.file.tty = int(part.number(0, 1<<31-1))
+		if err := part.finish(); err != nil {
+			f.fail("place %.60q: %v", w, err)
+			return places{}
+		}
+		list[i] = p
+	}
+	return list
+}
+
+func ownerWord(owner string) string {
+	if owner == "" {
+		return "-"
+	}
+	return owner
+}
+
+func guardLine(g identity) []byte { return fmt.Appendf(nil, "guard %d %d\n", g.pid, g.ticks) }
+
+func (r *record) exitLine() []byte {
+	return fmt.Appendf(
+		nil, "exit %s %s %d %d %d %t\n", r.id, ownerWord(r.owner), r.kind, r.exit.Status,
+		r.exit.Time, r.exit.Unknown,
+	)
+}
+
+func (r *record) startLine() []byte {
+	s := r.start
+	b := fmt.Appendf(
+		make([]byte, 0, recordSize), "start %s %s %d %d %d %d %d %t %d %d %d %d %d ", r.id,
+		ownerWord(r.owner), r.kind, s.process.pid, s.process.ticks, s.started, s.stdio.Mode,
+		s.stdio.Stdin, s.stdio.Width, s.stdio.Height, s.log.Driver, s.log.MaxBytes, s.log.MaxFiles,
+	)
+	for i, p := range s.held {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if p.number == 0 {
+			b = append(b, '-')
+			continue
+		}
+		b = strconv.AppendInt(b, int64(p.number), 10)
+		for _, n := range []uint64{p.file.dev, p.file.ino, uint64(p.file.tty)} {
+			b = strconv.AppendUint(append(b, '/'), n, 10)
+		}
+	}
+	b = strconv.AppendQuote(append(b, ' '), s.log.Path)
+	b = strconv.AppendQuote(append(b, ' '), s.note)
+	return append(b, '\n')
+}
