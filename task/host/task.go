@@ -215,28 +215,51 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 	}
 	p := newProcess(t.h, x.ID, t.owner, x.Exited)
 	err = kp.WithPidFD(func(fd int) error {
-		l, err := launch.Exec(x.Config, x.Process, opt, fd, entry)
-		if err != nil {
-			return err
+		// As a rule the first process can be joined by its pidfd, and that is found out by doing it.
+		joint := leader.At(fd)
+		for try := 1; ; try++ {
+			err := t.execBy(ctx, p, x, opt, joint, entry)
+			joint.Close()
+			if err == nil || !leader.Lost(err) || try == joinTries {
+				return err
+			}
+			first := leader.Process{Pid: kp.Pid, PidFD: fd}
+			if joint, err = first.Join(opt.Flags); err != nil {
+				return err
+			}
 		}
-		defer l.Close()
-		req := &keeper.StartRequest{
-			ID: x.ID, Owner: t.owner, Kind: keeper.KindExec, Note: t.id, Image: l.Encode(),
-			Inputs: l.Inputs().Names(), CgroupFD: l.Born(),
-			Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.Stdin},
-		}
-		if x.Process.Terminal {
-			req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: x.Width, Height: x.Height}
-		}
-		for _, o := range x.Outputs {
-			req.Attach = append(req.Attach, attachment(o))
-		}
-		return t.h.start(ctx, p, req, l)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// joinTries is how often an exec looks for a thread of the first process that it can join.
+const joinTries = 5
+
+// execBy starts an exec that joins the task's namespaces by joint.
+func (t *hostTask) execBy(
+	ctx context.Context, p *process, x *task.Exec, opt plan.ExecOptions, joint *leader.Joint,
+	entry launch.Entry,
+) error {
+	l, err := launch.Exec(x.Config, x.Process, opt, joint, entry)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	req := &keeper.StartRequest{
+		ID: x.ID, Owner: t.owner, Kind: keeper.KindExec, Note: t.id, Image: l.Encode(),
+		Inputs: l.Inputs().Names(), CgroupFD: l.Born(),
+		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.Stdin},
+	}
+	if x.Process.Terminal {
+		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: x.Width, Height: x.Height}
+	}
+	for _, o := range x.Outputs {
+		req.Attach = append(req.Attach, attachment(o))
+	}
+	return t.h.start(ctx, p, req, l)
 }
 
 // needGroup returns the group, or errdefs.ErrFailedPrecondition.
