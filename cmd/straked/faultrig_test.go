@@ -48,6 +48,7 @@ func faultyEngine(dir string) int {
 	s, err := parse(os.Args[1:], os.Stdout)
 	if err == nil {
 		s.fault = faultHook(dir)
+		s.owners, s.services = []string{podOwner}, podServices
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -124,6 +125,7 @@ type faultRig struct {
 	ended  chan struct{} // closed when engine has ended
 	number int
 	client *http.Client
+	pods   *http.Client // of the front end beside Docker's
 }
 
 func newFaultRig(t *testing.T) *faultRig {
@@ -163,6 +165,10 @@ func newFaultRig(t *testing.T) *faultRig {
 	}
 	for _, h := range host.Hierarchies() {
 		r.groups = append(r.groups, h.Mount)
+		// The user's group exists before: the engine neither makes nor removes it.
+		if err := os.Mkdir(h.Mount+r.foreignParent(), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.ns, err = link.Create(func(*os.File) error {
 		rt, err := link.Open()
@@ -175,13 +181,39 @@ func newFaultRig(t *testing.T) *faultRig {
 	if err != nil {
 		t.Skipf("needs network namespaces: %v", err)
 	}
-	r.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	r.client, r.pods = clientOf(r.path("s.sock")), clientOf(r.path("p.sock"))
+	r.makePodRoot()
+	return r
+}
+
+// clientOf is a client that speaks to a unix socket, on a new connection for each request.
+func clientOf(socket string) *http.Client {
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", r.path("s.sock"))
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 	}}
-	return r
+}
+
+// makePodRoot makes the root file system of the pods' tasks.
+func (r *faultRig) makePodRoot() {
+	r.t.Helper()
+	for _, d := range []string{"bin", "proc", "dev/shm", "sys"} {
+		if err := os.MkdirAll(filepath.Join(r.path("podroot"), d), 0o755); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	raw, err := os.ReadFile("/bin/busybox")
+	if err == nil {
+		err = os.WriteFile(r.path("podroot/bin/busybox"), raw, 0o755)
+	}
+	for _, name := range []string{"sh", "sleep"} {
+		err = errors.Join(err, os.Symlink("busybox", r.path("podroot/bin/"+name)))
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // buildRuntime builds the keeper's program with a version.
@@ -281,6 +313,9 @@ func (r *faultRig) end() {
 			r.t.Errorf("teardown: %v\n%s", err, out.String())
 		}
 	}
+	for _, mount := range r.groups {
+		os.Remove(mount + r.foreignParent())
+	}
 	if r.t.Failed() {
 		r.t.Logf("log of the engine:\n%s", r.log())
 	}
@@ -318,6 +353,12 @@ func (r *faultRig) reached() []string {
 
 // call sends a request. The error is that of the connection, or a status of 300 and more.
 func (r *faultRig) call(method, path string, body any) ([]byte, error) {
+	return r.send(r.client, method, path, body)
+}
+
+func (r *faultRig) send(
+	client *http.Client, method, path string, body any,
+) ([]byte, error) {
 	var rd io.Reader
 	typ := "application/json"
 	switch b := body.(type) {
@@ -336,7 +377,7 @@ func (r *faultRig) call(method, path string, body any) ([]byte, error) {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", typ)
-	resp, err := r.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -408,14 +449,9 @@ func (r *faultRig) host() []string {
 		}
 	}
 	for _, mount := range r.groups {
-		filepath.WalkDir(filepath.Join(
-			mount, r.tag,
-		), func(p string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				list = append(list, "control group "+p)
-			}
-			return nil
-		})
+		list = append(list, directories(mount+"/"+r.tag)...)
+		// Those below a parent that a user chose.
+		list = append(list, directories(mount+r.foreignParent())...)
 	}
 	for _, root := range []string{"data", "run", "bound"} {
 		filepath.WalkDir(r.path(root), func(p string, d fs.DirEntry, err error) error {
@@ -477,6 +513,20 @@ func (r *faultRig) network() (list []string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return list
+}
+
+// foreignParent is a group that is not the engine's, for containers with a cgroup-parent.
+func (r *faultRig) foreignParent() string { return "/" + r.tag + "-foreign" }
+
+// directories lists a tree of control groups.
+func directories(root string) (list []string) {
+	filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			list = append(list, "control group "+p)
+		}
+		return nil
+	})
 	return list
 }
 

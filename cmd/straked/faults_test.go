@@ -22,6 +22,8 @@ type faultCase struct {
 	run   func(r *faultRig) error
 	// acknowledged is checked when run succeeded before the engine died.
 	acknowledged func(r *faultRig) error
+	// always is checked after every round.
+	always func(r *faultRig) error
 	// brief leaves out what other cases do: repeated steps, and steps that fail.
 	brief bool
 }
@@ -113,6 +115,12 @@ func faultCases(t *testing.T, saved []byte) []faultCase {
 		_, err := r.call("POST", "/containers/create?name=victim", spec)
 		return err
 	}
+	foreign := func(r *faultRig) error {
+		spec := victim(r, "faulty")
+		spec["HostConfig"].(map[string]any)["CgroupParent"] = r.foreignParent()
+		_, err := r.call("POST", "/containers/create?name=victim", spec)
+		return err
+	}
 	return []faultCase{
 		{
 			name: "import",
@@ -193,6 +201,15 @@ func faultCases(t *testing.T, saved []byte) []faultCase {
 		),
 			request("POST", "/networks/victim-net/connect", map[string]any{"Container": "victim"})),
 			run: request("POST", "/networks/victim-net/disconnect", map[string]any{"Container": "victim"}), acknowledged: exists("running")},
+		{
+			name: "start below a foreign parent", setup: must(foreign), run: startVictim,
+			acknowledged: exists("running"),
+		},
+		{
+			name: "end below a foreign parent", setup: must(foreign, startVictim),
+			run:          request("POST", "/containers/victim/kill", nil),
+			acknowledged: exists("exited"),
+		},
 		// The next engine is killed while it deals with what the last one left.
 		{name: "recover", setup: func(r *faultRig) {
 			started(r)
@@ -215,6 +232,7 @@ func faultCases(t *testing.T, saved []byte) []faultCase {
 type anchor struct {
 	before inspected
 	port   string
+	pods   podState
 }
 
 // intact says whether the anchor is what it was and answers on its published port.
@@ -223,6 +241,17 @@ func (a *anchor) intact(r *faultRig) error {
 	if now == nil || now.State != a.before.State ||
 		now.NetworkSettings.IPAddress != a.before.NetworkSettings.IPAddress {
 		return fmt.Errorf("the anchor is %+v, was %+v", now, a.before)
+	}
+	pods := r.podState()
+	for id, was := range a.pods.Sandboxes {
+		if pods.Sandboxes[id] != was {
+			return fmt.Errorf("sandbox %s is %q, was %q", id, pods.Sandboxes[id], was)
+		}
+	}
+	for id, was := range a.pods.Tasks {
+		if pods.Tasks[id] != was || was <= 0 {
+			return fmt.Errorf("task %s is process %d, was %d", id, pods.Tasks[id], was)
+		}
 	}
 	var err error
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
@@ -249,6 +278,9 @@ func (a *anchor) intact(r *faultRig) error {
 // clean removes what the case may rightly have left: containers, volumes, images, networks.
 // Whatever exists has to be whole, which is to say that it can be used and removed.
 func (r *faultRig) clean() error {
+	if err := r.cleanPods(); err != nil {
+		return err
+	}
 	for _, name := range []string{"victim", "other"} {
 		in := r.inspect(name)
 		if in == nil {
@@ -331,7 +363,10 @@ func TestFaults(t *testing.T) {
 		},
 	})
 	r.must("POST", "/containers/anchor/start", nil)
-	a := &anchor{before: *r.inspect("anchor")}
+	must(podRequest("POST", "/sandbox?id=anchor-pod"),
+		podRequest("POST", "/task?id=anchor-one&sandbox=anchor-pod&script="+podLoop),
+		podRequest("POST", "/task?id=anchor-two&sandbox=anchor-pod&script="+podLoop))(r)
+	a := &anchor{before: *r.inspect("anchor"), pods: r.podState()}
 	if ports := a.before.NetworkSettings.Ports["80/tcp"]; len(ports) == 1 {
 		a.port = ports[0].HostPort
 	}
@@ -348,6 +383,7 @@ func TestFaults(t *testing.T) {
 	r.mustLaunch()
 	before := r.calm()
 	rounds := 0
+	var always func(r *faultRig) error
 	check := func(what string) {
 		t.Helper()
 		rounds++
@@ -360,6 +396,11 @@ func TestFaults(t *testing.T) {
 		errs := []any{}
 		if err := a.intact(r); err != nil {
 			errs = append(errs, err)
+		}
+		if always != nil {
+			if err := always(r); err != nil {
+				errs = append(errs, err)
+			}
 		}
 		if err := r.clean(); err != nil {
 			errs = append(errs, err)
@@ -374,9 +415,9 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
-	for _, fc := range faultCases(t, saved) {
+	for _, fc := range append(faultCases(t, saved), podCases()...) {
 		t.Run(fc.name, func(t *testing.T) {
-			r.t = t
+			r.t, always = t, fc.always
 			begin := func(o order) (err error) {
 				t.Helper()
 				if fc.setup != nil {

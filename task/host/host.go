@@ -141,8 +141,9 @@ func (h *Host) Close() error {
 	return err
 }
 
-// Shutdown ends the keeper with all processes.
+// Shutdown ends the keeper with all processes. The Host starts no next one; Close follows.
 func (h *Host) Shutdown(ctx context.Context) error {
+	h.cancel()
 	return h.connection().Shutdown(ctx, keeper.KillAll)
 }
 
