@@ -193,7 +193,12 @@ func TestJoinUserNamespace(t *testing.T) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, namespaces(specs.UserNamespace)...)
 		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 		s.Linux.GIDMappings = s.Linux.UIDMappings
+		score := 998
+		s.Process = &specs.Process{OOMScoreAdj: &score}
 	}, Nowhere())
+	if got := text(t, proc(c, "oom_score_adj")); got != "998\n" {
+		t.Errorf("its OOM score is %q, want 998", got)
+	}
 	types := map[specs.LinuxNamespaceType]string{specs.UserNamespace: "user"}
 	for typ, name := range shared {
 		types[typ] = name

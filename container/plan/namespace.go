@@ -239,6 +239,10 @@ func (p *planner) oomScore() {
 	if proc == nil || proc.OOMScoreAdj == nil {
 		return
 	}
+	if p.flags&unix.CLONE_NEWUSER != 0 {
+		p.OOMScore(*proc.OOMScoreAdj)
+		return
+	}
 	p.Field("process.oomScoreAdj")
 	fd := p.Call(
 		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(),

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"strconv"
 
 	"syscall"
 
@@ -39,6 +40,12 @@ func (f *Failure) Unwrap() error { return f.Errno }
 func (c *Child) writeMaps(req *Request) error {
 	if req.Image.CloneFlags()&unix.CLONE_NEWUSER == 0 {
 		return nil
+	}
+	if score, ok := req.Image.OOMScore(); ok {
+		path := fmt.Sprintf("/proc/%d/oom_score_adj", c.Pid)
+		if err := os.WriteFile(path, []byte(strconv.Itoa(score)), 0); err != nil {
+			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
 	}
 	for _, m := range []struct {
 		file string
