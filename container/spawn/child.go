@@ -92,8 +92,8 @@ func (c *Child) Next() (Message, error) {
 		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EINTR, err == unix.ECONNRESET:
-			// A child that ends before it has read what was sent to it resets the connection, once,
-			// and what it has said itself comes after.
+			// A child that ends before it has read all that was sent to it resets the connection.
+			// That is reported once, and the child's own messages follow.
 			continue
 		case err == nil && n == 0:
 			return Message{FD: -1}, nil
