@@ -20,6 +20,11 @@ import (
 
 func TestRun(t *testing.T) {
 	root := rootfs(t)
+	// Only a process with this capability in the host's user namespace may lower a score.
+	score := -500
+	if !capable(t, unix.CAP_SYS_RESOURCE) {
+		score = 500
+	}
 	for _, c := range []struct {
 		name, script string
 		edit         func(*specs.Spec)
@@ -68,6 +73,11 @@ func TestRun(t *testing.T) {
 			edit: func(s *specs.Spec) {
 				n := 321
 				s.Process.OOMScoreAdj = &n
+			}},
+		{name: "oom score in a user namespace", script: "cat /proc/self/oom_score_adj",
+			want: itoa(score) + "\n", edit: func(s *specs.Spec) {
+				s.Process.OOMScoreAdj = &score
+				mapUsers(s)
 			}},
 		{name: "umask", script: "umask", want: "0077\n", edit: func(s *specs.Spec) {
 			u := uint32(0o77)

@@ -73,9 +73,9 @@ func resources(spec *specs.Spec) *specs.LinuxResources {
 	return &out
 }
 
-// cgroupsPath is the container's group: what the configuration says, or one with the container's
-// name. That is not in a group of ours, which would stay when the container is gone, least of all
-// in the engine's: what is in there and not the engine's, the engine ends.
+// cgroupsPath is the container's group: the one that the configuration names, or one with the
+// container's name directly below the root. A parent group of strake's would stay when the
+// container is deleted, and in the engine's parent group the engine would remove it as a leftover.
 func (c *Container) cgroupsPath() string {
 	if c.spec != nil && c.spec.Linux != nil && c.spec.Linux.CgroupsPath != "" {
 		return c.spec.Linux.CgroupsPath
@@ -83,8 +83,8 @@ func (c *Container) cgroupsPath() string {
 	return "/strake-runtime-" + c.rec.ID
 }
 
-// lastCap is the highest capability of the running kernel: it answers EINVAL for those that it does
-// not know (prctl(2), PR_CAPBSET_READ).
+// lastCap is the highest capability of the running kernel, which answers EINVAL for unknown ones
+// (prctl(2), PR_CAPBSET_READ).
 func lastCap() int {
 	known := func(n int) bool {
 		_, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)

@@ -202,4 +202,15 @@ func mapUsers(s *specs.Spec) {
 	s.Linux.GIDMappings = s.Linux.UIDMappings
 }
 
+// capable says whether this process has a capability.
+func capable(t testing.TB, n int) bool {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	return data[n/32].Effective&(1<<(n%32)) != 0
+}
+
 func itoa(n int) string { return fmt.Sprint(n) }

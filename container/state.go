@@ -139,8 +139,8 @@ func procStat(pid int) (state byte, start uint64, err error) {
 }
 
 // pidfd returns a descriptor of the container's first process, or an error of class
-// errdefs.ErrNotFound if it has ended. Whatever is done to the process is done through it: its
-// number may belong to another process by then.
+// errdefs.ErrNotFound if it has ended. Signals and joins use the descriptor, because the number may
+// have gone to another process meanwhile.
 func (c *Container) pidfd() (int, error) {
 	gone := fmt.Errorf("container %q is not running: %w", c.rec.ID, errdefs.ErrNotFound)
 	if c.rec.Pid == 0 {
@@ -158,7 +158,7 @@ func (c *Container) pidfd() (int, error) {
 			break
 		}
 	}
-	// Such a thread, or one that goes on when the first has exited, leaves a zombie in its place.
+	// The first thread is a zombie while another one executes, and after it has exited alone.
 	zombie := state == 'Z' || state == 'X'
 	if err != nil || start != c.rec.PidStart || zombie && c.process(fd).Ended() {
 		unix.Close(fd)

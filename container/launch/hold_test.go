@@ -189,11 +189,20 @@ func TestJoin(t *testing.T) {
 
 func TestJoinUserNamespace(t *testing.T) {
 	m := machine(t)
+	path, entry := group(t)
 	c := hold(t, m, func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, namespaces(specs.UserNamespace)...)
 		s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
 		s.Linux.GIDMappings = s.Linux.UIDMappings
-	}, Nowhere())
+		score := 998
+		s.Process = &specs.Process{OOMScoreAdj: &score}
+	}, entry)
+	if got := text(t, proc(c, "cgroup")); !strings.Contains(got, path+"\n") {
+		t.Errorf("it is in the groups\n%swant %s", got, path)
+	}
+	if got := text(t, proc(c, "oom_score_adj")); got != "998\n" {
+		t.Errorf("its OOM score is %q, want 998", got)
+	}
 	types := map[specs.LinuxNamespaceType]string{specs.UserNamespace: "user"}
 	for typ, name := range shared {
 		types[typ] = name
@@ -213,6 +222,25 @@ func TestJoinUserNamespace(t *testing.T) {
 	want := "         0     100000      65536\nstrake-hold\npod\n"
 	if got := finish(t, m, l, true); got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestJoinForeignOwner joins a namespace that does not belong to the container's new user namespace.
+func TestJoinForeignOwner(t *testing.T) {
+	m := machine(t)
+	c := hold(t, m, nil, Nowhere())
+	s := member(t, c, "", map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net"})
+	s.Linux.Namespaces = append(s.Linux.Namespaces, namespaces(specs.UserNamespace)...)
+	s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+	s.Linux.GIDMappings = s.Linux.UIDMappings
+	l, err := Init(m, s, options, Nowhere())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = start(t, m, l, true)
+	const want = "linux.namespaces[1] (network): setns: EPERM: the namespace belongs to another user"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want an error that begins with %q", err, want)
 	}
 }
 

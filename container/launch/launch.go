@@ -57,8 +57,8 @@ type Launch struct {
 }
 
 // Init prepares the first process of a container. opt need not say how to enter groups: entry does.
-// m makes the user namespaces of id-mapped mounts; nil stands for one that is made when it is
-// needed. Errors are those of plan.Init and Inputs.Open.
+// m makes the user namespaces of id-mapped mounts; if it is nil, Init makes a Machine when a mount
+// needs one. Errors are those of plan.Init and Inputs.Open.
 func Init(
 	m *spawn.Machine, spec *specs.Spec, opt plan.Options, entry Entry,
 ) (*Launch, error) {

@@ -92,6 +92,8 @@ func hint(e *StepError) string {
 		return "/dev/pts/ptmx of the container is not of a devpts filesystem"
 	case e.Errno == unix.ELOOP && strings.HasPrefix(e.Field, "mounts["):
 		return "the target must be an ordinary directory, but a symbolic link is in its place"
+	case e.Errno == unix.EPERM && e.Call == "setns":
+		return "the namespace belongs to another user namespace than the container's"
 	case e.Errno == unix.EXDEV:
 		return "the path leaves the filesystem that it has to be on"
 	case e.Errno == unix.ENODEV && e.Call == "fsopen":

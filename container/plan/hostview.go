@@ -61,8 +61,8 @@ const holdTitle = "strake: holding the namespaces of a sandbox"
 // new PID namespace it is PID 1. It ends with status 0 on SIGTERM, which, if it is PID 1, must come
 // from outside of its namespace: the processes in a sandbox cannot end the sandbox.
 //
-// What a process in a shared PID namespace could reach through it is nothing: it has no descriptor,
-// no capability, and an empty read-only root in a mount namespace of its own.
+// Processes that share its PID namespace reach nothing of the host through it: it has no
+// descriptor, no capability, and an empty read-only root in a mount namespace of its own.
 //
 // Of spec.Process, which may be nil, only OOMScoreAdj is taken. Errors name the field and are of
 // class errdefs.ErrInvalidArgument.
@@ -204,7 +204,7 @@ func (p *planner) emptyRoot() {
 		program.Num(unix.MS_REC|unix.MS_PRIVATE), program.Num(0),
 	)
 	p.root = p.emptyMount()
-	// Any directory that every host has will do: it disappears with the host's root.
+	// The mount point may be any directory that every host has: it disappears with the host's root.
 	p.Call(
 		unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD),
 		p.Str("/proc").Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH),
@@ -215,7 +215,8 @@ func (p *planner) emptyRoot() {
 // siginfoPid is the offset of si_pid in siginfo_t (sigaction(2)).
 const siginfoPid = 16
 
-// holdLoop gives up what is left of privilege, ends the start, and reaps.
+// holdLoop drops groups and capabilities, closes all descriptors, and reaps children until the
+// holder is told to end.
 func (p *planner) holdLoop() {
 	p.Field("hold")
 	p.Call(

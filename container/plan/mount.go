@@ -257,9 +257,9 @@ func (p *planner) remount(dest string, o options) {
 	p.finishMount(fd.Value(), options{recAttr: o.recAttr, propagation: o.propagation})
 }
 
-// refuseProc keeps a mount from landing in /proc through links of the image: there it could stand
-// for a file that the container's own set-up writes to or that others trust. Known harmless files
-// are let through by name.
+// refuseProc fails if a link of the image leads a mount into /proc. There the mount could replace a
+// file that the container's set-up writes to, or that another program trusts. Files of procTargets
+// are harmless and allowed.
 func (p *planner) refuseProc(target program.Arg, dest string) {
 	if slices.Contains(procTargets, dest) {
 		return

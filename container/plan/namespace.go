@@ -239,6 +239,10 @@ func (p *planner) oomScore() {
 	if proc == nil || proc.OOMScoreAdj == nil {
 		return
 	}
+	if p.flags&unix.CLONE_NEWUSER != 0 {
+		p.OOMScore(*proc.OOMScoreAdj)
+		return
+	}
 	p.Field("process.oomScoreAdj")
 	fd := p.Call(
 		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(),
@@ -261,11 +265,11 @@ func (p *planner) names() {
 	}
 }
 
-// proc returns a descriptor of a procfs of the container's PID namespace. It is the container's own
-// mount if it has one, reached by its descriptor so that nothing mounted over it matters; else one
-// that is attached nowhere. A process in the host's view uses the host's: what is below /proc/sys
-// and belongs to a namespace is that of the process that looks it up (fs/proc/proc_sysctl.c,
-// sysctl_is_seen), and self is the process as the host sees it.
+// proc returns a descriptor of a procfs of the container's PID namespace: of the container's own
+// mount if it has one, whatever is mounted over it later; else of a mount that is attached nowhere.
+//
+// A process in the host's view uses the host's procfs. A parameter below /proc/sys that each
+// namespace has is the one of the process that opens it (fs/proc/proc_sysctl.c, sysctl_is_seen).
 func (p *planner) proc() program.Arg {
 	if p.procFD == nil && p.hostView {
 		fd := p.Call(

@@ -111,6 +111,10 @@ var cases = []struct {
 			s.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
 		)
 	}},
+	{name: "user-namespace-oom-score", edit: func(s *specs.Spec) {
+		mapped(s)
+		s.Process.OOMScoreAdj = number(-998)
+	}},
 	{name: "join-pid-and-user", edit: func(s *specs.Spec) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{
 			{Type: specs.PIDNamespace, Path: "/proc/7/ns/pid"}, {Type: specs.MountNamespace},
@@ -489,6 +493,10 @@ func TestInvalid(t *testing.T) {
 				s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace},
 			)
 		}},
+		{
+			"linux.namespaces[0].path",
+			func(s *specs.Spec) { mapped(s); s.Linux.Namespaces[0].Path = "/proc/7/ns/pid" },
+		},
 		{
 			"linux.timeOffsets",
 			func(s *specs.Spec) {

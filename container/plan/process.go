@@ -86,9 +86,9 @@ func (p *planner) process(proc *specs.Process) {
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
-// openSignals gives every signal its default action and unblocks all of them; what is pending
-// already is delivered. Handlers are gone since the clone (CLONE_CLEAR_SIGHAND), but what the
-// caller of strake ignored is still ignored.
+// openSignals gives every signal its default action and unblocks all of them; pending signals are
+// delivered. The clone has removed handlers (CLONE_CLEAR_SIGHAND), but a signal that the caller of
+// strake ignores is still ignored.
 func (p *planner) openSignals() {
 	p.Field("process")
 	def := p.Room(32).Ptr() // struct sigaction of SIG_DFL
@@ -313,8 +313,8 @@ func (p *planner) retryDir(entered program.Cell) {
 func (p *planner) proc0() *specs.Process { return p.spec.Process }
 
 // lookup finds the executable as execvp(3) does, with the identity and from the directory of the
-// process. It leaves the address of its path in a cell. With a slash in its name nothing is looked
-// for; execve itself says what is wrong, or, if the process is held before it, a check does.
+// process. It leaves the address of the path in a cell. A name with a slash is the path itself:
+// execve reports what is wrong with it, or, for a process that is held before execve, a check does.
 func (p *planner) lookup(proc *specs.Process) program.Cell {
 	p.Fieldf("process.args (%s)", proc.Args[0])
 	exe := p.Cell()

@@ -56,6 +56,16 @@ func (p *planner) validateNamespaces() error {
 			)
 		}
 	}
+	for i, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == specs.PIDNamespace && ns.Path != "" && p.makes(specs.UserNamespace) {
+			// The child is cloned into the user namespace, where it has no right to join others.
+			return invalid(
+				fmt.Sprintf("linux.namespaces[%d].path", i),
+				"a pid namespace cannot be joined together with a new user namespace; join the "+
+					"user namespace of its owner",
+			)
+		}
+	}
 	if !seen[specs.UserNamespace] &&
 		(len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
 		return invalid("linux.uidMappings", "set without a user namespace in linux.namespaces")
@@ -190,6 +200,16 @@ func (p *planner) validateNames() error {
 		return invalid("domainname", "%q needs a uts namespace of its own", s.Domainname)
 	}
 	return nil
+}
+
+// makes says whether the container gets a new namespace of a type.
+func (p *planner) makes(t specs.LinuxNamespaceType) bool {
+	for _, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == t && ns.Path == "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *planner) hasType(t specs.LinuxNamespaceType) bool {

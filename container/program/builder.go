@@ -31,6 +31,16 @@ func (b *Builder) Clone(flags uint64) { b.p.img.clone = flags }
 // and 2.
 func (b *Builder) Keep(n int) { b.p.img.keep = n }
 
+// OOMScore has the spawner write the child's oom_score_adj (proc_pid_oom_score_adj(5)), with the
+// mappings of its new user namespace: in there the child has no right to lower it. For programs
+// with CLONE_NEWUSER in their clone flags.
+func (b *Builder) OOMScore(score int) {
+	if score < minScore || score > maxScore {
+		b.fail("OOM score %d", score)
+	}
+	b.p.img.score, b.p.img.hasScore = int64(score), true
+}
+
 // Field sets the configuration field that the following operations are made for.
 func (b *Builder) Field(name string) { b.field = name }
 

@@ -13,7 +13,8 @@ import (
 // An encoded program ("image") is what travels to the keeper. All numbers are little-endian.
 //
 //	header   magic, version, counts of operations, data bytes, data pointers, inputs: six uint32,
-//	         then the clone flags and the number of descriptors to keep
+//	         then the clone flags and the number of descriptors to keep; in version 2 of the
+//	         format, which a program with an OOM score has, that score as an int64
 //	ops      OpSize bytes each
 //	data     padded to 8
 //	pointers pairs of uint32: offset of the word in data, offset in data that it points to
@@ -24,7 +25,9 @@ import (
 const (
 	imageMagic   = 0x6b727473 // "strk"
 	imageVersion = 1
+	scoreVersion = 2 // the format with an OOM score
 	headerSize   = 32
+	scoreSize    = 8
 
 	// HeaderSize is the machine header in front of the operations: the report descriptor (uint64),
 	// then the eight bytes of a report: operation index and errno (uint32 each), then room for the
@@ -39,6 +42,8 @@ const (
 	maxOps    = 1 << 16
 	maxData   = 8 << 20 // ARG_MAX is at most 6 MiB
 	maxInputs = 250     // SCM_MAX_FD is 253
+
+	minScore, maxScore = -1000, 1000 // proc_pid_oom_score_adj(5)
 )
 
 // instr is one operation as it lies in an image, and, relocated, before the interpreter in package
@@ -76,19 +81,25 @@ func aligned(mem []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(m
 // Encode returns the image of the program.
 func (p *Program) Encode() []byte {
 	img := &p.img
-	size := headerSize + len(img.ops)*OpSize + len(img.data) + 8*len(img.ptrs)
+	version, size := imageVersion, headerSize+len(img.ops)*OpSize+len(img.data)+8*len(img.ptrs)
+	if img.hasScore {
+		version, size = scoreVersion, size+scoreSize
+	}
 	for _, name := range img.inputs {
 		size += 2 + len(name)
 	}
 	raw := make([]byte, 0, size)
 	le := binary.LittleEndian
 	for _, n := range []int{
-		imageMagic, imageVersion, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs),
+		imageMagic, version, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs),
 	} {
 		raw = le.AppendUint32(raw, uint32(n))
 	}
 	// Namespace flags fit in 32 bits; the upper half says how many descriptors are kept.
 	raw = le.AppendUint64(raw, img.clone&0xffffffff|uint64(img.keep)<<32)
+	if img.hasScore {
+		raw = le.AppendUint64(raw, uint64(img.score))
+	}
 	raw = append(raw, opBytes(img.ops)...)
 	raw = append(raw, img.data...)
 	for _, ptr := range img.ptrs {
@@ -110,6 +121,9 @@ type Image struct {
 	inputs []string
 	clone  uint64
 	keep   int
+	// score is for the spawner to write, if hasScore.
+	score    int64
+	hasScore bool
 }
 
 // dataPtr is a word in the data that becomes the address of another place there.
@@ -146,9 +160,11 @@ func Parse(raw []byte) (*Image, error) {
 		raw = append(make([]byte, 0, len(raw)), raw...)
 	}
 	le := binary.LittleEndian
-	if m, v := le.Uint32(raw), le.Uint32(raw[4:]); m != imageMagic || v != imageVersion {
+	magic, version := le.Uint32(raw), le.Uint32(raw[4:])
+	if magic != imageMagic || version != imageVersion && version != scoreVersion {
 		return nil, invalidImage(
-			"magic %#x version %d, want %#x version %d", m, v, imageMagic, imageVersion,
+			"magic %#x version %d, want %#x version %d or %d", magic, version, imageMagic,
+			imageVersion, scoreVersion,
 		)
 	}
 	ops, data := le.Uint32(raw[8:]), le.Uint32(raw[12:])
@@ -166,6 +182,16 @@ func Parse(raw []byte) (*Image, error) {
 		var part []byte
 		part, rest = rest[:n:n], rest[n:]
 		return part
+	}
+	if version == scoreVersion {
+		score := take(scoreSize)
+		if score == nil {
+			return nil, invalidImage("truncated in the header")
+		}
+		img.score, img.hasScore = int64(le.Uint64(score)), true
+		if img.score < minScore || img.score > maxScore {
+			return nil, invalidImage("OOM score %d", img.score)
+		}
 	}
 	code := take(uint64(ops) * OpSize)
 	img.data = take(uint64(data))
@@ -200,6 +226,9 @@ func (img *Image) Inputs() []string { return img.inputs }
 
 // CloneFlags are the namespaces that the child is born in (CLONE_NEW*, clone(2)).
 func (img *Image) CloneFlags() uint64 { return img.clone }
+
+// OOMScore is the oom_score_adj that the spawner writes for the child, if ok.
+func (img *Image) OOMScore() (score int, ok bool) { return int(img.score), img.hasScore }
 
 // Size is the memory that the relocated image needs, in bytes.
 func (img *Image) Size() int { return HeaderSize + len(img.ops)*OpSize + len(img.data) }

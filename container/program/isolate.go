@@ -28,8 +28,6 @@ const (
 	StageHooks = 3
 	// StageReady: everything is done but startContainer hooks and execve.
 	StageReady = 4
-	// StageMapped: the child waits for its user and group mappings to be written.
-	StageMapped = 5
 	// StageSeccomp: the message carries the listener of a seccomp filter with user notifications.
 	StageSeccomp = 6
 )
@@ -44,7 +42,7 @@ func (b *Builder) stageMessage(stage uint32) Buf {
 
 var stageNames = map[uint32]string{
 	StageForked: "forked", StageTTY: "tty", StageHooks: "hooks", StageReady: "ready",
-	StageMapped: "mapped", StageSeccomp: "seccomp",
+	StageSeccomp: "seccomp",
 }
 
 // Stage tells the spawner that the child has got this far.

@@ -19,6 +19,9 @@ func (p *Program) Print(w io.Writer) error {
 	} else {
 		b.WriteString("clone3\n")
 	}
+	if score, ok := p.img.OOMScore(); ok {
+		fmt.Fprintf(&b, "oom_score_adj %d, by the spawner\n", score)
+	}
 	field := ""
 	for i := range p.Len() {
 		if f := p.fields[p.about[i].field]; f != field {

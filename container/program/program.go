@@ -169,7 +169,7 @@ type Program struct {
 	notes  map[uint32]string // data offset → what it is, for printing
 }
 
-// about is what is known of an operation beyond what is executed.
+// about is the part of an operation that is not executed: for printing and error messages.
 type about struct {
 	field uint16 // index in fields
 	args  uint8  // how many there are

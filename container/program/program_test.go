@@ -192,7 +192,7 @@ func TestHostile(t *testing.T) {
 	}{
 		{"0 bytes", func([]byte) []byte { return nil }},
 		{"magic", put8(0, 0)},
-		{"version 2", put8(4, 2)},
+		{"version 3", put8(4, 3)},
 		{"0 operations", put32(8, 0)},
 		{"operations, 1 to 65536", put32(8, 1<<32-1)},
 		{"truncated", put32(8, maxOps)},
@@ -237,6 +237,50 @@ func TestHostile(t *testing.T) {
 		if img, err := Parse(good[:n]); err == nil {
 			t.Fatalf("%d bytes of %d are an image: %+v", n, len(good), img)
 		}
+	}
+}
+
+// TestOOMScore carries a score through an image, and refuses one that the kernel would.
+func TestOOMScore(t *testing.T) {
+	if _, ok := sample(t).Image().OOMScore(); ok {
+		t.Error("a program that says nothing has a score")
+	}
+	build := func(score int) (*Program, error) {
+		var b Builder
+		b.Clone(unix.CLONE_NEWUSER)
+		b.OOMScore(score)
+		b.Exit(Num(0))
+		return b.Build()
+	}
+	p, err := build(-998)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := p.Encode()
+	img, err := Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if score, ok := img.OOMScore(); score != -998 || !ok || img.CloneFlags() != p.CloneFlags() ||
+		img.Ops() != p.Len()+1 {
+		t.Errorf("score %d, %t, flags %#x, %d operations", score, ok, img.CloneFlags(), img.Ops())
+	}
+	one, err1 := relocate(t, p.Image())
+	two, err2 := relocate(t, img)
+	if err1 != nil || err2 != nil || !bytes.Equal(one, two) {
+		t.Errorf("the images differ: %v, %v", err1, err2)
+	}
+	for n := range raw {
+		if _, err := Parse(raw[:n]); err == nil {
+			t.Fatalf("%d bytes of %d are an image", n, len(raw))
+		}
+	}
+	binary.LittleEndian.PutUint64(raw[headerSize:], 1001)
+	if _, err := Parse(raw); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("score 1001: %v, want ErrInvalidArgument", err)
+	}
+	if _, err := build(-1001); err == nil {
+		t.Error("score -1001 can be built")
 	}
 }
 

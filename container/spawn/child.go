@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"strconv"
 
 	"syscall"
 
@@ -39,6 +40,12 @@ func (f *Failure) Unwrap() error { return f.Errno }
 func (c *Child) writeMaps(req *Request) error {
 	if req.Image.CloneFlags()&unix.CLONE_NEWUSER == 0 {
 		return nil
+	}
+	if score, ok := req.Image.OOMScore(); ok {
+		path := fmt.Sprintf("/proc/%d/oom_score_adj", c.Pid)
+		if err := os.WriteFile(path, []byte(strconv.Itoa(score)), 0); err != nil {
+			return fmt.Errorf("process.oomScoreAdj: %w", err)
+		}
 	}
 	for _, m := range []struct {
 		file string
@@ -85,8 +92,8 @@ func (c *Child) Next() (Message, error) {
 		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case err == unix.EINTR, err == unix.ECONNRESET:
-			// A child that ends before it has read what was sent to it resets the connection, once,
-			// and what it has said itself comes after.
+			// A child that ends before it has read all that was sent to it resets the connection.
+			// That is reported once, and the child's own messages follow.
 			continue
 		case err == nil && n == 0:
 			return Message{FD: -1}, nil

@@ -12,10 +12,10 @@ import (
 
 // detour is a clone by way of a helper process, for a caller whose threads have registered
 // restartable sequences (rseq(2)): the C library does that in a program that uses cgo, with the
-// race detector for example. A child inherits the registration, and the kernel kills it when it
-// writes to that memory, which the child has not got. A process that shares its parent's memory
-// does not inherit it (CLONE_VM). So such a helper is cloned, clones the child as its own sibling
-// (CLONE_PARENT), and ends, all in one vfork.
+// race detector for example. A child inherits the registration but not the memory, and the kernel
+// kills it when it writes to that memory. A process that shares its parent's memory (CLONE_VM)
+// does not inherit the registration. So a helper of that kind is cloned, clones the child as its
+// own sibling (CLONE_PARENT), and ends, all in one vfork.
 //
 // The helper runs a program of three operations in front of the child's, in the same mapping. The
 // child is born in the middle of it, finds that it is the child, and jumps to its own.

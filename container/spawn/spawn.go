@@ -255,9 +255,9 @@ func cloneMasked(args *cloneArgs, d *detour, code, image uintptr) (int, syscall.
 	return int(pid), syscall.Errno(errno)
 }
 
-// cloneBlocked has no point at which the goroutine could move to another thread: all that it calls
-// is nosplit, and a blocked signal does not preempt it. So it does without runtime.LockOSThread,
-// whose first use in a process starts a thread.
+// cloneBlocked has no point at which the goroutine could move to another thread: every function
+// that it calls is nosplit, and a blocked signal does not preempt it. So it needs no
+// runtime.LockOSThread, whose first use in a process starts a thread.
 //
 //go:nosplit
 func cloneBlocked(args *cloneArgs, code, image uintptr) (pid, errno uintptr) {
