@@ -1,10 +1,14 @@
 // Package cli is strake's command line: it finds the verb, parses its flags, runs it and turns
-// errors into words and exit statuses.
+// errors into messages and exit statuses.
 //
-// It promises that whatever is wrong is one message on standard error that begins with "strake: "
-// and says what to do where that is known, that a mistake in the command line exits with 125 (a
-// failure of the engine under run as well; see command.StatusError), and that nothing is done for
-// verbs other than the one that was chosen, because start-up time is a feature.
+// Promises:
+//
+//   - An error is one message on standard error that begins with "strake: ", and says what to do
+//     where that is known.
+//   - A mistake in the command line exits with 125, as does a failure of the engine under run (see
+//     command.StatusError).
+//   - Flags and lists of verbs are made for the chosen verb alone, because start-up time is a
+//     feature.
 //
 // Not for: what verbs do (packages container, image, network, volume, system).
 //
@@ -219,14 +223,14 @@ func runVerb(
 		return nil
 	}
 	if err := checkArgs(c, fs.NArg(), path); err != nil {
-		// 1 and not 125, which is for flags: as Docker's client.
+		// Docker's client exits with 1 here, and with 125 for flags.
 		return named(&command.StatusError{Code: 1, Usage: true, Err: err}, path)
 	}
 	return named(softened(action(ctx, s, fs.Args()), path), path)
 }
 
-// softened gives mistakes that are found after the flags have been read the status 1, as Docker's
-// client does, but for the two verbs whose own flags are a language.
+// softened changes the exit status of a mistake that a verb finds after its flags were parsed to 1,
+// as Docker's client has it. run and create keep 125.
 func softened(err error, path string) error {
 	var status *command.StatusError
 	switch path {

@@ -16,8 +16,8 @@ import (
 // complete is the hidden verb that the scripts of `strake completion` call: its arguments are the
 // words before the cursor, the last of which is being written. It prints candidates, one a line,
 // with what they are after a tab; a line ":files" or ":dirs" leaves it to the shell. It asks the
-// engine for names and is silent about what goes wrong, because nobody could read it; it does not
-// start an engine.
+// engine for names. Errors are dropped, because a shell does not show them, and no engine is
+// started.
 func complete(ctx context.Context, s *command.Session, words []string) {
 	s.NoStart = true
 	s.Err = io.Discard

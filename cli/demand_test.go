@@ -10,8 +10,8 @@ import (
 	"strake/cli"
 )
 
-// TestEngineOnDemand is about what is said when no engine listens; that it is started is the matter
-// of package launch.
+// TestEngineOnDemand checks the messages of a command when no engine listens. That an engine is
+// started is tested in package launch.
 func TestEngineOnDemand(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -37,7 +37,7 @@ func TestEngineOnDemand(t *testing.T) {
 			[]string{"starting", "straked.log"},
 		},
 		{
-			"as somebody else", "exit 0", 1000, false, []string{"ps"},
+			"as another user", "exit 0", 1000, false, []string{"ps"},
 			[]string{"starting it takes root's privileges"},
 			[]string{"no engine listens", "systemctl"},
 		},

@@ -43,8 +43,8 @@ func flagError(err error, fs *pflag.FlagSet) error {
 	return err
 }
 
-// missing are the sentences by which engines say that something does not exist (moby/moby, and
-// strake's own engine); what follows is the name.
+// missing are the sentences in which engines, moby's and ours, say that an object does not exist.
+// The name is between prefix and suffix.
 var missing = [...]struct {
 	prefix, suffix string
 	kind           command.Kind
@@ -56,10 +56,10 @@ var missing = [...]struct {
 	{"get ", ": no such volume", command.Volumes},
 }
 
-// suggestTime bounds the question for similar names: an error is worth more than a hint.
+// suggestTime bounds the request for names of the same kind: the error must not wait for a hint.
 const suggestTime = 2 * time.Second
 
-// explain is what is said about an error: its text, and a similar name where a name was wrong.
+// explain returns the message for an error: its text, and a similar name if a name does not exist.
 func explain(ctx context.Context, s *command.Session, err error) string {
 	text := strings.TrimSpace(err.Error())
 	if !errdefs.IsNotFound(err) || ctx.Err() != nil {
@@ -84,8 +84,8 @@ func explain(ctx context.Context, s *command.Session, err error) string {
 	return text
 }
 
-// namesOf asks the engine for the names of all objects of a kind. What cannot be found out is left
-// out.
+// namesOf asks the engine for the names of all objects of a kind. It ignores errors: what cannot be
+// listed is not suggested.
 func namesOf(ctx context.Context, s *command.Session, kind command.Kind) []string {
 	var names []string
 	containers := func(filters string) {

@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"mvdan.cc/sh/v3/shell"
-
 	"strake/cli"
 	"strake/cli/command"
+	"strake/cli/internal/verbtest"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts")
@@ -117,10 +116,7 @@ func play(t *testing.T, script string) string {
 				stdin += lines[i+1][2:] + "\n"
 			}
 		}
-		args, err := shell.Fields(text, func(string) string { return "" })
-		if err != nil {
-			t.Fatal(err)
-		}
+		args := verbtest.Words(text)
 		var stdout, stderr locked
 		env := env
 		env.In, env.Out, env.Err = strings.NewReader(stdin), &stdout, &stderr

@@ -103,6 +103,17 @@ func (a accounts) gid(name string) (int, error) {
 	return 0, fmt.Errorf("unknown group %q", name)
 }
 
+// groupsOf returns the group of a user, then those that list the user as a member.
+func (a accounts) groupsOf(u account) []int {
+	groups := []int{u.gid}
+	for _, g := range a.groups {
+		if slices.Contains(g.members, u.name) && g.gid != u.gid {
+			groups = append(groups, g.gid)
+		}
+	}
+	return groups
+}
+
 // id shows users and groups (id(1p)).
 func id(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("ugGnr", "user=u group=g groups=G name=n real=r")
@@ -134,12 +145,7 @@ func id(_ context.Context, c *Call) int {
 		if err != nil || u.gid < 0 {
 			return c.errorf("%q: no such user", names[0])
 		}
-		uid, gid, groups = u.uid, u.gid, []int{u.gid}
-		for _, g := range a.groups {
-			if slices.Contains(g.members, u.name) && g.gid != gid {
-				groups = append(groups, g.gid)
-			}
-		}
+		uid, gid, groups = u.uid, u.gid, a.groupsOf(u)
 	} else {
 		more, err := os.Getgroups()
 		if err != nil {

@@ -147,7 +147,7 @@ func TestWorld(t *testing.T) {
 	}
 }
 
-// freePort is a port of the loopback address that nobody listens on.
+// freePort is a port of the loopback address on which no process listens.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -208,7 +208,7 @@ func TestHTTP(t *testing.T) {
 		{"out by dots", []string{"-qO-", at + "/../../etc/passwd"}, "", 1, "404"},
 		{"out by a link", []string{"-qO-", at + "/outside"}, "", 1, "40"},
 		{"only asked for", []string{"-q", "--spider", at + "/fruit"}, "", 0, ""},
-		{"nobody listens", []string{"-qO-", "http://127.0.0.1:1/"}, "", 1, "refused"},
+		{"no server", []string{"-qO-", "http://127.0.0.1:1/"}, "", 1, "refused"},
 		{"TLS", []string{"-qO-", "https://127.0.0.1/"}, "", 1, "https"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -131,10 +131,12 @@ func strftime(format string, t time.Time) (string, error) {
 }
 
 func timePart(verb byte, t time.Time, colon bool) (string, bool) {
-	sub := func(layout string) (string, bool) { return t.Format(layout), true }
 	num := func(n, width int) (string, bool) { return fmt.Sprintf("%0*d", width, n), true }
 	if colon && verb != 'z' {
 		return "", false
+	}
+	if layout := timeLayout(verb); layout != "" {
+		return t.Format(layout), true
 	}
 	switch verb {
 	case '%':
@@ -143,56 +145,18 @@ func timePart(verb byte, t time.Time, colon bool) (string, bool) {
 		return "\n", true
 	case 't':
 		return "\t", true
-	case 'a':
-		return sub("Mon")
-	case 'A':
-		return sub("Monday")
-	case 'b', 'h':
-		return sub("Jan")
-	case 'B':
-		return sub("January")
-	case 'c':
-		return sub("Mon Jan _2 15:04:05 2006")
 	case 'C':
 		return num(t.Year()/100, 2)
-	case 'd':
-		return sub("02")
-	case 'D', 'x':
-		return sub("01/02/06")
-	case 'e':
-		return sub("_2")
-	case 'F':
-		return sub("2006-01-02")
-	case 'H':
-		return sub("15")
-	case 'I':
-		return sub("03")
 	case 'j':
 		return num(t.YearDay(), 3)
 	case 'k':
 		return fmt.Sprintf("%2d", t.Hour()), true
 	case 'l':
 		return fmt.Sprintf("%2d", (t.Hour()+11)%12+1), true
-	case 'm':
-		return sub("01")
-	case 'M':
-		return sub("04")
 	case 'N':
 		return num(t.Nanosecond(), 9)
-	case 'p':
-		return sub("PM")
-	case 'P':
-		return sub("pm")
-	case 'r':
-		return sub("03:04:05 PM")
-	case 'R':
-		return sub("15:04")
 	case 's':
 		return strconv.FormatInt(t.Unix(), 10), true
-	case 'S':
-		return sub("05")
-	case 'T', 'X':
-		return sub("15:04:05")
 	case 'u':
 		return num((int(t.Weekday())+6)%7+1, 1)
 	case 'w':
@@ -210,19 +174,64 @@ func timePart(verb byte, t time.Time, colon bool) (string, bool) {
 	case 'g':
 		y, _ := t.ISOWeek()
 		return num(y%100, 2)
-	case 'y':
-		return sub("06")
-	case 'Y':
-		return sub("2006")
 	case 'z':
 		if colon {
-			return sub("-07:00")
+			return t.Format("-07:00"), true
 		}
-		return sub("-0700")
-	case 'Z':
-		return sub("MST")
+		return t.Format("-0700"), true
 	}
 	return "", false
+}
+
+// timeLayout returns the layout of package time for a conversion, "" if there is none.
+func timeLayout(verb byte) string {
+	switch verb {
+	case 'a':
+		return "Mon"
+	case 'A':
+		return "Monday"
+	case 'b', 'h':
+		return "Jan"
+	case 'B':
+		return "January"
+	case 'c':
+		return "Mon Jan _2 15:04:05 2006"
+	case 'd':
+		return "02"
+	case 'D', 'x':
+		return "01/02/06"
+	case 'e':
+		return "_2"
+	case 'F':
+		return "2006-01-02"
+	case 'H':
+		return "15"
+	case 'I':
+		return "03"
+	case 'm':
+		return "01"
+	case 'M':
+		return "04"
+	case 'p':
+		return "PM"
+	case 'P':
+		return "pm"
+	case 'r':
+		return "03:04:05 PM"
+	case 'R':
+		return "15:04"
+	case 'S':
+		return "05"
+	case 'T', 'X':
+		return "15:04:05"
+	case 'y':
+		return "06"
+	case 'Y':
+		return "2006"
+	case 'Z':
+		return "MST"
+	}
+	return ""
 }
 
 // sleep waits for the sum of its times (sleep(1p); fractions and units as GNU).

@@ -59,6 +59,18 @@ func unoctal(s string) string {
 	return string(out)
 }
 
+// visible returns the mounts that are the last ones at their places: each hides those before it.
+func visible(mounts []mountEntry) (list []mountEntry) {
+	seen := map[string]bool{}
+	for i := len(mounts) - 1; i >= 0; i-- {
+		if !seen[mounts[i].point] {
+			list = append([]mountEntry{mounts[i]}, list...)
+		}
+		seen[mounts[i].point] = true
+	}
+	return list
+}
+
 // df shows the space of file systems (df(1p); -h, -T, -i, -a as GNU). Without operands, those that
 // have any blocks.
 func df(_ context.Context, c *Call) int {
@@ -74,13 +86,7 @@ func df(_ context.Context, c *Call) int {
 	}
 	var list []mountEntry
 	if len(names) == 0 {
-		seen := map[string]bool{}
-		for i := len(mounts) - 1; i >= 0; i-- { // the last mount at a place hides those before it
-			if !seen[mounts[i].point] {
-				list = append([]mountEntry{mounts[i]}, list...)
-			}
-			seen[mounts[i].point] = true
-		}
+		list = visible(mounts)
 	}
 	for _, n := range names {
 		p, err := c.canonical(n, 'e')
@@ -240,66 +246,81 @@ func du(ctx context.Context, c *Call) int {
 	if len(names) == 0 {
 		names = []string{"."}
 	}
-	show := func(n int64) string {
-		switch {
-		case o.has('h'):
-			return humanSize(uint64(n))
-		case o.has('b'):
-			return strconv.FormatInt(n, 10)
-		case o.has('m'):
-			return strconv.FormatInt((n+1<<20-1)>>20, 10)
-		}
-		return strconv.FormatInt((n+1023)>>10, 10)
-	}
-	w := c.buffered()
-	seen := map[[2]uint64]bool{}
-	var dev uint64
-	var walk func(name, path string, level int64) int64
-	walk = func(name, path string, level int64) int64 {
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			status = c.fault(name, err)
-			return 0
-		}
-		if level == 0 {
-			dev = uint64(st.Dev)
-		}
-		key := [2]uint64{uint64(st.Dev), st.Ino}
-		dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if ctx.Err() != nil || o.has('x') && uint64(st.Dev) != dev ||
-			(st.Nlink > 1 && !dir || level == 0) && seen[key] {
-			return 0
-		}
-		seen[key] = true
-		sum := st.Blocks * 512
-		if o.has('b') {
-			sum = st.Size
-		}
-		if dir {
-			list, err := os.ReadDir(path)
-			if err != nil {
-				status = c.fault(name, err)
-			}
-			for _, e := range list {
-				sum += walk(
-					strings.TrimSuffix(name, "/")+"/"+e.Name(), filepath.Join(path, e.Name()),
-					level+1,
-				)
-			}
-		}
-		if level == 0 || (dir || o.has('a')) && level <= depth {
-			fmt.Fprintf(w, "%s\t%s\n", show(sum), name)
-		}
-		return sum
+	d := &duRun{
+		ctx: ctx, c: c, o: o, depth: depth, w: c.buffered(), seen: map[[2]uint64]bool{},
+		status: status,
 	}
 	var total int64
 	for _, n := range names {
-		total += walk(n, c.path(n), 0)
+		total += d.walk(n, c.path(n), 0)
 	}
 	if o.has('c') {
-		fmt.Fprintf(w, "%s\ttotal\n", show(total))
+		fmt.Fprintf(d.w, "%s\ttotal\n", d.show(total))
 	}
-	return c.finish(w, status)
+	return c.finish(d.w, d.status)
+}
+
+// duRun is one call of du.
+type duRun struct {
+	ctx    context.Context
+	c      *Call
+	o      options
+	depth  int64
+	w      *bufio.Writer
+	seen   map[[2]uint64]bool // devices and inodes
+	dev    uint64             // of the operand
+	status int
+}
+
+func (d *duRun) show(n int64) string {
+	switch {
+	case d.o.has('h'):
+		return humanSize(uint64(n))
+	case d.o.has('b'):
+		return strconv.FormatInt(n, 10)
+	case d.o.has('m'):
+		return strconv.FormatInt((n+1<<20-1)>>20, 10)
+	}
+	return strconv.FormatInt((n+1023)>>10, 10)
+}
+
+// walk returns the size of a file, or of a directory with everything in it, and prints what is to be
+// shown. A file is counted once.
+func (d *duRun) walk(name, path string, level int64) int64 {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		d.status = d.c.fault(name, err)
+		return 0
+	}
+	if level == 0 {
+		d.dev = uint64(st.Dev)
+	}
+	key := [2]uint64{uint64(st.Dev), st.Ino}
+	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if d.ctx.Err() != nil || d.o.has('x') && uint64(st.Dev) != d.dev ||
+		(st.Nlink > 1 && !dir || level == 0) && d.seen[key] {
+		return 0
+	}
+	d.seen[key] = true
+	sum := st.Blocks * 512
+	if d.o.has('b') {
+		sum = st.Size
+	}
+	if dir {
+		list, err := os.ReadDir(path)
+		if err != nil {
+			d.status = d.c.fault(name, err)
+		}
+		for _, e := range list {
+			sum += d.walk(
+				strings.TrimSuffix(name, "/")+"/"+e.Name(), filepath.Join(path, e.Name()), level+1,
+			)
+		}
+	}
+	if level == 0 || (dir || d.o.has('a')) && level <= d.depth {
+		fmt.Fprintf(d.w, "%s\t%s\n", d.show(sum), name)
+	}
+	return sum
 }
 
 // mount shows the mounts, or makes one with mount(2) (mount(8): -t, -o, -r, and the flags that -o

@@ -366,15 +366,27 @@ func (p *findParser) valued(a, v string) (findTest, error) {
 		g, err := readAccounts().gid(v)
 		return func(e *found) bool { return int(e.st.Gid) == g }, err
 	case "-size":
-		unit := int64(512)
-		if i := strings.IndexByte("bcwkMG", v[max(len(v)-1, 0):][0:min(1, len(v))][0]); v != "" &&
-			i >= 0 {
+		return findSize(v)
+	}
+	return p.number(a, v)
+}
+
+// findSize is -size: a number of blocks of 512 bytes, or of the unit that the last letter names.
+func findSize(v string) (findTest, error) {
+	unit := int64(512)
+	if v != "" {
+		if i := strings.IndexByte("bcwkMG", v[len(v)-1]); i >= 0 {
 			unit = []int64{512, 1, 2, 1 << 10, 1 << 20, 1 << 30}[i]
 			v = v[:len(v)-1]
 		}
-		cmp, err := compared(v)
-		return func(e *found) bool { return cmp((e.st.Size + unit - 1) / unit) }, err
 	}
+	cmp, err := compared(v)
+	return func(e *found) bool { return cmp((e.st.Size + unit - 1) / unit) }, err
+}
+
+// number is a test of an age, or of a number of links or of an inode.
+func (p *findParser) number(a, v string) (findTest, error) {
+	f := p.f
 	cmp, err := compared(v)
 	return func(e *found) bool {
 		age := func(ts unix.Timespec, unit time.Duration) int64 {
@@ -460,60 +472,4 @@ func globPattern(s string, fold bool) (*regexp.Regexp, error) {
 		return nil, fmt.Errorf("pattern %q is not understood", s)
 	}
 	return re, nil
-}
-
-// exec reads the command of -exec up to ";" or "{} +".
-func (p *findParser) exec() (findTest, error) {
-	p.acts = true
-	var cmd []string
-	for {
-		a, ok := p.next()
-		if !ok {
-			return nil, errors.New(`predicate "-exec" needs a command that ends with ; or {} +`)
-		}
-		if a == ";" {
-			break
-		}
-		if a == "+" && len(cmd) > 0 && cmd[len(cmd)-1] == "{}" {
-			return p.execBatch(cmd[:len(cmd)-1])
-		}
-		cmd = append(cmd, a)
-	}
-	if len(cmd) == 0 {
-		return nil, errors.New(`predicate "-exec" needs a command`)
-	}
-	return func(e *found) bool {
-		args := make([]string, len(cmd))
-		for i, a := range cmd {
-			args[i] = strings.ReplaceAll(a, "{}", e.name)
-		}
-		p.f.w.Flush() // what was found so far stands before what the command writes
-		return p.f.c.runCommand(p.f.ctx, args, nil) == exitOK
-	}, nil
-}
-
-func (p *findParser) execBatch(cmd []string) (findTest, error) {
-	if len(cmd) == 0 {
-		return nil, errors.New(`predicate "-exec" needs a command`)
-	}
-	var held []string
-	size := 0
-	flush := func() {
-		if len(held) == 0 {
-			return
-		}
-		p.f.w.Flush()
-		if p.f.c.runCommand(p.f.ctx, append(append([]string{}, cmd...), held...), nil) != exitOK {
-			p.f.status = exitFault
-		}
-		held, size = nil, 0
-	}
-	p.batches = append(p.batches, flush)
-	return func(e *found) bool {
-		held = append(held, e.name)
-		if size += len(e.name) + 9; size > commandBytes {
-			flush()
-		}
-		return true
-	}, nil
 }

@@ -24,7 +24,7 @@ var errInterrupted = errors.New("interrupted")
 // interact is the shell at a terminal: it prompts, reads a whole command, runs it, until exit or
 // the end of input.
 func (s *shell) interact(ctx context.Context, in, out *os.File) int {
-	// Without job control nobody could continue what ^Z stops.
+	// Without job control a process that ^Z stops could not be continued.
 	signal.Ignore(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	ed := newEditor(in, out, s.complete)
 	status := exitOK

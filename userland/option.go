@@ -69,7 +69,7 @@ type syntax struct {
 	short string
 	// long maps long names to letters as "name=x other=y"; whether they take a value is the
 	// letter's business. A letter may be any byte, so that options without a short form use one
-	// that nobody types.
+	// that people do not type.
 	long string
 }
 

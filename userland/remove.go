@@ -198,7 +198,7 @@ func ln(_ context.Context, c *Call) int {
 	return status
 }
 
-// mktemp makes a file or directory with a name nobody else has (mktemp(1) of GNU).
+// mktemp makes a file or directory with a name that is not taken (mktemp(1) of GNU).
 func mktemp(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options("dqup:t", "directory=d quiet=q dry-run=u tmpdir=p")
 	if !ok {

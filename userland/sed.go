@@ -356,31 +356,13 @@ func (r *sedRun) exec() (printed, restart bool, err error) {
 				r.quit = true
 				return true, false, nil
 			}
-			if k.verb == 'n' {
-				r.flush(!r.silent)
-				r.pattern = r.pattern[:0]
-			} else {
-				r.flush(false)
-				r.pattern = append(r.pattern, '\n')
-			}
-			if _, err := r.read(); err != nil {
+			if err := r.more(k.verb); err != nil {
 				return false, false, err
 			}
-			if len(r.pattern) > maxLine {
-				return false, false, fmt.Errorf("pattern space longer than %d bytes", maxLine)
+		case 'g', 'G', 'h', 'H', 'x':
+			if err := r.exchange(k.verb); err != nil {
+				return false, false, err
 			}
-		case 'g':
-			r.pattern = append(r.pattern[:0], r.hold...)
-		case 'G':
-			r.pattern = append(append(r.pattern, '\n'), r.hold...)
-		case 'h':
-			r.hold = append(r.hold[:0], r.pattern...)
-		case 'H':
-			if r.hold = append(append(r.hold, '\n'), r.pattern...); len(r.hold) > maxLine {
-				return false, false, fmt.Errorf("hold space longer than %d bytes", maxLine)
-			}
-		case 'x':
-			r.pattern, r.hold = r.hold, r.pattern
 		case 'b':
 			pc = k.to - 1
 		case 't':
@@ -406,6 +388,44 @@ func (r *sedRun) exec() (printed, restart bool, err error) {
 		}
 	}
 	return true, false, nil
+}
+
+// more reads the next line: into the pattern space, which is printed first ('n'), or behind what is
+// there ('N').
+func (r *sedRun) more(verb byte) error {
+	if verb == 'n' {
+		r.flush(!r.silent)
+		r.pattern = r.pattern[:0]
+	} else {
+		r.flush(false)
+		r.pattern = append(r.pattern, '\n')
+	}
+	if _, err := r.read(); err != nil {
+		return err
+	}
+	if len(r.pattern) > maxLine {
+		return fmt.Errorf("pattern space longer than %d bytes", maxLine)
+	}
+	return nil
+}
+
+// exchange copies between the pattern space and the hold space.
+func (r *sedRun) exchange(verb byte) error {
+	switch verb {
+	case 'g':
+		r.pattern = append(r.pattern[:0], r.hold...)
+	case 'G':
+		r.pattern = append(append(r.pattern, '\n'), r.hold...)
+	case 'h':
+		r.hold = append(r.hold[:0], r.pattern...)
+	case 'H':
+		if r.hold = append(append(r.hold, '\n'), r.pattern...); len(r.hold) > maxLine {
+			return fmt.Errorf("hold space longer than %d bytes", maxLine)
+		}
+	case 'x':
+		r.pattern, r.hold = r.hold, r.pattern
+	}
+	return nil
 }
 
 func (r *sedRun) substitute(k *sedCommand) bool {

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/interp"
@@ -448,40 +447,6 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		words[i] = quoteWord(a)
 	}
 	return []string{"eval", text + "\n" + strings.Join(words, " ")}, nil
-}
-
-// umask shows or sets the mask of the process (umask(1p)); subshells share it.
-func (s *shell) umask(hc interp.HandlerContext, args []string) int {
-	c := &Call{Name: "umask", Args: args, Stdout: hc.Stdout, Stderr: hc.Stderr}
-	o, words, status, ok := c.options("S", "")
-	if !ok {
-		return status
-	}
-	old := currentUmask()
-	switch {
-	case len(words) > 1:
-		return c.usagef("extra operand %q", words[1])
-	case len(words) == 0 && o.has('S'):
-		m := modeString(^old & 0o777)
-		fmt.Fprintf(
-			hc.Stdout, "u=%s,g=%s,o=%s\n", strings.ReplaceAll(m[1:4], "-", ""),
-			strings.ReplaceAll(m[4:7], "-", ""), strings.ReplaceAll(m[7:], "-", ""),
-		)
-		return exitOK
-	case len(words) == 0:
-		fmt.Fprintf(hc.Stdout, "%04o\n", old)
-		return exitOK
-	}
-	change, err := parseMode(words[0], 0)
-	if err != nil {
-		return c.usagef("%v", err)
-	}
-	mask := change(^old&0o777, false)
-	if words[0][0] < '0' || words[0][0] > '9' {
-		mask = ^mask // symbolic modes name what is allowed
-	}
-	unix.Umask(int(mask & 0o777))
-	return exitOK
 }
 
 // watch ends the running command line when the terminal's interrupt comes and no program runs that

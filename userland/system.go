@@ -200,7 +200,7 @@ func pwd(_ context.Context, c *Call) int {
 	return exitOK
 }
 
-// yes repeats a line until nobody reads it (yes(1)).
+// yes repeats a line until its output is closed (yes(1)).
 func yes(ctx context.Context, c *Call) int {
 	line := "y\n"
 	if len(c.Args) > 0 {

@@ -1,6 +1,7 @@
 package userland
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -280,30 +281,40 @@ func tr(ctx context.Context, c *Call) int {
 		}
 	}
 	w := c.buffered()
-	last := -1
-	status = c.inputs(ctx, nil, func(_ string, r io.Reader) error {
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := r.Read(buf)
-			for _, b := range buf[:n] {
-				if drop[b] {
-					continue
-				}
-				b = to[b]
-				if squeeze[b] && last == int(b) {
-					continue
-				}
-				last = int(b)
-				if werr := w.WriteByte(b); werr != nil {
-					return werr
-				}
+	m := &byteMap{to: to, drop: drop, squeeze: squeeze, last: -1}
+	status = c.inputs(ctx, nil, func(_ string, r io.Reader) error { return m.copy(w, r) })
+	return c.finish(w, status)
+}
+
+// byteMap is what tr does with each byte: it is dropped or mapped, and of equal ones in a row that
+// are squeezed only the first is written.
+type byteMap struct {
+	to            [256]byte
+	drop, squeeze [256]bool
+	last          int // the byte that was written last; -1 at the beginning
+}
+
+func (m *byteMap) copy(w *bufio.Writer, r io.Reader) error {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		for _, b := range buf[:n] {
+			if m.drop[b] {
+				continue
 			}
-			if err != nil {
-				return eofIsFine(err)
+			b = m.to[b]
+			if m.squeeze[b] && m.last == int(b) {
+				continue
+			}
+			m.last = int(b)
+			if werr := w.WriteByte(b); werr != nil {
+				return werr
 			}
 		}
-	})
-	return c.finish(w, status)
+		if err != nil {
+			return eofIsFine(err)
+		}
+	}
 }
 
 func complementSet(set []byte) []byte {

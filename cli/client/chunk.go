@@ -30,8 +30,9 @@ func (c *chunkedReader) Read(p []byte) (int, error) {
 	if err != nil {
 		c.err = noEOF(err)
 	}
-	// The end is told with the last bytes if it is here already: readers of JSON stop without
-	// asking again, and a connection whose end nobody has read cannot be kept.
+	// If the last chunk has arrived already, its end is reported with the last bytes: a JSON
+	// decoder stops without another Read, and a connection whose end was not read cannot be used
+	// again.
 	if c.err == nil && c.left == 0 && c.k.r.Buffered() >= len("\r\n0\r\n\r\n") {
 		c.err = c.next()
 	}

@@ -11,9 +11,9 @@
 //   - A cancelled context ends every call that blocks, and its connection with it.
 //   - What the engine sends is bounded: header lines, error texts and JSON answers.
 //
-// It has its own HTTP/1.1 (RFC 9112) because net/http costs about as much time at start-up as the
-// whole rest of a command does: tables of HTTP/2, TLS and MIME types are filled in before main
-// runs.
+// It has its own HTTP/1.1 (RFC 9112) because net/http makes the start of every command slower: with
+// it a program that does nothing takes 3.3 ms of processor time in place of 2.6, and 109 more page
+// faults. Tables of HTTP/2, TLS and MIME types are filled in before main runs.
 //
 // Not for: TLS, proxies, redirects, HTTP/2; the meaning of the answers (the commands know it);
 // starting the engine (launch does).

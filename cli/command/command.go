@@ -1,8 +1,8 @@
 // Package command is what a verb of the command line is made of: how it is called, its flags, what
 // completes its arguments, and the session it runs in.
 //
-// A verb is a plain value. Its flags come into being when it is chosen, so that a command pays for
-// none of the others.
+// A verb is a plain value. Its flags are declared when it is chosen, so that a command pays for
+// none of the other verbs.
 //
 // Not for: the verbs themselves, or the tree they form (package cli).
 //
@@ -51,7 +51,7 @@ type Command struct {
 	Passthrough bool
 }
 
-// Kind is a kind of thing that an argument or a flag names.
+// Kind is the kind of object that an argument or a flag names.
 type Kind string
 
 const (
@@ -139,8 +139,8 @@ func StartStatus(message string) int {
 	return EngineFailed
 }
 
-// Each does something for every name and prints the name if that worked. Errors are told one by
-// one; the command then fails.
+// Each calls do with every name, and prints the name if do returns nil. It prints each error as it
+// comes, goes on, and returns exit status 1 at the end.
 func Each(s *Session, names []string, do func(name string) error) error {
 	failed := false
 	for _, name := range names {
@@ -161,9 +161,9 @@ func Each(s *Session, names []string, do func(name string) error) error {
 	return nil
 }
 
-// ErrAbsent is what a verb returns to Each about something that shall not be there and is not: no
-// failure, and nothing was done.
-var ErrAbsent = errors.New("is not there")
+// ErrAbsent is returned to Each by a verb with --force for a name that does not exist. The name is
+// not printed, and the command does not fail.
+var ErrAbsent = errors.New("does not exist")
 
 // Filters reads --filter KEY=VALUE into the form of the API: a set of values for each key.
 func Filters(list []string) (string, error) {

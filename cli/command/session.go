@@ -253,7 +253,8 @@ func (s *Session) Do(ctx context.Context, r client.Request) (*client.Response, e
 	return c.Do(ctx, r)
 }
 
-// Confirm asks a question; anything but y or yes is no. Nobody to ask is no as well.
+// Confirm asks a question on Err and reads a line of In. Any answer but y or yes is no, and so is
+// the end of In.
 func (s *Session) Confirm(question string) (bool, error) {
 	fmt.Fprintf(s.Err, "%s [y/N] ", question)
 	var line []byte

@@ -40,7 +40,7 @@ func TestParseHost(t *testing.T) {
 	}
 }
 
-// TestDial is about connections that fail; that an engine is started is the matter of package cli.
+// TestDial makes connections fail. That an engine is started is tested in packages cli and launch.
 func TestDial(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

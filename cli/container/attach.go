@@ -16,7 +16,7 @@ import (
 	"strake/cli/terminal"
 )
 
-// attachment is this terminal, or these pipes, at the process of a container.
+// attachment connects the streams of this command with those of a container's process.
 type attachment struct {
 	s                     *command.Session
 	id                    string
@@ -244,8 +244,8 @@ func (p pump) run(ctx context.Context, h *client.Hijacked) error {
 	}
 }
 
-// detachKeys are those of the flag, else of the configuration, else Docker's. Without a TTY there
-// are none to look for.
+// detachKeys returns the keys of the flag, else of config.json, else Docker's. Without a TTY
+// config.json is not read.
 func detachKeys(s *command.Session, flag string, tty bool) ([]byte, error) {
 	if flag == "" && tty {
 		if c, err := registry.Load(s.ConfigDir); err == nil {

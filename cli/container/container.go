@@ -1,9 +1,12 @@
 // Package container has the verbs that work on containers: run, ps, logs, exec and the rest.
 //
-// It promises Docker's flags, output and exit statuses (docker/cli:docs/reference/run.md, "Exit
-// status"), that `run` takes four requests and nothing more, that a terminal is given back as it
-// was found on every way out, and that a container which could not be started for a reason on this
-// side (an interrupt) is not left behind.
+// Promises:
+//
+//   - Flags, output and exit statuses are Docker's (docker/cli:docs/reference/run.md, "Exit
+//     status").
+//   - `run` makes four requests.
+//   - The terminal has its old settings again however the command ends.
+//   - A container whose start this command gave up, because of an interrupt, is removed.
 //
 // Not for: what flags mean in a request (spec), or images (image).
 //

@@ -103,8 +103,8 @@ func (e *execFlags) run(ctx context.Context, s *command.Session, args []string) 
 	return e.attach(ctx, s, at, start, keys)
 }
 
-// execFailed is what becomes of an error of the start request: a shell's status if the command
-// could not be executed, else 1.
+// execFailed gives an error of the start request its exit status: 126 or 127, as a shell has it, if
+// the command could not be executed, else 1.
 func execFailed(err error) error {
 	if code := command.StartStatus(err.Error()); code != command.EngineFailed {
 		return &command.StatusError{Code: code, Err: err}

@@ -103,7 +103,7 @@ func (l *listFlags) run(ctx context.Context, s *command.Session, _ []string) err
 	if l.last > 0 {
 		limit = strconv.Itoa(l.last)
 	}
-	// A template that shows sizes wants them measured.
+	// The engine measures sizes only if it is asked to.
 	size := l.size || !l.Quiet && strings.Contains(l.Format, ".Size")
 	var list []api.Container
 	if err := s.Get(

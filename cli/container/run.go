@@ -233,7 +233,7 @@ var errNoTerminal = errors.New(
 	"the input device is not a TTY: leave -t out, or run the command in a terminal",
 )
 
-// startFailed is what becomes of an error of the requests that create and start the container.
+// startFailed gives an error of the requests that create and start the container its exit status.
 func startFailed(err error) error {
 	return &command.StatusError{Code: command.StartStatus(err.Error()), Err: err}
 }

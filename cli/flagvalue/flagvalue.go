@@ -2,7 +2,7 @@
 // separators, sizes, processors. A wrong value is refused while the command line is parsed, so that
 // the error names the flag.
 //
-// Not for: values that need more than their own text to be judged.
+// Not for: values whose check needs more than their own text.
 //
 // Tested by tables.
 package flagvalue
@@ -36,7 +36,7 @@ func List(to *[]string) pflag.Value {
 	}}
 }
 
-// Checked is List with a judge.
+// Checked is List with a check of each value.
 func Checked(to *[]string, kind string, check func(string) error) pflag.Value {
 	return value{kind, empty, func(s string) error {
 		if err := check(s); err != nil {

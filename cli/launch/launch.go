@@ -1,11 +1,14 @@
-// Package launch starts the engine when nobody listens on its socket.
+// Package launch starts the engine when no process listens on its socket.
 //
-// It promises that of many commands at once one starts the engine and all others wait for it, that
-// a command goes on as soon as the engine says that it listens (it writes a byte to a pipe; nothing
-// polls), that the engine lives on in a session of its own, and that an engine that does not come
-// up is an error with the last lines of its log.
+// Promises:
 //
-// Not for: engines on other hosts, stopping one, or privileges: who may not start it is told so.
+//   - Of several commands at the same time one starts the engine; the others wait for it.
+//   - A command goes on as soon as the engine listens: the engine writes a byte to a pipe, and
+//     nothing polls.
+//   - The engine outlives the command, in a session of its own.
+//   - If the engine does not come up, the error has the last lines of its log.
+//
+// Not for: engines on other hosts, stopping an engine, or checking privileges.
 //
 // Tested with a small program in the place of the engine.
 package launch
@@ -27,7 +30,7 @@ import (
 	"strake/internal/early"
 )
 
-// Engine says how to start one. All fields but Args and Env are required.
+// Engine says how to start an engine. Program and Socket are required.
 type Engine struct {
 	// Program is the path of straked.
 	Program string
@@ -37,12 +40,13 @@ type Engine struct {
 	Env []string
 	// Socket is where it will listen. Its lock and its log are beside it.
 	Socket string
-	// Say is told what is done, once, by whoever does it; nil: nobody is.
+	// Say, if not nil, is called once, by the command that starts the engine, with a line that says
+	// so.
 	Say func(text string)
 }
 
-// Absent says whether an error of connecting means that nobody listens: no socket, or one that was
-// left behind.
+// Absent says whether an error of connect(2) means that no process listens: there is no socket, or
+// the process that made it has ended.
 func Absent(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
@@ -50,7 +54,8 @@ func Absent(err error) bool {
 // logTail is how much of the log an error shows.
 const logTail = 2 << 10
 
-// Start starts the engine unless it runs by then, and returns a connection to it.
+// Start starts the engine, unless another command has started it meanwhile, and returns a
+// connection to it.
 func (e Engine) Start(
 	ctx context.Context, dial func(context.Context) (net.Conn, error),
 ) (net.Conn, error) {

@@ -26,17 +26,16 @@ import (
 // Options say where progress goes.
 type Options struct {
 	Out io.Writer
-	// Size returns columns and rows of the terminal Out is; nil if it is none.
+	// Size returns the columns and rows of the terminal that Out is. Nil if Out is no terminal.
 	Size func() (columns, rows int)
 	// Now is the clock for limiting redraws.
 	Now func() time.Time
-	// Stream, if not nil, is given the text of messages that are results in words ("Loaded image:
-	// …").
+	// Stream, if not nil, is called with the text of messages that are results ("Loaded image: …").
 	Stream func(text string)
-	// Status, if not nil, is asked first about every message that belongs to no layer; true means
-	// that it has been dealt with.
+	// Status, if not nil, is called with the text of every message that belongs to no layer. If it
+	// returns true, the message is not shown.
 	Status func(text string) bool
-	// Aux, if not nil, is given results in JSON.
+	// Aux, if not nil, is called with results in JSON.
 	Aux func(json.RawMessage)
 	// Quiet shows nothing but errors.
 	Quiet bool
@@ -65,7 +64,7 @@ type StreamError struct{ Message string }
 
 func (e *StreamError) Error() string { return e.Message }
 
-// interval is the least time between redraws; eyes see no more.
+// interval is the least time between redraws; a person sees no more.
 const interval = 80 * time.Millisecond
 
 // Show reads messages until the stream ends.
@@ -113,7 +112,7 @@ func Show(src io.Reader, opt Options) error {
 	}
 }
 
-// painter knows what stands on the screen.
+// painter keeps what is on the screen.
 type painter struct {
 	opt   Options
 	lines []message      // in order of appearance
@@ -126,7 +125,7 @@ type painter struct {
 
 func (p *painter) layer(m message) {
 	if p.opt.Size == nil {
-		// Counts are for eyes; a log wants to know what happened.
+		// A log gets changes of state, not byte counts.
 		if m.Progress.Current == 0 && m.Progress.Total == 0 && p.last[m.ID] != m.Status {
 			p.last[m.ID] = m.Status
 			io.WriteString(p.opt.Out, m.ID+": "+m.Status+"\n")

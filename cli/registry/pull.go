@@ -94,7 +94,7 @@ func Push(ctx context.Context, s *command.Session, ref, platform string, all, qu
 		return err
 	}
 	if header == nil {
-		// The engine wants one; this is that of nobody.
+		// The engine refuses a push without the header; this is an anonymous login.
 		header = map[string]string{
 			"X-Registry-Auth": base64.URLEncoding.EncodeToString([]byte("{}")),
 		}

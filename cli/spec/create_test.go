@@ -16,9 +16,9 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
-	"mvdan.cc/sh/v3/shell"
 
 	"strake/cli/api"
+	"strake/cli/internal/verbtest"
 	"strake/cli/spec"
 	"strake/internal/testneed"
 )
@@ -45,10 +45,7 @@ func read(t *testing.T) (head string, list []scenario) {
 // create does what the verbs do with flags.
 func create(t *testing.T, command string) (*api.CreateRequest, error) {
 	t.Helper()
-	args, err := shell.Fields(command, func(string) string { return "" })
-	if err != nil {
-		t.Fatal(err)
-	}
+	args := verbtest.Words(command)
 	fs := pflag.NewFlagSet("create", pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.String("name", "", "")
@@ -121,10 +118,7 @@ func TestSameAsDocker(t *testing.T) {
 			continue
 		}
 		t.Run(s.command, func(t *testing.T) {
-			args, err := shell.Fields(s.command, func(string) string { return "" })
-			if err != nil {
-				t.Fatal(err)
-			}
+			args := verbtest.Words(s.command)
 			cmd := exec.Command(docker, append([]string{"create"}, args...)...)
 			cmd.Env = []string{"DOCKER_HOST=" + host, "DOCKER_CONFIG=" + config, "HOME=/home/me"}
 			if out, err := cmd.CombinedOutput(); err != nil {

@@ -85,7 +85,7 @@ func Login() command.Command {
 	}
 }
 
-// ask asks for what is missing. Without a terminal there is nobody to ask.
+// ask reads the missing user name and password from the terminal. It fails if In is no terminal.
 func ask(s *command.Session, auth *api.AuthConfig) error {
 	if auth.Username != "" && auth.Password != "" {
 		return nil

@@ -221,7 +221,7 @@ func removeFiles(files []string, manifest, own string) error {
 		}
 	}
 	for _, name := range append(dirs, filepath.Dir(manifest)) {
-		os.Remove(name) // not empty: somebody put something there
+		os.Remove(name) // fails if it is not empty: then it holds files of others
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package terminal is what a command does with the terminal it runs in: its size, raw mode with a
-// way back, and the keys that detach.
+// Package terminal has what a command does with its terminal: the size, raw mode and the way back
+// from it, and the keys that detach.
 //
 // Not for: colours or drawing.
 //

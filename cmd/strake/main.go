@@ -1,5 +1,5 @@
-// Command strake is the command line people use: it speaks the Docker Engine API with straked,
-// which it starts if nobody has.
+// Command strake is the command line people use: it speaks the Docker Engine API with straked, and
+// starts straked if none listens on the default socket.
 //
 // Exit status: that of the container's process for run, exec, attach and start -a; 125 if the
 // engine or the command line was at fault, 126 or 127 if the process could not be executed or
@@ -25,7 +25,8 @@ var (
 	commit  = "unknown"
 )
 
-// lasting is how long a command runs that goes on: it streams, or waits for somebody.
+// lasting is the running time after which a command is taken for one that streams or waits, and
+// gets all processors.
 const lasting = 100 * time.Millisecond
 
 func main() {

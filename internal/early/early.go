@@ -50,7 +50,7 @@ var (
 	slackBefore uint64
 )
 
-// cpuMask has room for 1,024 processors. On a kernel for more, nobody is moved.
+// cpuMask has bits for 1,024 processors. On a kernel for more, threads stay where they are.
 type cpuMask [128]byte
 
 // all asks for every processor that the cpuset allows.
@@ -82,9 +82,10 @@ func Thread() {
 
 // affinity gives a thread, or the calling one for 0, the processors back.
 //
-// A mask that has been set stays what the thread asked for, and bounds it when its cpuset grows. A
-// thread that never asked for one has to be as free as it was, and the kernel does not say which it
-// is: whoever gets the same by asking for all was not bound.
+// A mask that a thread has set stays its wish, and bounds the thread when its cpuset grows
+// (sched_setaffinity(2)). A thread without a mask must have none afterwards, but the kernel does
+// not say which case it is. So the thread asks for all processors: if it gets those that it had
+// before, it was not bound.
 //
 //go:nosplit
 func affinity(tid uintptr) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// modules are all modules of others that end up in a program whose start-up time and trust are
-// features, with what each is for. A new one is a decision: it is made here.
+// modules are all third-party modules of the programs whose start-up time and trust are features,
+// with what each is for. A new module must be added here.
 var modules = map[string]map[string]string{
 	"strake/cmd/strake": {
 		"github.com/containerd/errdefs": "classes of errors",

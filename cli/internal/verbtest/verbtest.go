@@ -3,6 +3,8 @@
 //
 // Not for: several requests with different answers; the scripts of package cli have an engine for
 // those.
+//
+// Tested by a table of command lines.
 package verbtest
 
 import (
@@ -27,7 +29,7 @@ type Result struct {
 	Err error
 }
 
-// Run parses the arguments, separated by spaces, and runs the verb. The engine answers each request
+// Run parses the arguments, which Words splits, and runs the verb. The engine answers each request
 // with the same text.
 func Run(t *testing.T, c command.Command, answer, args string) Result {
 	t.Helper()
@@ -62,7 +64,7 @@ func Run(t *testing.T, c command.Command, answer, args string) Result {
 	fs := pflag.NewFlagSet(c.Name, pflag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	action := c.Setup(fs)
-	err := fs.Parse(strings.Fields(args))
+	err := fs.Parse(Words(args))
 	if err == nil {
 		err = action(t.Context(), s, fs.Args())
 	}
