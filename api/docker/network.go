@@ -29,11 +29,12 @@ type networkAPI struct {
 // NetworkSpec describes a network that is to be created. Gateways and IPRanges belong to the
 // subnets of the same index; a missing or zero entry leaves the choice to the network manager.
 type NetworkSpec struct {
-	Name            string
-	Driver          string
-	Subnets         []netip.Prefix
-	Gateways        []netip.Addr
-	IPRanges        []netip.Prefix
+	Name     string
+	Driver   string // empty is the manager's default
+	Subnets  []netip.Prefix
+	Gateways []netip.Addr
+	IPRanges []netip.Prefix // from which addresses are assigned
+	// Internal networks have no way out of the host.
 	Internal        bool
 	EnableIPv6      bool
 	Options, Labels map[string]string
@@ -46,7 +47,9 @@ type NetworkInfo struct {
 	Created time.Time
 }
 
-// Networks is what the API wants of a network manager. Errors are of the classes of errdefs.
+// Networks is what the API wants of a network manager. Implementations are called concurrently.
+// Errors are of the classes of github.com/containerd/errdefs. The slice that List returns is the
+// caller's, what its elements refer to is shared.
 type Networks interface {
 	Create(ctx context.Context, spec NetworkSpec) (id string, warnings []string, err error)
 	Remove(ctx context.Context, name string) error
