@@ -11,7 +11,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 )
 
-// dropped are fields of POST /containers/create that the newest version does not have any more.
+// dropped are fields of POST /containers/create that the newest version no longer has.
 type dropped struct {
 	MacAddress network.HardwareAddr // until 1.51, for the network that the container is in first
 	HostConfig struct {
@@ -19,9 +19,9 @@ type dropped struct {
 	}
 }
 
-// adapt makes of a request what it means in its version of the API: fields that came later are not
-// in force, and defaults that changed since are the old ones (moby/moby/api, docs/CHANGELOG.md). It
-// comes after normalize.
+// adapt applies the rules of the API version to a request: it clears fields that later versions
+// introduced and restores defaults that later versions changed (moby/moby/api, docs/CHANGELOG.md).
+// The request has passed normalize.
 func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []string, err error) {
 	h := req.HostConfig
 	if v == 40 && len(old.HostConfig.Capabilities) > 0 {
@@ -102,7 +102,7 @@ func adapt(req *container.CreateRequest, old *dropped, v version) (warnings []st
 // adaptMount is adapt for an entry of HostConfig.Mounts.
 func adaptMount(m *mount.Mount, v version) error {
 	switch {
-	case v < 42: // options of another type were not looked at
+	case v < 42: // those versions ignored the options of other types
 		if m.Type != mount.TypeVolume {
 			m.VolumeOptions = nil
 		}
@@ -136,7 +136,7 @@ func adaptMount(m *mount.Mount, v version) error {
 		b.CreateMountpoint = false
 	}
 	if v < 44 {
-		// A client that asks for it relies on it, so it is not left out in silence.
+		// A client that asks for this relies on it, so the field is refused, not ignored.
 		if b.ReadOnlyForceRecursive {
 			return invalid("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 		}
@@ -145,8 +145,8 @@ func adaptMount(m *mount.Mount, v version) error {
 	return nil
 }
 
-// adaptMAC brings the MAC address of a whole container, which ended with 1.51, to the network that
-// the container is in first.
+// adaptMAC moves the MAC address of a whole container, a field until 1.51, to the endpoint in the
+// container's first network.
 func adaptMAC(
 	req *container.CreateRequest, mac network.HardwareAddr, v version,
 ) (warning string, err error) {
@@ -179,7 +179,7 @@ func adaptMAC(
 	}
 	name := string(mode)
 	if v < 44 {
-		for only := range n.EndpointsConfig { // adapt has seen to it that there is one at most
+		for only := range n.EndpointsConfig { // adapt has refused more than one
 			name = only
 		}
 	} else if n.EndpointsConfig[name] == nil && len(n.EndpointsConfig) > 0 {

@@ -53,14 +53,15 @@ func (a *attachAPI) attach(w http.ResponseWriter, r *request) error {
 	}
 	opt.DetachKeys = keys
 	err = a.engine.Attach(r.Context(), name, opt)
-	// What kept a container from starting is the answer to the start.
+	// The client reads the reason why a container did not start in the answer to the start.
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, engine.ErrNotStarted) {
 		tell(h, tty, err)
 	}
 	return errAnswered
 }
 
-// detachKeys parses "ctrl-p,ctrl-q" or "a,b".
+// detachKeys parses a sequence of keys such as "ctrl-p,ctrl-q" or "a,b" (docker attach,
+// --detach-keys).
 func detachKeys(text string) ([]byte, error) {
 	if text == "" {
 		return nil, nil

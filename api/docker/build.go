@@ -2,15 +2,15 @@ package docker
 
 import "net/http"
 
-// buildAPI serves the endpoints of builds that have an answer although nothing is built here.
+// buildAPI serves the endpoints of builds that have an answer without a builder.
 type buildAPI struct{}
 
 func (a buildAPI) routes() map[string]handler {
 	return map[string]handler{"POST /build/prune": a.prune}
 }
 
-// prune reports that nothing was removed: there is no cache of builds. docker system prune asks for
-// it and takes 501 for its own failure.
+// prune reports that nothing was removed, because there is no build cache. docker system prune
+// sends this request and fails if the answer is an error.
 func (buildAPI) prune(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, struct {
 		CachesDeleted  []string

@@ -85,7 +85,7 @@ func change(c *image.RunConfig, line string) error {
 	return nil
 }
 
-// command reads the JSON form, or wraps the shell form.
+// command reads a command in the JSON form, or wraps one in the shell form with /bin/sh -c.
 func command(text string) []string {
 	var list []string
 	if strings.HasPrefix(text, "[") && json.Unmarshal([]byte(text), &list) == nil {

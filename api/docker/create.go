@@ -60,11 +60,11 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 	}
 	for i := range spec.Mounts {
 		if m := &spec.Mounts[i]; r.version < 44 && m.Type == "bind" {
-			m.ReadOnlyNonRecursive = true // what is mounted below was writable then
+			m.ReadOnlyNonRecursive = true // submounts stayed writable then
 		}
 	}
 	if r.version >= 41 {
-		// Clients take 404 for an image of that platform that is missing, and pull it.
+		// The answer 404 makes clients pull the image for the platform.
 		if err := ofPlatform(r, a.images, spec.Image, "platform"); err != nil {
 			return err
 		}
@@ -77,8 +77,8 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 	}
 	id, warnings, err := a.engine.Create(r.Context(), spec)
 	if errdefs.IsNotFound(err) {
-		// Clients take 404 for a missing image and pull it. If it is something else that is
-		// missing, pulling does not help.
+		// The answer 404 makes clients pull the image. If the image is here, something else is
+		// missing, and the answer is 400.
 		if _, rerr := a.images.Resolve(r.Context(), spec.Image); rerr == nil {
 			return invalid("%v", err)
 		}
@@ -92,7 +92,8 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 	)
 }
 
-// checkNetworks refuses several networks where one of them is none of the container's own.
+// checkNetworks refuses several networks if the container shares one with the host or another
+// container, or has none.
 func checkNetworks(req *container.CreateRequest) error {
 	if req.NetworkingConfig == nil || len(req.NetworkingConfig.EndpointsConfig) < 2 {
 		return nil

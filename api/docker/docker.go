@@ -3,7 +3,7 @@
 //
 // Every version of the API from MinVersion to MaxVersion is answered in its own form, because old
 // clients read fields that new ones dropped. An endpoint of the API that is not served answers 501
-// and its name; it never pretends.
+// and its name.
 //
 // The endpoints are grouped in types (createAPI, lifecycleAPI, viewAPI, imageAPI, ...), each of
 // which declares what it needs of the backend and lists its routes in a method routes. A request to
@@ -30,8 +30,8 @@ import (
 	"strake/volume"
 )
 
-// MinVersion and MaxVersion bound the versions of the API that are spoken. compose 1.29 pins 1.21
-// for its oldest files and pays no attention to negotiation.
+// MinVersion and MaxVersion bound the API versions that are served. compose 1.29 asks for 1.21 for
+// its oldest file format whatever version the engine offers.
 const (
 	MinVersion = "1.21"
 	MaxVersion = "1.56"
@@ -43,7 +43,7 @@ type Backend struct {
 	Images   Images
 	Networks Networks
 	Volumes  Volumes
-	// Log is told of requests that failed for reasons of the engine; nil discards.
+	// Log receives the errors that are answered with 500; nil discards them.
 	Log *slog.Logger
 	// Version is the product's version, Name the host's.
 	Version, GitCommit, Name string

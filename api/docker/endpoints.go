@@ -10,7 +10,7 @@ import (
 	"strake/engine"
 )
 
-// endpointsOf translates the wishes for addresses and names.
+// endpointsOf translates the settings for each network: addresses, MAC address and aliases.
 func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	if n == nil {
 		return nil
@@ -34,7 +34,8 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	return nil
 }
 
-// gatewayOf refuses priorities that would make another network than the first one the way out.
+// gatewayOf refuses priorities (GwPriority) that select the gateway of another network than the
+// first one.
 func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
 	highest := 0
 	if e := ends[first]; e != nil {

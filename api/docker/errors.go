@@ -11,7 +11,7 @@ import (
 	"strake/engine"
 )
 
-// plainError has a class without showing it in its text: the text is what users and clients read.
+// plainError is an error whose text, which users and clients read, does not name its class.
 type plainError struct {
 	class error
 	text  string
@@ -31,7 +31,7 @@ func conflict(format string, args ...any) error {
 
 func notImplemented(what string) error { return invalid("%s is not supported by strake", what) }
 
-// errAnswered is returned by handlers that have told the client about their error themselves.
+// errAnswered is returned by handlers that have already answered, or closed the connection.
 var errAnswered = errors.New("answered")
 
 // statusOf derives the HTTP status from the class of an error.
@@ -61,9 +61,9 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// sentence is an error as clients show it: without the words of its class at the end, which the
-// status of the answer says already ("network x not found: not found"). Permission denied stays: it
-// is what the kernel says as well, and what clients tell the exit status 126 from.
+// sentence is the text of an error without the name of its class at the end, which the status of
+// the answer expresses ("network x not found: not found"). "permission denied" stays: it is also
+// the kernel's text (EACCES), from which clients derive the exit status 126.
 func sentence(err error) string {
 	text := err.Error()
 	for {

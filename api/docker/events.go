@@ -25,7 +25,8 @@ func (a *eventAPI) routes() map[string]handler {
 	}
 }
 
-// events streams what happens, beginning with what is remembered since a time.
+// events streams events: first those since a time that the engine remembers, then new ones until a
+// time or until the client disconnects.
 func (a *eventAPI) events(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(
 		r, "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
@@ -104,17 +105,18 @@ func eventMatches(f filters, e *engine.Event) bool {
 		!f.has("config")
 }
 
-// jsonSequence has a record separator in front of each object (RFC 7464); in the other forms of a
-// stream of events each object is a line.
+// jsonSequence is the form of a stream with a record separator in front of each object (RFC 7464).
+// In the other forms each object is a line.
 const jsonSequence = "application/json-seq"
 
-// eventStream is the form that the client likes best of those that its version has. The first one
-// is for clients that name none of them.
+// eventStream chooses the media type of a stream of events: of the types that the version has, the
+// one with the highest quality value in the header Accept (RFC 9110, section 12.5.1), or the first
+// one if the header names none of them.
 func eventStream(r *request) string {
 	offers := []string{"application/jsonl", "application/x-ndjson", jsonSequence}
 	switch {
 	case r.version < 52:
-		return "application/json" // which it is not quite; there was no choice
+		return "application/json"
 	case r.version < 53:
 		offers = offers[1:]
 	}
@@ -137,8 +139,7 @@ func eventStream(r *request) string {
 	return best
 }
 
-// messageOf is an event: new clients read Type, Action and Actor; status, id and from are for those
-// before 1.52.
+// messageOf is the JSON object of an event. The fields status, id and from ended with 1.51.
 func messageOf(e *engine.Event, v version) map[string]any {
 	attributes := e.Attributes
 	if attributes == nil {

@@ -92,8 +92,8 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	// The form of the stream is the one that the client asks for here, whether or not the process
-	// has a terminal.
+	// The client chooses the form of the stream in this request, independent of whether the
+	// process has a terminal.
 	h, err := hijack(w, r, req.Tty)
 	if err != nil {
 		return err

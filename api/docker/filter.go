@@ -51,7 +51,8 @@ func filtersOf(r *request, known ...string) (filters, error) {
 // has says whether the filter is set at all.
 func (f filters) has(key string) bool { return len(f[key]) > 0 }
 
-// exact lets through what equals one of the values, or anything if there are none.
+// exact reports whether one of the strings equals one of the filter's values. A filter without
+// values matches everything.
 func (f filters) exact(key string, got ...string) bool {
 	want := f[key]
 	if len(want) == 0 {
@@ -67,8 +68,9 @@ func (f filters) exact(key string, got ...string) bool {
 	return false
 }
 
-// match lets through what equals one of the values or matches it as a regular expression, with and
-// without the slash that names of containers begin with.
+// match reports whether one of the strings equals one of the filter's values or matches it as a
+// regular expression, with or without the slash that names of containers begin with. A filter
+// without values matches everything.
 func (f filters) match(key string, got ...string) bool {
 	want := f[key]
 	if len(want) == 0 {
@@ -87,11 +89,11 @@ func (f filters) match(key string, got ...string) bool {
 	return false
 }
 
-// labels applies label and label!, "key" or "key=value": all of them must hold.
+// labels applies the filters label and label!.
 func (f filters) labels(have map[string]string) bool { return f.pairs("label", have) }
 
-// pairs lets through what has all of the pairs, given as "key" or "key=value", and none of those
-// under key with an exclamation mark.
+// pairs reports whether have contains all pairs of the filter key, given as "name" or "name=value",
+// and none of the filter key with an exclamation mark.
 func (f filters) pairs(key string, have map[string]string) bool {
 	holds := func(l string) bool {
 		key, value, ok := strings.Cut(l, "=")

@@ -10,7 +10,8 @@ import (
 	"strake/engine"
 )
 
-// front is what the API keeps with a container and gives back on inspect.
+// front is what the API stores in engine.Spec.Front and returns on inspect: the request as
+// normalize and adapt left it.
 type front struct {
 	Config     *container.Config         `json:"config"`
 	HostConfig *container.HostConfig     `json:"hostConfig"`

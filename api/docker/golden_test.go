@@ -144,7 +144,8 @@ func still(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	return Handler(Backend{
-		Engine: &stillEngine{info: stillInfo(t, id.String())}, Images: images, Networks: stillNetworks{},
+		Engine: &stillEngine{info: stillInfo(t, id.String())},
+		Images: images, Networks: stillNetworks{},
 		Volumes: volumes, Log: slog.New(slog.DiscardHandler),
 		Version: "0.0.0", Name: "host", Root: "/data", LogDriver: "json-file",
 	})

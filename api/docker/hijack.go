@@ -19,19 +19,19 @@ type hijacked struct {
 	header []byte // of the answer, until it has been sent
 }
 
-// answer tells the client that the connection is a stream from here on. Clients start a container
-// when an attach has been answered.
+// answer sends the head of the answer, once; what follows is the stream. Clients start a container
+// when they have received the answer to an attach.
 func (h *hijacked) answer() {
 	if h.header != nil {
-		h.Conn.Write(h.header) // a client that is gone shows in the stream
+		h.Conn.Write(h.header) // the next write to the stream reports the same error
 		h.header = nil
 	}
 }
 
-// Read reads what the client sends, beginning with what HTTP had read already.
+// Read reads what the client sends, beginning with the bytes that the HTTP server has buffered.
 func (h *hijacked) Read(p []byte) (int, error) { return h.in.Read(p) }
 
-// CloseWrite ends our direction only.
+// CloseWrite ends the direction to the client only.
 func (h *hijacked) CloseWrite() error {
 	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
@@ -39,8 +39,8 @@ func (h *hijacked) CloseWrite() error {
 	return nil
 }
 
-// hijack takes the connection of a request over. Until it is answered errors can still be told by
-// closing it; after, only within the stream.
+// hijack takes the connection of a request over from the HTTP server. The caller closes it. After
+// answer, errors can be reported in the stream only.
 func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -60,8 +60,8 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 		fmt.Fprintf(&header, "%s: %s\r\n", name, w.Header().Get(name))
 	}
 	header.WriteString("\r\n")
-	// The server's own reader would cancel the request's context at the end of the input, which is
-	// no more than the client's saying that it has nothing to add.
+	// The server's own reader would cancel the request's context at the end of the input. Here the
+	// end of the input means only that the client sends no more.
 	early, err := rw.Reader.Peek(rw.Reader.Buffered())
 	if err != nil {
 		conn.Close()
@@ -72,7 +72,8 @@ func hijack(w http.ResponseWriter, r *request, tty bool) (*hijacked, error) {
 	}, nil
 }
 
-// streams connects a client with a process.
+// streams are the ends of a process's streams for a client: raw for a terminal, else multiplexed.
+// stdin, stdout and stderr say which of them the client asked for.
 func (h *hijacked) streams(tty, stdin, stdout, stderr bool) engine.Streams {
 	var out engine.Streams
 	if stdin {
@@ -94,7 +95,7 @@ func (h *hijacked) streams(tty, stdin, stdout, stderr bool) engine.Streams {
 	return out
 }
 
-// tell puts an error into a stream, where clients show it.
+// tell writes an error into the stream as standard error, which clients print.
 func tell(h *hijacked, tty bool, err error) {
 	h.answer()
 	var w io.Writer = h.Conn

@@ -6,8 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// host is what a translation has to know of the host. Everything else that decides over the
-// translation of a request is in the request.
+// host has the facts about the host that the translation of a request depends on.
 type host struct {
 	// cpus is the number of processors, cgroups the version of control groups, "1" or "2".
 	cpus    int

@@ -12,7 +12,7 @@ import (
 	"strake/image"
 )
 
-// imageAPI serves images that are here.
+// imageAPI serves the images of the store.
 type imageAPI struct {
 	images imageStore
 	// engine has the containers of every owner: an image that one of them uses is in use.
@@ -39,7 +39,7 @@ func (a *imageAPI) routes() map[string]handler {
 	}
 }
 
-// named are the endpoints whose path has the name of an image in it.
+// named are the endpoints below /images/NAME.
 func (a *imageAPI) named() []namedRoute {
 	return []namedRoute{
 		{http.MethodGet, "/json", a.inspect},
@@ -177,7 +177,7 @@ func (a *imageAPI) tag(w http.ResponseWriter, r *request, name string) error {
 }
 
 func (a *imageAPI) remove(w http.ResponseWriter, r *request, name string) error {
-	if r.version >= 50 { // an image here is of one platform: it goes, or it is not meant
+	if r.version >= 50 { // an image has one platform; for another one it is not found
 		if err := ofPlatform(r, a.images, name, "platforms"); err != nil {
 			return err
 		}

@@ -9,8 +9,8 @@ import (
 	"strake/image"
 )
 
-// imageConfig are the fields of an image's configuration, with what they were while they were never
-// left out (until 1.51).
+// imageConfig are the fields of an image's configuration that versions until 1.51 show also if they
+// are empty.
 var imageConfig = []string{
 	"Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir",
 }
@@ -66,8 +66,7 @@ func imageOf(d *image.Detail, v version) (map[string]any, error) {
 		out["VirtualSize"] = d.Size
 	}
 	if v < 45 {
-		// The container that an image was made of, for those that the old builder made; there are
-		// none of them here.
+		// The classic builder recorded the container that it committed; no image here has one.
 		out["Container"], out["ContainerConfig"] = "", map[string]any{}
 	}
 	if v >= 48 && d.Target.Digest != "" {
@@ -91,8 +90,8 @@ func imageOf(d *image.Detail, v version) (map[string]any, error) {
 	return out, nil
 }
 
-// imageConfigOf is the field Config: until 1.49 that of a container, until 1.51 with every field of
-// an image's, since then with those that are set.
+// imageConfigOf is the field Config. Until 1.49 it has the fields of a container's configuration,
+// until 1.51 all fields of an image's, and since then those that are set.
 func imageConfigOf(c *image.RunConfig, v version) (map[string]any, error) {
 	out := map[string]any{}
 	if v < 50 {

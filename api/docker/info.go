@@ -22,21 +22,21 @@ type oldInfo struct {
 	RegistryConfig    any
 }
 
-// oldCommit says until 1.48 which commit was expected.
+// oldCommit has the field Expected, which ended with 1.48.
 type oldCommit struct {
 	ID       string
 	Expected *string `json:",omitempty"`
 }
 
-// oldRegistries adds what versions until 1.48 have, with no value in it since the nondistributable
-// layers are history.
+// oldRegistries adds the fields of versions until 1.48. They are null, because nondistributable
+// layers are not supported.
 type oldRegistries struct {
 	*registry.ServiceConfig
 	AllowNondistributableArtifactsCIDRs     []string
 	AllowNondistributableArtifactsHostnames []string
 }
 
-// infoOf brings what the engine says of itself into the form of a version. It changes i.
+// infoOf is the answer to GET /info in a version of the API. It changes i.
 func infoOf(i *system.Info, v version) any {
 	commit := func(c *system.Commit) *oldCommit {
 		out := &oldCommit{ID: c.ID}
@@ -71,11 +71,10 @@ func infoOf(i *system.Info, v version) any {
 	return out
 }
 
-// registriesOf describes what the engine knows of registries: those that are spoken to without TLS
-// that can be verified.
+// registriesOf describes the configuration of registries: which are accessed without verified TLS.
 func registriesOf(insecure []string) *registry.ServiceConfig {
 	out := &registry.ServiceConfig{
-		// Those of the own host are always among them.
+		// Registries on this host are always accessed so.
 		InsecureRegistryCIDRs: []netip.Prefix{
 			netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("127.0.0.0/8"),
 		},

@@ -132,8 +132,8 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
-// oldAliases adds the names that versions below 1.45 show among the aliases and newer ones among
-// DNSNames alone.
+// oldAliases adds the short ID and the hostname to the aliases. Versions from 1.45 on show them in
+// DNSNames only.
 func oldAliases(list []string, id, hostname string) []string {
 	list = slices.Clone(list)
 	for _, name := range []string{id[:min(12, len(id))], hostname} {
@@ -144,8 +144,8 @@ func oldAliases(list []string, id, hostname string) []string {
 	return list
 }
 
-// inherit fills in what the container has from its image, as dockerd does at creation. An image
-// that is gone has nothing to give.
+// inherit fills in the fields that the container has from its image, as dockerd does at creation.
+// If the image is gone they stay empty.
 func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
 	img, err := a.images.Inspect(ctx, info.ImageID)
 	if err != nil {
@@ -260,7 +260,7 @@ func mountPoints(info *engine.Info) []container.MountPoint {
 	return out
 }
 
-// portMap lists published ports, and with null those that are only exposed.
+// portMap lists the published ports with their bindings, and the exposed ones with null.
 func portMap(info *engine.Info) network.PortMap {
 	out := network.PortMap{}
 	for _, text := range info.Spec.Exposed {
@@ -300,7 +300,7 @@ func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointS
 		out[name] = settings
 	}
 	if len(out) == 0 {
-		// A container that does not run still belongs to its network.
+		// A container that does not run is shown with its network.
 		if mode := f.HostConfig.NetworkMode; mode != "" && !mode.IsContainer() {
 			settings := &network.EndpointSettings{}
 			if f.Networking != nil && f.Networking.EndpointsConfig[string(mode)] != nil {

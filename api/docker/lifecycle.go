@@ -72,8 +72,7 @@ func (a *lifecycleAPI) start(w http.ResponseWriter, r *request) error {
 	case engine.Paused:
 		return conflict("cannot start a paused container, try unpause instead")
 	}
-	// What the client has attached to it stays when the client goes, so its going must not undo the
-	// start half way.
+	// A client that disconnects must not interrupt a start that has begun.
 	if err := a.engine.Start(context.WithoutCancel(r.Context()), info.ID); err != nil {
 		return err
 	}
@@ -110,7 +109,7 @@ func (a *lifecycleAPI) restart(w http.ResponseWriter, r *request) error {
 	return done(w, a.engine.Restart(r.Context(), r.PathValue("name"), r.form("signal"), t))
 }
 
-// done answers 204 where there is nothing to say.
+// done answers 204, or returns the error.
 func done(w http.ResponseWriter, err error) error {
 	if err != nil {
 		return err

@@ -139,7 +139,7 @@ func (a *viewAPI) selection(
 	}, nil
 }
 
-// annotations are what the container was created with.
+// annotations are those that the container was created with (HostConfig.Annotations).
 func annotations(c *engine.Info) map[string]string {
 	f, err := frontOf(c)
 	if err != nil {

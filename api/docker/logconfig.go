@@ -33,7 +33,7 @@ func logOf(s *engine.Spec, l *container.LogConfig) error {
 			}
 			s.Log.MaxFiles = n
 		case "mode", "max-buffer-size", "compress":
-			// Writing never blocks a container here, whichever mode was asked for.
+			// Accepted and ignored. In both modes, writing the log never blocks a container.
 		default:
 			return invalid("unknown log opt '%s' for %s log driver", key, l.Type)
 		}

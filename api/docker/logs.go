@@ -9,7 +9,7 @@ import (
 	"strake/engine"
 )
 
-// logs streams a container's log in the form of its terminal setting.
+// logs streams a container's log: raw if the container has a terminal, else multiplexed.
 func (a *viewAPI) logs(w http.ResponseWriter, r *request) error {
 	info, err := a.engine.Inspect(r.Context(), r.PathValue("name"))
 	if err != nil {

@@ -140,7 +140,8 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 		if b := in.BindOptions; b != nil {
 			m.Propagation, m.NonRecursive = string(b.Propagation), b.NonRecursive
 			m.CreateSource, m.ReadOnlyNonRecursive = b.CreateMountpoint, b.ReadOnlyNonRecursive
-			switch { // what is forced is what happens anyway, on every kernel that strake runs on
+			// Every supported kernel makes binds read-only recursively: there is nothing to force.
+			switch {
 			case b.ReadOnlyForceRecursive && !in.ReadOnly:
 				return bad("ReadOnlyForceRecursive needs ReadOnly")
 			case b.ReadOnlyForceRecursive && (b.NonRecursive || b.ReadOnlyNonRecursive):

@@ -17,7 +17,7 @@ import (
 // networkAPI serves networks.
 type networkAPI struct {
 	networks Networks
-	// all has the containers of every owner: what one of them uses is in use.
+	// all lists the containers of every owner: a network that one of them uses is in use.
 	all    lister
 	engine interface {
 		publisher
@@ -26,26 +26,30 @@ type networkAPI struct {
 	}
 }
 
-// NetworkSpec is the wish for a network.
+// NetworkSpec describes a network that is to be created. Gateways and IPRanges belong to the
+// subnets of the same index; a missing or zero entry leaves the choice to the network manager.
 type NetworkSpec struct {
-	Name            string
-	Driver          string
-	Subnets         []netip.Prefix
-	Gateways        []netip.Addr
-	IPRanges        []netip.Prefix
+	Name     string
+	Driver   string // empty is the manager's default
+	Subnets  []netip.Prefix
+	Gateways []netip.Addr
+	IPRanges []netip.Prefix // from which addresses are assigned
+	// Internal networks have no way out of the host.
 	Internal        bool
 	EnableIPv6      bool
 	Options, Labels map[string]string
 }
 
-// NetworkInfo is a network as it is.
+// NetworkInfo is an existing network.
 type NetworkInfo struct {
 	NetworkSpec
 	ID      string
 	Created time.Time
 }
 
-// Networks is what the API wants of a network manager. Errors are of the classes of errdefs.
+// Networks is what the API wants of a network manager. Implementations are called concurrently.
+// Errors are of the classes of github.com/containerd/errdefs. The slice that List returns is the
+// caller's, what its elements refer to is shared.
 type Networks interface {
 	Create(ctx context.Context, spec NetworkSpec) (id string, warnings []string, err error)
 	Remove(ctx context.Context, name string) error
@@ -69,7 +73,7 @@ func (a *networkAPI) withBuiltin(ctx context.Context) ([]NetworkInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Two that are not managed but belong to every engine.
+	// Every engine has these two, which the manager does not know.
 	return append(
 		list,
 		NetworkInfo{ID: fixedID("host"), NetworkSpec: NetworkSpec{Name: "host", Driver: "host"}},
@@ -146,7 +150,7 @@ func (a *networkAPI) list(w http.ResponseWriter, r *request) error {
 		if r.version >= 52 {
 			out = append(out, network.Summary{Network: one.Network})
 		} else {
-			out = append(out, one) // without containers, except before 1.28
+			out = append(out, one) // only versions before 1.28 list the containers
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)
@@ -276,15 +280,14 @@ func (a *networkAPI) prune(w http.ResponseWriter, r *request) error {
 			continue
 		}
 		if err := a.networks.Remove(r.Context(), n.ID); err != nil {
-			continue // taken into use meanwhile
+			continue // a container has connected to it since
 		}
 		deleted = append(deleted, n.Name)
 	}
 	return writeJSON(w, http.StatusOK, map[string][]string{"NetworksDeleted": deleted})
 }
 
-// connectable finds the network of a connect or disconnect, which has to be one that containers
-// have a place in.
+// connectable finds the network of a connect or disconnect, which cannot be "host" or "none".
 func (a *networkAPI) connectable(r *request, name string) (*NetworkInfo, error) {
 	if name == "" {
 		return nil, invalid("Container: the name or ID of a container is missing")
@@ -313,7 +316,7 @@ func (a *networkAPI) connect(w http.ResponseWriter, r *request) error {
 	var ep engine.EndpointSpec
 	if e := req.EndpointConfig; e != nil {
 		if r.version < 54 {
-			e.MacAddress = nil // was not in force
+			e.MacAddress = nil // ignored in those versions
 		}
 		if r.version >= 48 && e.GwPriority > 0 {
 			return notImplemented(

@@ -48,8 +48,8 @@ func inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect 
 	return out
 }
 
-// subnetStatus counts addresses. Those of the subnet itself, of its gateway and, with version 4,
-// for broadcasts cannot be given away.
+// subnetStatus counts the used and the free addresses of each subnet. The address of the subnet,
+// its gateway and, in IPv4, the broadcast address are in use.
 func subnetStatus(
 	n *NetworkInfo, endpoints map[string]network.EndpointResource,
 ) network.SubnetStatuses {
@@ -82,7 +82,7 @@ func subnetStatus(
 			take(e.IPv4Address.Addr())
 			take(e.IPv6Address.Addr())
 		}
-		available := uint64(math.MaxUint64) // also for what is more
+		available := uint64(math.MaxUint64) // also for larger ranges
 		switch host := from.Addr().BitLen() - from.Bits(); {
 		case host < 64:
 			size := uint64(1) << host

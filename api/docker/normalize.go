@@ -4,8 +4,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// normalize fills in what inspect must show although the request left it open. What old clients
-// expect there depends on their version and, until 1.40, on the host's version of control groups.
+// normalize fills in the defaults that inspect shows for fields that the request left empty. Some
+// defaults depend on the version and, until 1.40, on the host's version of control groups.
 func normalize(req *container.CreateRequest, v version, cgroups string) {
 	h := req.HostConfig
 	switch h.NetworkMode {
@@ -20,7 +20,7 @@ func normalize(req *container.CreateRequest, v version, cgroups string) {
 		delete(n.EndpointsConfig, "default")
 	}
 	if n := req.NetworkingConfig; n != nil {
-		// Clients send an empty entry for modes that are no networks.
+		// Clients send an empty entry for modes that are not networks.
 		for _, mode := range []string{"none", "host", "default"} {
 			delete(n.EndpointsConfig, mode)
 		}

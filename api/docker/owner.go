@@ -31,7 +31,7 @@ func (o ownContainers) visible(c *engine.Info) bool {
 	return name == owner || name == ""
 }
 
-// Inspect answers for a container of another owner what the engine answers for none.
+// Inspect returns errdefs.ErrNotFound for a container of another owner.
 func (o ownContainers) Inspect(ctx context.Context, name string) (engine.Info, error) {
 	info, err := o.Engine.Inspect(ctx, name)
 	if err == nil && !o.visible(&info) {
@@ -40,7 +40,7 @@ func (o ownContainers) Inspect(ctx context.Context, name string) (engine.Info, e
 	return info, err
 }
 
-// check fails for a name that Inspect does not find. It reads the engine's memory only.
+// check returns the error of Inspect, which reads the engine's memory only.
 func (o ownContainers) check(ctx context.Context, name string) error {
 	_, err := o.Inspect(ctx, name)
 	return err

@@ -62,15 +62,16 @@ func TestForeignUses(t *testing.T) {
 	f := newFake(then)
 	f.engine.list = f.engine.list[:1]
 	h := ownedBy(f, map[string]string{"running": "cri"})
-	for path, never := range map[string]string{
-		"/v1.56/networks/prune":                                  `networks.Remove "` + strings.Repeat("d", 64),
-		`/v1.56/images/prune?filters=%7B"dangling":["false"]%7D`: `images.Remove "` + imageID,
+	for _, c := range []struct{ path, never string }{
+		{"/v1.56/networks/prune", `networks.Remove "` + strings.Repeat("d", 64)},
+		{`/v1.56/images/prune?filters=%7B"dangling":["false"]%7D`, `images.Remove "` + imageID},
 	} {
-		path = strings.ReplaceAll(path, `"`, "%22")
+		path := strings.ReplaceAll(c.path, `"`, "%22")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, nil))
 		calls := strings.Join(f.taken(), "\n")
-		if w.Code != 200 || !strings.Contains(calls, ".Remove ") || strings.Contains(calls, never) {
+		if w.Code != 200 || !strings.Contains(calls, ".Remove ") ||
+			strings.Contains(calls, c.never) {
 			t.Errorf("%s: %d %s\n%s", path, w.Code, w.Body, calls)
 		}
 	}

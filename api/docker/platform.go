@@ -9,7 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// platformsOf reads a parameter that may be there several times.
+// platformsOf reads a parameter that may be repeated.
 func platformsOf(r *request, parameter string) (list []ocispec.Platform, err error) {
 	for _, text := range r.URL.Query()[parameter] {
 		p, err := platformOf(text)
@@ -23,8 +23,8 @@ func platformsOf(r *request, parameter string) (list []ocispec.Platform, err err
 	return list, nil
 }
 
-// archivePlatforms are those that are to be saved or loaded: none before 1.48, one at most before
-// 1.52.
+// archivePlatforms are the platforms to save or load: versions before 1.48 have no such parameter,
+// versions before 1.52 allow one.
 func archivePlatforms(r *request) ([]ocispec.Platform, error) {
 	if r.version < 48 {
 		return nil, nil
@@ -39,8 +39,8 @@ func archivePlatforms(r *request) ([]ocispec.Platform, error) {
 	return list, err
 }
 
-// ofPlatform finds out whether an image is of all platforms that a parameter names. An image here
-// is of one.
+// ofPlatform returns errdefs.ErrNotFound if a parameter names another platform than the image's. An
+// image in the store has one platform.
 func ofPlatform(r *request, images imageResolver, name, parameter string) error {
 	list, err := platformsOf(r, parameter)
 	if err != nil || len(list) == 0 {
@@ -62,13 +62,12 @@ func ofPlatform(r *request, images imageResolver, name, parameter string) error 
 	return nil
 }
 
-// isPlatform says whether an image of platform have is what a client means by want, which may leave
-// parts out.
+// isPlatform reports whether have matches want; empty fields of want match everything.
 func isPlatform(have, want *ocispec.Platform) bool {
 	same := func(have, want string) bool { return want == "" || have == want }
 	variant := func(p *ocispec.Platform) string {
 		if p.Architecture == "arm64" && p.Variant == "" {
-			return "v8" // the only one there is, so it is often not named
+			return "v8" // the default of arm64
 		}
 		return p.Variant
 	}

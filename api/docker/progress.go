@@ -10,8 +10,8 @@ import (
 	"strake/image"
 )
 
-// progress writes a stream of JSON messages, the form of everything that takes its time. Errors
-// after the first message go into the stream.
+// progress writes a stream of JSON messages, the answer to pulls, pushes and loads. An error after
+// the first message becomes a message of the stream.
 type progress struct {
 	mu    sync.Mutex
 	enc   *json.Encoder
@@ -52,7 +52,7 @@ func (p *progress) event(e image.Event) {
 	p.send(m)
 }
 
-// bar is the text that clients without a bar of their own show.
+// bar is the progress bar for clients that do not draw one.
 func bar(current, total int64) string {
 	if total <= 0 || current > total {
 		return byteText(current)
@@ -74,8 +74,8 @@ func byteText(n int64) string {
 	return fmt.Sprintf("%.4g%s", v, units[i])
 }
 
-// end finishes the stream: with an error in it, or as an answer of its own if nothing has been
-// sent.
+// end finishes the stream. An error becomes the last message, or the result of the handler if no
+// message has been sent.
 func (p *progress) end(err error) error {
 	if err == nil {
 		if !p.begun {

@@ -21,7 +21,7 @@ type request struct {
 // form returns a query parameter.
 func (r *request) form(name string) string { return r.URL.Query().Get(name) }
 
-// flag returns a boolean query parameter as dockerd reads one: anything but these words is true.
+// flag returns a boolean query parameter as dockerd reads one: every value but these words is true.
 func (r *request) flag(name string) bool {
 	switch strings.ToLower(strings.TrimSpace(r.form(name))) {
 	case "", "0", "no", "false", "none":
@@ -56,7 +56,8 @@ func decode(r *request, v any) error {
 	return nil
 }
 
-// timestamp reads seconds with a fraction, as clients send them; empty and 0 mean none.
+// timestamp reads Unix seconds with an optional fraction, or a time as in RFC 3339. Empty and 0
+// mean none, which is the zero time.
 func timestamp(text string) (time.Time, error) {
 	if text == "" || text == "0" {
 		return time.Time{}, nil
@@ -135,7 +136,7 @@ func versionOf(ctx context.Context) version {
 	return v
 }
 
-// splitVersion takes the version from the front of a path. A path without one means the newest.
+// splitVersion splits the version off the front of a path. Without one the version is the newest.
 func splitVersion(path string) (version, string, error) {
 	rest, ok := strings.CutPrefix(path, "/v")
 	if !ok || rest == "" || rest[0] < '0' || rest[0] > '9' {

@@ -11,7 +11,7 @@ import (
 	"strake/engine"
 )
 
-// resourcesOf translates limits to those of the runtime-spec.
+// resourcesOf translates limits to those of the runtime-spec (config-linux.md, Control groups).
 func resourcesOf(s *engine.Spec, r *container.Resources, on host) error {
 	var mem specs.LinuxMemory
 	set := func(field string, value int64, min int64, to **int64) error {
@@ -143,7 +143,7 @@ func blockIOOf(
 		}
 		io.Weight, used = &r.BlkioWeight, true
 	}
-	// an empty list is not the same as none: an update clears with it
+	// An update with an empty list, unlike one without it, removes the limits.
 	if r.BlkioWeightDevice != nil {
 		io.WeightDevice, used = []specs.LinuxWeightDevice{}, true
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// namedRoute is an endpoint below /images/NAME, where NAME may be registry/path:tag@digest: the
-// patterns of package http know no names with slashes in front of the end of a path.
+// namedRoute is an endpoint below /images/NAME, where NAME may be registry/path:tag@digest. A
+// pattern of http.ServeMux cannot match a name with slashes in front of a suffix.
 type namedRoute struct {
 	method, suffix string
 	handle         func(w http.ResponseWriter, r *request, name string) error
@@ -42,7 +42,7 @@ var notServed = map[string]bool{
 	"configs": true, "debug": true,
 }
 
-// swarm are those which a node outside of a swarm answers in a way that clients know.
+// swarm are the parts of notServed that dockerd, without a swarm, answers with 503.
 var swarm = map[string]bool{
 	"swarm": true, "services": true, "nodes": true, "tasks": true, "secrets": true, "configs": true,
 }
@@ -56,8 +56,9 @@ var verbs = map[string]bool{
 	"archive": true, "connect": true, "disconnect": true,
 }
 
-// slashedName recognises paths to an object whose name has a slash in it, which no container,
-// network or volume has. Clients that look a name up among one kind after the other ask for them.
+// slashedName recognises the path of a container, network or volume whose name has a slash. No such
+// object exists, but clients that look an image name up in every kind of object (docker inspect)
+// send these paths.
 func slashedName(path string) (kind, name string, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	kind = map[string]string{
@@ -82,7 +83,7 @@ func unknown(method, path string) error {
 				"to connect this node to swarm and try again.",
 		}
 	case first == "plugins" && method == http.MethodGet && strings.HasSuffix(path, "/json"):
-		// There are none; docker inspect looks here last.
+		// There are no plugins; docker inspect asks for them last.
 		name := strings.TrimSuffix(strings.TrimPrefix(path, "/plugins/"), "/json")
 		return plainError{errdefs.ErrNotFound, fmt.Sprintf("plugin %q not found", name)}
 	case slashed:

@@ -21,7 +21,7 @@ type server struct {
 // handler answers one request. An error becomes a JSON message with the status of its class.
 type handler func(w http.ResponseWriter, r *request) error
 
-// group is some endpoints that need the same things of the backend.
+// group is a set of endpoints that need the same parts of the backend.
 type group interface {
 	// routes are the handlers by the patterns of http.ServeMux.
 	routes() map[string]handler
@@ -52,8 +52,8 @@ func (s *server) add(list []group) {
 	}
 }
 
-// groups wires the groups of endpoints with what they need of the backend. What counts uses of
-// images and networks sees the containers of every owner, all else sees its own.
+// groups wires the groups of endpoints with what they need of the backend. Those that count the
+// uses of images and networks get the containers of every owner, the others those of this API.
 func groups(b Backend, h host, ownerOf func(*engine.Info) string) []group {
 	own := ownContainers{b.Engine, ownerOf}
 	driver := cmp.Or(b.LogDriver, "json-file")
@@ -103,7 +103,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	s.routes.ServeHTTP(w, r2)
 }
 
-// handle adapts a handler.
+// handle makes an http.HandlerFunc of a handler.
 func (s *server) handle(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, &request{Request: r, version: versionOf(r.Context())}); err != nil {
@@ -112,7 +112,7 @@ func (s *server) handle(h handler) http.HandlerFunc {
 	}
 }
 
-// fail writes an error. It does nothing if the answer has begun already (hijacked or streamed).
+// fail answers with an error, unless the handler has answered itself.
 func (s *server) fail(w http.ResponseWriter, err error) {
 	if errors.Is(err, errAnswered) {
 		return

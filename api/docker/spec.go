@@ -11,7 +11,8 @@ import (
 	"strake/engine"
 )
 
-// specOf translates a request. Errors name the field of the request.
+// specOf translates a request that has passed normalize and adapt. Errors are of the class
+// errdefs.ErrInvalidArgument and name the field or the value.
 func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 	c, h := req.Config, req.HostConfig
 	s := engine.Spec{
@@ -93,10 +94,10 @@ func pathsOf(list []string) *[]string {
 	return &list
 }
 
-// runtimes are the names that clients may ask for: all mean the one runtime that there is.
+// runtimes are the accepted values of HostConfig.Runtime. All of them mean strake's own runtime.
 var runtimes = []string{"", "strake", "runc", "io.containerd.runc.v2"}
 
-// unsupported refuses what would otherwise be ignored.
+// unsupported refuses fields that are not supported, so that none is silently ignored.
 func unsupported(h *container.HostConfig) error {
 	switch {
 	case len(h.VolumesFrom) > 0:

@@ -10,8 +10,8 @@ import (
 	"strake/engine"
 )
 
-// stats streams readings once a second, or answers with one (stream=false; then after a second for
-// percentages, unless one-shot).
+// stats streams a reading every second. With stream=false it answers with one reading, after a
+// second, so that it contains the one before it; with one-shot=true at once, without that.
 func (a *viewAPI) stats(w http.ResponseWriter, r *request) error {
 	name := r.PathValue("name")
 	info, err := a.engine.Inspect(r.Context(), name)

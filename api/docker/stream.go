@@ -15,8 +15,8 @@ const (
 	multiplexedStream = "application/vnd.docker.multiplexed-stream"
 )
 
-// frames writes the multiplexed form: eight bytes of header in front of each piece. Several of them
-// share one lock.
+// frames writes one of the streams of the multiplexed form: a header of eight bytes in front of
+// each piece. The streams of a connection share mu.
 type frames struct {
 	mu     *sync.Mutex
 	w      io.Writer
@@ -34,7 +34,7 @@ func (f frames) Write(p []byte) (int, error) {
 	return max(n-8, 0), err
 }
 
-// contentType is the type of a stream; clients before 1.42 know one type only.
+// contentType is the media type of a stream. Versions before 1.42 have one for both forms.
 func contentType(tty bool, v version) string {
 	if !tty && v >= 42 {
 		return multiplexedStream
@@ -42,7 +42,7 @@ func contentType(tty bool, v version) string {
 	return rawStream
 }
 
-// flusher sends what is written at once.
+// flusher is a writer that flushes the response after each write.
 type flusher struct {
 	w  io.Writer
 	rc *http.ResponseController
@@ -60,7 +60,7 @@ func (f *flusher) Write(p []byte) (int, error) {
 
 func (f *flusher) flush() { f.rc.Flush() }
 
-// writersFor are the two output streams over a plain response.
+// writersFor are the output streams of a container over a response that is not hijacked.
 func writersFor(w io.Writer, tty bool) engine.Streams {
 	if tty {
 		return engine.Streams{Stdout: w}

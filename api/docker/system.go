@@ -17,7 +17,7 @@ import (
 	"strake/image"
 )
 
-// systemAPI serves what is asked of the engine as a whole.
+// systemAPI serves the endpoints about the engine and the host.
 type systemAPI struct {
 	engine lister
 	images interface {
@@ -40,7 +40,7 @@ func (a *systemAPI) routes() map[string]handler {
 	}
 }
 
-// ping is what clients negotiate with.
+// ping answers with the headers from which clients negotiate the version.
 func (a *systemAPI) ping(w http.ResponseWriter, r *request) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -172,7 +172,7 @@ func osName() string {
 	return "Linux"
 }
 
-// auth answers a login. Credentials are checked by the registry when they are used.
+// auth answers a login: the image store presents the credentials to the registry.
 func (a *systemAPI) auth(w http.ResponseWriter, r *request) error {
 	var req struct{ Username, Password, ServerAddress, IdentityToken, RegistryToken string }
 	if err := decode(r, &req); err != nil {

@@ -19,7 +19,7 @@ import (
 	"strake/image"
 )
 
-// transferAPI serves images that come from elsewhere or go there: registries and archives.
+// transferAPI serves pulls, pushes, imports, and the loading and saving of archives.
 type transferAPI struct {
 	images transferImages
 	engine publisher
@@ -46,7 +46,7 @@ func (a *transferAPI) routes() map[string]handler {
 	}
 }
 
-// named are the endpoints whose path has the name of an image in it.
+// named are the endpoints below /images/NAME.
 func (a *transferAPI) named() []namedRoute {
 	return []namedRoute{
 		{http.MethodGet, "/get", a.saveOne},
@@ -54,7 +54,7 @@ func (a *transferAPI) named() []namedRoute {
 	}
 }
 
-// authOf reads the credentials that clients send along.
+// authOf reads the credentials of the header X-Registry-Auth; nil if there are none.
 func authOf(r *request) (*image.Auth, error) {
 	text := r.Header.Get("X-Registry-Auth")
 	if text == "" {
@@ -70,7 +70,7 @@ func authOf(r *request) (*image.Auth, error) {
 	}
 	var a struct{ Username, Password, Auth, IdentityToken, RegistryToken string }
 	if err := json.Unmarshal(raw, &a); err != nil {
-		return nil, nil // old clients send rubbish for "none"
+		return nil, nil // old clients send invalid JSON for "no credentials"
 	}
 	if a.Username == "" && a.Password == "" && a.IdentityToken == "" && a.RegistryToken == "" {
 		return nil, nil
@@ -107,7 +107,7 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 	}
 	p := newProgress(w)
 	refs := []string{ref}
-	// A name alone means all of its tags: clients that want one say "latest".
+	// A name without a tag means all tags of the repository: clients that want one send "latest".
 	if name, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(name) {
 		tags, err := a.images.Tags(r.Context(), ref, auth)
 		if err != nil {
@@ -170,7 +170,7 @@ func (a *transferAPI) push(w http.ResponseWriter, r *request, name string) error
 		return err
 	}
 	names := []string{name}
-	// As with pull: clients that want one tag say which.
+	// A name without a tag means all tags, as with pull.
 	if ref, err := reference.ParseNormalizedNamed(name); err == nil && reference.IsNameOnly(ref) {
 		if names, err = a.tagsHere(r, ref); err != nil {
 			return err
@@ -204,7 +204,7 @@ func (a *transferAPI) push(w http.ResponseWriter, r *request, name string) error
 	return p.end(nil)
 }
 
-// tagsHere lists the references that a repository has here.
+// tagsHere lists the references of a repository in the store, sorted.
 func (a *transferAPI) tagsHere(r *request, repository reference.Named) ([]string, error) {
 	list, err := a.images.List(r.Context(), image.Filter{})
 	if err != nil {
@@ -290,8 +290,8 @@ func (a *transferAPI) save(w http.ResponseWriter, r *request, names []string) er
 	w.Header().Set("Content-Type", "application/x-tar")
 	if err := a.images.Save(r.Context(), w, names); err != nil {
 		a.log.Error("save images", "names", names, "error", err)
-		// The status line is gone; a connection that breaks off is the one way left to say that the
-		// archive is not whole.
+		// The status has been sent. Only a broken connection tells the client that the archive is
+		// incomplete.
 		panic(http.ErrAbortHandler)
 	}
 	return nil

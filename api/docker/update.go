@@ -11,8 +11,8 @@ import (
 	"strake/engine"
 )
 
-// update answers POST /containers/{id}/update. Inspect shows the new limits, as it shows
-// those of the creation.
+// update answers POST /containers/{id}/update. The front is updated too, so that inspect shows the
+// new limits.
 func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 	var req container.UpdateConfig
 	if err := decode(r, &req); err != nil {
@@ -21,7 +21,7 @@ func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 	if r.version < 40 {
 		req.PidsLimit = nil
 	}
-	if r.version < 55 { // which never read them
+	if r.version < 55 { // those versions ignored these fields
 		req.BlkioWeightDevice = nil
 		req.BlkioDeviceReadBps, req.BlkioDeviceWriteBps = nil, nil
 		req.BlkioDeviceReadIOps, req.BlkioDeviceWriteIOps = nil, nil
@@ -52,8 +52,8 @@ func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, map[string][]string{"Warnings": orEmpty(warnings)})
 }
 
-// updateFront puts an update over what the API keeps with a container. A container that the API did
-// not create has nothing there.
+// updateFront applies an update to the front of a container. An empty front, of a container that
+// the API did not create, stays empty.
 func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMessage, error) {
 	if len(old) == 0 {
 		return old, nil
@@ -99,7 +99,7 @@ func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMess
 	put(&to.PidsLimit, from.PidsLimit)
 	put(&to.MemorySwappiness, from.MemorySwappiness)
 	put(&to.OomKillDisable, from.OomKillDisable)
-	// An empty list is not the same as none: it clears.
+	// An empty list, unlike a missing one, removes the limits.
 	if from.BlkioWeightDevice != nil {
 		to.BlkioWeightDevice = from.BlkioWeightDevice
 	}
@@ -119,7 +119,7 @@ func updateFront(old json.RawMessage, req *container.UpdateConfig) (json.RawMess
 	return json.Marshal(f)
 }
 
-// put takes what is set.
+// put assigns from unless it is the zero value.
 func put[T comparable](to *T, from T) {
 	var unset T
 	if from != unset {

@@ -43,7 +43,7 @@ func (a *usageAPI) routes() map[string]handler {
 	}
 }
 
-// diskUsage adds up what the engine keeps on disk.
+// diskUsage adds up the disk usage of containers, images and volumes.
 func (a *usageAPI) diskUsage(w http.ResponseWriter, r *request) error {
 	wanted, err := usageTypes(r)
 	if err != nil {
@@ -168,7 +168,7 @@ func (a *usageAPI) ofImages(r *request, containers []engine.Info) (*usage, error
 func (a *usageAPI) ofVolumes(ctx context.Context) (*usage, error) {
 	out := &usage{}
 	for _, v := range a.volumes.List() {
-		size := int64(-1) // not known: it lies elsewhere, or cannot be read
+		size := int64(-1) // unknown: the volume is a directory elsewhere, or unreadable
 		if v.Options["device"] == "" {
 			if n, err := treeSize(ctx, v.Path); err == nil {
 				size = n
@@ -188,8 +188,9 @@ func (a *usageAPI) ofVolumes(ctx context.Context) (*usage, error) {
 	return out, ctx.Err()
 }
 
-// treeSize adds up the files below a directory in bytes, each once however many names it has.
-// Containers write there meanwhile: what is gone counts nothing, and no link leads out.
+// treeSize is the sum of the sizes of the files below a directory in bytes. A file with several
+// hard links counts once, a file that a container removes meanwhile counts nothing, and symbolic
+// links are not followed.
 func treeSize(ctx context.Context, dir string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,12 +13,12 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// viewAPI serves what shows containers and changes nothing.
+// viewAPI serves the endpoints that show containers and change nothing.
 type viewAPI struct {
 	engine viewEngine
 	images viewImages
 	log    *slog.Logger
-	// logDriver is the one of containers that were created without the name of one.
+	// logDriver is the default, shown for containers that were created without a driver.
 	logDriver string
 }
 

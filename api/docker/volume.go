@@ -115,7 +115,8 @@ func (a *volumeAPI) remove(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// prune removes anonymous volumes that nobody uses, and with all=true named ones too.
+// prune removes the anonymous volumes that no container uses, and with all=true the named ones.
+// Before 1.42 it always removes both.
 func (a *volumeAPI) prune(w http.ResponseWriter, r *request) error {
 	f, err := filtersOf(r, "label", "label!", "all")
 	if err != nil {
@@ -131,7 +132,7 @@ func (a *volumeAPI) prune(w http.ResponseWriter, r *request) error {
 			continue
 		}
 		if err := a.volumes.Remove(v.Name); err != nil {
-			continue // taken into use meanwhile
+			continue // a container uses it since
 		}
 		deleted = append(deleted, v.Name)
 	}
