@@ -1,10 +1,12 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -18,8 +20,11 @@ type publisher struct {
 	host *host
 	reg  *registry
 	// dial connects from the host's namespace.
-	dial func(network, address string) (net.Conn, error)
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
+
+// relayPatience bounds how long a relay waits for a container to accept a connection.
+const relayPatience = 5 * time.Second
 
 // portAttempts bounds how often the kernel is asked for a port that is free on several addresses.
 // Which port is free for one family is only known by binding; the other family may have it taken.
@@ -176,14 +181,18 @@ func (p *publisher) reserveLocalhost(ep *endpoint, b binding) *reservation {
 func (p *publisher) relay(r *reservation, proto firewall.Proto, to netip.AddrPort) (err error) {
 	fd := r.fd
 	r.fd = -1
+	dial := func() (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), relayPatience)
+		defer cancel()
+		return p.dial(ctx, proto.String(), to.String())
+	}
 	if proto == firewall.UDP {
-		r.relay, err = startDatagramRelay(fd, func() (net.Conn, error) {
-			return p.dial("udp", to.String())
-		})
+		r.relay, err = startDatagramRelay(fd, dial)
 	} else {
-		r.relay, err = startRelay(fd, func() (net.Conn, error) {
-			return p.dial("tcp", to.String())
-		})
+		r.relay, err = startRelay(fd, dial)
+	}
+	if err != nil {
+		r.relay = nil // not an interface that holds a nil pointer
 	}
 	return err
 }
