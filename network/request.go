@@ -23,7 +23,7 @@ const (
 	RecycleIfUnused
 )
 
-// Request is the wish to attach a container to a network.
+// Request asks for a container's attachment to a network.
 type Request struct {
 	// Owner names the front end that the container belongs to ("docker", "cri", ...): one to 32
 	// lower-case letters, digits and "-". Empty means Config.LegacyOwner. All attachments of a
