@@ -33,13 +33,13 @@
 //
 // # Names
 //
-// The resolver has a network namespace of its own with one leg in every network, always under the
-// address ResolverAddr. Containers reach it by a route on their link and a permanent neighbour
+// The resolver has a network namespace of its own with an interface in every network, always under
+// the address ResolverAddr. Containers reach it by a route on their link and a permanent neighbour
 // entry, over the bridge and not through the host, so no INPUT policy of a host's firewall cuts
 // them off, a container may run a DNS server on port 53 itself, and one socket serves all networks.
 // Questions about anything but containers are sent on from the host's namespace to the servers of
-// the host's resolv.conf, so one on the host's loopback (systemd-resolved) is fine. Containers of
-// internal networks alone get no such answers: a name would be a way out.
+// the host's resolv.conf, so one on the host's loopback (systemd-resolved) is fine. A container
+// that is in internal networks only gets no such answers: a name would be a way out.
 //
 // # More containers than a bridge has ports
 //
@@ -51,8 +51,9 @@
 //
 // In order: sandbox.mu (one operation on a container's interfaces at a time), network.setup
 // (bringing a network up), removals.collecting, packetFilter.mu, nameServer.mu, host.mu,
-// registry.mu, removals.mu, and those inside workers, firewall, link and resolver. registry.mu is held while
-// a network is defined and its record written; otherwise never during a system call that waits.
+// registry.mu, removals.mu, and those inside workers, firewall, link and resolver. registry.mu is
+// held while a network is defined and its record written; otherwise never during a system call that
+// waits.
 //
 // Not for: the network modes none, host and container:NAME (the engine's), overlay networks between
 // hosts, running network programs of others (nothing is executed here), filtering what containers

@@ -30,10 +30,10 @@ const relayPatience = 5 * time.Second
 // Which port is free for one family is only known by binding; the other family may have it taken.
 const portAttempts = 20
 
-// publish resolves wishes to bindings and reserves their ports. On failure it holds none. A port
+// publish resolves requested ports to bindings and reserves them. On failure it holds none. A port
 // that is taken is a *PortInUseError.
 func (p *publisher) publish(
-	ep *endpoint, wishes []place.Port,
+	ep *endpoint, ports []place.Port,
 ) (bound []binding, held []*reservation, err error) {
 	defer func() {
 		if err != nil {
@@ -41,7 +41,7 @@ func (p *publisher) publish(
 			bound, held = nil, nil
 		}
 	}()
-	for _, w := range wishes {
+	for _, w := range ports {
 		addrs := []netip.Addr{w.HostIP}
 		if !w.HostIP.IsValid() {
 			addrs = defaultHostAddrs(ep.net.opts.hostAddr, ep.rec.IPv6.IsValid())
@@ -70,7 +70,7 @@ func (p *publisher) publish(
 	return bound, held, nil
 }
 
-// publishOne reserves the first free port of one wish on all of addrs.
+// publishOne reserves the first free port of a range on all of addrs.
 func (p *publisher) publishOne(
 	ep *endpoint, w place.Port, addrs []netip.Addr,
 ) ([]binding, []*reservation, error) {

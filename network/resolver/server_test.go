@@ -307,7 +307,7 @@ func TestIdentification(t *testing.T) {
 			seen[id] = true
 		}
 		if len(seen) < 4 {
-			t.Errorf("identifications of eight questions with the same one: %v, want fresh ones", u.ids)
+			t.Errorf("identifications of eight questions: got %v, want fresh ones", u.ids)
 		}
 		synctest.Wait()
 	})
