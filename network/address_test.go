@@ -111,3 +111,42 @@ func TestAddressOfPooled(t *testing.T) {
 		t.Errorf("got %v, want %v", last.IPv4, late.IPv4)
 	}
 }
+
+// TestReserved: reserved addresses are not handed out, also after a restart, and are shown.
+func TestReserved(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	cfg := l.config()
+	m, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := netip.MustParseAddr("10.79.0.2")
+	l.network(m, Spec{Name: "reserved", Subnets: []Subnet{{
+		Prefix:   netip.MustParsePrefix("10.79.0.0/24"),
+		Reserved: map[string]netip.Addr{"router": router},
+	}}})
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m = l.open(nil)
+	n, err := m.InspectNetwork(t.Context(), "reserved")
+	if err != nil || len(n.Subnets) != 1 || n.Subnets[0].Reserved["router"] != router {
+		t.Errorf("got %+v, %v; want the reserved address", n.Subnets, err)
+	}
+	if a := l.attach(m, Request{ContainerID: "a", Network: "reserved"}); a.IPv4.String() !=
+		"10.79.0.3/24" {
+		t.Errorf("first address: got %v", a.IPv4)
+	}
+	_, err = m.Attach(t.Context(), Request{ContainerID: "b", Network: "reserved", IPv4: router})
+	if !errdefs.IsAlreadyExists(err) {
+		t.Errorf("reserved address: got %v, want it taken", err)
+	}
+	_, err = m.CreateNetwork(t.Context(), Spec{Name: "bad", Subnets: []Subnet{{
+		Prefix:   netip.MustParsePrefix("10.80.0.0/24"),
+		Reserved: map[string]netip.Addr{"router": router},
+	}}})
+	if !errdefs.IsInvalidArgument(err) {
+		t.Errorf("reserved address of another subnet: got %v", err)
+	}
+}

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// DefaultName is the name of the network that exists always.
+// DefaultName is the name of the network that always exists.
 const DefaultName = "bridge"
 
 // ResolverAddr is the name server of every container on one of our networks. It is link-local: on
 // each network's link it is our resolver.
 var ResolverAddr = netip.AddrFrom4([4]byte{169, 254, 53, 53})
 
-// Spec is the wish for a network.
+// Spec describes a network to create.
 type Spec struct {
 	// Name is unique among networks: a letter or digit, then up to 127 letters, digits, "_", "."
 	// and "-".
@@ -38,8 +38,8 @@ type Subnet struct {
 	Gateway netip.Addr
 	// Range limits the addresses that are handed out; invalid means Prefix.
 	Range netip.Prefix
-	// Reserved are addresses that are not handed out, by a name that nothing here uses (Docker's
-	// auxiliary addresses).
+	// Reserved are addresses that are not handed out. The key is a label that this package does not
+	// use (Docker's auxiliary addresses).
 	Reserved map[string]netip.Addr `json:",omitempty"`
 }
 

@@ -110,7 +110,7 @@ func (m *Manager) prepareFor(ctx context.Context, sb *sandbox, n *network, req R
 	if err != nil {
 		return err
 	}
-	sb.ns, sb.cookie, sb.born = made.ns, made.cookie, made.born
+	sb.ns, sb.cookie, sb.initial = made.ns, made.cookie, made.initial
 	sb.first, sb.net = made.first, made.net
 	return nil
 }

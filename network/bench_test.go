@@ -65,7 +65,7 @@ func BenchmarkAttachRelease(b *testing.B) {
 }
 
 // BenchmarkAttachReleaseParallel is the same from as many goroutines as there are processors,
-// including the time that washing takes.
+// including the time that inspecting released namespaces takes.
 func BenchmarkAttachReleaseParallel(b *testing.B) {
 	m := benchManager(b, 16, false)
 	if _, err := m.Attach(b.Context(), Request{ContainerID: "warm"}); err != nil {
@@ -135,7 +135,7 @@ func BenchmarkAttachPort(b *testing.B) {
 	}
 }
 
-// idle waits for what goes on in the background.
+// idle waits until nothing runs in the background.
 func idle(tb testing.TB, m *Manager) {
 	tb.Helper()
 	if err := m.removals.settle(); err != nil {

@@ -40,7 +40,7 @@ type Config struct {
 
 	// DefaultSubnets are what the network "bridge" has, at most one of each family; a family
 	// without one gets one from the pools. An IPv6 one needs DefaultIPv6. A change of these two
-	// takes effect in the first process that finds nobody attached to the network.
+	// takes effect in the first process that finds no container attached to the network.
 	DefaultSubnets []Subnet
 
 	// PoolSize is how many prepared namespaces wait for containers of the network "bridge"; other

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxSessions bounds the senders that a datagram relay serves at once; whoever comes then is
-	// not heard.
+	// maxSessions bounds the senders that a datagram relay serves at once. Datagrams of further
+	// senders are dropped.
 	maxSessions = 1024
 	// sessionIdle is how long a sender's answers find back after its last datagram; connection
 	// tracking of established UDP has about as much (nf_conntrack_udp_timeout_stream).
@@ -52,8 +52,8 @@ func (r *datagramRelay) receive() {
 			continue // an answer that could not be delivered is reported here (udp(7))
 		}
 		if c := r.session(from.(*net.UDPAddr).AddrPort()); c != nil {
-			// What is lost is lost: the container's refusal comes back to nobody, as through a
-			// router that drops it.
+			// A datagram that cannot be sent is dropped. The container's refusal does not reach the
+			// sender, as through a router that drops it.
 			_ = c.SetDeadline(time.Now().Add(sessionIdle))
 			_, _ = c.Write(buf[:n])
 		}
@@ -94,7 +94,7 @@ func (r *datagramRelay) answer(from netip.AddrPort, c net.Conn) {
 			return
 		}
 		if err != nil {
-			return // nobody listens in the container; the sender's next datagram tries again
+			return // no program listens in the container; the sender's next datagram tries again
 		}
 		_ = c.SetDeadline(time.Now().Add(sessionIdle))
 		_, _ = r.pc.WriteTo(buf[:n], net.UDPAddrFromAddrPort(from))

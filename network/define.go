@@ -62,7 +62,7 @@ func (m *Manager) redefine() error {
 	return nil
 }
 
-// fits says whether the network is what a wish would become.
+// fits says whether the network is what define would make of a Spec.
 func (n *network) fits(want Spec) bool {
 	if n.v6.Prefix.IsValid() != want.EnableIPv6 {
 		return false
@@ -115,8 +115,8 @@ func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error)
 	return n.view(), nil
 }
 
-// define checks a wish, completes it, and records it. device is the bridge's name if the network is
-// the default one. Precondition: registry.mu is held.
+// define checks a Spec, completes it, and records the network. device is the bridge's name if the
+// network is the default one, and empty otherwise. Precondition: registry.mu is held.
 func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
 	if !namePattern.MatchString(spec.Name) {
 		return nil, fmt.Errorf(

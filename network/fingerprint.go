@@ -108,16 +108,16 @@ func generation() (uint32, error) {
 
 // difference says why a namespace may not go back to the pool; empty when it may. sent is how many
 // packets its interface sent in its life.
-func difference(born, died fingerprint, sent uint64) string {
+func difference(initial, final fingerprint, sent uint64) string {
 	switch {
-	case died.sockets != born.sockets:
-		return "sockets left: " + died.sockets
-	case died.topology != born.topology:
+	case final.sockets != initial.sockets:
+		return "sockets left: " + final.sockets
+	case final.topology != initial.topology:
 		return "interfaces, addresses, routes or rules changed"
-	case died.generation != born.generation:
+	case final.generation != initial.generation:
 		return "nftables changed"
-	case sent != died.reports:
-		return fmt.Sprintf("%d packets sent", sent-min(sent, died.reports))
+	case sent != final.reports:
+		return fmt.Sprintf("%d packets sent", sent-min(sent, final.reports))
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -117,9 +118,11 @@ func listenForNames() (net.PacketConn, net.Listener, error) {
 }
 
 // dial connects from the host's namespace.
-func (s *nameServer) dial(network, address string) (c net.Conn, err error) {
+func (s *nameServer) dial(
+	ctx context.Context, network, address string,
+) (c net.Conn, err error) {
 	err = s.host.enter(func() error {
-		c, err = net.DialTimeout(network, address, 5*time.Second)
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
 		return err
 	})
 	return c, err

@@ -96,5 +96,5 @@ func macOf(a netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0x53, b[0], b[1], b[2], b[3]}
 }
 
-// resolverMAC is the hardware address of the resolver's leg in every network.
+// resolverMAC is the hardware address of the resolver's interface in every network.
 func resolverMAC() net.HardwareAddr { return net.HardwareAddr{0x0e, 0x53, 0, 0, 0, 0x35} }

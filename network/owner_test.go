@@ -92,6 +92,12 @@ func testOwners(t *testing.T, first string) {
 	reconcile(first)
 	if first == "docker" {
 		check("before its owner has reconciled")
+		if err := m.Reconcile(t.Context(), "docker", lives); err != nil {
+			t.Fatal(err)
+		}
+		if m.reg.sandbox("pod").ns != nil {
+			t.Error("an owner has adopted the namespace of another's container")
+		}
 		reconcile("cri")
 	} else {
 		// The dead of an owner stay until that owner says so.
@@ -103,6 +109,16 @@ func testOwners(t *testing.T, first string) {
 	check("after both have reconciled")
 	if len(m.reg.endpoints) != 1 {
 		t.Errorf("got %d endpoints, want the live one only", len(m.reg.endpoints))
+	}
+	// An owner that takes the pod for its own gets nothing of it.
+	if err := m.Reconcile(t.Context(), "docker", []Live{
+		{ContainerID: "pod", NetNS: "/proc/self/ns/net", Endpoints: []string{}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	check("after another owner has named it")
+	if len(m.reg.endpoints) != 1 {
+		t.Errorf("got %d endpoints, want the live one", len(m.reg.endpoints))
 	}
 	// Another network for the pod: its namespace is known by the descriptor's path.
 	l.network(m, Spec{Name: "second"})

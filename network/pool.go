@@ -54,7 +54,7 @@ func (p *pool) prepare(
 		if err := p.ifaces.create(n, veth, ns, rt, n.gateways(), firstInterface); err != nil {
 			return err
 		}
-		sb.born, err = inspect(rt, veth.v6.IsValid())
+		sb.initial, err = inspect(rt, veth.v6.IsValid())
 		return err
 	})
 	if err != nil {
@@ -97,10 +97,9 @@ func (p *pool) reuse(t *link.Thread, sb *sandbox) {
 	why := p.whyNot(t, sb)
 	p.reg.mu.Lock()
 	if why == "" && !sb.net.removing && !p.reg.closed && len(sb.net.ready) < p.cfg.MaxPooled {
-		sb.net.ready = append(
-			sb.net.ready,
-			&sandbox{ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, born: sb.born},
-		)
+		sb.net.ready = append(sb.net.ready, &sandbox{
+			ns: sb.ns, cookie: sb.cookie, first: sb.first, net: sb.net, initial: sb.initial,
+		})
 		p.reg.mu.Unlock()
 		return
 	}
@@ -112,14 +111,14 @@ func (p *pool) reuse(t *link.Thread, sb *sandbox) {
 
 // whyNot says why a released namespace cannot be used again; empty when it can.
 func (p *pool) whyNot(t *link.Thread, sb *sandbox) string {
-	var died fingerprint
+	var final fingerprint
 	err := t.Enter(sb.ns, func() error {
 		rt, err := link.Open()
 		if err != nil {
 			return err
 		}
 		defer rt.Close()
-		died, err = inspect(rt, sb.first.v6.IsValid())
+		final, err = inspect(rt, sb.first.v6.IsValid())
 		return err
 	})
 	if err != nil {
@@ -131,7 +130,7 @@ func (p *pool) whyNot(t *link.Thread, sb *sandbox) string {
 	if err != nil {
 		return err.Error()
 	}
-	return difference(sb.born, died, port.Stats.RxPackets)
+	return difference(sb.initial, final, port.Stats.RxPackets)
 }
 
 // stock says how many namespaces should wait for containers of a network. Precondition: registry.mu

@@ -1,10 +1,12 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -18,17 +20,20 @@ type publisher struct {
 	host *host
 	reg  *registry
 	// dial connects from the host's namespace.
-	dial func(network, address string) (net.Conn, error)
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
+
+// relayPatience bounds how long a relay waits for a container to accept a connection.
+const relayPatience = 5 * time.Second
 
 // portAttempts bounds how often the kernel is asked for a port that is free on several addresses.
 // Which port is free for one family is only known by binding; the other family may have it taken.
 const portAttempts = 20
 
-// publish resolves wishes to bindings and reserves their ports. On failure it holds none. A port
+// publish resolves requested ports to bindings and reserves them. On failure it holds none. A port
 // that is taken is a *PortInUseError.
 func (p *publisher) publish(
-	ep *endpoint, wishes []place.Port,
+	ep *endpoint, ports []place.Port,
 ) (bound []binding, held []*reservation, err error) {
 	defer func() {
 		if err != nil {
@@ -36,7 +41,7 @@ func (p *publisher) publish(
 			bound, held = nil, nil
 		}
 	}()
-	for _, w := range wishes {
+	for _, w := range ports {
 		addrs := []netip.Addr{w.HostIP}
 		if !w.HostIP.IsValid() {
 			addrs = defaultHostAddrs(ep.net.opts.hostAddr, ep.rec.IPv6.IsValid())
@@ -65,7 +70,7 @@ func (p *publisher) publish(
 	return bound, held, nil
 }
 
-// publishOne reserves the first free port of one wish on all of addrs.
+// publishOne reserves the first free port of a range on all of addrs.
 func (p *publisher) publishOne(
 	ep *endpoint, w place.Port, addrs []netip.Addr,
 ) ([]binding, []*reservation, error) {
@@ -176,14 +181,18 @@ func (p *publisher) reserveLocalhost(ep *endpoint, b binding) *reservation {
 func (p *publisher) relay(r *reservation, proto firewall.Proto, to netip.AddrPort) (err error) {
 	fd := r.fd
 	r.fd = -1
+	dial := func() (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), relayPatience)
+		defer cancel()
+		return p.dial(ctx, proto.String(), to.String())
+	}
 	if proto == firewall.UDP {
-		r.relay, err = startDatagramRelay(fd, func() (net.Conn, error) {
-			return p.dial("udp", to.String())
-		})
+		r.relay, err = startDatagramRelay(fd, dial)
 	} else {
-		r.relay, err = startRelay(fd, func() (net.Conn, error) {
-			return p.dial("tcp", to.String())
-		})
+		r.relay, err = startRelay(fd, dial)
+	}
+	if err != nil {
+		r.relay = nil // not an interface that holds a nil pointer
 	}
 	return err
 }

@@ -23,7 +23,7 @@ const (
 	RecycleIfUnused
 )
 
-// Request is the wish to attach a container to a network.
+// Request asks for a container's attachment to a network.
 type Request struct {
 	// Owner names the front end that the container belongs to ("docker", "cri", ...): one to 32
 	// lower-case letters, digits and "-". Empty means Config.LegacyOwner. All attachments of a
@@ -40,8 +40,8 @@ type Request struct {
 	// is added. Aliases of several containers resolve to all of them.
 	Name, Hostname string
 	Aliases        []string
-	// IPv4, IPv6 and MAC are wishes; invalid or empty for none. Attaching with a wish takes about a
-	// millisecond longer.
+	// IPv4, IPv6 and MAC are chosen by the caller, or invalid and empty, and then by the network.
+	// With one of them the pool has nothing that fits, and Attach takes about a millisecond longer.
 	IPv4, IPv6 netip.Addr
 	MAC        net.HardwareAddr
 	// Ports are published on the host. An invalid HostIP means the network's default, which is

@@ -41,9 +41,9 @@ type sandbox struct {
 
 	// Of a sandbox as it comes from the pool; constant, except that Detach of the first interface
 	// clears first.
-	first *vethPair
-	net   *network
-	born  fingerprint
+	first   *vethPair
+	net     *network
+	initial fingerprint
 	// inspected is closed when the inspection of a released namespace has ended.
 	inspected chan struct{}
 }

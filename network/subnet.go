@@ -53,7 +53,7 @@ func checkSubnet(s Subnet, taken []netip.Prefix) error {
 	return nil
 }
 
-// chosenSubnets checks the subnets of a wish and returns them by family; nil where none is chosen.
+// chosenSubnets checks the subnets of a Spec and returns them by family; nil where none is chosen.
 func chosenSubnets(spec Spec, taken []netip.Prefix) (v4, v6 *Subnet, err error) {
 	for _, s := range spec.Subnets {
 		if err := checkSubnet(s, taken); err != nil {
@@ -74,7 +74,7 @@ func chosenSubnets(spec Spec, taken []netip.Prefix) (v4, v6 *Subnet, err error) 
 	return v4, v6, nil
 }
 
-// subnets completes the subnets of a wish from the pools.
+// subnets completes the subnets of a Spec from the pools.
 func (h *host) subnets(spec Spec, taken []netip.Prefix) ([]Subnet, error) {
 	v4, v6, err := chosenSubnets(spec, taken)
 	if err != nil {

@@ -28,7 +28,7 @@ func startWorkers(n int) (*workers, error) {
 			started <- err
 			if err == nil {
 				w.work(t)
-				t.Close() // a thread that cannot go home ends here; nothing depends on it
+				t.Close() // on an error the thread ends; nothing depends on it
 			}
 		})
 	}

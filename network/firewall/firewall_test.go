@@ -33,7 +33,10 @@ func example() State {
 				Bridges: []string{"sk-large", "sks1", "sks2"}, Masquerade: true,
 				Subnets: []netip.Prefix{sub("10.0.0.0/8")},
 			},
-			{Bridges: []string{"sk-inner"}, Internal: true, Subnets: []netip.Prefix{sub("10.99.0.0/24")}},
+			{
+				Bridges: []string{"sk-inner"}, Internal: true,
+				Subnets: []netip.Prefix{sub("10.99.0.0/24")},
+			},
 			{Bridges: []string{"sk-routed"}, Subnets: []netip.Prefix{sub("192.168.7.0/24")}},
 		},
 		Ports: []Port{
@@ -348,8 +351,9 @@ func TestTables(t *testing.T) {
 	}
 	exists(true)
 	starts := func(name string) bool { return strings.HasPrefix(name, "strake") }
-	if got, err := table.Siblings(starts); err != nil || !slices.Equal(got, []string{"strake_two"}) {
-		t.Errorf("siblings: got %v, %v", got, err)
+	siblings, err := table.Siblings(starts)
+	if err != nil || !slices.Equal(siblings, []string{"strake_two"}) {
+		t.Errorf("siblings: got %v, %v", siblings, err)
 	}
 	drop := nftables.ChainPolicyDrop
 	for _, f := range []nftables.TableFamily{

@@ -165,8 +165,8 @@ func (t *Table) Update(of, to State) error {
 	}
 	if err := conn.Flush(); err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			// Somebody flushed the ruleset, or an element is not there: the caller replaces the
-			// whole.
+			// Another program flushed the ruleset, or an element is not there: the caller replaces
+			// the whole.
 			t.present = false
 			return errors.Join(ErrAbsent, t.failed("update", err))
 		}

@@ -186,7 +186,7 @@ func edges(p netip.Prefix) []netip.Addr {
 	return []netip.Addr{p.Addr()}
 }
 
-// FirstHost is the address a gateway gets when nobody chooses one.
+// FirstHost is the address that a gateway gets by default: the first of the subnet.
 func FirstHost(subnet netip.Prefix) netip.Addr {
 	subnet = subnet.Masked()
 	if subnet.Addr().BitLen()-subnet.Bits() < 2 {
@@ -254,8 +254,8 @@ func (a *Allocator) Release(addr netip.Addr, now time.Time) {
 	delete(a.outside, addr)
 }
 
-// Restore gives an address back that nobody can remember, because it was never used: it may be
-// handed out again at once.
+// Restore gives back an address that was never used, so that no peer remembers it: it may be handed
+// out again at once. Precondition: addr is held.
 func (a *Allocator) Restore(addr netip.Addr) {
 	if bit, ok := a.bit(addr); ok {
 		a.clear(bit)

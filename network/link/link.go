@@ -348,7 +348,8 @@ func (s *Socket) Prefixes(skip func(index int) bool) ([]netip.Prefix, error) {
 				}
 			}
 		})
-		if p := netip.PrefixFrom(dst, int(b[1])); p.IsValid() && p.Bits() > 0 && !skip(index) {
+		// A default route has no destination, and so no valid prefix.
+		if p := netip.PrefixFrom(dst, int(b[1])); p.IsValid() && !skip(index) {
 			out = append(out, p.Masked())
 		}
 	})

@@ -1,9 +1,9 @@
-// Package link speaks rtnetlink: interfaces, addresses and routes, in the network namespace one
-// names.
+// Package link speaks rtnetlink: interfaces, addresses and routes, in a network namespace that the
+// caller chooses.
 //
 // A start of a container waits for what happens here, so messages are sent in batches: everything
-// that a new namespace needs goes to the kernel in one system call, and a veth pair is born
-// enslaved to its bridge, up, and with its far end in place, by one message.
+// that a new namespace needs goes to the kernel in one system call, and one message makes a veth
+// pair that is a port of its bridge, up, and has its far end in place.
 //
 // Not for: decisions (which address, which bridge), anything but links, addresses, routes and
 // neighbours. Rare and long-winded work goes through github.com/vishvananda/netlink instead.

@@ -19,7 +19,8 @@ func TestRecordedForms(t *testing.T) {
 	}{
 		{`{"proto":"tcp","containerPort":80}`, &Port{Proto: TCP, ContainerPort: 80}},
 		{
-			`{"proto":"udp","containerPort":80,"hostIP":"10.0.0.2","hostPort":8080,"hostPortEnd":8090}`,
+			`{"proto":"udp","containerPort":80,"hostIP":"10.0.0.2","hostPort":8080,` +
+				`"hostPortEnd":8090}`,
 			&Port{UDP, 80, a4, 8080, 8090},
 		},
 		{
@@ -32,8 +33,8 @@ func TestRecordedForms(t *testing.T) {
 		},
 		{`{}`, &EndpointSpec{}},
 		{
-			`{"NetworkID":"n","EndpointID":"e","IPv4":"10.0.0.2/16","IPv6":"","GatewayIPv4":"10.0.0.2",` +
-				`"GatewayIPv6":"","MAC":"m","Aliases":null,"DNSNames":["d"]}`,
+			`{"NetworkID":"n","EndpointID":"e","IPv4":"10.0.0.2/16","IPv6":"",` +
+				`"GatewayIPv4":"10.0.0.2","GatewayIPv6":"","MAC":"m","Aliases":null,"DNSNames":["d"]}`,
 			&Endpoint{
 				NetworkID: "n", EndpointID: "e", IPv4: netip.PrefixFrom(a4, 16), GatewayIPv4: a4,
 				MAC: "m", DNSNames: []string{"d"},

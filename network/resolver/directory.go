@@ -2,18 +2,19 @@
 // others by asking the host's name servers.
 //
 // A question is answered from the point of view of the container that asks, which its source
-// address tells: it sees the containers of the networks that it is attached to, and no others. Who
-// asks from an address that no container has is refused.
+// address tells: it sees the containers of the networks that it is attached to, and no others. A
+// question from an address that no container has is refused.
 //
 // Promises: a known name is never asked about outside, also when it has no address of the wanted
 // kind (an empty answer, not "no such name"). What is asked outside is passed on unchanged, with a
-// fresh identification and source port, to one server after the other.
+// fresh identification and source port, to one server after the other. What comes back is passed on
+// only if it answers the question that was asked (RFC 5452).
 //
 // Not for: recursion, caching, zones, DNSSEC validation (the client's and the server's bits pass
 // through).
 //
-// Tested by tables, and over sockets on the loopback device against servers that answer, fail, lie
-// and stay silent.
+// Tested by tables, against servers in memory that answer, fail, lie and stay silent, under a clock
+// of the test's own, and over sockets on the loopback device.
 package resolver
 
 import (

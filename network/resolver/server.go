@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,8 +29,9 @@ type Config struct {
 	// Upstream returns the host's name servers, in order of preference. It is called for every
 	// question that is sent on.
 	Upstream func() []netip.AddrPort
-	// Dial connects to a server, from where the host's name servers can be reached.
-	Dial   func(network, address string) (net.Conn, error)
+	// Dial connects to a server, from where the host's name servers can be reached. network is
+	// "udp" or "tcp".
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Logger *slog.Logger
 }
 
@@ -63,14 +65,16 @@ func Serve(cfg Config, pc net.PacketConn, l net.Listener) *Server {
 	return s
 }
 
-// Close stops serving and waits for the questions under way.
+// Close stops serving and waits for the questions under way. Only the first call does anything.
 func (s *Server) Close() error {
-	s.once.Do(func() { close(s.going) })
 	var errs []error
-	for _, srv := range s.servers {
-		errs = append(errs, srv.ShutdownContext(context.Background()))
-	}
-	s.done.Wait()
+	s.once.Do(func() {
+		close(s.going)
+		for _, srv := range s.servers {
+			errs = append(errs, srv.ShutdownContext(context.Background()))
+		}
+		s.done.Wait()
+	})
 	return errors.Join(errs...)
 }
 
@@ -91,7 +95,7 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 		}
 		reply.Truncate(size)
 	}
-	// The client may be gone; there is nobody to tell.
+	// The client may be gone; the error has no one to go to.
 	_ = w.WriteMsg(reply)
 }
 
@@ -150,31 +154,67 @@ func (s *Server) forward(network string, req *dns.Msg, servers []netip.AddrPort)
 	return failure
 }
 
+// exchange asks one server and waits for its answer at most for upstreamTimeout.
 func (s *Server) exchange(network string, server netip.AddrPort, req *dns.Msg) (*dns.Msg, error) {
-	conn, err := s.cfg.Dial(network, server.String())
+	ctx, cancel := context.WithTimeout(context.Background(), upstreamTimeout)
+	defer cancel()
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() {
+		select {
+		case <-s.going:
+			cancel()
+		case <-answered:
+		}
+	}()
+	conn, err := s.cfg.Dial(ctx, network, server.String())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		select {
-		case <-s.going:
-			conn.Close()
-		case <-stop:
-		}
-	}()
+	// Ends what waits for the connection, at the time-out and at Close.
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	// The identification is our own: the client's choice must not help anybody to guess it.
 	ask := req.Copy()
 	ask.Id = dns.Id()
-	client := &dns.Client{Net: network, Timeout: upstreamTimeout, UDPSize: dns.MaxMsgSize - 1}
-	reply, _, err := client.ExchangeWithConn(
-		ask, &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize - 1},
-	)
-	if err != nil {
+	c := &dns.Conn{Conn: conn, UDPSize: dns.MaxMsgSize - 1}
+	if err := c.WriteMsg(ask); err != nil {
 		return nil, err
 	}
-	reply.Id = req.Id
-	return reply, nil
+	for {
+		reply, err := c.ReadMsg()
+		unreadable := reply != nil || errors.Is(err, dns.ErrShortRead)
+		if err != nil && (network != "udp" || !unreadable) {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		if err == nil && answers(reply, ask) {
+			reply.Id = req.Id
+			return reply, nil
+		}
+		if network != "udp" {
+			return nil, errors.New("the answer is not one to the question")
+		}
+		// A datagram that another program may have sent in the server's name. The server's own may
+		// follow.
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// answers says whether a message is an answer to a question (RFC 5452, 9.1). A server that could
+// not read the question may leave it out of its refusal (RFC 1035, 4.1.1).
+func answers(reply, ask *dns.Msg) bool {
+	if !reply.Response || reply.Id != ask.Id || reply.Opcode != ask.Opcode {
+		return false
+	}
+	if len(reply.Question) == 0 {
+		return reply.Rcode != dns.RcodeSuccess && len(reply.Answer) == 0
+	}
+	if len(reply.Question) != 1 {
+		return false
+	}
+	got, want := reply.Question[0], ask.Question[0]
+	return got.Qtype == want.Qtype && got.Qclass == want.Qclass &&
+		strings.EqualFold(got.Name, want.Name)
 }
