@@ -262,7 +262,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.fault("recover: layers"); err != nil {
 		return err
 	}
-	for key := range e.images.RootfsKeys() {
+	for key := range e.images.RootfsKeys("") {
 		if validID(key) && e.containers[key] == nil {
 			e.warn("remove a leftover layer", e.images.Release(ctx, key), "container", key)
 		}
