@@ -28,7 +28,9 @@ import (
 const buildLabel = "test/build"
 
 // newLease makes a lease as a builder would; drop deletes it.
-func newLease(ctx context.Context, b Backends) (leased context.Context, drop func() error, _ error) {
+func newLease(
+	ctx context.Context, b Backends,
+) (leased context.Context, drop func() error, _ error) {
 	l, err := b.Leases.Create(b.Context(ctx), func(l *leases.Lease) error {
 		l.ID, l.Labels = "build-"+rand.Text(), map[string]string{buildLabel: "1"}
 		return nil

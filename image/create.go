@@ -67,8 +67,8 @@ func (s *Store) Import(
 	return id, nil
 }
 
-// publishMade makes an image visible that consists of layers of another one, whose configuration has
-// their diff IDs, and a further one on top.
+// publishMade makes an image visible that consists of layers of another one, whose configuration
+// has their diff IDs, and a further one on top.
 func (s *Store) publishMade(
 	ctx context.Context, o *backend.Operation, c document.Config, base []ocispec.Descriptor,
 	top unpack.Made, refs []string, parent digest.Digest,

@@ -34,7 +34,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	g := newRegistry(t)
 	small := publishTo(t, g, "small", "1", gzipped(t, tarOf(t, entry{name: "f", body: "x"})))
-	big := publishTo(t, g, "big", "1", gzipped(t, tarOf(t, entry{name: "f", body: noise(24 << 20)})))
+	layer := gzipped(t, tarOf(t, entry{name: "f", body: noise(24 << 20)}))
+	big := publishTo(t, g, "big", "1", layer)
 	s := openStore(t, filepath.Join(root, "store"))
 	ctx := context.Background()
 	if _, err := s.Pull(ctx, small.ref, PullOptions{}); err != nil {

@@ -149,7 +149,9 @@ func (p *publication) layers(
 	g, ctx := errgroup.WithContext(ctx)
 	work := make([]unpack.Pending, len(layers))
 	for i, d := range layers {
-		l := &incoming{p: p, i: i, desc: d, id: document.Short(d.Digest), ready: make(chan struct{})}
+		l := &incoming{
+			p: p, i: i, desc: d, id: document.Short(d.Digest), ready: make(chan struct{}),
+		}
 		if p.words.byDiff {
 			l.id = document.Short(diffs[i])
 		}

@@ -104,8 +104,9 @@ func sampleLayers(t testing.TB) [][]byte {
 				entry{name: "lib", kind: '2', link: "etc"},
 			),
 		),
-		gzipped(t, tarOf(t, entry{name: "etc/b", body: "b"})),          // implies etc/
-		gzipped(t, tarOf(t, entry{name: "lib/through", body: "link"})), // reaches through the parent's link
+		gzipped(t, tarOf(t, entry{name: "etc/b", body: "b"})), // implies etc/
+		// Reaches through the parent's link.
+		gzipped(t, tarOf(t, entry{name: "lib/through", body: "link"})),
 		zs.Bytes(),
 	}
 }
@@ -134,7 +135,8 @@ func TestPullPush(t *testing.T) {
 	for _, want := range []string{
 		"1 Pulling from team/app", document.Short(p.layers[0].Digest) + " Pulling fs layer",
 		document.Short(p.layers[0].Digest) + " Download complete",
-		document.Short(p.layers[0].Digest) + " Pull complete", "Digest: " + p.manifest.Digest.String(),
+		document.Short(p.layers[0].Digest) + " Pull complete",
+		"Digest: " + p.manifest.Digest.String(),
 		"Status: Downloaded newer image for " + p.ref,
 	} {
 		if !slices.Contains(seen, want) {
@@ -328,7 +330,10 @@ func TestPullFaults(t *testing.T) {
 		want  func(error) bool // nil: the pull succeeds
 		text  string
 	}{
-		{"missing tag", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth { p.ref += "x"; return nil }, errdefs.IsNotFound, "manifest unknown"},
+		{"missing tag", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
+			p.ref += "x"
+			return nil
+		}, errdefs.IsNotFound, "manifest unknown"},
 		{"wrong bytes", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.BlobBody = func(d digest.Digest, b []byte) []byte {
 				if d == p.layers[0].Digest {
@@ -421,7 +426,8 @@ func TestMirrorThroughHostsDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	toml := fmt.Sprintf(
-		"server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+		"server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", "+
+			"\"resolve\"]\n",
 		g.Host(),
 	)
 	if err := os.WriteFile(filepath.Join(write, "hosts.toml"), []byte(toml), 0o644); err != nil {

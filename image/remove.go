@@ -26,8 +26,8 @@ func (s *Store) Collect(ctx context.Context) error {
 	return s.index.Clean(ctx, s.backend.Collect)
 }
 
-// Prune is Collect that also gives up the beginnings of downloads that no pull is at work on, which a
-// later pull could have continued. It returns how many bytes those had.
+// Prune is Collect that also gives up the beginnings of downloads that no pull is at work on, which
+// a later pull could have continued. It returns how many bytes those had.
 func (s *Store) Prune(ctx context.Context) (partialBytes int64, err error) {
 	partialBytes, err = s.backend.Prune(ctx)
 	return partialBytes, errors.Join(err, s.Collect(ctx))

@@ -16,10 +16,10 @@ import (
 	"strake/image/rootfs"
 )
 
-// Prepare makes a writable layer on an image (full ID) under a key, "owner/name" or a bare name (see
-// Key), and keeps the image's layers until Release. It costs a handful of directory operations; the
-// directories are not made durable one by one. Errors: ErrAlreadyExists, ErrNotFound (image),
-// ErrInvalidArgument (key).
+// Prepare makes a writable layer on an image (full ID) under a key, "owner/name" or a bare name
+// (see Key), and keeps the image's layers until Release. It costs a handful of directory
+// operations; the directories are not made durable one by one. Errors: ErrAlreadyExists,
+// ErrNotFound (image), ErrInvalidArgument (key).
 func (s *Store) Prepare(ctx context.Context, key string, id digest.Digest) (Rootfs, error) {
 	return s.rootfs.Prepare(key, id, rootfs.Writable)
 }

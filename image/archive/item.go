@@ -38,7 +38,8 @@ func (a *files) items(ctx context.Context, want *ocispec.Platform) ([]item, erro
 		return a.layoutItems(ctx, want)
 	case a.has("repositories"):
 		return nil, fmt.Errorf(
-			"archive has the form of docker before 1.10 (repositories without manifest.json), which carries no verifiable configuration: %w",
+			"archive has the form of docker before 1.10 (repositories without manifest.json), "+
+				"which carries no verifiable configuration: %w",
 			errdefs.ErrInvalidArgument,
 		)
 	}

@@ -144,7 +144,8 @@ func layerMediaType(c layer.Compression) (string, error) {
 		return ocispec.MediaTypeImageLayerZstd, nil
 	}
 	return "", fmt.Errorf(
-		"layer is packed with %s, for which images have no media type (want plain, gzip or zstd): %w",
+		"layer is packed with %s, for which images have no media type (want plain, gzip or "+
+			"zstd): %w",
 		c, errdefs.ErrInvalidArgument,
 	)
 }

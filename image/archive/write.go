@@ -27,8 +27,8 @@ type Entry struct {
 }
 
 // Write writes images as one uncompressed tar that is an OCI image layout (image-spec
-// image-layout.md) and carries docker's manifest.json, so that OCI tools and every docker since 1.10
-// load it. Equal images give equal bytes.
+// image-layout.md) and carries docker's manifest.json, so that OCI tools and every docker since
+// 1.10 load it. Equal images give equal bytes.
 func Write(ctx context.Context, w io.Writer, entries []Entry) error {
 	v := &saver{tw: tar.NewWriter(w), written: map[string]bool{}, buf: make([]byte, 256<<10)}
 	return v.run(ctx, entries)

@@ -123,7 +123,8 @@ func Open(root string, logger *slog.Logger, fault func(step string)) (_ *Backend
 	b.overlay, _ = snaps.(snapshots.Cleaner)
 	b.stores = Stores{
 		Content: b.meta.ContentStore(), Snapshots: b.meta.Snapshotter(SnapshotterName),
-		Leases: metadata.NewLeaseManager(b.meta), Images: metadata.NewImageStore(b.meta), DB: b.meta,
+		Leases: metadata.NewLeaseManager(b.meta), Images: metadata.NewImageStore(b.meta),
+		DB: b.meta,
 	}
 	return b, nil
 }
@@ -143,8 +144,8 @@ func lockFile(name string) (*os.File, error) {
 	return f, nil
 }
 
-// Close releases the stores. Operations must have ended. It is safe on a half-opened Backend and may
-// be called twice.
+// Close releases the stores. Operations must have ended. It is safe on a half-opened Backend and
+// may be called twice.
 func (b *Backend) Close() error {
 	var errs []error
 	if b.stores.Snapshots != nil {

@@ -221,8 +221,8 @@ const partialPrefix = "download-"
 // Fetch makes a blob exist, kept by the operation, and reports whether it did before. It goes on
 // where an earlier Fetch or an earlier process stopped. Bytes that do not have the descriptor's
 // digest are fetched a second time, because the first part may have come from elsewhere, and then
-// are ErrFailedPrecondition. Errors of Open and of its reader are returned as they are, as is ENOSPC,
-// after which no byte of the blob is left.
+// are ErrFailedPrecondition. Errors of Open and of its reader are returned as they are, as is
+// ENOSPC, after which no byte of the blob is left.
 func (o *Operation) Fetch(
 	ctx context.Context, d ocispec.Descriptor, from Origin,
 ) (existed bool, err error) {
@@ -277,7 +277,8 @@ func (o *Operation) fetch(ctx context.Context, d ocispec.Descriptor, from Origin
 	return errors.Join(err, w.Close())
 }
 
-// receive fills and commits a blob. spoiled says that what has come is of no use to another attempt.
+// receive fills and commits a blob. spoiled says that what has come is of no use to another
+// attempt.
 func (o *Operation) receive(
 	ctx context.Context, w content.Writer, d ocispec.Descriptor, from Origin,
 ) (spoiled bool, err error) {

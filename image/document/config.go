@@ -49,8 +49,8 @@ type Config struct {
 	Parent        digest.Digest     `json:"parent,omitempty"`
 }
 
-// ParseConfig reads a configuration and checks what the rest of this tree relies on: the kind of its
-// root file system, the form of its diff IDs and their number. Errors are ErrInvalidArgument.
+// ParseConfig reads a configuration and checks what the rest of this tree relies on: the kind of
+// its root file system, the form of its diff IDs and their number. Errors are ErrInvalidArgument.
 func ParseConfig(b []byte) (Config, error) {
 	var c Config
 	if err := json.Unmarshal(b, &c); err != nil {
@@ -79,7 +79,8 @@ func ParseConfig(b []byte) (Config, error) {
 	return c, nil
 }
 
-// MaxLayers bounds the layers of an image. It is docker's bound; overlayfs itself takes 500 (fs/overlayfs/params.c, OVL_MAX_STACK).
+// MaxLayers bounds the layers of an image. It is docker's bound; overlayfs itself takes 500
+// (fs/overlayfs/params.c, OVL_MAX_STACK).
 const MaxLayers = 127
 
 // Platform is what the configuration was built for.
@@ -98,8 +99,8 @@ func (c Config) CreatedAt() time.Time {
 	return c.Created.UTC()
 }
 
-// NewConfig returns a configuration without layers. A zero platform means linux on this processor, a
-// zero time means now.
+// NewConfig returns a configuration without layers. A zero platform means linux on this processor,
+// a zero time means now.
 func NewConfig(p ocispec.Platform, created time.Time, run RunConfig) Config {
 	if p.OS == "" {
 		p.OS = "linux"

@@ -70,7 +70,8 @@ func ParseManifest(b []byte) (ocispec.Manifest, error) {
 	switch {
 	case shape.FSLayers != nil || shape.SchemaVersion == 1:
 		return m, fmt.Errorf(
-			"manifest has schema version 1, which carries no verifiable configuration; the image must be pushed anew in a current form: %w",
+			"manifest has schema version 1, which carries no verifiable configuration; the "+
+				"image must be pushed anew in a current form: %w",
 			errdefs.ErrInvalidArgument,
 		)
 	case shape.Manifests != nil: // one document must not be readable as two things (CVE-2021-41190)
@@ -97,8 +98,8 @@ func ParseManifest(b []byte) (ocispec.Manifest, error) {
 	return m, nil
 }
 
-// ParseImage is ParseManifest for a manifest that has to be that of a container image: artifacts are
-// ErrInvalidArgument too.
+// ParseImage is ParseManifest for a manifest that has to be that of a container image: artifacts
+// are ErrInvalidArgument too.
 func ParseImage(b []byte) (ocispec.Manifest, error) {
 	m, err := ParseManifest(b)
 	if err == nil && !images.IsConfigType(m.Config.MediaType) {
@@ -153,8 +154,8 @@ func Encode(m ocispec.Manifest) (Document, error) {
 const maxIndexDepth = 3
 
 // Choose walks from what a reference names to the manifest for a platform and returns the documents
-// on the way, the manifest last. read gets each of them. A target that is neither manifest nor index
-// is ErrInvalidArgument; an index without a fitting manifest is ErrNotFound.
+// on the way, the manifest last. read gets each of them. A target that is neither manifest nor
+// index is ErrInvalidArgument; an index without a fitting manifest is ErrNotFound.
 func Choose(
 	ctx context.Context, target ocispec.Descriptor, match platforms.MatchComparer,
 	read func(context.Context, ocispec.Descriptor) ([]byte, error),

@@ -1,5 +1,5 @@
-// Package document is what an image consists of outside of any store: its documents (image-spec) and
-// Source, the read-only view that everything which brings an image implements.
+// Package document is what an image consists of outside of any store: its documents (image-spec)
+// and Source, the read-only view that everything which brings an image implements.
 //
 // Everything here but Read and Choose is a pure function of bytes.
 //

@@ -34,7 +34,9 @@ func (x *Index) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 		}
 	}
 	x.fault("image: transaction")
-	err = x.db.Update(ctx, func(tx *bolt.Tx, roots Roots) error { return c.write(tx, roots, orphans) })
+	err = x.db.Update(ctx, func(tx *bolt.Tx, roots Roots) error {
+		return c.write(tx, roots, orphans)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("record image change: %w", err)
 	}

@@ -121,10 +121,10 @@ func (x *Index) Totals() (images, layers int, layerBytes int64) {
 	return images, layers, layerBytes
 }
 
-// Retain calls hold in the same critical section that sees an image visible, and returns the image's
-// layers, base first. Remove looks the other way round, so that an image either is not visible to
-// Retain or is held for Remove. hold must not call the index. The error for an image that is not
-// visible is ErrNotFound.
+// Retain calls hold in the same critical section that sees an image visible, and returns the
+// image's layers, base first. Remove looks the other way round, so that an image either is not
+// visible to Retain or is held for Remove. hold must not call the index. The error for an image
+// that is not visible is ErrNotFound.
 func (x *Index) Retain(id digest.Digest, hold func()) ([]Layer, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -231,8 +231,8 @@ func (x *Index) Tag(ctx context.Context, src, ref string) error {
 	return err
 }
 
-// AddRef gives an image a further reference, which names target. An image that was removed meanwhile
-// is no error.
+// AddRef gives an image a further reference, which names target. An image that was removed
+// meanwhile is no error.
 func (x *Index) AddRef(
 	ctx context.Context, id digest.Digest, ref string, target ocispec.Descriptor,
 ) error {
@@ -247,7 +247,8 @@ func (x *Index) AddRef(
 	return err
 }
 
-// Received says whether a digest reference names an image's own manifest, so that a registry has it.
+// Received says whether a digest reference names an image's own manifest, so that a registry has
+// it.
 func (x *Index) Received(im *Entry) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -264,8 +265,8 @@ func (x *Index) Received(im *Entry) bool {
 	return false
 }
 
-// Repack puts a manifest that is durable in the place of an image's own one, wherever that is named.
-// An image that was removed meanwhile is no error.
+// Repack puts a manifest that is durable in the place of an image's own one, wherever that is
+// named. An image that was removed meanwhile is no error.
 func (x *Index) Repack(ctx context.Context, id digest.Digest, d ocispec.Descriptor) error {
 	x.editMu.Lock()
 	defer x.editMu.Unlock()

@@ -53,7 +53,8 @@ func TestFind(t *testing.T) {
 		{a.Encoded(), a, "", ""},
 		{"aa11", a, "", ""},
 		{"sha256:aa2", b, "", ""},
-		{"cafe", a, "docker.io/library/cafe:latest", ""}, // a name wins over a prefix, and a removed image has none
+		// A name wins over a prefix, and a removed image has none.
+		{"cafe", a, "docker.io/library/cafe:latest", ""},
 		{"aa", "", "", "No such image: aa:latest"},
 		{"aa1100000001", "", "", "No such image: aa1100000001:latest"},
 		{c.String(), "", "", "No such image: " + c.String()},
@@ -79,7 +80,8 @@ func TestFind(t *testing.T) {
 
 func TestRemovePlan(t *testing.T) {
 	t.Parallel()
-	const tag, tag2, other = "docker.io/library/a:1", "docker.io/library/a:2", "docker.io/library/b:1"
+	const tag, tag2 = "docker.io/library/a:1", "docker.io/library/a:2"
+	const other = "docker.io/library/b:1"
 	dig := "docker.io/library/a@" + digest.FromString("m").String()
 	img, child, parent := testID("11"), testID("22"), testID("33")
 	running, stopped := []Use{{"run-container-long", true}}, []Use{{"stopped-container", false}}
@@ -121,7 +123,8 @@ func TestRemovePlan(t *testing.T) {
 		},
 		{
 			name: "stopped, by tag", refs: []string{tag}, uses: stopped, given: tag,
-			err: "unable to remove repository reference \"docker.io/library/a:1\" (must force) - container stopped-cont is using",
+			err: "unable to remove repository reference \"docker.io/library/a:1\" (must force) - " +
+				"container stopped-cont is using",
 		},
 		{
 			name: "stopped, by tag, forced", refs: []string{tag}, uses: stopped, given: tag,

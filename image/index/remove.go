@@ -181,8 +181,11 @@ func (p *removal) run(id digest.Digest, given, matched string, o RemoveOptions) 
 		refs := p.view.refs[id]
 		if !o.Force && singleReference(refs) {
 			if u := p.uses[id]; len(u) > 0 {
-				return fmt.Errorf("conflict: unable to remove repository reference %q (must force) - container %s is using its referenced image %s: %w",
-					given, shortID(u[0].Container), document.Short(id), errdefs.ErrConflict)
+				return fmt.Errorf(
+					"conflict: unable to remove repository reference %q (must force) - container "+
+						"%s is using its referenced image %s: %w",
+					given, shortID(u[0].Container), document.Short(id), errdefs.ErrConflict,
+				)
 			}
 		}
 		p.untag(id, matched)
@@ -263,7 +266,8 @@ func (p *removal) delete(id digest.Digest, force, prune, quiet bool) error {
 func (p *removal) conflict(id digest.Digest, force, checkRefs bool) error {
 	refuse := func(how, why string) error {
 		return fmt.Errorf(
-			"conflict: unable to delete %s (%s) - %s: %w", document.Short(id), how, why, errdefs.ErrConflict,
+			"conflict: unable to delete %s (%s) - %s: %w", document.Short(id), how, why,
+			errdefs.ErrConflict,
 		)
 	}
 	const hard, soft = "cannot be forced", "must be forced"

@@ -112,7 +112,8 @@ func (r *connection) tags(
 	var list struct {
 		Tags []string `json:"tags"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, document.MaxBytes)).Decode(&list); err != nil {
+	body := io.LimitReader(resp.Body, document.MaxBytes)
+	if err := json.NewDecoder(body).Decode(&list); err != nil {
 		return nil, nil, fmt.Errorf("list of tags: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return list.Tags, nextPage(resp.Header.Get("Link")), nil
@@ -134,7 +135,9 @@ func nextPage(link string) url.Values {
 
 // get sends one request below /v2 to the first host of the registry that answers, with the
 // authorization that it asks for. An answer that is not a success is an error with its status.
-func (r *connection) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+func (r *connection) get(
+	ctx context.Context, path string, query url.Values,
+) (*http.Response, error) {
 	hosts, err := r.hosts(r.domain)
 	if err != nil {
 		return nil, err

@@ -4,16 +4,17 @@
 // Promises:
 //
 //   - What the network cut is asked for again, from the byte where it stopped; a transfer without a
-//     byte for a minute counts as cut. What a registry refuses or sends wrong is not asked for again.
+//     byte for a minute counts as cut. What a registry refuses or sends wrong is not asked for
+//     again.
 //   - Credentials go to the registry that they are for, never to its mirrors.
 //   - A registry does not choose which other hosts are talked to: neither descriptors nor answers
 //     lead to one.
 //
 // Not for: keeping what it fetched, verifying layers (those who store them do), schema 1 manifests.
 //
-// Tested with a registry in the test's process and with servers that answer wrongly, in pages or not
-// at all; the stall limit with a fake clock. Pulls and pushes of whole images are tested through
-// package image.
+// Tested with a registry in the test's process and with servers that answer wrongly, in pages or
+// not at all; the stall limit with a fake clock. Pulls and pushes of whole images are tested
+// through package image.
 package registry
 
 import (

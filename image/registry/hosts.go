@@ -141,7 +141,8 @@ func explain(err error, named reference.Named) error {
 		return err
 	case errors.Is(err, docker.ErrInvalidAuthorization), statusOf(err) == http.StatusUnauthorized,
 		statusOf(err) == http.StatusForbidden:
-		return fmt.Errorf("access denied for %s, repository does not exist or may require authentication: %w: %w",
+		return fmt.Errorf("access denied for %s, repository does not exist or may require "+
+			"authentication: %w: %w",
 			reference.FamiliarName(named), err, errdefs.ErrPermissionDenied)
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf(

@@ -29,8 +29,8 @@ type PullOptions struct {
 
 // Pull finds an image in its registry and fetches the documents that lead to it (distribution-spec,
 // "Pull"); its layers are fetched as they are read. named is complete, with a tag or a digest. The
-// caller closes the image. Errors, here and of the image's methods: ErrNotFound, ErrPermissionDenied,
-// ErrInvalidArgument (what the registry sent), and those of the network.
+// caller closes the image. Errors, here and of the image's methods: ErrNotFound,
+// ErrPermissionDenied, ErrInvalidArgument (what the registry sent), and those of the network.
 func (c *Client) Pull(ctx context.Context, named reference.Named, o PullOptions) (*Image, error) {
 	im := &Image{
 		conn: c.connect(ctx, named, o.Auth), named: named, report: o.Report, local: o.Local,

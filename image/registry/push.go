@@ -20,8 +20,8 @@ import (
 	"strake/image/progress"
 )
 
-// SourceLabel is the label on a blob that lists the repositories of a registry which have it, so that
-// a push to the same registry need not send it.
+// SourceLabel is the label on a blob that lists the repositories of a registry which have it, so
+// that a push to the same registry need not send it.
 func SourceLabel(named reference.Named) string {
 	return "containerd.io/distribution.source." + reference.Domain(named)
 }
@@ -33,8 +33,8 @@ type PushOptions struct {
 }
 
 // Push sends a manifest or an index, and what is below it, to the registry that a tag names
-// (distribution-spec, "Push"): blobs in parallel, each document after what it names. All of it is in
-// from and stays there. Blobs that the registry has are not sent. Errors: ErrNotFound,
+// (distribution-spec, "Push"): blobs in parallel, each document after what it names. All of it is
+// in from and stays there. Blobs that the registry has are not sent. Errors: ErrNotFound,
 // ErrPermissionDenied, and those of the network.
 func (c *Client) Push(
 	ctx context.Context, tag reference.NamedTagged, target ocispec.Descriptor,
@@ -105,7 +105,11 @@ func (p *push) tree(ctx context.Context, d ocispec.Descriptor, depth int) error 
 			}
 			defer p.uploads.Release(1)
 			return p.send(
-				gctx, l, &progress.Meter{Reporter: p.report, ID: document.Short(l.Digest), Status: "Pushing", Total: l.Size},
+				gctx, l,
+				&progress.Meter{
+					Reporter: p.report, ID: document.Short(l.Digest), Status: "Pushing",
+					Total: l.Size,
+				},
 			)
 		})
 	}
@@ -190,7 +194,9 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *progress.Met
 		ctx, w,
 		&rewinder{
 			Reader: r,
-			at:     func(off int64) io.Reader { return io.NewSectionReader(ra, off, ra.Size()-off) },
+			at: func(off int64) io.Reader {
+				return io.NewSectionReader(ra, off, ra.Size()-off)
+			},
 		},
 		d.Size, d.Digest,
 	)

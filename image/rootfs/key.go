@@ -14,9 +14,9 @@ var (
 )
 
 // Key joins the owner of a root file system and its name to the key "owner/name"; an empty owner
-// gives the bare name. A name has up to 128 letters, digits, "_", "." and "-" and begins with a letter
-// or digit; an owner has up to 32 lower-case letters, digits and "-" and begins with a letter. What
-// is neither is ErrInvalidArgument.
+// gives the bare name. A name has up to 128 letters, digits, "_", "." and "-" and begins with a
+// letter or digit; an owner has up to 32 lower-case letters, digits and "-" and begins with a
+// letter. What is neither is ErrInvalidArgument.
 func Key(owner, name string) (string, error) {
 	if owner != "" && !ownerPattern.MatchString(owner) {
 		return "", fmt.Errorf(

@@ -1,5 +1,5 @@
-// Package rootfs keeps the writable layers of containers: for each key the directories of one overlay
-// mount, and the image below them.
+// Package rootfs keeps the writable layers of containers: for each key the directories of one
+// overlay mount, and the image below them.
 //
 // Promises:
 //
@@ -50,8 +50,9 @@ type Images interface {
 	Unused(id digest.Digest) error
 }
 
-// Rootfs is a root file system as host paths for an overlay mount; the caller mounts it. Mount with redirect_dir=off, metacopy=off and index=off, so that the writable layer stays
-// readable by Changes and Diff (Documentation/filesystems/overlayfs.rst).
+// Rootfs is a root file system as host paths for an overlay mount; the caller mounts it. Mount with
+// redirect_dir=off, metacopy=off and index=off, so that the writable layer stays readable by
+// Changes and Diff (Documentation/filesystems/overlayfs.rst).
 type Rootfs struct {
 	// Image is the ID of the image below.
 	Image digest.Digest
@@ -112,8 +113,8 @@ func parseLinkText(s string) (digest.Digest, error) {
 	return id, id.Validate()
 }
 
-// Open opens or creates the table in a directory of its own and removes what a crash left unfinished.
-// fault is called before each step that changes the disk.
+// Open opens or creates the table in a directory of its own and removes what a crash left
+// unfinished. fault is called before each step that changes the disk.
 func Open(dir string, images Images, fault func(step string)) (*Table, error) {
 	t := &Table{
 		dir: dir, images: images, fault: fault, keys: map[string]digest.Digest{},
@@ -237,9 +238,9 @@ const (
 	ReadOnly
 )
 
-// Prepare makes a root file system on an image (full ID) under a key (see Key) and keeps the image's
-// layers until Release. It costs a handful of directory operations; the directories are not made
-// durable one by one. Errors: ErrAlreadyExists, ErrNotFound (image), ErrInvalidArgument (key).
+// Prepare makes a root file system on an image (full ID) under a key (see Key) and keeps the
+// image's layers until Release. It costs a handful of directory operations; the directories are not
+// made durable one by one. Errors: ErrAlreadyExists, ErrNotFound (image), ErrInvalidArgument (key).
 func (t *Table) Prepare(key string, id digest.Digest, mode Mode) (_ Rootfs, err error) {
 	if _, _, err := SplitKey(key); err != nil {
 		return Rootfs{}, err
@@ -346,9 +347,9 @@ func (t *Table) Keys(owner string) map[string]digest.Digest {
 	return out
 }
 
-// Release removes a root file system, which must not be mounted, and the image's layers with it when
-// the image was removed meanwhile and this was its last user. Once it has begun, a crash finishes it
-// at the next Open. Errors: ErrNotFound.
+// Release removes a root file system, which must not be mounted, and the image's layers with it
+// when the image was removed meanwhile and this was its last user. Once it has begun, a crash
+// finishes it at the next Open. Errors: ErrNotFound.
 func (t *Table) Release(key string) error {
 	defer t.sequence.Lock(key)()
 	if _, ok := t.get(key); !ok {

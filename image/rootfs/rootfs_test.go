@@ -183,7 +183,8 @@ func TestUses(t *testing.T) {
 	needRoot(t)
 	im := newImages(t)
 	table := open(t, t.TempDir(), im, nil)
-	if _, err := table.Prepare("x", digest.FromString("absent"), Writable); !errdefs.IsNotFound(err) {
+	absent := digest.FromString("absent")
+	if _, err := table.Prepare("x", absent, Writable); !errdefs.IsNotFound(err) {
 		t.Errorf("absent image: %v", err)
 	}
 	r, err := table.Prepare("view", layered, ReadOnly)

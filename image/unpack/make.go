@@ -29,8 +29,8 @@ type Made struct {
 }
 
 // Make stores a plain layer archive as a blob and unpacks it in the same pass, on top of the layers
-// with the given diff IDs, which belong to an image. The operation keeps both. What the archive does
-// wrong is ErrInvalidArgument.
+// with the given diff IDs, which belong to an image. The operation keeps both. What the archive
+// does wrong is ErrInvalidArgument.
 func (u *Unpacker) Make(
 	ctx context.Context, o *backend.Operation, plain io.Reader, parents []digest.Digest,
 ) (_ Made, err error) {

@@ -42,7 +42,8 @@ import (
 // upperLabel is where the overlay snapshotter reports a snapshot's directory.
 const upperLabel = "containerd.io/snapshot/overlay.upperdir"
 
-// Unpacker unpacks layers into the directories of a backend. All methods may be called concurrently.
+// Unpacker unpacks layers into the directories of a backend. All methods may be called
+// concurrently.
 type Unpacker struct {
 	backend *backend.Backend
 	// known finds layers that belong to an image.
@@ -117,7 +118,8 @@ func (u *Unpacker) Layers(
 			records[i], err = w.run(ctx)
 			if err != nil {
 				return fmt.Errorf(
-					"layer %d of %d (%s): %w", i+1, len(layers), document.Short(layers[i].Diff), err,
+					"layer %d of %d (%s): %w", i+1, len(layers), document.Short(layers[i].Diff),
+					err,
 				)
 			}
 			// Ready means "this and everything below", also when the layer itself was there before.
@@ -207,7 +209,8 @@ func (u *unpacking) record(info snapshots.Info, size int64) (index.Layer, error)
 	rel, err := filepath.Rel(u.u.backend.LayersDir(), info.Labels[upperLabel])
 	if err != nil || !filepath.IsLocal(rel) {
 		return index.Layer{}, fmt.Errorf(
-			"layer directory %q is not below %q: %w", info.Labels[upperLabel], u.u.backend.LayersDir(),
+			"layer directory %q is not below %q: %w", info.Labels[upperLabel],
+			u.u.backend.LayersDir(),
 			errdefs.ErrInternal,
 		)
 	}
