@@ -60,7 +60,7 @@ func crashWork(root, ref, archive string, at int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.Prepare(ctx, "c1", im.ID); err != nil {
+	if _, err := s.Prepare(ctx, "crash/c1", im.ID); err != nil {
 		return err
 	}
 	f, err := os.Open(archive)
@@ -77,7 +77,7 @@ func crashWork(root, ref, archive string, at int64) error {
 	if _, err := s.Remove(ctx, im.ID.String(), RemoveOptions{Force: true}); err != nil {
 		return err
 	}
-	if err := s.Release(ctx, "c1"); err != nil {
+	if err := s.Release(ctx, "crash/c1"); err != nil {
 		return err
 	}
 	return s.Close()
@@ -210,7 +210,7 @@ func checkAfterCrash(t *testing.T, root, step string) {
 		len(files) > len(partial) {
 		t.Fatalf("%d unfinished blobs on disk, %d known", len(files), len(partial))
 	}
-	for key := range s.RootfsKeys("") {
+	for key := range s.RootfsKeys("crash") {
 		if r, err := s.Rootfs(ctx, key); err != nil || !exists(t, r.Upper) || !exists(t, r.Work) ||
 			!exists(t, r.Lower[0]) {
 			t.Fatalf("half a container is left: %+v %v", r, err)

@@ -67,6 +67,12 @@ func (p *publication) run(ctx context.Context) (published, error) {
 	if err != nil {
 		return published{}, err
 	}
+	// One transaction for all that is looked for from here on.
+	if err := p.o.Hold(
+		ctx, append(document.Digests(m.Layers), m.Config.Digest, manifest.Descriptor.Digest), nil,
+	); err != nil {
+		return published{}, err
+	}
 	raw, err := p.config(ctx, m.Config)
 	if err != nil {
 		return published{}, err
@@ -104,11 +110,8 @@ func (p *publication) run(ctx context.Context) (published, error) {
 	return out, err
 }
 
-// config is the configuration document, from here if it is here.
+// config is the configuration document, which is held, from here if it is here.
 func (p *publication) config(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	if err := p.o.Hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
-		return nil, err
-	}
 	if b, err := p.s.backend.ReadDocument(ctx, d); err == nil {
 		return b, nil
 	}

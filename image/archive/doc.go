@@ -8,6 +8,6 @@
 // Not for: archives of docker before 1.10, which carry no verifiable configuration; unpacking
 // layers (package unpack).
 //
-// Tested by archives that the tests build, hostile ones among them, in memory, and with a store
-// through package image.
+// Tested by archives that the tests build, hostile ones among them, in memory, by a fuzzer of
+// Read, and with a store through package image.
 package archive

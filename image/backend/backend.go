@@ -9,7 +9,7 @@
 //   - An interrupted Fetch is continued by the next one of the same blob, also after a restart, for
 //     24 hours or until Prune. One that failed because the disk is full leaves nothing.
 //
-// Locks, in order: the name of a blob (keylock), gcMu.
+// Locks, in order: the name of a blob (keylock), Operation.mu; gcMu apart from them.
 //
 // Not for: knowing what an image is; package image and its index do.
 //

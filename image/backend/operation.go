@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
@@ -16,6 +17,10 @@ import (
 type Operation struct {
 	b     *Backend
 	lease leases.Lease
+	// mu is held while resources are added, so that a second Hold of the same one returns only when
+	// the first one is recorded.
+	mu   sync.Mutex
+	held map[leases.Resource]bool // guarded by mu
 }
 
 // Begin starts an operation.
@@ -29,7 +34,7 @@ func (b *Backend) Begin(ctx context.Context) (*Operation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin image operation: %w", err)
 	}
-	return &Operation{b: b, lease: l}, nil
+	return &Operation{b: b, lease: l, held: map[leases.Resource]bool{}}, nil
 }
 
 // In returns ctx with the namespace and the lease, for calls of Stores. A lease that ctx carried is
@@ -48,28 +53,40 @@ func (o *Operation) End(ctx context.Context) {
 }
 
 // Hold adds existing blobs, and layers by their chain IDs, to the lease. What is named need not
-// exist; the order "hold, then look" is what makes a later look reliable.
+// exist; the order "hold, then look" is what makes a later look reliable. What the operation holds
+// already costs nothing, all else one transaction.
 func (o *Operation) Hold(ctx context.Context, blobs, chains []digest.Digest) error {
-	if len(blobs)+len(chains) == 0 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var missing []leases.Resource
+	add := func(r leases.Resource) {
+		if !o.held[r] {
+			missing = append(missing, r)
+		}
+	}
+	for _, d := range blobs {
+		add(leases.Resource{ID: d.String(), Type: "content"})
+	}
+	for _, c := range chains {
+		add(leases.Resource{ID: c.String(), Type: "snapshots/" + SnapshotterName})
+	}
+	if len(missing) == 0 {
 		return nil
 	}
-	return o.b.meta.Update(func(tx *bolt.Tx) error {
+	err := o.b.meta.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(Context(ctx), tx)
-		for _, d := range blobs {
-			if err := o.b.stores.Leases.AddResource(
-				ctx, o.lease, leases.Resource{ID: d.String(), Type: "content"},
-			); err != nil {
-				return err
-			}
-		}
-		for _, c := range chains {
-			if err := o.b.stores.Leases.AddResource(
-				ctx, o.lease,
-				leases.Resource{ID: c.String(), Type: "snapshots/" + SnapshotterName},
-			); err != nil {
+		for _, r := range missing {
+			if err := o.b.stores.Leases.AddResource(ctx, o.lease, r); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return fmt.Errorf("keep image data for an operation: %w", err)
+	}
+	for _, r := range missing {
+		o.held[r] = true
+	}
+	return nil
 }

@@ -12,9 +12,9 @@
 //
 // Not for: keeping what it fetched, verifying layers (those who store them do), schema 1 manifests.
 //
-// Tested with a registry in the test's process and with servers that answer wrongly, in pages or
-// not at all; the stall limit with a fake clock. Pulls and pushes of whole images are tested
-// through package image.
+// Tested by servers in the test's process that want passwords, refuse and answer in pages, and by a
+// fake one that cuts, stalls and sends wrong documents, on a fake clock. Pulls and pushes of whole
+// images are tested through package image.
 package registry
 
 import (

@@ -97,18 +97,23 @@ func (im *Image) Manifest(context.Context) (document.Document, error) {
 	return im.docs[len(im.docs)-1], nil
 }
 
-// Config implements document.Source.
+// Config implements document.Source. It asks the registry also if the configuration is here.
 func (im *Image) Config(ctx context.Context) ([]byte, error) {
-	return im.document(ctx, im.parsed.Config)
+	return im.fetch(ctx, im.parsed.Config)
 }
 
-// document fetches a small blob or manifest whole, unless it is here, and verifies it.
+// document gets a small blob or manifest from here, or else from the registry.
 func (im *Image) document(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	if im.local != nil {
 		if b, err := im.local(ctx, d); err == nil {
 			return b, nil
 		}
 	}
+	return im.fetch(ctx, d)
+}
+
+// fetch gets a small blob or manifest whole and verifies it.
+func (im *Image) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	if err := document.CheckSize(d.Digest, d.Size); err != nil {
 		return nil, err
 	}
