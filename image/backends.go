@@ -3,11 +3,7 @@ package image
 import (
 	"context"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/leases"
-	"github.com/containerd/containerd/v2/core/metadata"
-	"github.com/containerd/containerd/v2/core/snapshots"
+	"strake/image/backend"
 )
 
 // Backends are containerd's stores that the image store keeps its data in, for programs that write
@@ -28,29 +24,25 @@ import (
 // A caller must not change or delete blobs, snapshots, leases and labels that it did not make, must
 // not create records in Images (they would be garbage-collection roots that no removal of an image
 // knows), must not collect through DB, which would run beside the store's own collection, and must
-// not close anything.
+// not close anything. Blobs whose ingestion reference begins with "download-" are the store's.
 type Backends struct {
 	// Namespace is containerd's namespace of everything here.
 	Namespace string
 	// SnapshotterName is the name of Snapshots in garbage-collection labels and lease resources
 	// ("snapshots/" + name).
 	SnapshotterName string
-	Content         content.Store
-	Snapshots       snapshots.Snapshotter
-	Leases          leases.Manager
-	// Images are the garbage-collection roots; to be read only.
-	Images images.Store
-	// DB is the metadata database above all of them; for libraries that ask for it.
-	DB *metadata.DB
+	// Content, Snapshots and Leases are to be used; Images, the garbage-collection roots, are to be
+	// read only. DB is the metadata database above all of them, for libraries that ask for it.
+	backend.Stores
 }
 
 // Context returns ctx with the namespace, and with a logger that is silent: errors are returned.
-func (b Backends) Context(ctx context.Context) context.Context { return storeContext(ctx) }
+func (b Backends) Context(ctx context.Context) context.Context { return backend.Context(ctx) }
 
 // Backends returns the stores below this one; see the type for what may be done with them.
 func (s *Store) Backends() Backends {
 	return Backends{
-		Namespace: namespace, SnapshotterName: snapshotterName, Content: s.content,
-		Snapshots: s.snaps, Leases: s.leases, Images: s.images, DB: s.meta,
+		Namespace: backend.Namespace, SnapshotterName: backend.SnapshotterName,
+		Stores: s.backend.Stores(),
 	}
 }

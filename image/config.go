@@ -41,27 +41,6 @@ type Config struct {
 	Fault func(step string)
 }
 
-// Registries says how registries are reached.
-type Registries struct {
-	// HostsDirs are directories in the layout of containerd's hosts configuration
-	// (<dir>/<host>/hosts.toml, docs/hosts.md there) or of docker's certs.d (<dir>/<host>/*.crt).
-	// The first one with an entry for a registry wins. They are read anew for every operation.
-	HostsDirs []string
-	// Insecure lists registries (host, host:port or CIDR) that are spoken to by TLS without
-	// verification or by plain HTTP. 127.0.0.0/8, ::1 and localhost always are.
-	Insecure []string
-	// Mirrors are tried before docker.io's own registry (URLs), as dockerd's registry-mirrors.
-	Mirrors []string
-	// UserAgent is sent with every request.
-	UserAgent string
-}
-
-// Use is one container that uses an image.
-type Use struct {
-	Container string
-	Running   bool
-}
-
 // Validate names the first field that cannot work.
 func (c Config) Validate() error {
 	if !filepath.IsAbs(c.Root) {
@@ -84,7 +63,7 @@ func (c Config) Validate() error {
 			)
 		}
 	}
-	return c.Registries.validate()
+	return c.Registries.Validate()
 }
 
 func (c Config) withDefaults() Config {
@@ -105,9 +84,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Fault == nil {
 		c.Fault = func(string) {}
-	}
-	if c.Registries.UserAgent == "" {
-		c.Registries.UserAgent = "strake"
 	}
 	return c
 }

@@ -1,9 +1,18 @@
 // Package image is the engine's image store: images, their layers and the writable layers of
 // containers.
 //
-// containerd's core libraries run in this process (metadata over bbolt, content, overlay snapshots,
-// remotes); there is no daemon and no RPC between us and them, and none of their types leave this
-// package. Promises:
+// Store is the facade. The parts below it can be read, and most of them used, alone:
+//
+//	backend   containerd's stores in this process: blobs, directories, leases, collection
+//	index     images, layers and references, in memory and in the database
+//	document  manifests and configurations; Source, the read-only view of an image
+//	unpack    layer archives become overlay directories; package layer reads the archives
+//	registry  pulls, pushes, tags, credentials
+//	archive   docker save, docker load and OCI layouts
+//	rootfs    the writable layers of containers
+//
+// Whatever brings an image (registry, archive, import, commit, a build) is a document.Source, and
+// one publication brings any of them into the store. Promises:
 //
 //   - An image's ID is the digest of its configuration, so it is the same for every registry,
 //     compression and archive form it came through. The bytes that were pulled are kept as they
@@ -14,17 +23,17 @@
 //     by the next Open. Partial downloads survive and are resumed.
 //   - Listing and resolving read an index in memory and never a manifest. Prepare and Release of a
 //     container's root file system are a few directory operations and touch no database.
-//   - Bytes belong to someone: layers and blobs go with the last image that needs them, layers of a
+//   - Every byte has an image: layers and blobs go with the last image that needs them, layers of a
 //     removed image stay while a container uses them.
 //   - Archives are untrusted; see package image/layer.
 //
-// Locks, in order: Store.commitMu (one writer of the index at a time), Store.mu (the maps),
-// rootfsMu (container directories). keyed locks are taken before all of them.
+// Locks, in order: an image's name for packing, those of rootfs keys, of layers and of blobs
+// (keylock); then index.Index.editMu, index.Index.mu, rootfs.Table.mu.
 //
 // Not for: mounting (the caller gets host paths), deciding which containers use an image
 // (Config.InUse answers), signatures, schema 1 manifests, other operating systems than Linux.
 //
 // Tested by tables per operation, by archives that the tests build themselves, against an
-// in-process registry, and by killing a process of the test binary at many points of a load and
-// opening the store again.
+// in-process registry, on a full disk, and by killing a process of the test binary at every step of
+// a pull, a load, an adoption and a removal and opening the store again.
 package image

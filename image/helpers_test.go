@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"strake/image/document"
 	"strake/image/layer"
 )
 
@@ -122,6 +123,13 @@ func gzipped(t testing.TB, b []byte) []byte {
 	return out.Bytes()
 }
 
+// dockerItem is an element of manifest.json in an archive of docker save.
+type dockerItem struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
 // dockerArchive builds what docker save of the 20.10 era writes: one directory per layer, symbolic
 // links for repeated layers.
 func dockerArchive(t testing.TB, run RunConfig, tags []string, layers ...[]byte) []byte {
@@ -155,7 +163,7 @@ func dockerArchive(t testing.TB, run RunConfig, tags []string, layers ...[]byte)
 func configJSON(t testing.TB, run RunConfig, layers ...[]byte) []byte {
 	t.Helper()
 	created := epoch
-	c := newConfig(ocispec.Platform{}, created, run)
+	c := document.NewConfig(ocispec.Platform{}, created, run)
 	for i, l := range layers {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, plainDigest(t, l))
 		c.History = append(

@@ -21,11 +21,12 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"strake/image/document"
 	"strake/image/internal/testregistry"
 )
 
-// published is an image that a test put into a registry.
-type published struct {
+// remoteImage is an image that a test put into a registry.
+type remoteImage struct {
 	ref      string
 	id       digest.Digest
 	manifest ocispec.Descriptor
@@ -35,12 +36,12 @@ type published struct {
 // publish puts an image of gzip layers into a registry.
 func publishTo(
 	t testing.TB, g *testregistry.Registry, repo, tag string, layers ...[]byte,
-) published {
+) remoteImage {
 	t.Helper()
 	config := configJSON(
 		t, RunConfig{ImageConfig: ocispec.ImageConfig{Cmd: []string{"sh"}}}, layers...,
 	)
-	p := published{ref: g.Host() + "/" + repo + ":" + tag, id: g.AddBlob(repo, config)}
+	p := remoteImage{ref: g.Host() + "/" + repo + ":" + tag, id: g.AddBlob(repo, config)}
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 	}
@@ -103,8 +104,9 @@ func sampleLayers(t testing.TB) [][]byte {
 				entry{name: "lib", kind: '2', link: "etc"},
 			),
 		),
-		gzipped(t, tarOf(t, entry{name: "etc/b", body: "b"})),          // implies etc/
-		gzipped(t, tarOf(t, entry{name: "lib/through", body: "link"})), // reaches through the parent's link
+		gzipped(t, tarOf(t, entry{name: "etc/b", body: "b"})), // implies etc/
+		// Reaches through the parent's link.
+		gzipped(t, tarOf(t, entry{name: "lib/through", body: "link"})),
 		zs.Bytes(),
 	}
 }
@@ -131,9 +133,10 @@ func TestPullPush(t *testing.T) {
 		t.Errorf("pulled %+v", im)
 	}
 	for _, want := range []string{
-		"1 Pulling from team/app", short(p.layers[0].Digest) + " Pulling fs layer",
-		short(p.layers[0].Digest) + " Download complete",
-		short(p.layers[0].Digest) + " Pull complete", "Digest: " + p.manifest.Digest.String(),
+		"1 Pulling from team/app", document.Short(p.layers[0].Digest) + " Pulling fs layer",
+		document.Short(p.layers[0].Digest) + " Download complete",
+		document.Short(p.layers[0].Digest) + " Pull complete",
+		"Digest: " + p.manifest.Digest.String(),
 		"Status: Downloaded newer image for " + p.ref,
 	} {
 		if !slices.Contains(seen, want) {
@@ -323,12 +326,15 @@ func TestPullFaults(t *testing.T) {
 	layers := [][]byte{gzipped(t, tarOf(t, entry{name: "f", body: noise(1 << 20)}))}
 	for _, tc := range []struct {
 		name  string
-		setup func(t *testing.T, g *testregistry.Registry, p *published) *Auth
+		setup func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth
 		want  func(error) bool // nil: the pull succeeds
 		text  string
 	}{
-		{"missing tag", func(t *testing.T, g *testregistry.Registry, p *published) *Auth { p.ref += "x"; return nil }, errdefs.IsNotFound, "manifest unknown"},
-		{"wrong bytes", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"missing tag", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
+			p.ref += "x"
+			return nil
+		}, errdefs.IsNotFound, "manifest unknown"},
+		{"wrong bytes", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.BlobBody = func(d digest.Digest, b []byte) []byte {
 				if d == p.layers[0].Digest {
 					b = append([]byte(nil), b...)
@@ -338,7 +344,7 @@ func TestPullFaults(t *testing.T) {
 			}
 			return nil
 		}, errdefs.IsFailedPrecondition, "unexpected commit digest"},
-		{"server error once", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"server error once", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			var n atomic.Int32
 			g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.Contains(r.URL.Path, "/blobs/") && n.Add(1) == 1 {
@@ -349,7 +355,7 @@ func TestPullFaults(t *testing.T) {
 			}
 			return nil
 		}, nil, ""},
-		{"connection cut once", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"connection cut once", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			var n atomic.Int32
 			g.Fault = func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.HasSuffix(r.URL.Path, p.layers[0].Digest.String()) && n.Add(1) == 1 {
@@ -361,23 +367,23 @@ func TestPullFaults(t *testing.T) {
 			}
 			return nil
 		}, nil, ""},
-		{"no credentials", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"no credentials", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.User, g.Password = "u", "p"
 			return nil
 		}, errdefs.IsPermissionDenied, "access denied"},
-		{"basic", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"basic", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.User, g.Password = "u", "p"
 			return &Auth{Username: "u", Password: "p"}
 		}, nil, ""},
-		{"token", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"token", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.User, g.Password, g.Token = "u", "p", "secret"
 			return &Auth{Username: "u", Password: "p"}
 		}, nil, ""},
-		{"registry token", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"registry token", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.User, g.Token = "u", "secret"
 			return &Auth{RegistryToken: "secret"}
 		}, nil, ""},
-		{"wrong password", func(t *testing.T, g *testregistry.Registry, p *published) *Auth {
+		{"wrong password", func(t *testing.T, g *testregistry.Registry, p *remoteImage) *Auth {
 			g.User, g.Password, g.Token = "u", "p", "secret"
 			return &Auth{Username: "u", Password: "no"}
 		}, errdefs.IsPermissionDenied, ""},
@@ -420,7 +426,8 @@ func TestMirrorThroughHostsDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	toml := fmt.Sprintf(
-		"server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+		"server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", "+
+			"\"resolve\"]\n",
 		g.Host(),
 	)
 	if err := os.WriteFile(filepath.Join(write, "hosts.toml"), []byte(toml), 0o644); err != nil {

@@ -2,23 +2,26 @@ package image
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"time"
+	"slices"
+	"sync/atomic"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/klauspost/compress/gzip"
 	digest "github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"strake/image/backend"
+	"strake/image/document"
+	"strake/image/index"
+	"strake/image/name"
+	"strake/image/progress"
+	"strake/image/registry"
 )
 
 // PushOptions are the parameters of Push.
@@ -40,39 +43,33 @@ type Pushed struct {
 // index goes out whole when all of it is here, else the one manifest that is. Plain layers of
 // images made here are packed with gzip once. ref is name[:tag].
 func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, error) {
-	tag, err := parseTag(ref)
+	tag, err := name.Tag(ref)
 	if err != nil {
 		return Pushed{}, err
 	}
-	s.mu.RLock()
-	local, tagged := s.idx.refs[tag.String()]
-	im, known := s.idx.images[local.ID]
-	s.mu.RUnlock()
+	local, tagged := s.index.Ref(tag.String())
+	im, known := s.index.Image(local.ID)
 	if !tagged || !known {
 		return Pushed{}, fmt.Errorf(
 			"an image does not exist locally with the tag: %s: %w", reference.FamiliarString(tag),
 			errdefs.ErrNotFound,
 		)
 	}
-	ctx, done, err := s.begin(ctx)
+	op, err := s.backend.Begin(ctx)
 	if err != nil {
 		return Pushed{}, err
 	}
-	r := s.registry(ctx, tag, o.Auth)
-	defer r.close()
-	p := &push{s: s, tag: tag, report: &reporter{fn: o.Progress}}
-	out, err := p.run(ctx, r.resolver, im, local)
-	done()
+	p := &push{s: s, o: op, tag: tag, report: progress.New(o.Progress)}
+	out, err := p.run(ctx, im, local, o.Auth)
+	op.End(ctx)
 	if p.packed {
 		// The plain layers have served.
-		if cerr := s.collect(context.WithoutCancel(ctx)); cerr != nil {
+		if cerr := s.Collect(context.WithoutCancel(ctx)); cerr != nil {
 			s.log.Warn("collect after packing layers", "error", cerr)
 		}
 	}
 	if err != nil {
-		return Pushed{}, fmt.Errorf(
-			"push %q: %w", reference.FamiliarString(tag), remoteError(err, tag),
-		)
+		return Pushed{}, fmt.Errorf("push %q: %w", reference.FamiliarString(tag), err)
 	}
 	return out, nil
 }
@@ -80,411 +77,198 @@ func (s *Store) Push(ctx context.Context, ref string, o PushOptions) (Pushed, er
 // push is the state of one Push.
 type push struct {
 	s      *Store
+	o      *backend.Operation
 	tag    reference.NamedTagged
-	report *reporter
-	pusher remotes.Pusher
+	report *progress.Reporter
 	// packed says that plain layers were replaced by compressed ones.
 	packed bool
 }
 
 func (p *push) run(
-	ctx context.Context, resolver remotes.Resolver, im *image, r refRecord,
+	ctx context.Context, im *index.Entry, r index.Ref, auth *Auth,
 ) (Pushed, error) {
-	p.report.send(Event{Status: fmt.Sprintf("The push refers to repository [%s]", p.tag.Name())})
+	p.report.Send(progress.Event{
+		Status: fmt.Sprintf("The push refers to repository [%s]", p.tag.Name()),
+	})
 	target, err := p.target(ctx, im, r.Target)
 	if err != nil {
-		return Pushed{}, err
-	}
-	if p.pusher, err = resolver.Pusher(ctx, p.tag.String()+"@"+target.Digest.String()); err != nil {
-		return Pushed{}, err
-	}
-	if err := p.tree(ctx, target, 0); err != nil {
 		return Pushed{}, err
 	}
 	byDigest, err := reference.WithDigest(reference.TrimNamed(p.tag), target.Digest)
 	if err != nil {
 		return Pushed{}, err
 	}
-	if err := p.remember(ctx, im.id, byDigest.String(), target); err != nil {
+	err = p.s.registry.Push(
+		p.o.In(ctx), p.tag, target, p.s.backend.Stores().Content,
+		registry.PushOptions{Auth: auth, Report: p.report},
+	)
+	if err != nil {
 		return Pushed{}, err
 	}
-	p.report.send(
-		Event{
-			Status: fmt.Sprintf("%s: digest: %s size: %d", p.tag.Tag(), target.Digest, target.Size),
-		},
-	)
+	// From now on the image can be pulled by this digest.
+	if err := p.s.index.AddRef(ctx, im.ID, byDigest.String(), target); err != nil {
+		return Pushed{}, err
+	}
+	p.report.Send(progress.Event{
+		Status: fmt.Sprintf("%s: digest: %s size: %d", p.tag.Tag(), target.Digest, target.Size),
+	})
 	return Pushed{Tag: p.tag.Tag(), Digest: target.Digest, Size: target.Size}, nil
 }
 
-// remember records the digest under which the image can be pulled from now on.
-func (p *push) remember(
-	ctx context.Context, id digest.Digest, ref string, target ocispec.Descriptor,
-) error {
-	p.s.commitMu.Lock()
-	defer p.s.commitMu.Unlock()
-	p.s.mu.RLock()
-	_, known := p.s.idx.images[id]
-	p.s.mu.RUnlock()
-	if !known {
-		return nil // removed while it was pushed
-	}
-	_, err := p.s.apply(
-		ctx, change{refs: map[string]refRecord{ref: {ID: id, Target: slim(target)}}},
-	)
-	return err
-}
-
-// target decides what to send.
+// target decides what to send, and holds all of it.
 func (p *push) target(
-	ctx context.Context, im *image, target ocispec.Descriptor,
+	ctx context.Context, im *index.Entry, target ocispec.Descriptor,
 ) (ocispec.Descriptor, error) {
-	if images.IsIndexType(target.MediaType) && p.complete(ctx, target, 0) {
-		return target, nil
+	if images.IsIndexType(target.MediaType) {
+		err := p.holdTree(ctx, target, 0)
+		if err == nil || !errdefs.IsNotFound(err) {
+			return target, err
+		}
+		// Not all of the index is here.
 	}
-	if images.IsManifestType(target.MediaType) && target.Digest != im.rec.Manifest.Digest {
-		return target, nil // the form this tag came in
-	}
-	d, err := p.s.packed(ctx, im)
-	p.packed = err == nil && d.Digest != im.rec.Manifest.Digest
-	return d, err
+	if !images.IsManifestType(target.MediaType) || target.Digest == im.Rec.Manifest.Digest {
+		var err error
+		if target, err = p.pack(ctx, im); err != nil {
+			return target, err
+		}
+	} // else: the form this tag came in
+	return target, p.holdTree(ctx, target, 0)
 }
 
-// complete says whether everything below an index is stored here.
-func (p *push) complete(ctx context.Context, d ocispec.Descriptor, depth int) bool {
-	if depth > 4 {
-		return false
-	}
-	b, err := p.s.readBlob(ctx, d)
-	if err != nil {
-		return false
-	}
-	if images.IsIndexType(d.MediaType) {
-		var x ocispec.Index
-		if json.Unmarshal(b, &x) != nil {
-			return false
-		}
-		for _, m := range x.Manifests {
-			if !p.complete(ctx, m, depth+1) {
-				return false
-			}
-		}
-		return true
-	}
-	m, err := parseManifest(b)
-	if err != nil {
-		return false
-	}
-	for _, l := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
-		if _, err := p.s.content.Info(ctx, l.Digest); err != nil {
-			return false
-		}
-	}
-	return true
-}
+// maxIndexDepth bounds how deep index documents nest.
+const maxIndexDepth = 4
 
-// tree sends what is below a descriptor and then the document itself.
-func (p *push) tree(ctx context.Context, d ocispec.Descriptor, depth int) error {
-	if err := p.s.hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
+// holdTree holds a manifest or index and all below it. What is not here is ErrNotFound.
+func (p *push) holdTree(ctx context.Context, d ocispec.Descriptor, depth int) error {
+	if depth > maxIndexDepth {
+		return fmt.Errorf("index documents nest too deeply: %w", errdefs.ErrNotFound)
+	}
+	if err := p.o.Hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
 		return err
 	}
-	b, err := p.s.readBlob(ctx, d)
+	b, err := p.s.backend.ReadDocument(ctx, d)
 	if err != nil {
 		return err
 	}
 	if images.IsIndexType(d.MediaType) {
-		var x ocispec.Index
-		if err := json.Unmarshal(b, &x); err != nil {
+		x, err := document.ParseIndex(b)
+		if err != nil {
 			return err
 		}
 		for _, m := range x.Manifests {
-			if err := p.tree(ctx, slim(m), depth+1); err != nil {
+			if err := p.holdTree(ctx, m, depth+1); err != nil {
 				return err
 			}
 		}
-		return p.send(ctx, d, nil)
+		return nil
 	}
-	m, err := parseManifest(b)
+	m, err := document.ParseManifest(b)
 	if err != nil {
 		return err
 	}
-	if err := p.s.hold(ctx, append(digestsOf(m.Layers), m.Config.Digest), nil); err != nil {
+	blobs := append(document.Digests(m.Layers), m.Config.Digest)
+	if err := p.o.Hold(ctx, blobs, nil); err != nil {
 		return err
 	}
-	for _, l := range m.Layers {
-		p.report.send(Event{ID: short(l.Digest), Status: "Preparing"})
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	sent := map[digest.Digest]bool{}
-	for _, l := range m.Layers {
-		if sent[l.Digest] {
-			continue
+	for _, b := range blobs {
+		if _, err := p.s.backend.Stores().Content.Info(p.o.In(ctx), b); err != nil {
+			return fmt.Errorf("blob %s: %w", b, err)
 		}
-		sent[l.Digest] = true
-		l.URLs = nil
-		g.Go(func() error {
-			if err := p.s.uploads.Acquire(gctx, 1); err != nil {
-				return err
-			}
-			defer p.s.uploads.Release(1)
-			return p.send(
-				gctx, l, &meter{r: p.report, id: short(l.Digest), status: "Pushing", total: l.Size},
-			)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := p.send(ctx, m.Config, nil); err != nil {
-		return err
-	}
-	return p.send(ctx, d, nil)
-}
-
-// send sends one blob or document unless the registry has it. Events are for layers only.
-func (p *push) send(ctx context.Context, d ocispec.Descriptor, m *meter) error {
-	id := ""
-	if m != nil {
-		id = m.id
-	}
-	d = p.withSource(ctx, d)
-	status := "Pushed"
-	err := retry(ctx, p.report, id, func() error {
-		err := p.upload(ctx, d, m)
-		if errdefs.IsAlreadyExists(err) {
-			status = "Layer already exists"
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", kindOf(d), short(d.Digest), err)
-	}
-	if m != nil {
-		p.report.send(Event{ID: id, Status: status})
 	}
 	return nil
 }
 
-func kindOf(d ocispec.Descriptor) string {
-	switch {
-	case images.IsManifestType(d.MediaType), images.IsIndexType(d.MediaType):
-		return "manifest"
-	case images.IsConfigType(d.MediaType):
-		return "configuration"
-	}
-	return "layer"
-}
-
-// withSource tells the pusher from which repositories of the same registry a blob came, so that it
-// can be mounted instead of sent (distribution-spec, "Mounting a blob from another repository").
-func (p *push) withSource(ctx context.Context, d ocispec.Descriptor) ocispec.Descriptor {
-	key := "containerd.io/distribution.source." + reference.Domain(p.tag)
-	info, err := p.s.content.Info(ctx, d.Digest)
-	if err != nil || info.Labels[key] == "" {
-		return d
-	}
-	d.Annotations = maps.Clone(d.Annotations)
-	if d.Annotations == nil {
-		d.Annotations = map[string]string{}
-	}
-	d.Annotations[key] = info.Labels[key]
-	return d
-}
-
-func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *meter) error {
-	w, err := p.pusher.Push(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	ra, err := p.s.content.ReaderAt(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer ra.Close()
-	var r io.Reader = io.NewSectionReader(ra, 0, ra.Size())
-	if m != nil {
-		m.current, m.sent = 0, 0
-		r = &countReader{r, m.add}
-	}
-	// content.Copy starts the stream again when the pusher says that the connection was replaced.
-	return content.Copy(
-		ctx, w,
-		&rewinder{
-			Reader: r,
-			at:     func(off int64) io.Reader { return io.NewSectionReader(ra, off, ra.Size()-off) },
-		},
-		d.Size, d.Digest,
-	)
-}
-
-// rewinder is a reader that content.Copy can set back.
-type rewinder struct {
-	io.Reader
-	at func(off int64) io.Reader
-}
-
-func (r *rewinder) Seek(off int64, whence int) (int64, error) {
-	if whence != io.SeekStart {
-		return 0, fmt.Errorf("seek whence %d: %w", whence, errdefs.ErrInvalidArgument)
-	}
-	r.Reader = r.at(off)
-	return off, nil
-}
-
-// packed returns an image's manifest with all layers compressed. Images made here keep plain layers
+// pack returns an image's manifest with all layers compressed. Images made here keep plain layers
 // until they are first pushed; the packed form then replaces the plain one. The ID stays, it is the
 // configuration's digest.
-func (s *Store) packed(ctx context.Context, im *image) (ocispec.Descriptor, error) {
-	unlock, err := s.flights.lockContext(ctx, "pack "+im.id.String())
+func (p *push) pack(ctx context.Context, im *index.Entry) (ocispec.Descriptor, error) {
+	unlock, err := p.s.packing.LockContext(ctx, im.ID.String())
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	defer unlock()
-	s.mu.RLock()
-	if now, ok := s.idx.images[im.id]; ok {
+	if now, ok := p.s.index.Image(im.ID); ok {
 		im = now // another push may have packed it meanwhile
 	}
-	received := false
-	for ref, r := range s.idx.refs {
-		if r.ID != im.id || r.Target.Digest != im.rec.Manifest.Digest {
-			continue
-		}
-		if named, err := reference.ParseNamed(ref); err == nil {
-			_, byDigest := named.(reference.Digested)
-			received = received || byDigest
-		}
+	if p.s.index.Received(im) {
+		return im.Rec.Manifest, nil
 	}
-	s.mu.RUnlock()
-	m, err := s.manifestOf(ctx, im.rec.Manifest)
-	if err != nil || received {
-		return im.rec.Manifest, err
-	}
-	if err := s.hold(
-		ctx, append(digestsOf(m.Layers), m.Config.Digest, im.rec.Manifest.Digest), nil,
-	); err != nil {
+	src, err := p.s.openImage(ctx, p.o, im)
+	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	layers := append([]ocispec.Descriptor{}, m.Layers...)
-	changed := false
+	m := src.manifest
+	m.Layers = slices.Clone(m.Layers)
+	var changed atomic.Bool
 	g, gctx := errgroup.WithContext(ctx)
-	for i, l := range layers {
+	for i, l := range m.Layers {
 		if l.MediaType != ocispec.MediaTypeImageLayer &&
 			l.MediaType != images.MediaTypeDockerSchema2Layer {
 			continue
 		}
-		changed = true
 		g.Go(func() (err error) {
-			layers[i], err = s.pack(gctx, l)
+			m.Layers[i], err = p.compress(gctx, l)
+			changed.Store(true)
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil || !changed {
-		return im.rec.Manifest, err
+	if err := g.Wait(); err != nil || !changed.Load() {
+		return im.Rec.Manifest, err
 	}
-	m.Layers, m.Versioned = layers, specs.Versioned{SchemaVersion: 2}
-	b, err := json.Marshal(m)
+	doc, err := document.Encode(m)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d, err := s.writeBlob(ctx, "manifest", b, manifestLabels(m))
-	if err != nil {
+	doc.Descriptor.MediaType = im.Rec.Manifest.MediaType
+	if err := p.o.WriteDocument(
+		ctx, "manifest", doc.Bytes, backend.ManifestLabels(m),
+	); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d.MediaType = im.rec.Manifest.MediaType
-	return d, s.replaceManifest(ctx, im, d)
+	if err := p.s.backend.Barrier(); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	p.packed = true
+	return doc.Descriptor, p.s.index.Repack(ctx, im.ID, doc.Descriptor)
 }
 
-// replaceManifest makes the packed form the image's own wherever the plain one was.
-func (s *Store) replaceManifest(ctx context.Context, im *image, d ocispec.Descriptor) error {
-	if err := s.barrier(); err != nil {
-		return err
-	}
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	s.mu.RLock()
-	now, known := s.idx.images[im.id]
-	c := change{images: map[digest.Digest]imageRecord{}, refs: map[string]refRecord{}}
-	if known {
-		rec, old := now.rec, now.rec.Manifest.Digest
-		for ref, r := range s.idx.refs {
-			if r.ID == im.id && r.Target.Digest == old {
-				c.refs[ref] = refRecord{ID: im.id, Target: d}
-			}
-		}
-		if rec.Target.Digest == old {
-			rec.Target = d
-		}
-		rec.Manifest = d
-		c.images[im.id] = rec
-	}
-	s.mu.RUnlock()
-	if !known {
-		return nil
-	}
-	_, err := s.apply(ctx, c)
-	return err
-}
-
-// pack compresses one plain layer. Equal layers give equal blobs: no time, no name.
-func (s *Store) pack(
+// compress stores a plain layer compressed. Equal layers give equal blobs: no time, no name.
+func (p *push) compress(
 	ctx context.Context, plain ocispec.Descriptor,
 ) (_ ocispec.Descriptor, err error) {
-	if err := s.unpacks.Acquire(ctx, 1); err != nil {
+	release, err := p.s.unpack.Slot(ctx)
+	if err != nil {
 		return plain, err
 	}
-	defer s.unpacks.Release(1)
-	r, err := s.openBlob(ctx, plain)
+	defer release()
+	r, err := p.s.backend.OpenBlob(ctx, plain, 0)
 	if err != nil {
 		return plain, err
 	}
 	defer r.Close()
-	ref := "pack-" + plain.Digest.String() + fmt.Sprint(time.Now().UnixNano())
-	w, err := content.OpenWriter(ctx, s.content, content.WithRef(ref))
+	w, err := p.o.NewWriter(ctx)
 	if err != nil {
 		return plain, err
 	}
-	defer func() {
-		w.Close()
-		if err != nil {
-			if aerr := s.content.Abort(context.WithoutCancel(ctx), ref); aerr != nil &&
-				!errdefs.IsNotFound(aerr) {
-				err = errors.Join(err, aerr)
-			}
-		}
-	}()
+	defer func() { err = errors.Join(err, w.Close(ctx)) }()
 	zw := gzip.NewWriter(w)
-	if _, err := io.CopyBuffer(
-		onlyWriter{zw}, onlyReader{contextReader{ctx, r}}, make([]byte, 256<<10),
-	); err != nil {
+	if _, err := io.CopyBuffer(zw, contextReader{ctx, r}, make([]byte, 256<<10)); err != nil {
 		return plain, err
 	}
 	if err := zw.Close(); err != nil {
 		return plain, err
 	}
-	st, err := w.Status()
-	if err != nil {
-		return plain, err
-	}
-	d := ocispec.Descriptor{
-		MediaType: ocispec.MediaTypeImageLayerGzip, Digest: w.Digest(), Size: st.Offset,
-	}
+	d, err := w.Commit(ctx, func(digest.Digest) map[string]string {
+		return map[string]string{backend.UncompressedLabel: plain.Digest.String()}
+	})
+	d.MediaType = ocispec.MediaTypeImageLayerGzip
 	if plain.MediaType == images.MediaTypeDockerSchema2Layer {
 		d.MediaType = images.MediaTypeDockerSchema2LayerGzip
 	}
-	if err := s.hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {
-		return plain, err
-	}
-	err = w.Commit(
-		ctx, d.Size, d.Digest,
-		content.WithLabels(map[string]string{uncompressedLabel: plain.Digest.String()}),
-	)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return plain, err
-	}
-	return d, nil
+	return d, err
 }
 
+// contextReader ends with its context.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -41,7 +41,9 @@ func TestImportPrepareRelease(t *testing.T) {
 	if _, err := s.Prepare(ctx, "c1", id); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("second Prepare: %v", err)
 	}
-	for _, bad := range []string{"", "../x", ".new-x", "a/b", strings.Repeat("x", 129)} {
+	for _, bad := range []string{
+		"", "../x", ".new-x", "A/b", "a/b/c", "/b", "a~b", strings.Repeat("x", 129),
+	} {
 		if _, err := s.Prepare(ctx, bad, id); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("Prepare %q: %v", bad, err)
 		}

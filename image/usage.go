@@ -1,11 +1,6 @@
 package image
 
-import (
-	"context"
-	"fmt"
-
-	"github.com/containerd/containerd/v2/core/content"
-)
+import "context"
 
 // DiskUsage is where the store's bytes are.
 type DiskUsage struct {
@@ -19,7 +14,7 @@ type DiskUsage struct {
 	// Blobs their number.
 	BlobBytes int64
 	Blobs     int
-	// PartialBytes are held by downloads that wait to be resumed.
+	// PartialBytes are held by downloads that wait to be resumed; Prune gives them up.
 	PartialBytes int64
 }
 
@@ -27,32 +22,11 @@ type DiskUsage struct {
 // database.
 func (s *Store) DiskUsage(ctx context.Context) (DiskUsage, error) {
 	var u DiskUsage
-	s.mu.RLock()
-	for _, im := range s.idx.images {
-		if !im.rec.Removed {
-			u.Images++
-		}
-	}
-	for c := range s.idx.layerUse {
-		u.Layers++
-		u.LayerBytes += s.idx.layers[c].Size
-	}
-	s.mu.RUnlock()
-	ctx = s.context(ctx)
-	err := s.content.Walk(ctx, func(i content.Info) error {
-		u.Blobs++
-		u.BlobBytes += i.Size
-		return nil
-	})
+	var err error
+	u.Images, u.Layers, u.LayerBytes = s.index.Totals()
+	u.Blobs, u.BlobBytes, u.PartialBytes, err = s.backend.Usage(ctx)
 	if err != nil {
-		return DiskUsage{}, fmt.Errorf("measure images: %w", err)
-	}
-	partial, err := s.content.ListStatuses(ctx)
-	if err != nil {
-		return DiskUsage{}, fmt.Errorf("measure images: %w", err)
-	}
-	for _, p := range partial {
-		u.PartialBytes += p.Offset
+		return DiskUsage{}, err
 	}
 	return u, nil
 }

@@ -254,5 +254,10 @@ func (a *imageAPI) prune(w http.ResponseWriter, r *request) error {
 		}
 		out.SpaceReclaimed += uint64(list[i].Size)
 	}
+	partial, err := s.Images.Prune(r.Context())
+	if err != nil {
+		return err
+	}
+	out.SpaceReclaimed += uint64(partial)
 	return writeJSON(w, http.StatusOK, out)
 }

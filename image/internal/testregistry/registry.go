@@ -30,12 +30,13 @@ type Registry struct {
 
 	srv *httptest.Server
 
-	mu        sync.Mutex
-	blobs     map[string]map[digest.Digest][]byte // by repository; guarded by mu
-	manifests map[string]manifest                 // by repository + ":" + tag or digest; guarded by mu
-	requests  []string                            // guarded by mu
-	ranges    []string                            // guarded by mu
-	uploads   int                                 // guarded by mu
+	mu    sync.Mutex
+	blobs map[string]map[digest.Digest][]byte // by repository; guarded by mu
+	// manifests are by repository + ":" + tag or digest; guarded by mu
+	manifests map[string]manifest
+	requests  []string // guarded by mu
+	ranges    []string // guarded by mu
+	uploads   int      // guarded by mu
 }
 
 type manifest struct {
