@@ -74,7 +74,7 @@ func (s *Store) occupy(ctx context.Context, sb *Sandbox, spec *Spec, back *undo)
 		rec.Attached, rec.NetnsPath, rec.Endpoints, rec.Ports = true, p.NetnsPath, p.Endpoints, p.Ports
 	}
 	if spec.ShmBytes > 0 {
-		dir := s.shmDir(spec.ID)
+		dir := s.shmDir(spec.Owner, spec.ID)
 		back.add(func(context.Context) error { return releaseShm(dir) })
 		if err := s.mountShm(dir, spec.ShmBytes); err != nil {
 			return err
@@ -346,7 +346,9 @@ func flagOf(t specs.LinuxNamespaceType) uint64 {
 	return 0
 }
 
-func (s *Store) shmDir(id string) string { return filepath.Join(s.cfg.Run, "shm", id) }
+func (s *Store) shmDir(owner, id string) string {
+	return filepath.Join(s.cfg.Run, "shm", owner, id)
+}
 
 // mountShm mounts a /dev/shm that members share. It is the one mount that the host sees.
 func (s *Store) mountShm(dir string, size int64) error {

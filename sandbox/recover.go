@@ -212,10 +212,10 @@ func (s *Store) Live(owner string) (live map[string]place.Live, close func(), er
 	return live, close, nil
 }
 
-// SweepShm removes shared memory that belongs to no sandbox: keep says which IDs do. Shared memory
-// of an owner is recognised by the caller, who knows its IDs.
-func (s *Store) SweepShm(keep func(id string) bool) error {
-	list, err := os.ReadDir(filepath.Join(s.cfg.Run, "shm"))
+// SweepShm removes shared memory of an owner that belongs to none of its sandboxes: keep says which
+// IDs the owner's implicit sandboxes have.
+func (s *Store) SweepShm(owner string, keep func(id string) bool) error {
+	list, err := os.ReadDir(s.shmDir(owner, ""))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -224,7 +224,7 @@ func (s *Store) SweepShm(keep func(id string) bool) error {
 		if _, err := s.Get(d.Name()); err == nil || keep(d.Name()) {
 			continue
 		}
-		errs = append(errs, releaseShm(s.shmDir(d.Name())))
+		errs = append(errs, releaseShm(s.shmDir(owner, d.Name())))
 	}
 	return errors.Join(errs...)
 }

@@ -55,6 +55,8 @@ func (s *fakeImages) Resolve(_ context.Context, ref string) (image.Image, error)
 	return image.Image{}, missing("image", ref)
 }
 
+func (s *fakeImages) Prune(context.Context) (int64, error) { return 0, nil }
+
 func (s *fakeImages) List(_ context.Context, f image.Filter) ([]image.Summary, error) {
 	err := s.do("images.List", f)
 	var out []image.Summary

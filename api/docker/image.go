@@ -30,6 +30,8 @@ type imageStore interface {
 	History(ctx context.Context, ref string) ([]image.HistoryEntry, error)
 	Tag(ctx context.Context, src, ref string) error
 	Remove(ctx context.Context, ref string, o image.RemoveOptions) ([]image.Removed, error)
+	// Prune gives up the beginnings of downloads and returns how many bytes those had.
+	Prune(ctx context.Context) (partialBytes int64, err error)
 }
 
 func (a *imageAPI) routes() map[string]handler {
@@ -254,7 +256,7 @@ func (a *imageAPI) prune(w http.ResponseWriter, r *request) error {
 		}
 		out.SpaceReclaimed += uint64(list[i].Size)
 	}
-	partial, err := s.Images.Prune(r.Context())
+	partial, err := a.images.Prune(r.Context())
 	if err != nil {
 		return err
 	}

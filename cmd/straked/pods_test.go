@@ -118,6 +118,10 @@ func (p *pods) recover(ctx context.Context) error {
 	if err := p.groups.Sweep(ctx, func(name string) bool { return p.tasks[name] != nil }); err != nil {
 		return err
 	}
+	none := func(string) bool { return false }
+	if err := p.sys.sandboxes.SweepShm(podOwner, none); err != nil {
+		return err
+	}
 	live, done, err := p.sys.sandboxes.Live(podOwner)
 	if err != nil {
 		return err

@@ -63,6 +63,8 @@ type State struct {
 
 // Resolved is what the engine decided when the container was created.
 type Resolved struct {
+	// RootfsKey names the container's layer in the image store; empty for the container's ID.
+	RootfsKey  string               `json:"rootfsKey,omitempty"`
 	ImageID    string               `json:"imageID,omitempty"`
 	Args       []string             `json:"args"`
 	Env        []string             `json:"env"`

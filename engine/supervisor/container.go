@@ -152,6 +152,15 @@ func mountInfo(m *record.MountPoint) engine.MountInfo {
 	return mi
 }
 
+// rootfsKey names the container's layer in the image store. Records of engines that had no owner
+// have none: there it was the container's ID.
+func (c *container) rootfsKey() string {
+	if c.res.RootfsKey != "" {
+		return c.res.RootfsKey
+	}
+	return c.id
+}
+
 func (c *container) path(name string) string { return c.dir + "/" + name }
 
 // logPath is where the keeper writes the log; empty if it does not.

@@ -21,6 +21,7 @@ import (
 	"strake/engine/record"
 	"strake/engine/state"
 	"strake/engine/userdb"
+	"strake/image"
 	"strake/internal/message"
 	"strake/volume"
 )
@@ -315,10 +316,15 @@ func (e *Engine) materialise(
 		return err
 	}
 	if c.res.ImageID != "" {
-		if _, err := e.images.Prepare(ctx, c.id, digest.Digest(c.res.ImageID)); err != nil {
+		key, err := image.Key(e.cfg.Owner, c.id)
+		if err != nil {
 			return err
 		}
-		back.add(func(ctx context.Context) error { return e.images.Release(ctx, c.id) })
+		c.res.RootfsKey = key
+		if _, err := e.images.Prepare(ctx, c.rootfsKey(), digest.Digest(c.res.ImageID)); err != nil {
+			return err
+		}
+		back.add(func(ctx context.Context) error { return e.images.Release(ctx, c.rootfsKey()) })
 	}
 	if err := e.fault("create: volumes"); err != nil {
 		return err

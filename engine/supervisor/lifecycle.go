@@ -515,7 +515,7 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 		return err
 	}
 	if c.res.ImageID != "" {
-		if err := e.cfg.Images.Release(ctx, c.id); err != nil && !errdefs.IsNotFound(err) {
+		if err := e.cfg.Images.Release(ctx, c.rootfsKey()); err != nil && !errdefs.IsNotFound(err) {
 			return err
 		}
 	}

@@ -27,7 +27,7 @@ func (e *Engine) Usage(ctx context.Context, name string) (rw, root int64, err er
 	if c.res.ImageID == "" {
 		return 0, 0, nil
 	}
-	u, err := e.images.Usage(ctx, c.id)
+	u, err := e.images.Usage(ctx, c.rootfsKey())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -51,7 +51,7 @@ func (e *Engine) Changes(ctx context.Context, name string) ([]engine.Change, err
 			"container %s runs from a directory and has no image to compare with", name,
 		)
 	}
-	list, err := e.images.Changes(ctx, c.id)
+	list, err := e.images.Changes(ctx, c.rootfsKey())
 	if err != nil {
 		return nil, err
 	}

@@ -317,12 +317,33 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err := e.fault("recover: layers"); err != nil {
 		return err
 	}
-	for key := range e.cfg.Images.RootfsKeys() {
-		if record.ValidID(key) && e.containers[key] == nil {
-			e.warn("remove a leftover layer", e.cfg.Images.Release(ctx, key), "container", key)
+	e.sweepLayers(ctx)
+	return e.cfg.Sandboxes.SweepShm(e.cfg.Owner, running)
+}
+
+// sweepLayers releases the layers that no container has: of this owner, and for the default owner
+// those of engines that had none.
+func (e *Engine) sweepLayers(ctx context.Context) {
+	used := map[string]bool{}
+	for _, c := range e.all() {
+		used[c.rootfsKey()] = true
+	}
+	release := func(key string) {
+		if !used[key] {
+			e.warn("remove a leftover layer", e.cfg.Images.Release(ctx, key), "layer", key)
 		}
 	}
-	return e.cfg.Sandboxes.SweepShm(running)
+	for key := range e.cfg.Images.RootfsKeys(e.cfg.Owner) {
+		release(key)
+	}
+	if e.cfg.Owner != DefaultOwner {
+		return
+	}
+	for key := range e.cfg.Images.RootfsKeys("") {
+		if record.ValidID(key) {
+			release(key)
+		}
+	}
 }
 
 // sweepForeignParents removes the groups that an interrupted start left below a parent that a user

@@ -20,7 +20,7 @@ type Images interface {
 	Inspect(ctx context.Context, ref string) (image.Detail, error)
 	Prepare(ctx context.Context, key string, id digest.Digest) (image.Rootfs, error)
 	Rootfs(ctx context.Context, key string) (image.Rootfs, error)
-	RootfsKeys() map[string]digest.Digest
+	RootfsKeys(owner string) map[string]digest.Digest
 	Release(ctx context.Context, key string) error
 	Usage(ctx context.Context, key string) (image.Usage, error)
 	Changes(ctx context.Context, key string) ([]layer.Change, error)

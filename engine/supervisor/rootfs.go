@@ -142,7 +142,7 @@ func (e *layers) openRoot(ctx context.Context, c *container) (*os.File, error) {
 		}
 		return f, nil
 	}
-	fs, err := e.images.Rootfs(ctx, c.id)
+	fs, err := e.images.Rootfs(ctx, c.rootfsKey())
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (e *layers) layersOf(ctx context.Context, c *container) (*image.Rootfs, err
 	if c.res.ImageID == "" {
 		return nil, nil
 	}
-	fs, err := e.images.Rootfs(ctx, c.id)
+	fs, err := e.images.Rootfs(ctx, c.rootfsKey())
 	if err != nil {
 		return nil, err
 	}
