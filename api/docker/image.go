@@ -15,7 +15,6 @@ import (
 // imageAPI serves the images of the store.
 type imageAPI struct {
 	images imageStore
-	// engine has the containers of every owner: an image that one of them uses is in use.
 	engine interface {
 		lister
 		publisher

@@ -17,9 +17,8 @@ import (
 // networkAPI serves networks.
 type networkAPI struct {
 	networks Networks
-	// all lists the containers of every owner: a network that one of them uses is in use.
-	all    lister
-	engine interface {
+	engine   interface {
+		lister
 		publisher
 		ConnectNetwork(ctx context.Context, name, network string, ep engine.EndpointSpec) error
 		DisconnectNetwork(ctx context.Context, name, network string) error
@@ -131,7 +130,7 @@ func (a *networkAPI) list(w http.ResponseWriter, r *request) error {
 	}
 	var containers []engine.Info
 	if r.version < 28 {
-		if containers, err = a.all.List(r.Context()); err != nil {
+		if containers, err = a.engine.List(r.Context()); err != nil {
 			return err
 		}
 	}
@@ -161,7 +160,7 @@ func (a *networkAPI) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	containers, err := a.all.List(r.Context())
+	containers, err := a.engine.List(r.Context())
 	if err != nil {
 		return err
 	}
@@ -261,7 +260,7 @@ func (a *networkAPI) prune(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	containers, err := a.all.List(r.Context())
+	containers, err := a.engine.List(r.Context())
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
-	"strake/engine"
 )
 
 // server finds the handler of a request. It has no state beside its routes.
@@ -36,7 +35,7 @@ func newServer(b Backend, h host) *server {
 		log: b.Log, product: "strake/" + b.Version + " (" + runtime.GOOS + ")",
 		routes: http.NewServeMux(),
 	}
-	s.add(groups(b, h, ownerOf))
+	s.add(groups(b, h))
 	return s
 }
 
@@ -52,29 +51,28 @@ func (s *server) add(list []group) {
 	}
 }
 
-// groups wires the groups of endpoints with what they need of the backend. Those that count the
-// uses of images and networks get the containers of every owner, the others those of this API.
-func groups(b Backend, h host, ownerOf func(*engine.Info) string) []group {
-	own := ownContainers{b.Engine, ownerOf}
+// groups wires the groups of endpoints with what they need of the backend. An engine has the
+// containers of one owner, so nothing here has to tell them apart.
+func groups(b Backend, h host) []group {
 	driver := cmp.Or(b.LogDriver, "json-file")
 	return []group{
 		&systemAPI{
-			engine: own, images: b.Images, version: b.Version, gitCommit: b.GitCommit,
+			engine: b.Engine, images: b.Images, version: b.Version, gitCommit: b.GitCommit,
 			name: b.Name, root: b.Root, logDriver: driver, insecure: b.Insecure, host: h,
 		},
-		&eventAPI{own},
-		&usageAPI{own, b.Images, b.Volumes},
-		&createAPI{own, b.Images, h},
-		&lifecycleAPI{own, h},
-		&viewAPI{own, b.Images, b.Log, driver},
-		&attachAPI{own},
-		&execAPI{own},
+		&eventAPI{b.Engine},
+		&usageAPI{b.Engine, b.Images, b.Volumes},
+		&createAPI{b.Engine, b.Images, h},
+		&lifecycleAPI{b.Engine, h},
+		&viewAPI{b.Engine, b.Images, b.Log, driver},
+		&attachAPI{b.Engine},
+		&execAPI{b.Engine},
 		&imageAPI{b.Images, b.Engine},
-		&transferAPI{b.Images, own, b.Log},
-		&commitAPI{b.Images, own},
+		&transferAPI{b.Images, b.Engine, b.Log},
+		&commitAPI{b.Images, b.Engine},
 		buildAPI{},
-		&networkAPI{b.Networks, b.Engine, own},
-		&volumeAPI{b.Volumes, own},
+		&networkAPI{b.Networks, b.Engine},
+		&volumeAPI{b.Volumes, b.Engine},
 	}
 }
 

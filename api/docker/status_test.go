@@ -79,7 +79,7 @@ var endpoints = map[string]string{
 
 // patterns are those of all endpoints of a backend.
 func patterns(b Backend) (list []string) {
-	for _, g := range groups(b, testHost, ownerOf) {
+	for _, g := range groups(b, testHost) {
 		for pattern := range g.routes() {
 			list = append(list, pattern)
 		}

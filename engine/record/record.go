@@ -40,8 +40,11 @@ const (
 
 // Spec is container.json.
 type Spec struct {
-	Version  int         `json:"version"`
-	ID       string      `json:"id"`
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	// Owner is the front end that the container belongs to; empty in records of engines that had
+	// no owner.
+	Owner    string      `json:"owner,omitempty"`
 	Created  time.Time   `json:"created"`
 	Spec     engine.Spec `json:"spec"`
 	Resolved Resolved    `json:"resolved"`

@@ -231,7 +231,7 @@ func (k *core) save(c *container) error {
 func (k *core) saveSpec(c *container) error {
 	c.mu.Lock()
 	rec := record.Spec{
-		Version: record.Version, ID: c.id, Created: c.created, Spec: c.spec, Resolved: c.res,
+		Version: record.Version, ID: c.id, Owner: k.cfg.Owner, Created: c.created, Spec: c.spec, Resolved: c.res,
 	}
 	c.mu.Unlock()
 	if err := record.WriteJSON(c.dir, record.SpecFile, &rec); err != nil {

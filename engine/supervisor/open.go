@@ -102,6 +102,13 @@ func (e *Engine) load() (map[string]record.State, error) {
 	}
 	for i := range list {
 		sr := &list[i]
+		if sr.Owner != "" && sr.Owner != e.cfg.Owner {
+			e.log.Error(
+				"a container belongs to another owner; it is left alone", "container", sr.ID,
+				"owner", sr.Owner,
+			)
+			continue
+		}
 		st := states[sr.ID]
 		c := &container{
 			id: sr.ID, dir: e.containerDir(sr.ID), op: newGate(), created: sr.Created,
