@@ -128,7 +128,11 @@ func (b *Builder) Isolate() {
 	b.Fail(Num(uint64(unix.EINVAL)))
 	b.Place(done)
 
-	title := b.Bytes([]byte("strake: container being set up\x00\x00"))
+	text := "strake: container being set up"
+	if b.title != "" {
+		text = b.title
+	}
+	title := b.Bytes([]byte(text + "\x00\x00"))
 	end := b.Bytes(make([]byte, 8))
 	mm := b.Room(104) // struct prctl_mm_map, linux/prctl.h
 	for off := uint32(0); off <= 80; off += 8 {

@@ -218,6 +218,7 @@ func (p *Program) Op(i int) Op {
 type Builder struct {
 	p     Program
 	field string
+	title string
 	err   error
 }
 
@@ -233,6 +234,10 @@ func (b *Builder) Clone(flags uint64) { b.p.img.clone = flags }
 // Keep lets the child inherit the descriptors below n beside its inputs. Without it these are 0, 1
 // and 2.
 func (b *Builder) Keep(n int) { b.p.img.keep = n }
+
+// Title sets the command line (proc_pid_cmdline(5)) that Isolate gives the child, which has it until
+// it executes. Without it the line says that a container is being set up.
+func (b *Builder) Title(text string) { b.title = text }
 
 // Field sets the configuration field that the following operations are made for.
 func (b *Builder) Field(name string) { b.field = name }

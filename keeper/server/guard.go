@@ -54,20 +54,13 @@ const (
 func guardProgram() (*program.Program, error) {
 	num := func(n int) program.Arg { return program.Num(n) }
 	var b program.Builder
+	b.Title(guardName)
 	b.Isolate()
 	b.Field("guard")
 	b.Call(unix.SYS_SETSID)
-	title := b.Str(guardName)
-	b.Call(unix.SYS_PRCTL, num(unix.PR_SET_NAME), title.Ptr(), num(0), num(0), num(0))
-	// The command line: the end first, because it must not lie before the beginning. Without
-	// CAP_SYS_RESOURCE it stays what Isolate has set.
-	for _, to := range []struct {
-		what int
-		at   program.Arg
-	}{{unix.PR_SET_MM_ARG_END, title.At(uint32(len(guardName) + 1))}, {unix.PR_SET_MM_ARG_START, title.Ptr()}} {
-		b.Call(unix.SYS_PRCTL, num(unix.PR_SET_MM), num(to.what), to.at, num(0), num(0)).
-			Ignore(uint16(unix.EPERM), uint16(unix.EINVAL))
-	}
+	b.Call(
+		unix.SYS_PRCTL, num(unix.PR_SET_NAME), b.Str(guardName).Ptr(), num(0), num(0), num(0),
+	)
 	// Both ends of the channel get their numbers, by way of numbers that are free.
 	var ends [2]program.Cell
 	for i, name := range []string{"feed", "own"} {
