@@ -141,7 +141,7 @@ func newServer(cfg Config) (s *server, err error) {
 		return nil, err
 	}
 	if cfg.Resume < 0 {
-		s.recover()
+		recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
