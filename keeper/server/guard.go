@@ -114,6 +114,9 @@ type guard struct {
 	pidfd int
 	feed  int // the keeper's end of the channel
 	used  numbers
+	// deaf says why a guard of another keeper does not do as it is told. What it has can be taken,
+	// then it is to be replaced.
+	deaf error
 }
 
 // startGuard starts one and returns when it is set up. score is the oom_score_adj that it gets; nil
@@ -184,6 +187,8 @@ func (g *guard) prepare() error {
 }
 
 // findGuard finds the guard that another keeper has left. It is errdefs.ErrNotFound if that is gone.
+// One that lives and whose descriptors cannot be taken is ended: a pipe that is open and never read
+// would stop its writer for ever.
 func findGuard(id identity) (*guard, error) {
 	gone := fmt.Errorf("the guard, process %d, is gone: %w", id.pid, errdefs.ErrNotFound)
 	fd, err := unix.PidfdOpen(id.pid, 0)
@@ -200,17 +205,14 @@ func findGuard(id identity) (*guard, error) {
 		return nil, gone
 	}
 	if g.feed, err = g.get(guardOwn); err == nil {
-		err = g.prepare()
-	}
-	if err == nil {
-		err = g.catchUp()
-	}
-	if err == nil {
+		if g.deaf = g.prepare(); g.deaf == nil {
+			g.deaf = g.catchUp()
+		}
 		err = g.look()
 	}
 	if err != nil {
-		g.abandon()
-		return nil, fmt.Errorf("the guard, process %d: %w", id.pid, err)
+		g.end()
+		return nil, fmt.Errorf("the guard, process %d, is ended: %w", id.pid, err)
 	}
 	return g, nil
 }

@@ -608,6 +608,134 @@ func TestGuardNumbers(t *testing.T) {
 	}
 }
 
+// A guard that does not answer, because it is stopped, is emptied and replaced.
+func TestGuardStopped(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a", "read x; echo got $x; exit 6")
+	req.Stdio.Stdin = true
+	p := r.start(req)
+	guard := r.guardPID()
+	if err := unix.Kill(guard, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.kill(p)
+	r.begin()
+	for deadline := time.Now().Add(patience); r.guardPID() == guard; {
+		if time.Now().After(deadline) {
+			t.Fatal("there is no new guard")
+		}
+		r.turn()
+	}
+	r.guardHas(4)
+	list, err := r.List(r.ctx())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("list %v, %v", list, err)
+	}
+	in, err := list[0].Input()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.WriteString("it\n"); err != nil {
+		t.Error(err)
+	}
+	in.Close()
+	list[0].Close()
+	if e := r.exit("a"); e.Code() != 6 {
+		t.Errorf("exit %+v", e)
+	}
+	r.streamsClosed("a")
+	if got := logged(t, r.logPath("a"), "stdout"); got != "got it\n" {
+		t.Errorf("logged %q", got)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", guard)); err == nil {
+		if st, err := readStat(guard); err == nil && st.state != 'Z' {
+			t.Error("the stopped guard lives on")
+		}
+	}
+}
+
+// Output that another process goes on writing after the end of the first one survives the keeper
+// too, also if that one ended before it was seen to run.
+func TestOutputAfterExit(t *testing.T) {
+	r := newRig(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	req := r.request("a", "")
+	req.Inputs = map[string]int{"stdin": int(read.Fd())}
+	req.Image = image(t, func(b *program.Builder) {
+		shell(b, "exec 3<&0; (read x <&3; echo late) & echo early; exit 3")
+	})
+	p := r.start(req)
+	read.Close()
+	r.exit("a")
+	r.guardHas(2)
+	r.kill(p)
+	r.begin()
+	if e := r.exit("a"); e.Code() != 3 {
+		t.Errorf("exit %+v", e)
+	}
+	if _, err := write.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.streamsClosed("a")
+	if got := logged(t, r.logPath("a"), "stdout"); got != "early\nlate\n" {
+		t.Errorf("log %q", got)
+	}
+	r.guardHas(0)
+}
+
+// A log in the CRI format is renamed by the kubelet, which then asks for a new one.
+func TestReopenLog(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a", slowly(300, 2))
+	req.Log.Driver = keeper.LogCRI
+	r.start(req)
+	path := r.logPath("a")
+	for i := range 4 {
+		if i > 0 {
+			if err := os.Rename(path, fmt.Sprint(path, ".", i)); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.ReopenLog(r.ctx(), "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for deadline := time.Now().Add(patience); ; {
+			if st, err := os.Stat(path); err == nil && st.Size() > 0 {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal("nothing is written to the new file")
+			}
+			r.turn()
+		}
+	}
+	r.exit("a")
+	r.streamsClosed("a")
+	var all strings.Builder
+	for _, name := range []string{".1", ".2", ".3", ""} {
+		text, err := os.ReadFile(path + name)
+		if err != nil || len(text) == 0 {
+			t.Errorf("file %q: %d bytes, %v", name, len(text), err)
+		}
+		for line := range strings.Lines(string(text)) {
+			_, l, ok := strings.Cut(line, " stdout F ")
+			if !ok {
+				t.Errorf("record %q", line)
+			}
+			all.WriteString(l)
+		}
+	}
+	if want := numbered(300); all.String() != want {
+		t.Errorf("the log %s", difference(all.String(), want))
+	}
+	if err := r.ReopenLog(r.ctx(), "a"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 // A process whose start was not acknowledged is in the guard and not in the journal: the next keeper
 // ends it.
 func TestUnacknowledgedStartIsEnded(t *testing.T) {

@@ -43,8 +43,12 @@ func recoverProcesses(s *server) {
 		}
 		s.procs[id] = p
 	}
-	if r.guard != nil {
-		r.clean()
+	if r.guard == nil {
+		return
+	}
+	r.clean()
+	if r.guard.deaf != nil {
+		r.giveUp(r.guard.deaf)
 	}
 	r.flush()
 }
