@@ -27,7 +27,8 @@ type custody struct {
 	score   *int // oom_score_adj of the guard; nil: as it comes
 	journal *journal
 	guard   *guard              // nil: there is none
-	closing []int               // numbers that the guard is to close at the end of the turn
+	closing []int               // numbers that the guard is to close
+	urgent  bool                // at the end of the turn, not some time
 	procs   map[string]*process // the server's
 	// missing are processes that are not in custody and should be.
 	missing map[*process]struct{}
@@ -92,23 +93,34 @@ func (c *custody) send(p *process) bool {
 	return true
 }
 
-// drop lets the guard close one of a process's descriptors, at the end of the turn.
-func (c *custody) drop(p *process, i int) {
+// dropLater lets the guard close one of a process's descriptors some time: what has ended is ended
+// whether the guard has it or not, and a message for many costs as much as a message for one.
+func (c *custody) dropLater(p *process, i int) {
 	if n := p.held[i].number; n != 0 {
 		c.closing = append(c.closing, n)
+		c.urgent = c.urgent || len(c.closing) >= guardBatch
 		p.held[i] = place{}
 	}
 }
 
+// drop lets the guard close one of a process's descriptors at the end of the turn, so that the
+// process, or one that it has left its streams to, notices that it is closed.
+func (c *custody) drop(p *process, i int) {
+	c.urgent = c.urgent || p.held[i].number != 0
+	c.dropLater(p, i)
+}
+
 func (c *custody) dropAll(p *process) {
-	for i := range p.held {
+	c.dropLater(p, 0)
+	for i := 1; i < len(p.held); i++ {
 		c.drop(p, i)
 	}
 	delete(c.missing, p)
 }
 
-// flush sends what drop has collected.
+// flush sends what drop and dropLater have collected.
 func (c *custody) flush() {
+	c.urgent = false
 	if len(c.closing) == 0 {
 		return
 	}
@@ -128,7 +140,7 @@ func (c *custody) exited(p *process) {
 	if err := c.journal.exited(r); err != nil {
 		c.logf("process %q: %v", p.id, err) // it is still in memory
 	}
-	c.drop(p, 0)
+	c.dropLater(p, 0)
 	delete(c.missing, p)
 	if p.held == (places{}) && p.open() {
 		// It has ended before it was seen to run, and left its output to another process.

@@ -45,6 +45,7 @@ func (s *server) requestUpgrade(t ticket, fds *descriptors) error {
 // advanceUpgrade takes the next step: ask the successor, then become it. Precondition: nothing is
 // being cloned.
 func (s *server) advanceUpgrade() {
+	s.custody.flush()
 	u := s.upgrade
 	var err error
 	switch {
