@@ -142,10 +142,6 @@ func (c *custody) exited(p *process) {
 	}
 	c.dropLater(p, 0)
 	delete(c.missing, p)
-	if p.held == (places{}) && p.open() {
-		// It has ended before it was seen to run, and left its output to another process.
-		c.hold(p)
-	}
 }
 
 // giveUp replaces a guard that does not do as it is told.

@@ -744,9 +744,7 @@ func TestUnacknowledgedStartIsEnded(t *testing.T) {
 	req := r.request("kept", "read x; exit 3")
 	req.Stdio.Stdin = true
 	kept := r.start(req)
-	req = r.request("a", "read x")
-	req.Stdio.Stdin = true
-	p := r.start(req)
+	p := r.start(r.request("a", "exec sleep 1000"))
 	watch, err := unix.PidfdOpen(p.Pid, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -781,12 +779,13 @@ func TestUnacknowledgedStartIsEnded(t *testing.T) {
 	r.guardHas(4)
 }
 
-// A journal whose places are wrong makes nobody read or close another one's descriptors.
+// Two processes whose places were exchanged get nothing of each other's, and end without input and
+// output; how they ended is known all the same.
 func TestForgedPlaces(t *testing.T) {
 	r := newRig(t)
 	var all []*keeper.Process
 	for _, id := range []string{"a", "b"} {
-		req := r.request(id, "read x; echo i am "+id+"; exit 3")
+		req := r.request(id, "read x; trap '' PIPE; echo i am "+id+"; exit 3")
 		req.Stdio.Stdin = true
 		all = append(all, r.start(req))
 	}
@@ -796,47 +795,86 @@ func TestForgedPlaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, _, err := parseJournal(text)
+	records, guard, err := parseJournal(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// b claims the outputs of a, at a's numbers with its own inodes and the other way round.
-	a, b := records["a"].start.held, records["b"].start.held
-	forged := string(text)
-	for i := 1; i < 4; i++ {
-		forged = strings.Replace(
-			forged, fmt.Sprintf(",%d/%d/%d/", b[i].number, b[i].file.dev, b[i].file.ino),
-			fmt.Sprintf(",%d/%d/%d/", a[i].number, b[i].file.dev, b[i].file.ino), 1,
-		)
+	forged := append([]byte(journalHeader), guardLine(guard)...)
+	a, b := &records["a"].start.held, &records["b"].start.held
+	for i := 1; i < len(a); i++ {
+		a[i].number, b[i].number = b[i].number, a[i].number
 	}
-	if err := os.WriteFile(path, []byte(forged), 0o600); err != nil {
+	for _, rec := range records {
+		forged = append(forged, rec.startLine()...)
+	}
+	if err := os.WriteFile(path, forged, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.begin()
-	list, err := r.List(r.ctx())
-	if err != nil || len(list) != 2 {
-		t.Fatalf("list %v, %v", list, err)
-	}
-	for _, p := range list {
-		if p.ID == "a" {
-			in, err := p.Input()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := in.WriteString("\n"); err != nil {
-				t.Fatal(err)
-			}
-			in.Close()
-		} else if _, err := p.Input(); !errdefs.IsFailedPrecondition(err) || !p.StreamsClosed {
-			t.Errorf("b has streams that are not its own: %v", err)
+	for _, id := range []string{"a", "b"} {
+		if e := r.exit(id); e.Code() != 3 {
+			t.Errorf("%s: exit %+v", id, e)
 		}
-		p.Close()
+		if got := logged(t, r.logPath(id), "stdout"); got != "" {
+			t.Errorf("%s: logged %q", id, got)
+		}
 	}
-	if e := r.exit("a"); e.Code() != 3 {
-		t.Errorf("exit %+v", e)
+	r.guardHas(0)
+}
+
+// Processes whose pidfds were exchanged are not believed to be each other, and are left to the
+// client, who still has their descriptors.
+func TestForgedProcesses(t *testing.T) {
+	r := newRig(t)
+	all := map[string]*keeper.Process{}
+	for _, id := range []string{"a", "b"} {
+		req := r.request(id, "read x; echo i am "+id+"; exit 3")
+		req.Stdio.Stdin = true
+		all[id] = r.start(req)
 	}
-	r.streamsClosed("a")
-	if got := logged(t, r.logPath("a"), "stdout"); got != "i am a\n" {
-		t.Errorf("logged %q", got)
+	r.kill()
+	path := filepath.Join(r.launch.StateDir, journalName)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, guard, err := parseJournal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := &records["a"].start.held[0], &records["b"].start.held[0]
+	*a, *b = *b, *a
+	forged := append([]byte(journalHeader), guardLine(guard)...)
+	for _, rec := range records {
+		forged = append(forged, rec.startLine()...)
+	}
+	if err := os.WriteFile(path, forged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.begin()
+	if list, err := r.List(r.ctx()); err != nil || len(list) != 0 {
+		t.Errorf("list %v, %v", list, err)
+	}
+	for id, p := range all {
+		got, err := r.Adopt(r.ctx(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := got.Input()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+		in.Close()
+		got.Close()
+		if e := r.exit(id); e.Code() != 3 {
+			t.Errorf("%s: exit %+v", id, e)
+		}
+		r.streamsClosed(id)
+		if got := logged(t, r.logPath(id), "stdout"); got != "i am "+id+"\n" {
+			t.Errorf("%s: logged %q", id, got)
+		}
 	}
 }

@@ -19,12 +19,13 @@ type recovery struct {
 	s *server
 	*custody
 	taken map[int]bool // numbers of the guard that a process of the journal has
+	named map[int]bool // pids that the journal names
 }
 
 // recoverProcesses takes processes over from the guard of a keeper that was killed. Those that cannot be are
 // left to the engine's Adopt, as if there had been no guard.
 func recoverProcesses(s *server) {
-	r := &recovery{s: s, custody: &s.custody, taken: make(map[int]bool)}
+	r := &recovery{s: s, custody: &s.custody, taken: make(map[int]bool), named: make(map[int]bool)}
 	if id := r.journal.guard; id.pid != 0 {
 		g, err := findGuard(id)
 		if err != nil {
@@ -34,6 +35,9 @@ func recoverProcesses(s *server) {
 		r.watch(r.guardDied)
 	}
 	for id, rec := range r.journal.records {
+		if rec.start != nil {
+			r.named[rec.start.process.pid] = true
+		}
 		p, err := r.process(rec)
 		if err != nil {
 			r.logf("process %q of the last keeper: %v", id, err)
@@ -157,7 +161,7 @@ func (r *recovery) clean() {
 		if err != nil {
 			continue
 		}
-		if pid, err := pidOf(fd); err == nil && pid > 0 {
+		if pid, err := pidOf(fd); err == nil && pid > 0 && !r.named[pid] {
 			r.logf("process %d is ended: its start was never acknowledged", pid)
 			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
