@@ -251,3 +251,38 @@ func closeAll(fds []int) {
 		}
 	}
 }
+
+// hello answers the first request of a connection.
+func (c *conn) hello(t ticket, m *wire.Hello) {
+	s := c.s
+	s.reply(
+		t, &wire.Welcome{Pid: unix.Getpid(), Started: s.started.UnixNano(), Upgrades: s.upgrades},
+	)
+	if !m.Events || c.events {
+		return
+	}
+	c.events = true
+	for _, p := range s.procs {
+		if p.state != wire.Exited {
+			continue
+		}
+		c.send(0, &wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: p.exit}, nil)
+		if p.streamsClosed() {
+			c.send(0, &wire.StreamsClosedEvent{ID: p.id}, nil)
+		}
+	}
+}
+
+// list sends every process that has been announced.
+func (c *conn) list(t ticket) {
+	s := c.s
+	for _, p := range s.procs {
+		if p.aborted || p.failure != nil {
+			continue
+		}
+		m, fds := p.describe()
+		m.More = true
+		c.send(t.request, m, fds)
+	}
+	s.reply(t, &wire.Empty{T: wire.TypeOK})
+}

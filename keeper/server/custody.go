@@ -2,17 +2,11 @@ package server
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
-	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
@@ -33,7 +27,8 @@ type custody struct {
 	score   *int // oom_score_adj of the guard; nil: as it comes
 	journal *journal
 	guard   *guard              // nil: there is none
-	closing []int               // numbers that the guard is to close at the end of the turn
+	closing []int               // numbers that the guard is to close
+	urgent  bool                // at the end of the turn, not some time
 	procs   map[string]*process // the server's
 	// missing are processes that are not in custody and should be.
 	missing map[*process]struct{}
@@ -98,23 +93,34 @@ func (c *custody) send(p *process) bool {
 	return true
 }
 
-// drop lets the guard close one of a process's descriptors, at the end of the turn.
-func (c *custody) drop(p *process, i int) {
+// dropLater lets the guard close one of a process's descriptors some time: what has ended is ended
+// whether the guard has it or not, and a message for many costs as much as a message for one.
+func (c *custody) dropLater(p *process, i int) {
 	if n := p.held[i].number; n != 0 {
 		c.closing = append(c.closing, n)
+		c.urgent = c.urgent || len(c.closing) >= guardBatch
 		p.held[i] = place{}
 	}
 }
 
+// drop lets the guard close one of a process's descriptors at the end of the turn, so that the
+// process, or one that it has left its streams to, notices that it is closed.
+func (c *custody) drop(p *process, i int) {
+	c.urgent = c.urgent || p.held[i].number != 0
+	c.dropLater(p, i)
+}
+
 func (c *custody) dropAll(p *process) {
-	for i := range p.held {
+	c.dropLater(p, 0)
+	for i := 1; i < len(p.held); i++ {
 		c.drop(p, i)
 	}
 	delete(c.missing, p)
 }
 
-// flush sends what drop has collected.
+// flush sends what drop and dropLater have collected.
 func (c *custody) flush() {
+	c.urgent = false
 	if len(c.closing) == 0 {
 		return
 	}
@@ -134,12 +140,8 @@ func (c *custody) exited(p *process) {
 	if err := c.journal.exited(r); err != nil {
 		c.logf("process %q: %v", p.id, err) // it is still in memory
 	}
-	c.drop(p, 0)
+	c.dropLater(p, 0)
 	delete(c.missing, p)
-	if p.held == (places{}) && p.open() {
-		// It has ended before it was seen to run, and left its output to another process.
-		c.hold(p)
-	}
 }
 
 // giveUp replaces a guard that does not do as it is told.
@@ -222,7 +224,6 @@ func (c *custody) renew() {
 // guardDied is called when the guard has ended. Nobody but the keeper ends it, so it was killed;
 // everything is handed over to a new one.
 func (c *custody) guardDied(uint32) {
-	c.guard.reap()
 	c.giveUp(errors.New("it has ended; everything is handed over to a new one"))
 }
 
@@ -272,187 +273,4 @@ func (p *process) record() *record {
 		note: p.note, process: identity{p.pid, p.ticks}, started: p.started.UnixNano(),
 		stdio: p.stdio, log: p.logCfg, held: p.held,
 	}}
-}
-
-// recovery goes on with what another keeper has left.
-type recovery struct {
-	s *server
-	*custody
-	taken map[int]bool // numbers of the guard that a process of the journal has
-}
-
-// recover takes processes over from the guard of a keeper that was killed. Those that cannot be are
-// left to the engine's Adopt, as if there had been no guard.
-func (s *server) recover() {
-	r := &recovery{s: s, custody: &s.custody, taken: make(map[int]bool)}
-	if id := r.journal.guard; id.pid != 0 {
-		g, err := findGuard(id)
-		if err != nil {
-			r.logf("processes of the last keeper: %v", err)
-		}
-		r.guard = g
-		r.watch(r.guardDied)
-	}
-	for id, rec := range r.journal.records {
-		p, err := r.process(rec)
-		if err != nil {
-			r.logf("process %q of the last keeper: %v", id, err)
-			delete(r.journal.records, id)
-			r.journal.stale = true
-			continue
-		}
-		s.procs[id] = p
-	}
-	if r.guard != nil {
-		r.clean()
-	}
-	r.flush()
-}
-
-// process makes a process of a record. Its descriptors come from the guard.
-func (r *recovery) process(rec *record) (*process, error) {
-	p := r.s.newProcess(rec.id, rec.kind)
-	p.owner = rec.owner
-	if s := rec.start; s != nil {
-		p.note, p.stdio, p.logCfg, p.adopted = s.note, s.stdio, s.log, true
-		p.pid, p.ticks, p.started = s.process.pid, s.process.ticks, time.Unix(0, s.started)
-	}
-	if rec.exit != nil {
-		p.state, p.exit = wire.Exited, *rec.exit
-	} else {
-		p.state = wire.Running
-		if err := r.pidfd(p, rec.start); err != nil {
-			return nil, err
-		}
-	}
-	if rec.start != nil && r.guard != nil {
-		r.streams(p, rec.start)
-	}
-	p.closed = p.streamsClosed()
-	if p.state == wire.Running {
-		if err := p.watchExit(); err != nil {
-			p.release()
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
-// pidfd takes the process's descriptor out of the guard.
-func (r *recovery) pidfd(p *process, s *startRecord) error {
-	if r.guard == nil || s == nil || r.taken[s.held[0].number] {
-		return fmt.Errorf("it is not in the guard: %w", errdefs.ErrNotFound)
-	}
-	fd, err := r.guard.get(s.held[0].number)
-	if err != nil {
-		return err
-	}
-	pid, err := pidOf(fd)
-	// A process that was reaped has no number any more.
-	if err == nil && pid != p.pid && pid != -1 {
-		err = fmt.Errorf("the guard has process %d: %w", pid, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return err
-	}
-	p.pidfd = fd
-	r.claim(p, s, 0)
-	return nil
-}
-
-func (r *recovery) claim(p *process, s *startRecord, i int) {
-	p.held[i] = s.held[i]
-	r.taken[s.held[i].number] = true
-}
-
-// streams takes over those of the process's pipes, or the terminal, that are not closed by now: what
-// the guard has at their numbers is still the same file.
-func (r *recovery) streams(p *process, s *startRecord) {
-	tty := s.stdio.Mode == wire.StdioTTY
-	for i := 1; i < len(s.held); i++ {
-		at := s.held[i]
-		if at.number == 0 || r.taken[at.number] || tty != (i == 4) {
-			continue
-		}
-		fd, err := r.guard.get(at.number)
-		if err != nil {
-			continue
-		}
-		if f, err := fileOf(fd, tty); err != nil || f != at.file {
-			unix.Close(fd)
-			continue
-		}
-		if i == 1 {
-			p.stdin = fd
-		} else if err := p.addStream((i-2)%2, fd); err != nil {
-			r.logf("process %q: %v", p.id, err)
-			continue
-		}
-		r.claim(p, s, i)
-	}
-	if s.log.Driver == wire.LogNone || p.streams[0] == nil && p.streams[1] == nil {
-		return
-	}
-	var err error
-	if p.log, err = logwriter.Open(logConfig(&s.log), &r.s.scratch); err != nil {
-		// The output is read all the same, or the process would block.
-		r.logf("process %q: its output is not logged any more: %v", p.id, err)
-	}
-}
-
-// clean ends what is in the guard and not in the journal: starts that no client was told of, and
-// what the last keeper had no time to drop.
-func (r *recovery) clean() {
-	for _, n := range r.guard.used.list() {
-		if n == guardFeed || n == guardOwn || r.taken[n] {
-			continue
-		}
-		r.closing = append(r.closing, n)
-		fd, err := r.guard.get(n)
-		if err != nil {
-			continue
-		}
-		if pid, err := pidOf(fd); err == nil && pid > 0 {
-			r.logf("process %d is ended: its start was never acknowledged", pid)
-			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		}
-		unix.Close(fd)
-	}
-}
-
-// pidOf is the process of a pidfd: its number in the PID namespace of /proc, -1 if it was reaped
-// (proc_pid_fdinfo(5)). It is an error for any other descriptor.
-func pidOf(fd int) (int, error) {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
-			return strconv.Atoi(strings.TrimSpace(v))
-		}
-	}
-	return 0, fmt.Errorf("no pidfd: %w", errdefs.ErrInvalidArgument)
-}
-
-// code codes the custody for a successor. Places are coded with the processes.
-func (c *custody) code(st *stateCoder) {
-	g := c.guard
-	has := g != nil
-	wire.Bool(st.Coder, &has)
-	if !has {
-		return
-	}
-	if st.Decoding() {
-		g = &guard{}
-	}
-	wire.Int(st.Coder, &g.pid)
-	wire.Uint(st.Coder, &g.ticks)
-	st.fd(&g.pidfd)
-	st.fd(&g.feed)
-	wire.List(st.Coder, &g.used.words, anyLength, func(w *uint64) { wire.Uint(st.Coder, w) })
-	if st.Decoding() {
-		c.guard = g
-	}
 }

@@ -54,20 +54,13 @@ const (
 func guardProgram() (*program.Program, error) {
 	num := func(n int) program.Arg { return program.Num(n) }
 	var b program.Builder
+	b.Title(guardName)
 	b.Isolate()
 	b.Field("guard")
 	b.Call(unix.SYS_SETSID)
-	title := b.Str(guardName)
-	b.Call(unix.SYS_PRCTL, num(unix.PR_SET_NAME), title.Ptr(), num(0), num(0), num(0))
-	// The command line: the end first, because it must not lie before the beginning. Without
-	// CAP_SYS_RESOURCE it stays what Isolate has set.
-	for _, to := range []struct {
-		what int
-		at   program.Arg
-	}{{unix.PR_SET_MM_ARG_END, title.At(uint32(len(guardName) + 1))}, {unix.PR_SET_MM_ARG_START, title.Ptr()}} {
-		b.Call(unix.SYS_PRCTL, num(unix.PR_SET_MM), num(to.what), to.at, num(0), num(0)).
-			Ignore(uint16(unix.EPERM), uint16(unix.EINVAL))
-	}
+	b.Call(
+		unix.SYS_PRCTL, num(unix.PR_SET_NAME), b.Str(guardName).Ptr(), num(0), num(0), num(0),
+	)
 	// Both ends of the channel get their numbers, by way of numbers that are free.
 	var ends [2]program.Cell
 	for i, name := range []string{"feed", "own"} {
@@ -121,6 +114,9 @@ type guard struct {
 	pidfd int
 	feed  int // the keeper's end of the channel
 	used  numbers
+	// deaf says why a guard of another keeper does not do as it is told. What it has can be taken,
+	// then it is to be replaced.
+	deaf error
 }
 
 // startGuard starts one and returns when it is set up. score is the oom_score_adj that it gets; nil
@@ -191,6 +187,8 @@ func (g *guard) prepare() error {
 }
 
 // findGuard finds the guard that another keeper has left. It is errdefs.ErrNotFound if that is gone.
+// One that lives and whose descriptors cannot be taken is ended: a pipe that is open and never read
+// would stop its writer for ever.
 func findGuard(id identity) (*guard, error) {
 	gone := fmt.Errorf("the guard, process %d, is gone: %w", id.pid, errdefs.ErrNotFound)
 	fd, err := unix.PidfdOpen(id.pid, 0)
@@ -207,17 +205,14 @@ func findGuard(id identity) (*guard, error) {
 		return nil, gone
 	}
 	if g.feed, err = g.get(guardOwn); err == nil {
-		err = g.prepare()
-	}
-	if err == nil {
-		err = g.catchUp()
-	}
-	if err == nil {
+		if g.deaf = g.prepare(); g.deaf == nil {
+			g.deaf = g.catchUp()
+		}
 		err = g.look()
 	}
 	if err != nil {
-		g.abandon()
-		return nil, fmt.Errorf("the guard, process %d: %w", id.pid, err)
+		g.end()
+		return nil, fmt.Errorf("the guard, process %d, is ended: %w", id.pid, err)
 	}
 	return g, nil
 }

@@ -20,6 +20,7 @@ type journal struct {
 	records map[string]*record // by ID; what is not forgotten
 	guard   identity           // of the guard whose descriptors the records name
 	size    int64
+	base    int64 // size after the last rewrite
 	// stale says that a line is missing in the file. The next write replaces the whole file.
 	stale bool
 }
@@ -28,10 +29,8 @@ const (
 	journalName = "processes.log"
 	// oldJournalName is the name of a journal of version 1.
 	oldJournalName = "exits.log"
-	// journalLimit is the size at which the file is rewritten, if most of it is forgotten.
+	// journalLimit is by how much more than its double the file grows before it is rewritten.
 	journalLimit = 64 << 10
-	// recordSize is about what a record takes in the file.
-	recordSize = 512
 )
 
 // openJournal reads the journal in a directory and begins a new file with what is not forgotten. If
@@ -98,7 +97,7 @@ func (j *journal) rewrite() error {
 		return fmt.Errorf("journal: write %q: %w", fresh, err)
 	}
 	j.close()
-	j.fd, j.size, j.stale = fd, int64(b.Len()), false
+	j.fd, j.size, j.base, j.stale = fd, int64(b.Len()), int64(b.Len()), false
 	return nil
 }
 
@@ -134,7 +133,7 @@ func (j *journal) forget(id string) error {
 		return nil
 	}
 	delete(j.records, id)
-	if j.size > journalLimit && j.size > recordSize*int64(len(j.records)) {
+	if j.size > 2*j.base+journalLimit {
 		return j.rewrite()
 	}
 	return j.append([]byte("forget " + id + "\n"))

@@ -60,6 +60,9 @@ func TestJournalRoundTrip(t *testing.T) {
 		"short": {id: "short", exit: &wire.Exit{Status: 9}},
 	}
 	want["both"].exit, want["exited"].exit = exit, exit
+	if !reflect.DeepEqual(j.records, want) {
+		t.Errorf("in memory: %v", j.records)
+	}
 	for _, how := range []string{"appended", "rewritten"} {
 		j.close()
 		if j, err = openJournal(dir); err != nil {

@@ -310,7 +310,7 @@ func (r *record) exitLine() []byte {
 func (r *record) startLine() []byte {
 	s := r.start
 	b := fmt.Appendf(
-		make([]byte, 0, recordSize), "start %s %s %d %d %d %d %d %t %d %d %d %d %d ", r.id,
+		make([]byte, 0, 512), "start %s %s %d %d %d %d %d %t %d %d %d %d %d ", r.id,
 		ownerWord(r.owner), r.kind, s.process.pid, s.process.ticks, s.started, s.stdio.Mode,
 		s.stdio.Stdin, s.stdio.Width, s.stdio.Height, s.log.Driver, s.log.MaxBytes, s.log.MaxFiles,
 	)

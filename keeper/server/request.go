@@ -21,7 +21,7 @@ func (s *server) handle(t ticket, b wire.Body, fds *descriptors) {
 	var err error
 	switch m := b.(type) {
 	case *wire.Hello:
-		s.hello(t, m)
+		t.c.hello(t, m)
 		return
 	case *wire.Start:
 		if err = s.start(t, m, fds); err == nil {
@@ -47,7 +47,7 @@ func (s *server) handle(t ticket, b wire.Body, fds *descriptors) {
 	case *wire.Empty:
 		switch m.T {
 		case wire.TypeList:
-			s.list(t)
+			t.c.list(t)
 			return
 		case wire.TypeUpgrade:
 			if err = s.requestUpgrade(t, fds); err == nil {
@@ -136,38 +136,6 @@ func (s *server) with(id string, do func(p *process) error) error {
 		return err
 	}
 	return do(p)
-}
-
-func (s *server) hello(t ticket, m *wire.Hello) {
-	s.reply(
-		t, &wire.Welcome{Pid: unix.Getpid(), Started: s.started.UnixNano(), Upgrades: s.upgrades},
-	)
-	if !m.Events || t.c.events {
-		return
-	}
-	t.c.events = true
-	for _, p := range s.procs {
-		if p.state != wire.Exited {
-			continue
-		}
-		t.c.send(0, &wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: p.exit}, nil)
-		if p.streamsClosed() {
-			t.c.send(0, &wire.StreamsClosedEvent{ID: p.id}, nil)
-		}
-	}
-}
-
-// list sends every process that has been announced.
-func (s *server) list(t ticket) {
-	for _, p := range s.procs {
-		if p.aborted || p.failure != nil {
-			continue
-		}
-		m, fds := p.describe()
-		m.More = true
-		t.c.send(t.request, m, fds)
-	}
-	s.reply(t, &wire.Empty{T: wire.TypeOK})
 }
 
 // simple carries out a request about one process, and says whether it is answered later.
@@ -328,7 +296,7 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		}
 	}
 	if p := s.procs[m.Process.ID]; p != nil && p.adopted && p.pid == m.Process.Pid && !p.aborted {
-		return s.adoptAgain(t, p, m, fds, others)
+		return p.adoptAgain(t, m, fds, others)
 	}
 	if err := s.admit(
 		m.Process.ID, m.Process.Owner, &m.Process.Log, m.Attach, fds, others,
@@ -358,8 +326,9 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 	return nil
 }
 
-// adoptAgain answers with a process that the keeper has already.
-func (s *server) adoptAgain(t ticket, p *process, m *wire.Adopt, fds *descriptors, skip int) error {
+// adoptAgain answers a request to adopt what the keeper has already. The first skip descriptors are
+// duplicates of its own.
+func (p *process) adoptAgain(t ticket, m *wire.Adopt, fds *descriptors, skip int) error {
 	if len(*fds) < skip {
 		return invalid("%d descriptors came with the request, want %d", len(*fds), skip)
 	}

@@ -141,7 +141,7 @@ func newServer(cfg Config) (s *server, err error) {
 		return nil, err
 	}
 	if cfg.Resume < 0 {
-		s.recover()
+		recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
@@ -203,7 +203,7 @@ func (s *server) run(ctx context.Context) error {
 		switch {
 		case len(s.pending)+len(s.stalled) > 0:
 			timeout = tick
-		case len(s.custody.missing) > 0:
+		case len(s.custody.missing)+len(s.custody.closing) > 0:
 			timeout = custodyPause
 		case resting:
 			timeout = -1
@@ -216,7 +216,9 @@ func (s *server) run(ctx context.Context) error {
 		}
 		s.dispatch(events[:n])
 		s.retry()
-		s.custody.flush()
+		if n == 0 || s.custody.urgent {
+			s.custody.flush()
+		}
 		if s.upgrade != nil && s.cloning == 0 {
 			s.advanceUpgrade()
 		}
