@@ -15,6 +15,11 @@ import (
 // A network's first bridge carries its addresses. When its ports are used up, further bridges take
 // containers, each joined to the first by a veth pair: a star, so that a frame crosses at most two
 // joints. BR_MAX_PORTS of the kernel (net/bridge/br_private.h) is 1024, port 0 unused.
+//
+// Limit: where bridged packets are filtered too (br_netfilter), a connection from a further bridge
+// to another host is not translated, and so gets no answer. Connection tracking sees its first
+// packet in the further bridge already, decides there that nothing is to be translated, and keeps
+// the decision with the packet across the joint. addShard warns.
 const (
 	// portsPerShard leaves some of the 1,023 ports of every bridge for joints, the resolver and
 	// what an administrator adds.
@@ -228,6 +233,12 @@ func (b *bridges) addShard(n *network) (*shard, error) {
 	}
 	n.shards = append(n.shards, &shard{device: b.cfg.shardName(n, "s", i), ports: portsPerShard})
 	b.reg.mu.Unlock()
+	if filtered, err := b.host.bridgedFiltered(); err != nil || filtered {
+		b.cfg.Logger.Warn(
+			"further containers of the network reach no other host while net.bridge.bridge-nf-call-iptables is 1",
+			"network", n.rec.Name, "containers", portsPerShard, "error", err,
+		)
+	}
 	err := b.makeShard(n, i)
 	if err == nil {
 		b.reg.mu.Lock()

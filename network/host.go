@@ -155,13 +155,9 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// hairpin lets a container reach itself through a published port where bridged packets go through
-// the packet filter (br_netfilter): there the kernel sends the translated packet back over the
-// bridge instead of routing it. The container then hears its own broadcasts, so the flag is set on
-// such hosts only. index is the bridge port's.
-func (h *host) hairpin(index int) error {
-	var filtered bool
-	err := h.enter(func() error {
+// bridgedFiltered says whether bridged packets go through the packet filter (br_netfilter).
+func (h *host) bridgedFiltered() (filtered bool, err error) {
+	err = h.enter(func() error {
 		for _, name := range []string{
 			"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
 		} {
@@ -173,6 +169,15 @@ func (h *host) hairpin(index int) error {
 		}
 		return nil
 	})
+	return filtered, err
+}
+
+// hairpin lets a container reach itself through a published port where bridged packets are
+// filtered: there the kernel sends the translated packet back over the bridge instead of routing
+// it. The container then hears its own broadcasts, so the flag is set on such hosts only. index is
+// the bridge port's.
+func (h *host) hairpin(index int) error {
+	filtered, err := h.bridgedFiltered()
 	if err != nil || !filtered {
 		return err
 	}

@@ -156,6 +156,21 @@ func labNamespaces(t testing.TB) (host, outside *os.File) {
 	return host, outside
 }
 
+// filterBridged says whether bridged packets go through the packet filter ("1") or not ("0"). The
+// error is an fs.ErrNotExist where br_netfilter is not loaded.
+func (l *lab) filterBridged(call string) error {
+	return link.Enter(l.host, func() error {
+		for _, name := range []string{
+			"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
+		} {
+			if err := writeSysctl(name, call); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (l *lab) config() Config {
 	return Config{
 		StateDir: l.stateDir, Prefix: "sk", NetNS: l.host, ResolvConf: l.resolvConf, PoolSize: 2,

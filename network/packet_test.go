@@ -30,16 +30,7 @@ func TestPublishedPorts(t *testing.T) {
 
 func testPublishedPorts(t *testing.T, call string) {
 	l := newLab(t)
-	err := link.Enter(l.host, func() error {
-		for _, name := range []string{
-			"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
-		} {
-			if err := writeSysctl(name, call); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := l.filterBridged(call)
 	if errors.Is(err, fs.ErrNotExist) && call == "1" {
 		t.Skip("needs the kernel's br_netfilter")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
