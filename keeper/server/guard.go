@@ -54,8 +54,7 @@ const (
 func guardProgram() (*program.Program, error) {
 	num := func(n int) program.Arg { return program.Num(n) }
 	var b program.Builder
-	b.Title(guardName)
-	b.Isolate()
+	b.IsolateAs(guardName)
 	b.Field("guard")
 	b.Call(unix.SYS_SETSID)
 	b.Call(
