@@ -228,3 +228,21 @@ func (s *Store) SweepShm(owner string, keep func(id string) bool) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Teardown takes back what sandboxes of every owner have in the kernel beside their holders and
+// their places in the network. Their records stay; the next Recover of their owners ends them.
+func (s *Store) Teardown() error {
+	owners, err := os.ReadDir(s.shmDir("", ""))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, o := range owners {
+		list, err := os.ReadDir(s.shmDir(o.Name(), ""))
+		errs = append(errs, err)
+		for _, d := range list {
+			errs = append(errs, releaseShm(s.shmDir(o.Name(), d.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -46,6 +46,9 @@ func (c *recorder) do(method string, args ...any) error {
 		}
 	}
 	c.calls = append(c.calls, line.String())
+	if len(args) > 0 && args[0] == "nosuch" && strings.HasPrefix(method, "engine.") {
+		return missing("container", "nosuch")
+	}
 	return c.failure(method)
 }
 
@@ -261,7 +264,10 @@ func (e *fakeEngine) Usage(context.Context, string) (rw, root int64, err error) 
 	return 10, 1000, e.read("engine.Usage")
 }
 
-func (e *fakeEngine) Changes(context.Context, string) ([]engine.Change, error) {
+func (e *fakeEngine) Changes(_ context.Context, name string) ([]engine.Change, error) {
+	if name == "nosuch" {
+		return nil, missing("container", name)
+	}
 	return []engine.Change{{Path: "/etc", Kind: 0}, {Path: "/etc/new", Kind: 1}},
 		e.read("engine.Changes")
 }

@@ -412,8 +412,8 @@ type inspected struct {
 		Pid    int
 	}
 	NetworkSettings struct {
-		IPAddress string
-		Ports     map[string][]struct{ HostIP, HostPort string }
+		Networks map[string]struct{ IPAddress string }
+		Ports    map[string][]struct{ HostIP, HostPort string }
 	}
 }
 

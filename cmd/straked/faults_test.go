@@ -239,7 +239,7 @@ type anchor struct {
 func (a *anchor) intact(r *faultRig) error {
 	now := r.inspect("anchor")
 	if now == nil || now.State != a.before.State ||
-		now.NetworkSettings.IPAddress != a.before.NetworkSettings.IPAddress {
+		now.address() != a.before.address() {
 		return fmt.Errorf("the anchor is %+v, was %+v", now, a.before)
 	}
 	pods := r.podState()

@@ -287,7 +287,7 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 	}
 	errs = append(errs, sys.engine.Close(), sys.tasks.Shutdown(ctx), sys.tasks.Close())
 	sys.engine, sys.tasks = nil, nil
-	errs = append(errs, sys.network.Teardown(ctx))
+	errs = append(errs, sys.sandboxes.Teardown(), sys.network.Teardown(ctx))
 	errs = append(errs, group.Remove(ctx, sys.cgroups, "/"+tag(s.ExecRoot)))
 	errs = append(errs, sys.close())
 	for _, name := range []string{"keeper", "rootfs", "shm"} {
