@@ -39,7 +39,7 @@ type Client struct {
 type call struct {
 	answers []answer
 	done    chan struct{}
-	// dropped says that nobody waits any more: guarded by Client.mu.
+	// dropped says that the caller has stopped waiting. Guarded by Client.mu.
 	dropped bool
 }
 
@@ -204,7 +204,7 @@ func receivedFDs(oob []byte) ([]int, error) {
 	for i := range msgs {
 		got, err := unix.ParseUnixRights(&msgs[i])
 		if err != nil {
-			continue // credentials or the like, which nobody has asked for
+			continue // credentials or the like, which this end has not asked for
 		}
 		fds = append(fds, got...)
 	}

@@ -7,11 +7,16 @@
 //   - The engine may die at any instant. Containers, their output and their logs go on; an exit
 //     status is remembered, in memory and on disk, until an engine has called Forget. A new engine
 //     dials the same socket and lists everything, descriptors included.
-//   - The engine holds duplicates of every descriptor that the keeper holds (Process). If the
-//     keeper dies, no container gets SIGPIPE, and the next keeper takes the descriptors over
-//     (Client.Adopt). What a dead keeper had read and not yet written to a log is lost: an
-//     unfinished line of at most 16 KiB for each stream, never a finished one that a reader of the
-//     log has seen.
+//   - The keeper may be killed at any instant, and the engine with it. A guard, a process of a few
+//     pages that the keeper has started, holds duplicates of all descriptors of running processes,
+//     so none of them gets SIGPIPE or loses its terminal. A new keeper on the same state directory
+//     takes the processes back by itself: it goes on with their logs, reads what was written
+//     meanwhile, and learns how those ended that have. If keeper and guard are gone both, an engine
+//     that still holds duplicates (Process) hands them over (Client.Adopt).
+//   - What a dead keeper had read and not yet written to a log is lost: the unfinished line of each
+//     stream, at most 16 KiB; and what one read(2) gave, at most 64 KiB, if it was killed in the
+//     microseconds between that read and the write to the log. A line that a reader of the log
+//     could see stays.
 //   - Output reaches every subscriber in order, without loss and without repetition, as long as it
 //     is not slower than what Attachment.Overflow says. Nothing that a subscriber does blocks
 //     another container.
@@ -22,5 +27,6 @@
 // anything, reading logs. The keeper parses nothing that a user has written.
 //
 // The process itself is package keeper/server, the messages are keeper/wire, logs are written by
-// keeper/logwriter and read by keeper/logfile. Tested together in keeper/server, with real children and keepers that are killed.
+// keeper/logwriter and read by keeper/logfile. Tested together in keeper/server, with real children
+// and keepers that are killed.
 package keeper

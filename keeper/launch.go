@@ -92,8 +92,8 @@ func BecomeSubreaper() error {
 }
 
 // AwaitOrphan waits, without a thread, for the end of a process whose keeper has died. It reaps it
-// if it was given to the caller, and otherwise asks the kernel when somebody else has. The answer
-// is for Client.Report. Exit.Unknown if nobody can tell.
+// if it was given to the caller, and otherwise asks the kernel (package pidfd). The answer is for
+// Client.Report; it is Exit.Unknown if the kernel does not know.
 func AwaitOrphan(ctx context.Context, p *Process) (Exit, error) {
 	dup := -1
 	err := p.WithPidFD(func(fd int) (err error) {

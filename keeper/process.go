@@ -138,8 +138,8 @@ func (p *Process) WithPidFD(f func(fd int) error) error {
 }
 
 // Signal sends a signal (pidfd_send_signal(2)) without asking the keeper; 0 asks only whether the
-// process still exists. If it has ended or is closed the error is errdefs.ErrFailedPrecondition, for
-// a signal that does not exist errdefs.ErrInvalidArgument.
+// process still exists. If it has ended or is closed the error is errdefs.ErrFailedPrecondition,
+// for a signal that does not exist errdefs.ErrInvalidArgument.
 func (p *Process) Signal(sig syscall.Signal) error {
 	return p.WithPidFD(func(fd int) error {
 		err := unix.PidfdSendSignal(fd, sig, nil, 0)

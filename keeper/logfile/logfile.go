@@ -30,7 +30,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxLine is the longest line of a log file that is delivered, in bytes of its record. The keeper writes at most 16 KiB of text per line.
+// MaxLine is the longest line of a log file that is delivered, in bytes of its record. The keeper
+// writes at most 16 KiB of text per record.
 const MaxLine = 1 << 20
 
 // maxFiles bounds how many predecessors are looked for.

@@ -80,7 +80,9 @@ func TestRead(t *testing.T) {
 		},
 		{"since", "e f " + g + " h", func(o *Options) { o.Since = base.Add(5 * time.Second) }},
 		{"until", "a b c", func(o *Options) { o.Until = base.Add(3 * time.Second) }},
-		{"window", "b c", func(o *Options) { o.Since = base.Add(2 * time.Second); o.Until = base.Add(3 * time.Second) }},
+		{"window", "b c", func(o *Options) {
+			o.Since, o.Until = base.Add(2*time.Second), base.Add(3*time.Second)
+		}},
 	} {
 		o := all
 		tt.o(&o)

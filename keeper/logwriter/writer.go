@@ -25,7 +25,8 @@ import (
 )
 
 const (
-	// maxLine is the longest piece of a line in one record, in bytes; also Docker's and containerd's.
+	// maxLine is the longest piece of a line in one record, in bytes; Docker's and containerd's
+	// too.
 	maxLine = 16 << 10
 	// batch is how much is collected before it is written.
 	batch = 64 << 10
@@ -349,7 +350,7 @@ func (w *Writer) failed(out []byte, done int, err error) {
 	w.lossNew = w.lossNew || first
 }
 
-// measure asks for the size: somebody may have emptied the file.
+// measure asks for the size: the file may have been emptied, by an administrator for example.
 func (w *Writer) measure() {
 	var st unix.Stat_t
 	if unix.Fstat(w.fd, &st) == nil {

@@ -67,7 +67,8 @@ func TestExactBytes(t *testing.T) {
 	w.Write(Stderr, []byte("half"), noon)
 	w.Flush(Stderr, noon)
 	w.Flush(Stderr, noon)
-	want := `{"log":"a\u0009\"b\\ \u003c\u0026\u003e\u001b[0m\ufffd\u2028é\r\n","stream":"stdout","time":"2026-05-06T11:00:00.00000012Z"}` + "\n" +
+	want := `{"log":"a\u0009\"b\\ \u003c\u0026\u003e\u001b[0m\ufffd\u2028é\r\n",` +
+		`"stream":"stdout","time":"2026-05-06T11:00:00.00000012Z"}` + "\n" +
 		`{"log":"half","stream":"stderr","time":"2026-05-06T11:00:00.00000012Z"}` + "\n"
 	if got := content(t, w.cfg.Path); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -126,7 +127,8 @@ func TestSplit(t *testing.T) {
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	w := open(t, Config{MaxBytes: 200, MaxFiles: 3})
-	for _, s := range []string{"1\n2\n3\n", "4\n", "5\n6\n7\n8\n9\n"} { // a record is 71 bytes: three fill a file
+	// A record is 71 bytes: three fill a file.
+	for _, s := range []string{"1\n2\n3\n", "4\n", "5\n6\n7\n8\n9\n"} {
 		w.Write(Stdout, []byte(s), noon)
 	}
 	var got []string

@@ -7,7 +7,7 @@
 //
 // Not for: sending signals or waiting; poll(2) says when there is something to ask.
 //
-// Tested with children that others reap, and that nobody reaps.
+// Tested with children that other processes reap, and with one that is never reaped.
 package pidfd
 
 import (
@@ -50,9 +50,9 @@ const (
 )
 
 // Exit asks how a process ended, without waiting. A child of the caller is reaped (waitid(2),
-// P_PIDFD). Of any other process the kernel is asked: as long as its parent has not reaped it through
-// /proc/PID/stat, for which pid is its number in the PID namespace of /proc or 0 if that is not
-// known; afterwards with PIDFD_GET_INFO.
+// P_PIDFD). Of any other process the kernel is asked: as long as its parent has not reaped it
+// through /proc/PID/stat, for which pid is its number in the PID namespace of /proc or 0 if that is
+// not known; afterwards with PIDFD_GET_INFO.
 func Exit(fd, pid int) (syscall.WaitStatus, Answer, error) {
 	var si [128]byte // siginfo_t
 	for {

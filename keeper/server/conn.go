@@ -28,7 +28,8 @@ type queued struct {
 	fds  []int // duplicates
 }
 
-// ticket is where an answer goes. The connection may be gone by then; the zero ticket is nobody.
+// ticket is where an answer goes. The connection may be gone by then; an answer to the zero ticket
+// is not sent.
 type ticket struct {
 	c       *conn
 	request uint32
@@ -85,7 +86,7 @@ func (c *conn) ready(events uint32) {
 		}
 		c.flush()
 	}
-	for range 32 { // then it is somebody else's turn
+	for range 32 { // then other descriptors have their turn
 		if c.closed || len(c.queue) > 0 || !c.receive() {
 			return
 		}

@@ -221,8 +221,8 @@ func (c *custody) renew() {
 	}
 }
 
-// guardDied is called when the guard has ended. Nobody but the keeper ends it, so it was killed;
-// everything is handed over to a new one.
+// guardDied is called when the guard has ended without having been told to. Everything is handed
+// over to a new one.
 func (c *custody) guardDied(uint32) {
 	c.giveUp(errors.New("it has ended; everything is handed over to a new one"))
 }

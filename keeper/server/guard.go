@@ -185,9 +185,9 @@ func (g *guard) prepare() error {
 	return nil
 }
 
-// findGuard finds the guard that another keeper has left. It is errdefs.ErrNotFound if that is gone.
-// One that lives and whose descriptors cannot be taken is ended: a pipe that is open and never read
-// would stop its writer for ever.
+// findGuard finds the guard that another keeper has left. It is errdefs.ErrNotFound if that is
+// gone. One that lives and whose descriptors cannot be taken is ended: a pipe that is open and
+// never read would stop its writer for ever.
 func findGuard(id identity) (*guard, error) {
 	gone := fmt.Errorf("the guard, process %d, is gone: %w", id.pid, errdefs.ErrNotFound)
 	fd, err := unix.PidfdOpen(id.pid, 0)

@@ -69,8 +69,8 @@ func (r *rig) guardFiles() int {
 	return len(list) - 2
 }
 
-// guardHas waits until the guard has so many descriptors: it handles messages by and by, and an idle
-// keeper closes the last of what has ended.
+// guardHas waits until the guard has so many descriptors: it handles messages by and by, and an
+// idle keeper closes the last of what has ended.
 func (r *rig) guardHas(want int) {
 	r.t.Helper()
 	for deadline := time.Now().Add(patience); r.guardFiles() != want; {
@@ -737,8 +737,8 @@ func TestReopenLog(t *testing.T) {
 	}
 }
 
-// A process whose start was not acknowledged is in the guard and not in the journal: the next keeper
-// ends it.
+// A process whose start was not acknowledged is in the guard and not in the journal: the next
+// keeper ends it.
 func TestUnacknowledgedStartIsEnded(t *testing.T) {
 	r := newRig(t)
 	req := r.request("kept", "read x; exit 3")

@@ -89,8 +89,8 @@ func TestHostileMessages(t *testing.T) {
 		{name: "garbage", packet: []byte("GET / HTTP/1.1\r\n"), hangUp: true},
 		{name: "one byte", packet: []byte{1}, hangUp: true},
 		{
-			name: "other version", packet: append([]byte{wire.Version + 1}, encode(&wire.Hello{})[1:]...),
-			hangUp: true,
+			name:   "other version",
+			packet: append([]byte{wire.Version + 1}, encode(&wire.Hello{})[1:]...), hangUp: true,
 		},
 		{
 			name: "number of events", packet: append(encode(&wire.Hello{})[:3], 0, 0, 0, 0, 0),

@@ -94,10 +94,26 @@ func TestParseJournal(t *testing.T) {
 	}{
 		{name: "empty"},
 		{name: "only the header", text: head},
-		{name: "version 1", text: old + "exit a 0 256 1 false\nexit b 1 9 2 true\nforget b\n", want: []string{"a"}},
-		{name: "two", text: head + "exit a - 0 256 1 false\nexit b cri 1 9 2 true\n", want: []string{"a", "b"}},
-		{name: "forgotten", text: head + "exit a - 0 0 1 false\nexit b - 0 0 2 false\nforget a\n", want: []string{"b"}},
-		{name: "again", text: head + "exit a - 0 0 1 false\nforget a\nexit a - 0 0 2 false\n", want: []string{"a"}},
+		{
+			name: "version 1",
+			text: old + "exit a 0 256 1 false\nexit b 1 9 2 true\nforget b\n",
+			want: []string{"a"},
+		},
+		{
+			name: "two",
+			text: head + "exit a - 0 256 1 false\nexit b cri 1 9 2 true\n",
+			want: []string{"a", "b"},
+		},
+		{
+			name: "forgotten",
+			text: head + "exit a - 0 0 1 false\nexit b - 0 0 2 false\nforget a\n",
+			want: []string{"b"},
+		},
+		{
+			name: "again",
+			text: head + "exit a - 0 0 1 false\nforget a\nexit a - 0 0 2 false\n",
+			want: []string{"a"},
+		},
 		{name: "cut off", text: head + "exit a - 0 0 1 false\nexit b - 0 0", want: []string{"a"}},
 		{name: "cut off start", text: head + good, want: nil},
 		{name: "start", text: head + good + "\n", want: []string{"a"}},
@@ -148,7 +164,9 @@ func TestParseJournal(t *testing.T) {
 // What is read is written as it was read.
 func FuzzParseJournal(f *testing.F) {
 	f.Add([]byte(oldJournalHeader + "exit a 0 256 1 false\nforget b\n"))
-	f.Add(append([]byte(journalHeader+"guard 5 6\nexit b cri 2 9 2 true\n"), aStart("a").startLine()...))
+	f.Add(append(
+		[]byte(journalHeader+"guard 5 6\nexit b cri 2 9 2 true\n"), aStart("a").startLine()...,
+	))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		records, guard, err := parseJournal(text)
 		if err != nil {
@@ -217,7 +235,8 @@ func TestOldJournal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	old := filepath.Join(dir, oldJournalName)
-	if err := os.WriteFile(old, []byte(oldJournalHeader+"exit a 1 256 5 false\n"), 0o600); err != nil {
+	text := []byte(oldJournalHeader + "exit a 1 256 5 false\n")
+	if err := os.WriteFile(old, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -257,7 +276,8 @@ func TestJournalOnFullDisk(t *testing.T) {
 		err = j.started(aStart(fmt.Sprint("p", i)))
 	}
 	lost := len(j.records)
-	if err := j.exited(&record{id: "first", exit: &wire.Exit{Status: 7}}); err == nil || first != nil {
+	err = j.exited(&record{id: "first", exit: &wire.Exit{Status: 7}})
+	if err == nil || first != nil {
 		t.Errorf("an exit on a full disk: %v; the first start: %v", err, first)
 	}
 	full, err := openJournal(dir)

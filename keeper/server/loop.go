@@ -15,7 +15,7 @@ type loop struct {
 }
 
 // watcher is what to do about a descriptor. The generation keeps an event that was fetched before
-// the descriptor was closed from reaching whoever has the number now.
+// the descriptor was closed from reaching the watcher that has the number now.
 type watcher struct {
 	generation int32
 	events     uint32

@@ -170,8 +170,8 @@ func settle(o *options) error {
 	return errors.Join(unix.Dup3(fd, 1, 0), unix.Dup3(fd, 2, 0))
 }
 
-// closeInherited closes what a careless starter has left open: whatever is not one of the three,
-// not the socket, and not close-on-exec, as everything is that this process has opened itself.
+// closeInherited closes the descriptors that the starter has left open: all but the standard ones,
+// the socket, and those that are close-on-exec, which this process has opened itself.
 func closeInherited(socket int) {
 	dir, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -87,8 +87,8 @@ func (p *process) isTTY() bool { return p.stdio.Mode == wire.StdioTTY }
 // process's.
 func (p *process) describe() (*wire.Process, []int) {
 	m := &wire.Process{
-		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note, State: p.state, Stage: p.stage, Pid: p.pid,
-		Stdio: p.stdio, Log: p.logCfg,
+		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note,
+		State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
 	}
 	if !p.started.IsZero() {
@@ -359,7 +359,7 @@ func (p *process) askStatus() {
 	now := time.Now()
 	switch {
 	case err != nil || answer == pidfd.Lost:
-		// Its parent is not us, but whoever is may still report it.
+		// A client that is its parent may still report the status.
 	case answer == pidfd.Running:
 		return
 	case answer == pidfd.Known:

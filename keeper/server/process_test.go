@@ -210,7 +210,8 @@ func terminal(b *program.Builder, slave program.Arg, script string) {
 }
 
 func TestTTY(t *testing.T) {
-	const script = `stty -echo; stty size; echo ready; while read x; do stty size; echo "got $x"; done`
+	const script = `stty -echo; stty size; echo ready
+		while read x; do stty size; echo "got $x"; done`
 	for _, tc := range []struct {
 		name  string
 		build func(b *program.Builder)
@@ -307,7 +308,8 @@ func TestTTYReopened(t *testing.T) {
 		Image: image(t, func(b *program.Builder) {
 			terminal(
 				b, b.Input("tty"),
-				`t=$(tty); trap '' HUP; echo one; exec </dev/null >/dev/null 2>&1; sleep 0.3; echo two >$t; sleep 0.3; echo three >$t`,
+				`t=$(tty); trap '' HUP; echo one; exec </dev/null >/dev/null 2>&1
+				sleep 0.3; echo two >$t; sleep 0.3; echo three >$t`,
 			)
 		}),
 	})

@@ -79,14 +79,15 @@ const (
 //
 //	strake processes 2
 //	guard PID TICKS
-//	start ID OWNER KIND PID TICKS STARTED MODE STDIN WIDTH HEIGHT DRIVER MAXBYTES MAXFILES PLACES "PATH" "NOTE"
+//	start ID OWNER KIND PID TICKS STARTED STDIO LOG PLACES "PATH" "NOTE"
 //	exit ID OWNER KIND STATUS NANOSECONDS UNKNOWN
 //	forget ID
 //
-// OWNER is "-" for none. PLACES are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none.
-// A start and an exit replace an earlier one of the same ID. Version 1 begins with "strake
-// exits 1" and has the lines exit, without an owner, and forget. A last line without an end was cut
-// off by a crash and never acknowledged. Errors are of class errdefs.ErrInvalidArgument.
+// OWNER is "-" for none, STDIO is MODE STDIN WIDTH HEIGHT, LOG is DRIVER MAXBYTES MAXFILES. PLACES
+// are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none. A start and an exit replace an
+// earlier one of the same ID. Version 1 begins with "strake exits 1" and has the lines exit,
+// without an owner, and forget. A last line without an end was cut off by a crash and never
+// acknowledged. Errors are of class errdefs.ErrInvalidArgument.
 func parseJournal(text []byte) (map[string]*record, identity, error) {
 	records := make(map[string]*record)
 	var guard identity

@@ -22,8 +22,8 @@ type recovery struct {
 	named map[int]bool // pids that the journal names
 }
 
-// recoverProcesses takes processes over from the guard of a keeper that was killed. Those that cannot be are
-// left to the engine's Adopt, as if there had been no guard.
+// recoverProcesses takes processes over from the guard of a keeper that was killed. Those that
+// cannot be are left to the engine's Adopt, as if there had been no guard.
 func recoverProcesses(s *server) {
 	r := &recovery{s: s, custody: &s.custody, taken: make(map[int]bool), named: make(map[int]bool)}
 	if id := r.journal.guard; id.pid != 0 {
@@ -114,8 +114,8 @@ func (r *recovery) claim(p *process, s *startRecord, i int) {
 	r.taken[s.held[i].number] = true
 }
 
-// streams takes over those of the process's pipes, or the terminal, that are not closed by now: what
-// the guard has at their numbers is still the same file.
+// streams takes over those of the process's pipes, or the terminal, that are not closed by now:
+// what the guard has at their numbers is still the same file.
 func (r *recovery) streams(p *process, s *startRecord) {
 	tty := s.stdio.Mode == wire.StdioTTY
 	for i := 1; i < len(s.held); i++ {

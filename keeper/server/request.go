@@ -89,6 +89,15 @@ func (s *server) replyError(t ticket, err error) { s.reply(t, errorBody(err)) }
 // limit cuts a text to what a message may hold.
 func limit(text string) string { return text[:min(len(text), 4096)] }
 
+// exhausted says that the host has not got what was asked for.
+func exhausted(errno syscall.Errno) bool {
+	switch errno {
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.ENOSPC:
+		return true
+	}
+	return false
+}
+
 // errorBody translates an error for the wire.
 func errorBody(err error) *wire.Error {
 	if remote, ok := err.(*remoteFailure); ok {
@@ -115,7 +124,7 @@ func errorBody(err error) *wire.Error {
 		m.Class = wire.ClassFailedPrecondition
 	case errdefs.IsUnavailable(err):
 		m.Class = wire.ClassUnavailable
-	case errno == unix.EMFILE || errno == unix.ENFILE || errno == unix.ENOMEM || errno == unix.EAGAIN || errno == unix.ENOSPC:
+	case exhausted(errno):
 		m.Class = wire.ClassResourceExhausted
 	case errno == unix.EPERM || errno == unix.EACCES:
 		m.Class = wire.ClassPermissionDenied
@@ -310,7 +319,8 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 	}
 	p := s.newProcess(m.Process.ID, m.Process.Kind)
 	p.owner = m.Process.Owner
-	p.note, p.stdio, p.logCfg, p.pid, p.adopted = m.Process.Note, m.Process.Stdio, m.Process.Log, m.Process.Pid, true
+	p.note, p.stdio, p.logCfg = m.Process.Note, m.Process.Stdio, m.Process.Log
+	p.pid, p.adopted = m.Process.Pid, true
 	p.state, p.started = wire.Running, time.Unix(0, m.Process.Started)
 	if err := p.takeOver(m, fds); err != nil {
 		p.release()

@@ -60,8 +60,8 @@ func newRig(t testing.TB, args ...string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{
-		t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, owners: map[string]string{}, closed: map[string]bool{},
-		detached: map[uint64]uint64{},
+		t: t, dir: t.TempDir(), exits: map[string]keeper.Exit{}, owners: map[string]string{},
+		closed: map[string]bool{}, detached: map[uint64]uint64{},
 	}
 	r.changed = sync.NewCond(&r.mu)
 	r.launch = keeper.Launch{

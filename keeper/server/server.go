@@ -22,8 +22,8 @@ import (
 type Config struct {
 	// Listener is a listening SOCK_SEQPACKET socket. Serve closes it.
 	Listener int
-	// StateDir holds the journal and the files of slow subscribers. It exists, belongs to this keeper
-	// alone, and should be on a disk.
+	// StateDir holds the journal and the files of slow subscribers. It exists, belongs to this
+	// keeper alone, and should be on a disk.
 	StateDir string
 	// Successor is the command line, and Environ the environment, with which an upgrade is
 	// executed. "--resume", "N" is appended, where N is a descriptor with the state; before that
@@ -232,7 +232,7 @@ func (s *server) run(ctx context.Context) error {
 			debug.FreeOSMemory()
 		}
 	}
-	// Nothing is cloned any more that nobody would know of.
+	// A child that is being cloned now must still become known, or it would be left behind.
 	for s.cloning > 0 {
 		s.mu.Unlock()
 		_, err := s.wait(events[:1], tick)
@@ -288,7 +288,7 @@ func (s *server) retry() {
 	}
 }
 
-// broadcast sends an event to everybody who wants events.
+// broadcast sends an event to every connection that has asked for events.
 func (s *server) broadcast(b wire.Body) {
 	for _, c := range s.conns {
 		if c.events {

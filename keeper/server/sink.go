@@ -14,7 +14,7 @@ import (
 // sinkMemory is how much may wait for a subscriber in memory, in bytes.
 const sinkMemory = 256 << 10
 
-// subscription is somebody who wants a process's output.
+// subscription is a client's wish for a process's output.
 type subscription struct {
 	id       uint64
 	framed   bool
@@ -56,7 +56,8 @@ func newSink(fd int) (*sink, error) {
 			)
 		}
 	case st.Mode&unix.S_IFMT == unix.S_IFIFO:
-		// Whether a pipe blocks belongs to whoever has the same open file, so this is a new one.
+		// O_NONBLOCK would apply to the client's end of the same open file too, so this is a new
+		// one.
 		own, operr := unix.Open(
 			fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0,
 		)
@@ -110,7 +111,7 @@ func frame(stream int, buf []byte) []byte {
 	return buf
 }
 
-// write writes what the subscriber takes at once; an error means that there is nobody any more.
+// write writes what the subscriber takes at once; an error means that the reader has gone.
 func (k *sink) write(data []byte) (done int, err error) {
 	for done < len(data) {
 		var n int
@@ -264,7 +265,7 @@ func (k *sink) end() {
 	}
 }
 
-// finish closes the descriptor: everything is delivered or nobody wants it.
+// finish closes the descriptor: everything is delivered, or the reader has gone.
 func (k *sink) finish() {
 	if k.fd < 0 {
 		return

@@ -22,7 +22,8 @@ func validID(id string) error {
 	ok := len(id) > 0 && len(id) <= 128
 	for i := range len(id) {
 		c := id[i]
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '.' || c == '-')
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			c == '_' || c == '.' || c == '-')
 	}
 	if !ok {
 		return invalid("id %.140q: want 1 to 128 letters, digits, '_', '.' or '-'", id)
@@ -268,7 +269,7 @@ func (s *server) cloned(j *job, child *spawn.Child, err error) {
 	}
 	p.child, p.pid, p.pidfd = child, child.Pid, child.PidFD
 	if err := p.watchChild(); err != nil {
-		// Nobody would see its end.
+		// Without a watcher its end would not be seen.
 		s.ignore(child.SyncFD())
 		child.Kill()
 		p.child, p.pidfd = nil, -1

@@ -153,7 +153,8 @@ func (c *stateCoder) process(pp **process) {
 	m.Code(c.Coder)
 	if c.Decoding() {
 		p.owner = m.Owner
-		p.id, p.kind, p.note, p.state, p.stage, p.pid = m.ID, m.Kind, m.Note, m.State, m.Stage, m.Pid
+		p.id, p.kind, p.note, p.pid = m.ID, m.Kind, m.Note, m.Pid
+		p.state, p.stage = m.State, m.Stage
 		p.stdio, p.logCfg, p.exit, p.adopted = m.Stdio, m.Log, m.Exit, m.Adopted
 		if m.Started != 0 {
 			p.started = time.Unix(0, m.Started)

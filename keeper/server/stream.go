@@ -10,8 +10,8 @@ import (
 	"strake/keeper/wire"
 )
 
-// ttyTurn is how often a terminal is read before it is somebody else's turn; each read gives 4 KiB
-// at most.
+// ttyTurn is how often a terminal is read before other descriptors have their turn; each read gives
+// 4 KiB at most.
 const ttyTurn = 16
 
 // drainLimit bounds what is read when a process has ended, in case another one goes on writing:
@@ -33,7 +33,7 @@ func (p *process) addStream(index, fd int) error {
 	return nil
 }
 
-// resume watches the stream. A terminal says that it is hung up as long as nobody has it open,
+// resume watches the stream. A terminal says that it is hung up as long as no process has it open,
 // which is not its end: a getty opens it again. So only changes are reported (EPOLLET), and
 // everything there is must be read.
 func (st *stream) resume() error {
@@ -230,8 +230,8 @@ func (sub *subscription) drop() {
 	}
 }
 
-// linger ends a subscription's streams; what waits is still delivered. Its sinks are kept alive by
-// the loop that watches them, and go when they have given all or there is nobody any more.
+// linger ends a subscription's streams; what waits is still delivered. The loop that watches the
+// sinks keeps them, until a sink has delivered everything or its reader has gone.
 func (sub *subscription) linger() {
 	for i, k := range sub.sinks {
 		if k == nil || i == 1 && k == sub.sinks[0] || k.fd < 0 {

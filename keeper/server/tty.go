@@ -42,7 +42,7 @@ func (p *process) addTTY(master int) error {
 	if !p.isTTY() || p.streams[0] != nil {
 		unix.Close(master)
 		return fmt.Errorf(
-			"the program has sent a terminal that nobody has asked for: %w",
+			"the program has sent a terminal that the request has not asked for: %w",
 			errdefs.ErrFailedPrecondition,
 		)
 	}

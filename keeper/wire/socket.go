@@ -31,8 +31,8 @@ func socket() (int, error) {
 	return unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 }
 
-// Connect connects to the keeper at path and returns a non-blocking socket. If nobody listens
-// there, or does not accept, it is errdefs.ErrUnavailable.
+// Connect connects to the keeper at path and returns a non-blocking socket. If no process listens
+// there, or it does not accept, the error is errdefs.ErrUnavailable.
 func Connect(path string) (int, error) {
 	fd, err := socket()
 	if err != nil {
@@ -52,7 +52,9 @@ func Connect(path string) (int, error) {
 func Listen(path string) (int, error) {
 	if fd, err := Connect(path); err == nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("listen at %q: somebody does: %w", path, errdefs.ErrAlreadyExists)
+		return -1, fmt.Errorf(
+			"listen at %q: another process listens there: %w", path, errdefs.ErrAlreadyExists,
+		)
 	} else if errors.Is(err, unix.ECONNREFUSED) {
 		unix.Unlink(path)
 	} else if !errors.Is(err, unix.ENOENT) {
@@ -65,7 +67,7 @@ func Listen(path string) (int, error) {
 	if err = withAddress(
 		path, func(a *unix.SockaddrUnix) error { return unix.Bind(fd, a) },
 	); err == nil {
-		// Nobody can connect before listen(2), so nobody gets in before the mode is right.
+		// A client cannot connect before listen(2), so none does before the mode is right.
 		if err = unix.Chmod(path, 0o600); err == nil {
 			err = unix.Listen(fd, 128)
 		}
