@@ -320,7 +320,7 @@ func (l *launch) attach(ctx context.Context) (func(context.Context) error, error
 func isContainerMode(mode string) bool { return strings.HasPrefix(mode, "container:") }
 
 // recyclable says that nothing in the container can change its network namespace:
-// network.RecycleIfClean has the conditions.
+// network.RecycleIfUnused has the conditions.
 func recyclable(s *Spec) bool {
 	caps, err := capabilities(s, &hostFacts{LastCap: unix.CAP_LAST_CAP})
 	return err == nil && !slices.Contains(caps, "CAP_NET_ADMIN") &&
