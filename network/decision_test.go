@@ -55,7 +55,8 @@ func TestCheckSubnet(t *testing.T) {
 		t.Errorf("no prefix: got %v", err)
 	}
 	two := Spec{Subnets: []Subnet{
-		{Prefix: netip.MustParsePrefix("10.2.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00::/64")},
+		{Prefix: netip.MustParsePrefix("10.2.0.0/24")},
+		{Prefix: netip.MustParsePrefix("fd00::/64")},
 	}}
 	v4, v6, err := chosenSubnets(two, nil)
 	if err != nil || v4.Prefix != two.Subnets[0].Prefix || v6.Prefix != two.Subnets[1].Prefix {
@@ -100,7 +101,7 @@ func TestParseOptions(t *testing.T) {
 		got, err := parseOptions(map[string]string{tt.option: tt.value})
 		if tt.err != "" {
 			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("%s=%s: got %v, want the invalid argument %q", tt.option, tt.value, err, tt.err)
+				t.Errorf("%s=%s: got %v, want %q", tt.option, tt.value, err, tt.err)
 			}
 			continue
 		}
@@ -112,6 +113,8 @@ func TestParseOptions(t *testing.T) {
 
 func TestRequestValidate(t *testing.T) {
 	t.Parallel()
+	mapped := netip.MustParseAddr("::ffff:10.0.0.1")
+	icmp := []place.Port{{Proto: "icmp", ContainerPort: 1}}
 	good := Request{
 		Owner: "cri", ContainerID: "a", EndpointID: strings.Repeat("0f", 32),
 		IPv4: netip.MustParseAddr("10.0.0.2"), IPv6: netip.MustParseAddr("fd00::2"),
@@ -128,12 +131,12 @@ func TestRequestValidate(t *testing.T) {
 		"endpoint ID":          func(r *Request) { r.EndpointID = strings.Repeat("0F", 32) },
 		"IPv4 address":         func(r *Request) { r.IPv4 = r.IPv6 },
 		"IPv6 address":         func(r *Request) { r.IPv6 = r.IPv4 },
-		"mapped IPv6 address":  func(r *Request) { r.IPv6 = netip.MustParseAddr("::ffff:10.0.0.1") },
+		"mapped IPv6 address":  func(r *Request) { r.IPv6 = mapped },
 		"multicast MAC":        func(r *Request) { r.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} },
 		"long MAC":             func(r *Request) { r.MAC = make(net.HardwareAddr, 8) },
 		"port":                 func(r *Request) { r.Ports = []place.Port{{}} },
 		"name server":          func(r *Request) { r.DNS = []netip.Addr{{}} },
-		"protocol of the port": func(r *Request) { r.Ports = []place.Port{{Proto: "x", ContainerPort: 1}} },
+		"protocol of the port": func(r *Request) { r.Ports = icmp },
 	} {
 		r := good
 		change(&r)
@@ -193,7 +196,9 @@ func TestInterfaceNames(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"eth0", "sk", "sk1", "skx0123abcd", "skv0123abc", "skv0123abcdef"} {
+	for _, name := range []string{
+		"eth0", "sk", "sk1", "skx0123abcd", "skv0123abc", "skv0123abcdef",
+	} {
 		if ownInterface("sk").MatchString(name) {
 			t.Errorf("%q is taken for ours", name)
 		}
@@ -317,7 +322,8 @@ func TestRecords(t *testing.T) {
 	}
 	cut := strings.Repeat("c", 64) + ".json"
 	for name, text := range map[string]string{cut: `{"Version":1,`, ".tmp-1": "", "x.json": "{}"} {
-		if err := os.WriteFile(filepath.Join(dir, "endpoints", name), []byte(text), 0o600); err != nil {
+		path := filepath.Join(dir, "endpoints", name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -341,8 +347,10 @@ func TestRecords(t *testing.T) {
 	if !strings.Contains(string(text), ports) || strings.Contains(string(text), "Owner") {
 		t.Errorf("record: got %s, want %s in it and no owner", text, ports)
 	}
-	if err := errors.Join(st.remove(endpointFile(good)), st.remove(endpointFile(good))); err != nil {
-		t.Errorf("removed twice: %v", err)
+	for range 2 {
+		if err := st.remove(endpointFile(good)); err != nil {
+			t.Errorf("remove: %v", err)
+		}
 	}
 	if err := st.close(); err != nil {
 		t.Error(err)

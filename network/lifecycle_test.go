@@ -97,17 +97,18 @@ func TestTeardown(t *testing.T) {
 	if _, err := os.Stat(l.stateDir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("state: got %v, want it gone", err)
 	}
+	second := func(_ any, err error) error { return err }
 	for name, err := range map[string]error{
-		"Attach":         func() error { _, err := m.Attach(t.Context(), Request{}); return err }(),
+		"Attach":         second(m.Attach(t.Context(), Request{})),
 		"Release":        m.Release(t.Context(), "a"),
 		"Detach":         m.Detach(t.Context(), "a"),
 		"Reconcile":      m.Reconcile(t.Context(), "docker", nil),
 		"Teardown":       m.Teardown(t.Context()),
 		"RemoveNetwork":  m.RemoveNetwork(t.Context(), "inner"),
-		"Networks":       func() error { _, err := m.Networks(t.Context()); return err }(),
-		"InspectNetwork": func() error { _, err := m.InspectNetwork(t.Context(), ""); return err }(),
-		"CreateNetwork":  func() error { _, err := m.CreateNetwork(t.Context(), Spec{}); return err }(),
-		"Stats":          func() error { _, err := m.Stats(t.Context(), "a"); return err }(),
+		"Networks":       second(m.Networks(t.Context())),
+		"InspectNetwork": second(m.InspectNetwork(t.Context(), "")),
+		"CreateNetwork":  second(m.CreateNetwork(t.Context(), Spec{})),
+		"Stats":          second(m.Stats(t.Context(), "a")),
 	} {
 		if !errdefs.IsUnavailable(err) {
 			t.Errorf("%s afterwards: got %v, want it unavailable", name, err)
@@ -132,7 +133,8 @@ func TestTeardownBesideAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := l.inventory()
-	if !slices.Contains(left, "net.ipv4.ip_forward=1") || !slices.Contains(left, "table strake_sl") ||
+	if !slices.Contains(left, "net.ipv4.ip_forward=1") ||
+		!slices.Contains(left, "table strake_sl") ||
 		!slices.Contains(left, "interface sl0") || slices.Contains(left, "interface sk0") {
 		t.Errorf("got %v, want what the other instance needs", left)
 	}
@@ -167,7 +169,10 @@ func TestNetworks(t *testing.T) {
 		{"name of the default", Spec{Name: DefaultName}, errdefs.ErrAlreadyExists},
 		{"bad name", Spec{Name: "a/b"}, errdefs.ErrInvalidArgument},
 		{"driver", Spec{Name: "x", Driver: "macvlan"}, errdefs.ErrInvalidArgument},
-		{"option", Spec{Name: "x", Options: map[string]string{"o": "1"}}, errdefs.ErrInvalidArgument},
+		{
+			"option", Spec{Name: "x", Options: map[string]string{"o": "1"}},
+			errdefs.ErrInvalidArgument,
+		},
 		{
 			"interface of another network",
 			Spec{Name: "x", Options: map[string]string{optDevice: "br-own"}},
@@ -299,7 +304,9 @@ func TestUnfinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := l.inventory()
-	for _, gone := range []string{"interface " + half.Device, "interface skv0000beef", "table strake_sk"} {
+	for _, gone := range []string{
+		"interface " + half.Device, "interface skv0000beef", "table strake_sk",
+	} {
 		if slices.Contains(left, gone) {
 			t.Errorf("%s is still there", gone)
 		}
@@ -335,9 +342,10 @@ func TestShards(t *testing.T) {
 	m.reg.mu.Unlock()
 	b := l.attach(m, Request{ContainerID: "b", Network: "large"})
 	l.serve(b.NetNS, 80, "b")
-	l.reaches("over the joint", a.NetNS, "tcp", b.IPv4.Addr().String()+":80", "b "+a.IPv4.Addr().String())
+	web, answer := b.IPv4.Addr().String()+":80", "b "+a.IPv4.Addr().String()
+	l.reaches("over the joint", a.NetNS, "tcp", web, answer)
 	l.serve(l.outside, 80, "outside")
-	l.reaches("way out of the further bridge", b.NetNS, "tcp", outsideAddr4+":80", "outside "+hostAddr4)
+	l.reaches("way out", b.NetNS, "tcp", outsideAddr4+":80", "outside "+hostAddr4)
 	count := func(want ...int) {
 		t.Helper()
 		m.reg.mu.Lock()
@@ -376,7 +384,7 @@ func TestShards(t *testing.T) {
 	m = l.open(func(c *Config) { c.PoolSize = -1 })
 	// In the first bridge: a, the joint, the resolver; in the second: b and the joint.
 	count(3, 2)
-	l.reaches("after a restart", held[0], "tcp", b.IPv4.Addr().String()+":80", "b "+a.IPv4.Addr().String())
+	l.reaches("after a restart", held[0], "tcp", web, answer)
 	for _, f := range held {
 		f.Close()
 	}
@@ -553,9 +561,11 @@ func TestPortInUse(t *testing.T) {
 	if !slices.Equal(got, []uint16{8081, 8082}) {
 		t.Errorf("two of a range: got %v", got)
 	}
-	if _, err := m.Attach(t.Context(), Request{
+	_, err = m.Attach(t.Context(), Request{
 		ContainerID: "c", Ports: at("198.51.100.9", 9000, 0, "tcp"),
-	}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "not an address of this host") {
+	})
+	if !errdefs.IsInvalidArgument(err) ||
+		!strings.Contains(err.Error(), "not an address of this host") {
 		t.Errorf("address of another host: got %v", err)
 	}
 }

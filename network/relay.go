@@ -10,13 +10,13 @@ import (
 )
 
 // relay accepts TCP connections on a socket and copies bytes between each and a connection to the
-// container. It serves [::1], see package comment.
+// container. It serves [::1] (see the package comment).
 type relay struct {
 	l    net.Listener
 	done sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  map[net.Conn]bool // guarded by mu; nil once closed
+	conns  map[net.Conn]bool // guarded by mu
 	closed bool              // guarded by mu
 }
 
@@ -35,7 +35,7 @@ func startRelay(fd int, dial func() (net.Conn, error)) (*relay, error) {
 				return
 			}
 			if err != nil {
-				// Out of descriptors: give others time to close some.
+				// Out of descriptors: give other connections time to end.
 				time.Sleep(10 * time.Millisecond)
 				continue
 			}

@@ -5,7 +5,7 @@
 // costs the same with one published port and with ten thousand, and publishing a port adds an
 // element to a map in one transaction instead of rewriting rules.
 //
-// Promises (each is a packet test of package network):
+// Promises (the first three are packet tests of package network):
 //
 //   - A container is reached from outside its network only on published ports. A neighbour that
 //     routes to a container's address, or that sends frames for 127.0.0.1 to us, gets nothing.
@@ -26,8 +26,9 @@
 // Not for: filtering within a network, rate limits, the host's own firewall, kernels before 5.8
 // (iifname in postrouting).
 //
-// Tested by golden files of the printed ruleset, by nft(8)-independent round trips through the
-// kernel in a network namespace of the test's own, and by the packet tests of package network.
+// Tested by golden files of the printed rule set, by round trips through the kernel in a network
+// namespace of the test's own (what the kernel returns is decompiled and compared with the text),
+// and by the packet tests of package network.
 package firewall
 
 import (
