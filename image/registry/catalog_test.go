@@ -36,7 +36,7 @@ func TestTagsAndLogin(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		default:
 			if last == "" {
-				// Only the query is followed: a registry does not send anybody elsewhere.
+				// Only the query is followed: a registry does not send its client elsewhere.
 				w.Header().Set(
 					"Link", `<http://elsewhere.invalid/v2/a/b/tags/list?last=v2&n=2>; rel="next"`,
 				)
