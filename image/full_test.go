@@ -14,14 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFullDisk pulls a layer for which the disk has no room: the registry is asked for it once, and
-// what came is not kept. It needs root, to mount a small tmpfs.
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	needOverlay(t)
+// onTmpfs mounts a tmpfs of a size for the time of a test.
+func onTmpfs(t *testing.T, size string) (string, error) {
+	t.Helper()
 	root := t.TempDir()
-	if err := unix.Mount("strake-test", root, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skipf("needs tmpfs: %v", err)
+	if err := unix.Mount("strake-test", root, "tmpfs", 0, "size="+size); err != nil {
+		return "", err
 	}
 	t.Cleanup(func() {
 		// containerd's fsverity check leaves a file open until the next garbage collection.
@@ -29,8 +27,17 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := unix.Setxattr(root, "trusted.strake", []byte("1"), 0); err != nil {
-		t.Skipf("needs trusted.* attributes on tmpfs: %v", err)
+	return root, unix.Setxattr(root, "trusted.strake", []byte("1"), 0)
+}
+
+// TestFullDisk pulls a layer for which the disk has no room: the registry is asked for it once, and
+// what came is not kept. It needs root, to mount a small tmpfs.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	needOverlay(t)
+	root, err := onTmpfs(t, "8m")
+	if err != nil {
+		t.Skipf("needs root and a tmpfs with trusted.* attributes: %v", err)
 	}
 	g := newRegistry(t)
 	small := publishTo(t, g, "small", "1", gzipped(t, tarOf(t, entry{name: "f", body: "x"})))

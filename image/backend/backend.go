@@ -13,7 +13,8 @@
 //
 // Not for: knowing what an image is; package image and its index do.
 //
-// Tested through package image: by crashes at every step, a full disk, and leases of others.
+// Tested by blobs that come whole, broken, wrong and onto a full disk, by operations that end and
+// that a dead process left, and through package image by crashes at every step.
 package backend
 
 import (

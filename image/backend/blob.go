@@ -168,7 +168,7 @@ func (w *Writer) Close(ctx context.Context) error {
 	return w.o.b.discard(ctx, w.w, w.ref)
 }
 
-// discard throws an unfinished blob away. Its bytes go first: on a full disk the database may have
+// discard removes an unfinished blob. Its bytes go first: on a full disk the database may have
 // no room for the record that it is gone. A writer whose Commit failed has closed its file already
 // and cannot be truncated.
 func (b *Backend) discard(ctx context.Context, w content.Writer, ref string) error {

@@ -25,7 +25,7 @@ func (x *Index) apply(ctx context.Context, c change) (orphans []digest.Digest, e
 	for _, id := range c.drop {
 		dropped[id] = true
 	}
-	// Which layers go is known before the transaction: nobody else changes the index meanwhile.
+	// Which layers go is known before the transaction: editMu keeps the index as it is.
 	for _, id := range c.drop {
 		for _, o := range x.orphansOf(id, dropped) {
 			if !slices.Contains(orphans, o) {

@@ -14,6 +14,7 @@
 //
 // Not for: the bytes of images, which have to exist before Publish and are collected after Remove.
 //
-// Tested by tables of lookups, of removal plans and of list filters, on maps alone; changes and
-// what a crash leaves of them are tested in package image.
+// Tested by tables of lookups, of removal plans and of list filters, on maps alone, and by changes
+// of every kind after which memory, database and roots are compared. What a crash leaves of a
+// change is tested in package image.
 package index

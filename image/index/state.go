@@ -105,7 +105,7 @@ func (x *state) uncount(im *Entry) {
 	}
 }
 
-// dropImage removes an image and says which of its layers nobody uses any more, top first.
+// dropImage removes an image and says which of its layers no image uses any more, top first.
 func (x *state) dropImage(id digest.Digest) (orphans []digest.Digest) {
 	im, ok := x.images[id]
 	if !ok {

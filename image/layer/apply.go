@@ -63,7 +63,7 @@ type applier struct {
 	bytes    int64
 	entries  int64
 	rootSeen bool
-	implied  map[string]struct{} // real paths of directories nobody described
+	implied  map[string]struct{} // real paths of directories without an entry of their own
 	// Merged only: what this archive made, which its opaque markers must spare
 	made  map[string]struct{}
 	times []dirTime

@@ -89,8 +89,8 @@ func (m *meta) applyAt(parent int, base string) error {
 		return fmt.Errorf("chown to %d:%d: %w", m.uid, m.gid, err)
 	}
 	if !m.symlink {
-		// The name was just made by us as something other than a symbolic link and nobody else
-		// writes here.
+		// The name was just made by this process as something other than a symbolic link, and no
+		// other one writes here.
 		if err := unix.Fchmodat(parent, base, m.mode, 0); err != nil {
 			return fmt.Errorf("chmod to %#o: %w", m.mode, err)
 		}

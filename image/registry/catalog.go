@@ -42,8 +42,11 @@ func (c *Client) Login(ctx context.Context, server string, auth Auth) error {
 	}
 	r := c.connect(ctx, named, &auth)
 	defer r.close()
-	resp, err := r.get(ctx, "/", nil)
-	if err == nil {
+	watched, await, stop := watch(ctx, c.cfg.StallTimeout)
+	defer stop()
+	after := await()
+	resp, err := r.get(watched, "/", nil)
+	if err = after(err); err == nil {
 		resp.Body.Close()
 		return nil
 	}
@@ -68,10 +71,12 @@ func (c *Client) Tags(ctx context.Context, repository string, auth *Auth) ([]str
 	ctx = docker.WithScope(ctx, "repository:"+reference.Path(named)+":pull")
 	r := c.connect(ctx, named, auth)
 	defer r.close()
+	watched, await, stop := watch(ctx, c.cfg.StallTimeout)
+	defer stop()
 	var tags []string
 	query := url.Values{"n": {"1000"}}
 	for range maxTagPages {
-		page, next, err := r.tags(ctx, reference.Path(named), query)
+		page, next, err := r.tags(watched, await, reference.Path(named), query)
 		if err != nil {
 			return nil, fmt.Errorf(
 				"tags of %s: %w", reference.FamiliarName(named), explain(err, named),
@@ -101,19 +106,24 @@ func (c *Client) Tags(ctx context.Context, repository string, auth *Auth) ([]str
 	)
 }
 
+// tags gets one page.
 func (r *connection) tags(
-	ctx context.Context, path string, query url.Values,
+	ctx context.Context, await func() func(error) error, path string, query url.Values,
 ) (tags []string, next url.Values, err error) {
+	after := await()
 	resp, err := r.get(ctx, "/"+path+"/tags/list", query)
-	if err != nil {
+	if err = after(err); err != nil {
 		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	var list struct {
 		Tags []string `json:"tags"`
 	}
-	body := io.LimitReader(resp.Body, document.MaxBytes)
-	if err := json.NewDecoder(body).Decode(&list); err != nil {
+	body, err := io.ReadAll(io.LimitReader(patientReader{resp.Body, await}, document.MaxBytes))
+	if err != nil {
+		return nil, nil, fmt.Errorf("list of tags: %w", err)
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, nil, fmt.Errorf("list of tags: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return list.Tags, nextPage(resp.Header.Get("Link")), nil

@@ -1,14 +1,17 @@
 package registry
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 )
 
 // TestTagsAndLogin asks a registry that wants a password and answers in pages.
@@ -36,7 +39,7 @@ func TestTagsAndLogin(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		default:
 			if last == "" {
-				// Only the query is followed: a registry does not send anybody elsewhere.
+				// Only the query is followed: a registry does not send its client elsewhere.
 				w.Header().Set(
 					"Link", `<http://elsewhere.invalid/v2/a/b/tags/list?last=v2&n=2>; rel="next"`,
 				)
@@ -82,6 +85,31 @@ func TestTagsAndLogin(t *testing.T) {
 	} {
 		if got, err := s.Tags(t.Context(), host+"/"+c.repository, c.auth); !c.class(err) {
 			t.Errorf("%s: got %d tags, %v", c.name, len(got), err)
+		}
+	}
+}
+
+// TestSilence has a registry that takes requests and never answers.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "http://")
+	c := New(Config{StallTimeout: 10 * time.Millisecond}, 1)
+	named, err := reference.ParseNormalizedNamed(host + "/a/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ask := range map[string]func() error{
+		"login": func() error { return c.Login(t.Context(), host, Auth{}) },
+		"tags":  func() error { _, err := c.Tags(t.Context(), host+"/a/b", nil); return err },
+		"pull":  func() error { _, err := c.Pull(t.Context(), named, PullOptions{}); return err },
+	} {
+		var stalled errStalled
+		if err := ask(); !errors.As(err, &stalled) || stalled.limit != 10*time.Millisecond {
+			t.Errorf("%s: error %v, want one that says how long nothing came", name, err)
 		}
 	}
 }

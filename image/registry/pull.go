@@ -123,12 +123,12 @@ func (im *Image) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error
 		defer stop()
 		after := await()
 		rc, err := im.fetcher.Fetch(watched, d)
-		if err != nil {
-			return after(err)
+		if err = after(err); err != nil {
+			return err
 		}
 		defer rc.Close()
-		b, err = io.ReadAll(io.LimitReader(rc, document.MaxBytes))
-		return after(err)
+		b, err = io.ReadAll(io.LimitReader(patientReader{rc, await}, document.MaxBytes))
+		return err
 	})
 	if err != nil {
 		return nil, explain(err, im.named)
@@ -197,9 +197,7 @@ func (l *layerReader) readOnce(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	after := l.await()
-	n, err := l.body.Read(p)
-	err = after(err)
+	n, err := patientReader{l.body, l.await}.Read(p)
 	n = int(min(int64(n), l.desc.Size-l.at))
 	l.at += int64(n)
 	if err == io.EOF {

@@ -210,6 +210,15 @@ func TestDocument(t *testing.T) {
 			t.Errorf("a stalled request took %s", took)
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // slow is not silent
+		var events []string
+		f := &fakeRegistry{blob: doc, answers: []answer{{pause: 59 * time.Second}}}
+		im := newImage(t, f, doc, &events)
+		if b, err := im.document(t.Context(), d); err != nil || !bytes.Equal(b, doc) ||
+			len(f.offsets) != 1 {
+			t.Errorf("got %q, %v, %d requests", b, err, len(f.offsets))
+		}
+	})
 	var events []string
 	f := &fakeRegistry{blob: []byte(`{"a":2}`), answers: []answer{{}}}
 	im := newImage(t, f, doc, &events)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -89,4 +90,16 @@ func watch(
 		}
 	}
 	return watched, await, func() { cancel(nil) }
+}
+
+// patientReader waits for each Read as long as watch lets it.
+type patientReader struct {
+	r     io.Reader
+	await func() func(error) error
+}
+
+func (p patientReader) Read(b []byte) (int, error) {
+	after := p.await()
+	n, err := p.r.Read(b)
+	return n, after(err)
 }
