@@ -235,109 +235,126 @@ func wordByte(b byte) bool {
 }
 
 func (g *grepper) search(name string, in io.Reader) error {
-	shown := name
-	if name == "-" {
-		shown = "(standard input)"
-	}
-	quiet := g.o.has('q') || g.o.has('l') || g.o.has('L') || g.o.has('c')
-	br := bufio.NewReaderSize(in, 32<<10)
-	start, _ := br.Peek(32 << 10)
-	binary := bytes.IndexByte(start, 0) >= 0 && !g.o.has('a')
-	var n, hits, tail, printed int64
-	var past []string // the lines before, for -B
-	prefix := func(sep byte, num int64) {
-		if g.named {
-			g.w.WriteString(shown)
-			g.w.WriteByte(sep)
-		}
-		if g.o.has('n') {
-			fmt.Fprintf(g.w, "%d%c", num, sep)
-		}
-	}
-	contexts := g.before > 0 || g.after > 0
 	if g.max == 0 {
 		return nil
 	}
-	err := lines(br, func(l []byte, _ bool) error {
-		n++
-		m := g.match(l, 0)
-		if (m != nil) == g.o.has('v') {
-			switch {
-			case tail > 0 && !quiet && !binary:
-				prefix('-', n)
-				g.w.Write(l)
-				g.w.WriteByte('\n')
-				printed = n
-				tail--
-			case g.before > 0:
-				if int64(len(past)) == g.before {
-					past = past[1:]
-				}
-				past = append(past, string(l))
-			}
-			if g.max >= 0 && hits >= g.max && tail == 0 {
-				return errEnough
-			}
-			return nil
-		}
-		if g.max >= 0 && hits >= g.max {
-			return errEnough
-		}
-		hits++
-		g.found = g.found || !g.o.has('L')
-		switch {
-		case g.o.has('q') || g.o.has('l') || g.o.has('L'):
-			return errEnough
-		case g.o.has('c'):
-		case binary:
-			fmt.Fprintf(g.w, "%s: binary file matches\n", shown)
-			return errEnough
-		case g.o.has('o'):
-			for ; m != nil && !g.o.has('v'); m = g.match(l, max(m[1], m[0]+1)) {
-				if m[1] > m[0] {
-					prefix(':', n)
-					g.w.Write(l[m[0]:m[1]])
-					g.w.WriteByte('\n')
-				}
-			}
-		default:
-			first := n - int64(len(past))
-			if contexts && printed > 0 && first > printed+1 {
-				g.w.WriteString("--\n")
-			}
-			for i, p := range past {
-				prefix('-', first+int64(i))
-				g.w.WriteString(p)
-				g.w.WriteByte('\n')
-			}
-			past = past[:0]
-			prefix(':', n)
-			g.w.Write(l)
-			if err := g.w.WriteByte('\n'); err != nil {
-				return err
-			}
-			printed, tail = n, g.after
-		}
-		if g.max >= 0 && hits >= g.max && tail == 0 {
-			return errEnough
-		}
-		return nil
-	})
+	s := grepSearch{grepper: g, shown: name}
+	if name == "-" {
+		s.shown = "(standard input)"
+	}
+	s.quiet = g.o.has('q') || g.o.has('l') || g.o.has('L') || g.o.has('c')
+	br := bufio.NewReaderSize(in, 32<<10)
+	start, _ := br.Peek(32 << 10)
+	s.binary = bytes.IndexByte(start, 0) >= 0 && !g.o.has('a')
+	err := lines(br, s.line)
 	if err == errEnough {
 		err = nil
 	}
 	switch {
 	case g.o.has('q'):
-	case g.o.has('l') && hits > 0:
-		fmt.Fprintln(g.w, shown)
-	case g.o.has('L') && hits == 0:
+	case g.o.has('l') && s.hits > 0:
+		fmt.Fprintln(g.w, s.shown)
+	case g.o.has('L') && s.hits == 0:
 		g.found = true
-		fmt.Fprintln(g.w, shown)
+		fmt.Fprintln(g.w, s.shown)
 	case g.o.has('c') && !g.o.has('l') && !g.o.has('L'):
 		if g.named {
-			fmt.Fprintf(g.w, "%s:", shown)
+			fmt.Fprintf(g.w, "%s:", s.shown)
 		}
-		fmt.Fprintln(g.w, hits)
+		fmt.Fprintln(g.w, s.hits)
 	}
 	return err
+}
+
+// grepSearch is the search of one file.
+type grepSearch struct {
+	*grepper
+	shown         string // the file's name as it is printed
+	quiet, binary bool
+	n, hits       int64    // lines read and selected
+	printed, tail int64    // the line that was printed last, and how many more follow for -A
+	past          []string // the lines before this one, for -B
+}
+
+// line looks at one line. It returns errEnough if the rest of the file cannot change the result.
+func (s *grepSearch) line(l []byte, _ bool) error {
+	s.n++
+	m := s.match(l, 0)
+	if (m != nil) == s.o.has('v') {
+		s.context(l)
+		return s.enough()
+	}
+	if s.max >= 0 && s.hits >= s.max {
+		return errEnough
+	}
+	s.hits++
+	s.found = s.found || !s.o.has('L')
+	switch {
+	case s.o.has('q') || s.o.has('l') || s.o.has('L'):
+		return errEnough
+	case s.o.has('c'):
+	case s.binary:
+		fmt.Fprintf(s.w, "%s: binary file matches\n", s.shown)
+		return errEnough
+	case s.o.has('o'):
+		for ; m != nil && !s.o.has('v'); m = s.match(l, max(m[1], m[0]+1)) {
+			if m[1] > m[0] {
+				s.print(':', s.n, l[m[0]:m[1]])
+			}
+		}
+	default:
+		if err := s.selected(l); err != nil {
+			return err
+		}
+	}
+	return s.enough()
+}
+
+// enough returns errEnough after the last line of -m and the context that follows it.
+func (s *grepSearch) enough() error {
+	if s.max >= 0 && s.hits >= s.max && s.tail == 0 {
+		return errEnough
+	}
+	return nil
+}
+
+// context prints a line that follows a selected one, or keeps it for one that comes.
+func (s *grepSearch) context(l []byte) {
+	switch {
+	case s.tail > 0 && !s.quiet && !s.binary:
+		s.print('-', s.n, l)
+		s.printed = s.n
+		s.tail--
+	case s.before > 0:
+		if int64(len(s.past)) == s.before {
+			s.past = s.past[1:]
+		}
+		s.past = append(s.past, string(l))
+	}
+}
+
+// selected prints a line with those before it.
+func (s *grepSearch) selected(l []byte) error {
+	first := s.n - int64(len(s.past))
+	if (s.before > 0 || s.after > 0) && s.printed > 0 && first > s.printed+1 {
+		s.w.WriteString("--\n")
+	}
+	for i, p := range s.past {
+		s.print('-', first+int64(i), []byte(p))
+	}
+	s.past = s.past[:0]
+	s.printed, s.tail = s.n, s.after
+	return s.print(':', s.n, l)
+}
+
+func (s *grepSearch) print(sep byte, number int64, l []byte) error {
+	if s.named {
+		s.w.WriteString(s.shown)
+		s.w.WriteByte(sep)
+	}
+	if s.o.has('n') {
+		fmt.Fprintf(s.w, "%d%c", number, sep)
+	}
+	s.w.Write(l)
+	return s.w.WriteByte('\n')
 }

@@ -1,6 +1,7 @@
 package userland
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -109,15 +110,9 @@ func ps(_ context.Context, c *Call) int {
 	case o.has('l'):
 		columns = "stat,uid,pid,ppid,vsz,rss,tty,time,args"
 	}
-	only := map[int]bool{}
-	for _, v := range o.values('p') {
-		for s := range strings.SplitSeq(v, ",") {
-			n, err := strconv.Atoi(s)
-			if err != nil || n < 1 {
-				return c.usagef("option -p: %q is no process number", s)
-			}
-			only[n] = true
-		}
+	only, err := processNumbers(o.values('p'))
+	if err != nil {
+		return c.usagef("option -p: %v", err)
 	}
 	list, err := readProcesses()
 	if err != nil {
@@ -158,13 +153,38 @@ func ps(_ context.Context, c *Call) int {
 		}
 		rows = append(rows, row)
 	}
+	w := c.buffered()
+	printColumns(w, rows, left)
+	if len(only) > 0 && len(rows) == 1 {
+		return c.finish(w, exitFault)
+	}
+	return c.finish(w, exitOK)
+}
+
+// processNumbers reads lists of process numbers, which commas separate.
+func processNumbers(lists []string) (map[int]bool, error) {
+	only := map[int]bool{}
+	for _, v := range lists {
+		for s := range strings.SplitSeq(v, ",") {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 {
+				return nil, fmt.Errorf("%q is no process number", s)
+			}
+			only[n] = true
+		}
+	}
+	return only, nil
+}
+
+// printColumns prints rows, of which the first has the titles. left says which columns are aligned to
+// the left.
+func printColumns(w *bufio.Writer, rows [][]string, left []bool) {
 	width := make([]int, len(left))
 	for _, r := range rows {
 		for i, v := range r {
 			width[i] = max(width[i], len(v))
 		}
 	}
-	w := c.buffered()
 	for n, r := range rows {
 		if n == 0 && strings.Join(r, "") == "" {
 			continue // -o pid= hides the titles
@@ -185,10 +205,6 @@ func ps(_ context.Context, c *Call) int {
 		}
 		w.WriteByte('\n')
 	}
-	if len(only) > 0 && len(rows) == 1 {
-		return c.finish(w, exitFault)
-	}
-	return c.finish(w, exitOK)
 }
 
 type psTable struct {

@@ -77,63 +77,22 @@ func sortLines(ctx context.Context, c *Call) int {
 	if len(keys) == 0 {
 		keys = []sortKey{{f1: 1, c1: 1, how: global}}
 	}
-	order := func(a, b []byte) int {
-		for _, k := range keys {
-			if d := k.how.compare(k.of(a, sep), k.of(b, sep)); d != 0 {
-				return d
-			}
-		}
-		return 0
-	}
+	how := sortOrder{keys: keys, sep: sep, reverse: global.reverse}
+	how.last = !o.has('s') && !o.has('u')
 	end := byte('\n')
 	if o.has('z') {
 		end = 0
 	}
-	var all [][]byte
-	var held bytes.Buffer // the lines' bytes; they are cut out at the end, when it grows no more
-	var ends []int
-	status = c.inputs(ctx, names, func(_ string, r io.Reader) error {
-		return records(r, end, func(l []byte, _ bool) error {
-			held.Write(l)
-			ends = append(ends, held.Len())
-			return nil
-		})
-	})
+	all, status := c.sortInput(ctx, names, end)
 	if status != exitOK {
 		return exitUsage
 	}
-	for from, i := 0, 0; i < len(ends); i++ {
-		all = append(all, held.Bytes()[from:ends[i]:ends[i]])
-		from = ends[i]
-	}
-	whole := order
-	if !o.has('s') && !o.has('u') {
-		whole = func(a, b []byte) int {
-			d := order(a, b)
-			if d == 0 {
-				d = bytes.Compare(a, b)
-				if global.reverse {
-					d = -d
-				}
-			}
-			return d
-		}
-	}
 	if o.has('c') || o.has('C') {
-		for i := 1; i < len(all); i++ {
-			d := whole(all[i-1], all[i])
-			if d > 0 || d == 0 && o.has('u') {
-				if o.has('c') {
-					c.errorf("line %d is out of order: %s", i+1, all[i])
-				}
-				return exitFault
-			}
-		}
-		return exitOK
+		return checkSorted(c, o, all, how)
 	}
-	slices.SortStableFunc(all, whole)
+	slices.SortStableFunc(all, how.compare)
 	if o.has('u') {
-		all = slices.CompactFunc(all, func(a, b []byte) bool { return order(a, b) == 0 })
+		all = slices.CompactFunc(all, func(a, b []byte) bool { return how.byKeys(a, b) == 0 })
 	}
 	w := c.buffered()
 	if o.has('o') {
@@ -150,6 +109,66 @@ func sortLines(ctx context.Context, c *Call) int {
 		w.WriteByte(end)
 	}
 	return c.finish(w, exitOK)
+}
+
+// sortInput reads the lines of all files. Their bytes are in one buffer, from which the lines are cut
+// when it grows no more.
+func (c *Call) sortInput(ctx context.Context, names []string, end byte) ([][]byte, int) {
+	var held bytes.Buffer
+	var ends []int
+	status := c.inputs(ctx, names, func(_ string, r io.Reader) error {
+		return records(r, end, func(l []byte, _ bool) error {
+			held.Write(l)
+			ends = append(ends, held.Len())
+			return nil
+		})
+	})
+	all := make([][]byte, len(ends))
+	for from, i := 0, 0; i < len(ends); i++ {
+		all[i] = held.Bytes()[from:ends[i]:ends[i]]
+		from = ends[i]
+	}
+	return all, status
+}
+
+// sortOrder compares lines by their keys and, if last is set, lines with equal keys by their bytes.
+type sortOrder struct {
+	keys          []sortKey
+	sep           string
+	reverse, last bool
+}
+
+func (s *sortOrder) byKeys(a, b []byte) int {
+	for _, k := range s.keys {
+		if d := k.how.compare(k.of(a, s.sep), k.of(b, s.sep)); d != 0 {
+			return d
+		}
+	}
+	return 0
+}
+
+func (s *sortOrder) compare(a, b []byte) int {
+	d := s.byKeys(a, b)
+	if d == 0 && s.last {
+		if d = bytes.Compare(a, b); s.reverse {
+			d = -d
+		}
+	}
+	return d
+}
+
+// checkSorted is -c and -C: it finds the first line that is out of order.
+func checkSorted(c *Call, o options, all [][]byte, how sortOrder) int {
+	for i := 1; i < len(all); i++ {
+		d := how.compare(all[i-1], all[i])
+		if d > 0 || d == 0 && o.has('u') {
+			if o.has('c') {
+				c.errorf("line %d is out of order: %s", i+1, all[i])
+			}
+			return exitFault
+		}
+	}
+	return exitOK
 }
 
 func parseSortKey(v string, global sortHow) (sortKey, error) {
