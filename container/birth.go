@@ -22,6 +22,7 @@ import (
 	"strake/container/program"
 	"strake/container/spawn"
 	"strake/internal/early"
+	"strake/internal/rawfile"
 )
 
 // birth is one container being created.
@@ -117,7 +118,7 @@ func (b *birth) makeState() error {
 		return &fs.PathError{Op: "mkdir", Path: b.c.dir, Err: err}
 	}
 	b.made = true
-	return writeFile(b.c.dir, configFile, raw)
+	return rawfile.Replace(b.c.dir, configFile, raw, 0o600)
 }
 
 // prepare compiles the program and opens what it needs.
@@ -432,7 +433,7 @@ func (b *birth) saveOptions() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(b.c.dir, optionsFile, raw)
+	return rawfile.Replace(b.c.dir, optionsFile, raw, 0o600)
 }
 
 func (b *birth) restoreOptions(raw []byte) error {

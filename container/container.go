@@ -30,6 +30,7 @@ import (
 	"strake/container/cgroup"
 	"strake/container/ocijson"
 	"strake/container/program"
+	"strake/internal/rawfile"
 )
 
 // Runtime is a directory of containers. It may be used by several goroutines at once.
@@ -108,7 +109,7 @@ func (r *Runtime) List() ([]*Container, error) {
 // ReadConfig reads a configuration. Errors name the file and are of class
 // errdefs.ErrInvalidArgument if it is not one.
 func ReadConfig(file string) (*specs.Spec, []byte, error) {
-	raw, err := readFile(file)
+	raw, err := rawfile.Read(file)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"io/fs"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -9,72 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// The files here are small and are read or written once in the life of a short process: plain
-// system calls, without the poller that package os sets up for every file.
-
-// readFile reads a whole file. Errors are *fs.PathError.
-func readFile(path string) ([]byte, error) {
-	fd, err := openFile(path, unix.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
-	for {
-		n, err := unix.Read(fd, b[len(b):cap(b)])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return b, nil
-		}
-		if b = b[:len(b)+n]; len(b) == cap(b) {
-			b = append(make([]byte, 0, 2*cap(b)), b...)
-		}
-	}
-}
-
-func openFile(path string, flags int, mode uint32) (int, error) {
-	for {
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, mode)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		return fd, nil
-	}
-}
-
-// writeFile replaces a file of the state directory in one step. The directory lies on a tmpfs:
-// there is nothing to sync.
-func writeFile(dir, name string, data []byte) error {
-	tmp := filepath.Join(dir, "."+name)
-	fd, err := openFile(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	for len(data) > 0 {
-		n, err := unix.Write(fd, data)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			unix.Close(fd)
-			return &fs.PathError{Op: "write", Path: tmp, Err: err}
-		}
-		data = data[n:]
-	}
-	unix.Close(fd)
-	if err := unix.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return &fs.PathError{Op: "rename", Path: tmp, Err: err}
-	}
-	return nil
-}
 
 // encode is the record as JSON. It is written out because preparing encoding/json for one use takes
 // longer than the use.

@@ -16,6 +16,7 @@ import (
 	"strake/container/cgroup"
 	"strake/container/plan"
 	"strake/container/spawn"
+	"strake/internal/rawfile"
 )
 
 func (c *Container) cgroupHost() (_ *cgroup.Host, err error) {
@@ -146,7 +147,7 @@ func (c *Container) startFailure(msg [8]byte) error {
 	index := int(uint32(msg[0]) | uint32(msg[1])<<8 | uint32(msg[2])<<16 | uint32(msg[3])<<24)
 	errno := unix.Errno(uint32(msg[4]) | uint32(msg[5])<<8)
 	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
-	raw, err := readFile(filepath.Join(c.dir, optionsFile))
+	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
 		err = b.restoreOptions(raw)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"strake/container/leader"
 	"strake/container/ocijson"
+	"strake/internal/rawfile"
 )
 
 // Names of the files in a container's state directory.
@@ -84,14 +85,14 @@ func CheckID(id string) error {
 }
 
 func (c *Container) save() error {
-	return writeFile(c.dir, stateFile, c.rec.encode())
+	return rawfile.Replace(c.dir, stateFile, c.rec.encode(), 0o600)
 }
 
 // load reads a container. One whose creation was interrupted before it had a process has no
 // state.json; it is returned without a pid, so that it can be deleted.
 func load(dir, id string) (*Container, error) {
 	c := &Container{dir: dir}
-	raw, err := readFile(filepath.Join(dir, configFile))
+	raw, err := rawfile.Read(filepath.Join(dir, configFile))
 	if err == nil {
 		c.spec = new(specs.Spec)
 		err = ocijson.Decode(raw, c.spec)
@@ -99,7 +100,7 @@ func load(dir, id string) (*Container, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("container %q: %s: %w", id, configFile, err)
 	}
-	raw, err = readFile(filepath.Join(dir, stateFile))
+	raw, err = rawfile.Read(filepath.Join(dir, stateFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(dir); err != nil {
@@ -124,7 +125,7 @@ func load(dir, id string) (*Container, error) {
 
 // procStat reads the state letter and the start time of a process.
 func procStat(pid int) (state byte, start uint64, err error) {
-	raw, err := readFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	raw, err := rawfile.Read("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, 0, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"strake/internal/rawfile"
 	"strake/network/firewall"
 )
 
@@ -148,7 +149,7 @@ func (s *store) quick(name string, v any) error {
 		return fmt.Errorf("encode record %q: %w", name, err)
 	}
 	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	if err := rawfile.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write record %q: %w", name, errors.Join(err, removeIfThere(path)))
 	}
 	return nil

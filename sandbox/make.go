@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/internal/rawfile"
 	"strake/network/place"
 	"strake/task"
 )
@@ -122,7 +123,7 @@ func (s *Store) writeFiles(spec *Spec, p *place.Place) (Files, error) {
 		path string
 		data []byte
 	}{{f.Hosts, p.Hosts}, {f.Hostname, []byte(name + "\n")}, {f.ResolvConf, p.ResolvConf}} {
-		if err := os.WriteFile(w.path, w.data, 0o644); err != nil {
+		if err := rawfile.Write(w.path, w.data, 0o644); err != nil {
 			return Files{}, fmt.Errorf("sandbox %q: %w", spec.ID, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"strake/internal/rawfile"
 	"strake/network/place"
 )
 
@@ -67,7 +68,7 @@ func writeRecord(dir, name string, rec *Record) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), raw, 0o600)
+	return rawfile.Write(filepath.Join(dir, name), raw, 0o600)
 }
 
 // write replaces the record of a sandbox whose directory exists.

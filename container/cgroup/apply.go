@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 // wanted is a configuration turned into what has to be done, before anything is.
@@ -71,7 +73,7 @@ func (g *Group) dir(w *write) string {
 func (g *Group) apply(w *wanted, restore bool) (err error) {
 	for i := range w.checks {
 		c := &w.checks[i]
-		raw, err := readFile(g.host.unified() + g.path + "/" + c.file)
+		raw, err := rawfile.Read(g.host.unified() + g.path + "/" + c.file)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", c.field, c.given, err)
 		}
@@ -94,16 +96,18 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 			}
 		}
 	}()
+	var file series
+	defer file.close()
 	var later []*write // of the knot of the write before
 	for i := range w.writes {
 		wr := &w.writes[i]
 		if restore && !wr.entry {
 			path := g.dir(wr) + "/" + wr.file
-			if old, err := readFile(path); err == nil {
+			if old, err := rawfile.Read(path); err == nil {
 				undo = append(undo, done{path, bytes.TrimSpace(old)})
 			}
 		}
-		err := g.put(wr)
+		err := g.put(&file, wr)
 		if err != nil && wr.knot != "" &&
 			(errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)) {
 			later = append(later, wr)
@@ -114,7 +118,7 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 		}
 	}
 	for _, wr := range later {
-		if err := g.put(wr); err != nil {
+		if err := g.put(&file, wr); err != nil {
 			return explain(wr, err)
 		}
 	}
@@ -127,15 +131,15 @@ func (g *Group) apply(w *wanted, restore bool) (err error) {
 }
 
 // put carries one write out.
-func (g *Group) put(w *write) error {
+func (g *Group) put(file *series, w *write) error {
 	dir := g.dir(w)
-	err := writeFile(dir+"/"+w.file, []byte(w.value))
+	err := file.write(dir+"/"+w.file, []byte(w.value))
 	if errors.Is(err, fs.ErrNotExist) && w.version == 2 && w.controller != "cgroup" &&
 		g.host.enable(g.path, []string{w.controller}) == nil {
-		err = writeFile(dir+"/"+w.file, []byte(w.value))
+		err = file.write(dir+"/"+w.file, []byte(w.value))
 	}
 	if errors.Is(err, fs.ErrNotExist) && w.altFile != "" {
-		err = writeFile(dir+"/"+w.altFile, []byte(w.altValue))
+		err = file.write(dir+"/"+w.altFile, []byte(w.altValue))
 	}
 	if errors.Is(err, fs.ErrNotExist) && w.optional {
 		return nil
@@ -171,10 +175,10 @@ func (g *Group) now() (c current) {
 		return c
 	}
 	dir := g.host.unified() + g.path
-	if raw, err := readFile(dir + "/cpu.max"); err == nil {
+	if raw, err := rawfile.Read(dir + "/cpu.max"); err == nil {
 		c.cpuMax, _, _ = strings.Cut(strings.TrimSpace(string(raw)), " ")
 	}
-	if raw, err := readFile(dir + "/memory.max"); err == nil {
+	if raw, err := rawfile.Read(dir + "/memory.max"); err == nil {
 		c.memoryMax = -1
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil {
 			c.memoryMax = n

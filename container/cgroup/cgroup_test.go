@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -78,7 +80,7 @@ func TestLocate(t *testing.T) {
 	if err != nil || h.Version() != 1 {
 		return
 	}
-	raw, err := readFile("/proc/self/mountinfo")
+	raw, err := rawfile.Read("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}

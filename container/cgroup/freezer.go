@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"strake/internal/rawfile"
 )
 
 // Freeze stops all processes of the group (freezer-subsystem.rst).
@@ -37,7 +39,7 @@ func (g *Group) freezer(ctx context.Context, want string) error {
 		if err := writeFile(file, []byte(want)); err != nil {
 			return err
 		}
-		raw, err := readFile(file)
+		raw, err := rawfile.Read(file)
 		if err != nil {
 			return err
 		}
@@ -62,7 +64,7 @@ func (g *Group) Frozen() (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	raw, err := readFile(mount + g.path + "/freezer.state")
+	raw, err := rawfile.Read(mount + g.path + "/freezer.state")
 	if err != nil {
 		return false, err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 // Hierarchy is one mounted tree of groups.
@@ -48,14 +50,14 @@ func Detect(root string) (*Host, error) {
 			version: 2, list: []Hierarchy{{Name: unifiedName, Mount: path.Clean(root)}},
 		}, nil
 	}
-	self, err := readFile("/proc/self/cgroup")
+	self, err := rawfile.Read("/proc/self/cgroup")
 	if err != nil {
 		return nil, err
 	}
 	if list, complete := locate(self, path.Clean(root), filesystem); complete {
 		return &Host{version: 1, list: list}, nil
 	}
-	raw, err := readFile("/proc/self/mountinfo")
+	raw, err := rawfile.Read("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 // Create makes a group with limits. On an error nothing that it made is left. Errors name the field
@@ -135,7 +137,7 @@ func makeDirs(root, p string) (made []string, err error) {
 // inheritCpuset fills in processors and memory nodes from above: a group without any cannot be
 // entered (cpusets.rst). The kernel has done that itself where a group above was made by makeDirs.
 func inheritCpuset(mount, p string) error {
-	mems, err := readFile(mount + p + "/cpuset.mems")
+	mems, err := rawfile.Read(mount + p + "/cpuset.mems")
 	if err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func inheritCpuset(mount, p string) error {
 		}
 	}
 	for _, name := range []string{"/cpuset.cpus", "/cpuset.mems"} {
-		value, err := readFile(mount + path.Join(above, name))
+		value, err := rawfile.Read(mount + path.Join(above, name))
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 // Scope says which processes Pids lists.
@@ -51,7 +53,7 @@ func (g *Group) Pids(scope Scope) (pids []int, err error) {
 		case scope == Direct && p != g.anchor():
 			return fs.SkipDir
 		}
-		raw, err := readFile(filepath.Join(p, "cgroup.procs"))
+		raw, err := rawfile.Read(filepath.Join(p, "cgroup.procs"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil
 		}
@@ -111,7 +113,7 @@ func signal(g *Group, pid int, sig unix.Signal) error {
 		return nil // it has ended, or is a zombie's thread
 	}
 	defer unix.Close(fd)
-	raw, err := readFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	raw, err := rawfile.Read("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil || !strings.Contains(string(raw), ":"+g.path) {
 		return nil
 	}

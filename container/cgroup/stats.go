@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"strake/internal/rawfile"
 )
 
 // Stats is one reading of a group. Times are totals in nanoseconds, sizes bytes. What a host lacks
@@ -91,7 +93,7 @@ func (g *Group) read(controller, file string) ([]byte, error) {
 	if !ok {
 		return nil, nil
 	}
-	raw, err := readFile(mount + g.path + "/" + file)
+	raw, err := rawfile.Read(mount + g.path + "/" + file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, derr := os.Stat(mount + g.path); derr != nil {
 			return nil, err
@@ -185,7 +187,7 @@ func hugetlbStats(dir, usage, limitFile, peak string) map[string]HugetlbStats {
 			continue
 		}
 		read := func(what string) []byte {
-			raw, _ := readFile(dir + "/hugetlb." + size + what)
+			raw, _ := rawfile.Read(dir + "/hugetlb." + size + what)
 			return raw
 		}
 		if out == nil {
@@ -239,7 +241,7 @@ func ioEntries(bytesFile, countFile []byte) (list []IOEntry) {
 // OOMCount is how often the kernel ended a process of the group for want of memory.
 func (g *Group) OOMCount() (int, error) {
 	if g.host.Version() == 2 {
-		raw, err := readFile(g.host.unified() + g.path + "/memory.events")
+		raw, err := rawfile.Read(g.host.unified() + g.path + "/memory.events")
 		if errors.Is(err, fs.ErrNotExist) {
 			return 0, nil // no memory controller, so none of its own
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"strake/internal/rawfile"
 )
 
 // unified is where the version 2 tree is mounted, or "".
@@ -30,7 +32,7 @@ func (h *Host) two() []string {
 	if mount == "" {
 		return nil
 	}
-	raw, err := readFile(mount + "/cgroup.controllers")
+	raw, err := rawfile.Read(mount + "/cgroup.controllers")
 	if err != nil {
 		return nil
 	}
@@ -75,7 +77,7 @@ func (h *Host) enable(p string, controllers []string) error {
 
 // lacks returns which of the controllers a list in a file does not have.
 func lacks(file string, controllers []string) (left []string) {
-	raw, _ := readFile(file)
+	raw, _ := rawfile.Read(file)
 	have := strings.Fields(string(raw))
 	for _, c := range controllers {
 		if !slices.Contains(have, c) {
@@ -160,7 +162,7 @@ func (g *Group) freeze2(ctx context.Context, value string) error {
 
 // event reads a value of cgroup.events.
 func event(dir, name string) (string, error) {
-	raw, err := readFile(dir + "/cgroup.events")
+	raw, err := rawfile.Read(dir + "/cgroup.events")
 	if err != nil {
 		return "", err
 	}
@@ -178,7 +180,7 @@ func (g *Group) kill2(ctx context.Context) (done bool, err error) {
 	dir := g.host.unified() + g.path
 	err = writeFile(dir+"/cgroup.kill", []byte("1"))
 	if errors.Is(err, unix.ENOENT) {
-		_, serr := readFile(dir + "/cgroup.procs")
+		_, serr := rawfile.Read(dir + "/cgroup.procs")
 		return errors.Is(serr, unix.ENOENT), nil // either the group is gone, or the kernel is old
 	}
 	if err != nil {
@@ -201,11 +203,11 @@ func (g *Group) kill2(ctx context.Context) (done bool, err error) {
 // stats2 reads a version 2 group.
 func (g *Group) stats2() (*Stats, error) {
 	dir := g.host.unified() + g.path
-	if _, err := readFile(dir + "/cgroup.events"); err != nil {
+	if _, err := rawfile.Read(dir + "/cgroup.events"); err != nil {
 		return nil, err
 	}
 	read := func(file string) []byte {
-		raw, _ := readFile(path.Join(dir, file)) // a controller that the group does not have
+		raw, _ := rawfile.Read(path.Join(dir, file)) // a controller that the group does not have
 		return raw
 	}
 	s := new(Stats)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/engine"
+	"strake/internal/rawfile"
 	"strake/sandbox"
 	"strake/task"
 )
@@ -88,24 +89,16 @@ type MountPoint struct {
 	Anonymous bool   `json:"anonymous,omitempty"`
 }
 
-// WriteFile replaces a file in one step.
-func WriteFile(dir, name string, data []byte, mode fs.FileMode) error {
-	tmp := filepath.Join(dir, "."+name)
-	if err := os.WriteFile(tmp, data, mode); err != nil {
-		return fmt.Errorf("write %q: %w", name, err)
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return fmt.Errorf("write %q: %w", name, errors.Join(err, os.Remove(tmp)))
-	}
-	return nil
-}
-
+// WriteJSON replaces a file of a container's directory in one step.
 func WriteJSON(dir, name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("write %q: %w", name, err)
 	}
-	return WriteFile(dir, name, b, 0o600)
+	if err := rawfile.Replace(dir, name, b, 0o600); err != nil {
+		return fmt.Errorf("write %q: %w", name, err)
+	}
+	return nil
 }
 
 func ReadJSON(dir, name string, v any) error {

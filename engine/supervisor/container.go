@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"strake/engine"
 	"strake/engine/record"
+	"strake/internal/rawfile"
 	"strake/sandbox"
 	"strake/task"
 )
@@ -159,6 +161,18 @@ func (c *container) rootfsKey() string {
 		return c.res.RootfsKey
 	}
 	return c.id
+}
+
+// removeDir removes the container's directory, its record first. As a rule nothing is in it that is
+// not named here.
+func (c *container) removeDir() error {
+	if rawfile.RemoveDir(
+		c.dir, record.SpecFile, record.StateFile, record.HostsFile, record.HostnameFile,
+		record.ResolvFile, c.id+"-json.log",
+	) {
+		return nil
+	}
+	return os.RemoveAll(c.dir)
 }
 
 func (c *container) path(name string) string { return c.dir + "/" + name }

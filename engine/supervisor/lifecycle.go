@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -550,7 +549,7 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	if err := e.fault("remove: record"); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := c.removeDir(); err != nil {
 		return err
 	}
 	e.warn("remove", e.fault("remove: done"), "container", c.id)

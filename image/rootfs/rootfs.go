@@ -36,6 +36,7 @@ import (
 
 	"strake/image/internal/keylock"
 	"strake/image/layer"
+	"strake/internal/rawfile"
 )
 
 // Images are what root file systems stand on.
@@ -183,13 +184,26 @@ func (t *Table) removeUnfinished() error {
 }
 
 // drop removes the directories of a key; the link goes first.
+// removeTree removes a directory: by one call where a container has written nothing, or where
+// overlayfs has left its empty directory only.
+func removeTree(dir string) error {
+	if rawfile.RemoveDir(dir) {
+		return nil
+	}
+	unix.Rmdir(dir + "/work")
+	if rawfile.RemoveDir(dir) {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
+
 func (t *Table) drop(key string) error {
 	t.fault("container layer: remove link")
 	if err := os.Remove(t.path(imageName, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	t.fault("container layer: remove directories")
-	return errors.Join(os.RemoveAll(t.path(upperName, key)), os.RemoveAll(t.path(workName, key)))
+	return errors.Join(removeTree(t.path(upperName, key)), removeTree(t.path(workName, key)))
 }
 
 func (t *Table) add(key string, id digest.Digest) {

@@ -29,6 +29,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"strake/internal/message"
+	"strake/internal/rawfile"
 	"strake/network"
 	"strake/network/place"
 )
@@ -93,7 +94,7 @@ func (n *Network) Attach(ctx context.Context, req *place.Request) (_ *place.Plac
 	if err != nil {
 		return nil, err
 	}
-	host, err := os.ReadFile(n.resolv)
+	host, err := rawfile.Read(n.resolv)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -239,7 +240,7 @@ func (n *Network) HostFiles(req *place.Request, none bool) (hosts, resolvConf []
 	if err != nil {
 		return nil, nil, err
 	}
-	host, err := os.ReadFile(n.resolv)
+	host, err := rawfile.Read(n.resolv)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
@@ -256,7 +257,7 @@ func (n *Network) HostFiles(req *place.Request, none bool) (hosts, resolvConf []
 	if none {
 		return network.HostsFile("", "", nil, extra), resolvConf, nil
 	}
-	hosts, err = os.ReadFile(n.hosts)
+	hosts, err = rawfile.Read(n.hosts)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}

@@ -1,0 +1,103 @@
+// Package rawfile reads and writes small files whole by plain system calls. Package os prepares
+// every file for the poller, which costs four to five system calls for each regular file, /proc
+// entry or control group file only to find out that it cannot be polled.
+//
+// Not for: large files, devices, pipes, files that may block.
+//
+// Tested with files that appear, grow, and are missing. Errors are *fs.PathError throughout.
+package rawfile
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// open is open(2) with O_CLOEXEC.
+func open(path string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, mode)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// Read reads a whole file.
+func Read(path string) ([]byte, error) {
+	fd, err := open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return b, nil
+		}
+		if b = b[:len(b)+n]; len(b) == cap(b) {
+			b = append(make([]byte, 0, 2*cap(b)), b...)
+		}
+	}
+}
+
+// Write makes or truncates a file with a mode (umask(2) applies) and writes data.
+func Write(path string, data []byte, mode uint32) error {
+	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+// Replace writes a file of a directory under a temporary name, which begins with a dot, and renames
+// it, so that readers see one whole version or the other. Nothing is synced. On an error the old
+// version stays and the temporary file is removed.
+func Replace(dir, name string, data []byte, mode uint32) error {
+	tmp, path := filepath.Join(dir, "."+name), filepath.Join(dir, name)
+	err := Write(tmp, data, mode)
+	if err == nil {
+		if rerr := unix.Rename(tmp, path); rerr != nil {
+			err = &fs.PathError{Op: "rename", Path: tmp, Err: rerr}
+		}
+	}
+	if err != nil {
+		if uerr := unix.Unlink(tmp); uerr != nil && uerr != unix.ENOENT {
+			err = errors.Join(err, &fs.PathError{Op: "unlink", Path: tmp, Err: uerr})
+		}
+	}
+	return err
+}
+
+// RemoveDir removes a directory with the files of it that are named. It is one call for each name and one
+// for the directory, and says whether the directory is gone: something else may be in it.
+func RemoveDir(dir string, names ...string) (gone bool) {
+	for _, name := range names {
+		unix.Unlink(filepath.Join(dir, name))
+	}
+	err := unix.Rmdir(dir)
+	return err == nil || err == unix.ENOENT
+}

@@ -1,0 +1,89 @@
+package rawfile
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWriteRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "f")
+	for _, want := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte("long"), 5000), []byte("y")} {
+		if err := Write(path, want, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(path)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("read %d bytes %v, want %d", len(got), err, len(want))
+		}
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o640 {
+		t.Errorf("mode %v %v, want 0640", st.Mode(), err)
+	}
+	if raw, err := Read("/proc/self/stat"); err != nil || len(raw) == 0 {
+		t.Errorf("a file without a size: %q %v", raw, err)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, err := Read(filepath.Join(dir, "none"))
+	var pe *fs.PathError
+	if !errors.As(err, &pe) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read: %v, want a path error that says that it does not exist", err)
+	}
+	if err := Write(filepath.Join(dir, "none", "f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("write: %v", err)
+	}
+}
+
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, want := range []string{"first", "second"} {
+		if err := Replace(dir, "f", []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Read(filepath.Join(dir, "f")); err != nil || string(got) != want {
+			t.Errorf("got %q %v, want %q", got, err, want)
+		}
+	}
+	// A directory is in the way of the rename: the temporary file goes, the directory stays.
+	if err := os.MkdirAll(filepath.Join(dir, "d", "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(dir, "d", nil, 0o600); err == nil {
+		t.Error("a directory is replaced by a file")
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil || len(list) != 2 {
+		t.Errorf("left: %v %v, want d and f", list, err)
+	}
+}
+
+func TestRemoveDir(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := Write(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if RemoveDir(dir, "a", "none") {
+		t.Error("a directory with a file in it is said to be gone")
+	}
+	if !RemoveDir(dir, "b") || !RemoveDir(dir, "b") {
+		t.Error("an empty directory, or none, is said to be there")
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory: %v", err)
+	}
+}
