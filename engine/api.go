@@ -206,6 +206,8 @@ type Info struct {
 	Spec    Spec
 	State   State
 	ImageID string
+	// LayerKey names the container's writable layer in the image store; empty without an image.
+	LayerKey string
 	// Path and Args are the process as resolved with the image.
 	Path                                             string
 	Args                                             []string

@@ -71,7 +71,7 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 		}
 		defer a.engine.Unpause(r.Context(), info.ID)
 	}
-	id, err := a.images.Commit(r.Context(), info.ID, opt)
+	id, err := a.images.Commit(r.Context(), info.LayerKey, opt)
 	if err != nil {
 		return err
 	}

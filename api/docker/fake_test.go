@@ -162,6 +162,9 @@ func newFakeEngine(r *recorder, now time.Time) *fakeEngine {
 	tty.ID, tty.Spec.Name, tty.Spec.TTY = strings.Repeat("a", 64), "tty", true
 	tty.Networks, tty.Ports, tty.Mounts, tty.HealthLog = nil, nil, nil, nil
 	e.list = append(e.list, tty)
+	for i := range e.list {
+		e.list[i].LayerKey = "docker/" + e.list[i].ID
+	}
 	zero := 0
 	for _, x := range []engine.ExecInfo{
 		{ID: "plain", Spec: engine.ExecSpec{Args: []string{"ls", "-l"}, Stdin: true}},

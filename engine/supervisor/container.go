@@ -122,6 +122,9 @@ func (c *container) info() engine.Info {
 		HostnamePath: c.path(record.HostnameFile), HostsPath: c.path(record.HostsFile),
 		ExecIDs: slices.Clone(c.execs), HealthLog: slices.Clone(c.probes),
 	}
+	if c.res.ImageID != "" {
+		in.LayerKey = c.rootfsKey()
+	}
 	if len(c.res.Args) > 0 {
 		in.Path, in.Args = c.res.Args[0], c.res.Args[1:]
 	}
