@@ -483,8 +483,29 @@ func withoutSockets(t *testing.T, ns *os.File) {
 func TestStats(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	m := l.open(func(c *Config) { c.DefaultIPv6 = false })
+	m := l.open(func(c *Config) { c.DefaultIPv6, c.PoolSize = false, -1 })
 	a := l.attach(m, Request{ContainerID: "a"})
+	// The namespace of a container that heard its neighbour's ARP questions, and said nothing.
+	heard := l.attach(m, Request{ContainerID: "heard", Recycling: RecycleIfUnused})
+	nobody := heard.IPv4.Addr().Next().Next().Next().String()
+	_, _ = call(a.NetNS, "udp", nobody+":9", impatient)
+	if s, err := m.Stats(t.Context(), heard.EndpointID); err != nil || s.RxPackets == 0 {
+		t.Errorf("broadcasts: got %+v, %v; want some received", s, err)
+	}
+	withoutSockets(t, heard.NetNS)
+	if err := m.Release(t.Context(), "heard"); err != nil {
+		t.Fatal(err)
+	}
+	m.pool.jobs.idle()
+	next := l.attach(m, Request{ContainerID: "next"})
+	if s, err := m.Stats(t.Context(), next.EndpointID); err != nil || s != (Stats{}) ||
+		next.IPv4 != heard.IPv4 {
+		t.Errorf("next holder: got %+v, %v; want the same namespace and no counts", s, err)
+	}
+	if err := m.Release(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	a = l.attach(m, Request{ContainerID: "a"})
 	if s, err := m.Stats(t.Context(), a.EndpointID); err != nil || s != (Stats{}) {
 		t.Errorf("at first: got %+v, %v; want nothing", s, err)
 	}
