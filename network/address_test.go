@@ -42,7 +42,6 @@ func TestStaticAddressAgain(t *testing.T) {
 		); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("address of a container that lives: got %v", err)
 		}
-		begin := time.Now()
 		if err := m.Release(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -51,9 +50,6 @@ func TestStaticAddressAgain(t *testing.T) {
 		})
 		if again.IPv4.Addr() != req.IPv4 || again.IPv6.Addr() != req.IPv6 {
 			t.Errorf("got %v, %v; want the chosen addresses", again.IPv4, again.IPv6)
-		}
-		if took := time.Since(begin); took >= removalPatience {
-			t.Errorf("the address came back after %v, want it before the queue's patience", took)
 		}
 		if err := m.Release(t.Context(), fmt.Sprint("next", i)); err != nil {
 			t.Fatal(err)
