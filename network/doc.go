@@ -62,6 +62,6 @@
 //
 // Tested by packets: tests run in network namespaces that stand for this host, its neighbours and
 // the containers; they need root. The decisions are tested by tables, here and in the packages
-// below (ipam, firewall, resolver). The fault test of cmd/straked kills the engine at every step that Config.Fault names
-// and compares the host before and after.
+// below (ipam, firewall, resolver). The fault test of cmd/straked kills the engine at every step
+// that Config.Fault names and compares the host before and after.
 package network
