@@ -31,7 +31,7 @@ const (
 type shard struct {
 	device string
 	index  int // guarded by registry.mu; 0 until it is up
-	ports  int // guarded by registry.mu; ends of pairs that are ports of it
+	ports  int // guarded by registry.mu; ends of containers' pairs that are ports of it
 }
 
 // bridges makes and removes what networks have in the kernel: bridges, sysctls, filter elements,
@@ -256,18 +256,16 @@ func (b *bridges) addShard(n *network) (*shard, error) {
 	return n.shards[i], nil
 }
 
-// rediscover finds the further bridges that a former process made, counts their ports, and says
-// which attachment has which. Precondition: n.setup is held.
+// rediscover finds the further bridges that a former process made, and which recorded attachment is
+// a port of which bridge. Precondition: n.setup is held.
 func (b *bridges) rediscover(n *network) error {
 	links, err := b.host.rt.Links()
 	if err != nil {
 		return err
 	}
 	byName := map[string]link.Info{}
-	ports := map[int]int{}
 	for _, l := range links {
 		byName[l.Name] = l
-		ports[l.Master]++
 	}
 	b.reg.mu.Lock()
 	defer b.reg.mu.Unlock()
@@ -281,13 +279,16 @@ func (b *bridges) rediscover(n *network) error {
 	byIndex := map[int]*shard{}
 	for _, s := range n.shards {
 		if l, ok := byName[s.device]; ok {
-			s.ports = ports[l.Index]
 			byIndex[l.Index] = s
 		}
 	}
 	for _, ep := range b.reg.endpoints {
-		if l, ok := byName[ep.veth.host]; ok && ep.net == n && ep.veth.shard == nil {
-			ep.veth.shard = byIndex[l.Master]
+		if ep.net != n || ep.veth.shard != nil {
+			continue
+		}
+		if s := byIndex[byName[ep.veth.host].Master]; s != nil {
+			ep.veth.shard = s
+			s.ports++
 		}
 	}
 	return nil

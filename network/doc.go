@@ -44,8 +44,9 @@
 // # More containers than a bridge has ports
 //
 // A Linux bridge has 1,023 ports. A network starts as one bridge and grows further ones, each
-// joined to the first by a veth pair, when the last is full (shard.go): one subnet, one broadcast
-// domain, up to 65,536 addresses.
+// joined to the first by a veth pair, when the last is full: one subnet, one broadcast domain, up
+// to 65,536 addresses. Where bridged packets are filtered (br_netfilter) containers behind further
+// bridges reach no other host (bridge.go says why).
 //
 // # Locks
 //
@@ -60,7 +61,7 @@
 // say to each other within a network.
 //
 // Tested by packets: tests run in network namespaces that stand for this host, its neighbours and
-// the containers; they need root. The decisions are tested in the packages below (ipam, firewall,
-// resolver). The fault test of cmd/straked kills the engine at every step that Config.Fault names
-// and compares the host before and after.
+// the containers; they need root. The decisions are tested by tables, here and in the packages
+// below (ipam, firewall, resolver). The fault test of cmd/straked kills the engine at every step
+// that Config.Fault names and compares the host before and after.
 package network

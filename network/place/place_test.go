@@ -34,7 +34,8 @@ func TestRecordedForms(t *testing.T) {
 		{`{}`, &EndpointSpec{}},
 		{
 			`{"NetworkID":"n","EndpointID":"e","IPv4":"10.0.0.2/16","IPv6":"",` +
-				`"GatewayIPv4":"10.0.0.2","GatewayIPv6":"","MAC":"m","Aliases":null,"DNSNames":["d"]}`,
+				`"GatewayIPv4":"10.0.0.2","GatewayIPv6":"","MAC":"m","Aliases":null,` +
+				`"DNSNames":["d"]}`,
 			&Endpoint{
 				NetworkID: "n", EndpointID: "e", IPv4: netip.PrefixFrom(a4, 16), GatewayIPv4: a4,
 				MAC: "m", DNSNames: []string{"d"},
