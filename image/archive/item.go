@@ -168,14 +168,11 @@ func platformOf(ctx context.Context, a *files, it item) ocispec.Platform {
 	return platforms.Normalize(c.Platform())
 }
 
-// maxIndexDepth bounds how deep index documents nest.
-const maxIndexDepth = 4
-
 // walk lists the complete images below a descriptor, which the documents above name.
 func (a *files) walk(
 	ctx context.Context, d ocispec.Descriptor, above []document.Document,
 ) []item {
-	if len(above) > maxIndexDepth || d.Digest.Validate() != nil {
+	if len(above) > document.MaxIndexDepth || d.Digest.Validate() != nil {
 		return nil
 	}
 	f, err := a.get(blobName(d.Digest))
