@@ -23,8 +23,10 @@
 //     by the next Open. Partial downloads survive and are resumed.
 //   - Listing and resolving read an index in memory and never a manifest. Prepare and Release of a
 //     container's root file system are a few directory operations and touch no database.
-//   - Every byte has an image: layers and blobs go with the last image that needs them, layers of a
-//     removed image stay while a container uses them.
+//   - Every byte has an owner: layers and blobs go with the last image or lease that needs them,
+//     layers of a removed image stay while a container uses them. Partial downloads go with Prune,
+//     or after a day.
+//   - A full disk is a state like any other: what failed leaves nothing, and removals work.
 //   - Archives are untrusted; see package image/layer.
 //
 // Locks, in order: an image's name for packing, those of rootfs keys, of layers and of blobs
