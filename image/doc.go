@@ -12,7 +12,8 @@
 //	rootfs    the writable layers of containers
 //
 // Whatever brings an image (registry, archive, import, commit, a build) is a document.Source, and
-// one publication brings any of them into the store. Promises:
+// one publication brings any of them into the store. Types of containerd's libraries leave this
+// package through Backends alone. Promises:
 //
 //   - An image's ID is the digest of its configuration, so it is the same for every registry,
 //     compression and archive form it came through. The bytes that were pulled are kept as they
