@@ -42,7 +42,14 @@ func (s *Store) Adopt(
 	err = s.run(ctx, func(ctx context.Context, o *backend.Operation) error {
 		docs, err := document.Choose(ctx, target, platforms.Default(),
 			func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-				return readHeld(ctx, s.backend, o, d)
+				b, err := readHeld(ctx, s.backend, o, d)
+				if err == nil && int64(len(b)) != d.Size {
+					err = fmt.Errorf(
+						"blob %s has %d bytes, its descriptor says %d: %w", d.Digest, len(b),
+						d.Size, errdefs.ErrInvalidArgument,
+					)
+				}
+				return b, err
 			},
 		)
 		if err != nil {

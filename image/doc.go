@@ -12,7 +12,8 @@
 //	rootfs    the writable layers of containers
 //
 // Whatever brings an image (registry, archive, import, commit, a build) is a document.Source, and
-// one publication brings any of them into the store. Promises:
+// one publication brings any of them into the store. Types of containerd's libraries leave this
+// package through Backends alone. Promises:
 //
 //   - An image's ID is the digest of its configuration, so it is the same for every registry,
 //     compression and archive form it came through. The bytes that were pulled are kept as they
@@ -23,8 +24,10 @@
 //     by the next Open. Partial downloads survive and are resumed.
 //   - Listing and resolving read an index in memory and never a manifest. Prepare and Release of a
 //     container's root file system are a few directory operations and touch no database.
-//   - Every byte has an image: layers and blobs go with the last image that needs them, layers of a
-//     removed image stay while a container uses them.
+//   - Every byte has an owner: layers and blobs go with the last image or lease that needs them,
+//     layers of a removed image stay while a container uses them. Partial downloads go with Prune,
+//     or after a day.
+//   - A full disk is a state like any other: what failed leaves nothing, and removals work.
 //   - Archives are untrusted; see package image/layer.
 //
 // Locks, in order: an image's name for packing, those of rootfs keys, of layers and of blobs

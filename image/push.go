@@ -135,12 +135,9 @@ func (p *push) target(
 	return target, p.holdTree(ctx, target, 0)
 }
 
-// maxIndexDepth bounds how deep index documents nest.
-const maxIndexDepth = 4
-
 // holdTree holds a manifest or index and all below it. What is not here is ErrNotFound.
 func (p *push) holdTree(ctx context.Context, d ocispec.Descriptor, depth int) error {
-	if depth > maxIndexDepth {
+	if depth > document.MaxIndexDepth {
 		return fmt.Errorf("index documents nest too deeply: %w", errdefs.ErrNotFound)
 	}
 	if err := p.o.Hold(ctx, []digest.Digest{d.Digest}, nil); err != nil {

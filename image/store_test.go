@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,23 @@ func TestImportPrepareRelease(t *testing.T) {
 	}
 	if got, err := s.Rootfs(ctx, "c1"); err != nil || got.Upper != r.Upper || len(got.Lower) != 1 {
 		t.Errorf("Rootfs: %+v %v", got, err)
+	}
+	key, err := Key("cri", "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.View(ctx, key, id); err != nil || v.Upper != "" || len(v.Lower) != 1 {
+		t.Errorf("View: %+v %v", v, err)
+	}
+	if err := s.Diff(ctx, key, io.Discard); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("Diff of a view: %v", err)
+	}
+	if bare, own := s.RootfsKeys(""), s.RootfsKeys("cri"); len(bare) != 1 || bare["c1"] != id ||
+		len(own) != 1 || own["cri/c1"] != id {
+		t.Errorf("keys without owner %v, of cri %v", bare, own)
+	}
+	if err := s.Release(ctx, key); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.Release(ctx, "c1"); err != nil {
 		t.Fatal(err)

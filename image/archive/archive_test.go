@@ -274,6 +274,8 @@ func TestLayout(t *testing.T) {
 	absent := ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("absent"),
 	}
+	wrong := ms[0]
+	wrong.Size = 1
 	fat := add(ocispec.MediaTypeImageIndex, index(absent, ms[0], ms[1]))
 	fat.Annotations = map[string]string{ocispec.AnnotationRefName: "host.example/fat:1"}
 	for _, tc := range []struct {
@@ -285,6 +287,7 @@ func TestLayout(t *testing.T) {
 	}{
 		{"by platform", "mips64le", index(fat), &ms[1], 1, ""},
 		{"the only one", "", index(ms[0]), &ms[0], 0, ""},
+		{"wrong size", "", index(wrong), &ms[0], 0, ""},
 		{"not this platform", "", index(fat), nil, 0, "no complete image for this platform"},
 		{"another platform", "arm64", index(ms[0]), nil, 0, "no complete image for this platform"},
 		{"incomplete", "", index(absent), nil, 0, "no complete image"},
@@ -307,7 +310,8 @@ func TestLayout(t *testing.T) {
 			continue
 		}
 		m, err := list[0].Manifest(t.Context())
-		if err != nil || m.Descriptor.Digest != tc.want.Digest || len(list[0].Index()) != tc.docs {
+		if err != nil || m.Descriptor.Digest != tc.want.Digest ||
+			m.Descriptor.Size != tc.want.Size || len(list[0].Index()) != tc.docs {
 			t.Errorf("%s: %+v %v", tc.name, m.Descriptor, err)
 		}
 		if refs, _, err := list[0].Refs(); tc.docs > 0 &&

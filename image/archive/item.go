@@ -168,14 +168,11 @@ func platformOf(ctx context.Context, a *files, it item) ocispec.Platform {
 	return platforms.Normalize(c.Platform())
 }
 
-// maxIndexDepth bounds how deep index documents nest.
-const maxIndexDepth = 4
-
 // walk lists the complete images below a descriptor, which the documents above name.
 func (a *files) walk(
 	ctx context.Context, d ocispec.Descriptor, above []document.Document,
 ) []item {
-	if len(above) > maxIndexDepth || d.Digest.Validate() != nil {
+	if len(above) > document.MaxIndexDepth || d.Digest.Validate() != nil {
 		return nil
 	}
 	f, err := a.get(blobName(d.Digest))
@@ -190,7 +187,7 @@ func (a *files) walk(
 	if json.Unmarshal(b, &x) == nil && len(x.Manifests) > 0 {
 		var out []item
 		for _, m := range x.Manifests {
-			here := document.Document{Descriptor: document.Slim(d), Bytes: b}
+			here := document.Document{Descriptor: described(d, b), Bytes: b}
 			out = append(out, a.walk(ctx, m, append(above[:len(above):len(above)], here))...)
 		}
 		return out
@@ -200,7 +197,7 @@ func (a *files) walk(
 		return nil
 	}
 	it := item{
-		manifest: document.Document{Descriptor: document.Slim(d), Bytes: b}, index: above,
+		manifest: document.Document{Descriptor: described(d, b), Bytes: b}, index: above,
 	}
 	if it.manifest.Descriptor.MediaType == "" {
 		it.manifest.Descriptor.MediaType = m.MediaType
@@ -221,4 +218,9 @@ func (a *files) walk(
 
 func blobName(d digest.Digest) string {
 	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+// described is the descriptor of a document with its real size, which an archive may say wrongly.
+func described(d ocispec.Descriptor, b []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: int64(len(b))}
 }

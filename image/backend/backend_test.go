@@ -88,7 +88,10 @@ func TestFetch(t *testing.T) {
 			"broken", source{blob: blob, breaks: []int{4}, err: broken}, 1, []int64{0}, 4,
 			func(err error) bool { return errors.Is(err, broken) },
 		},
-		{"continued", source{blob: blob, breaks: []int{4, 3}, err: broken}, 3, []int64{0, 4, 7}, 0, nil},
+		{
+			"continued", source{blob: blob, breaks: []int{4, 3}, err: broken}, 3,
+			[]int64{0, 4, 7}, 0, nil,
+		},
 		{
 			"nothing came", source{blob: blob, breaks: []int{0}, err: broken}, 1, []int64{0}, 0,
 			func(err error) bool { return errors.Is(err, broken) },
@@ -253,7 +256,9 @@ func TestWriter(t *testing.T) {
 		n, bytes, partial, err := b.Usage(ctx)
 		want := map[bool]int{true: 1, false: 0}[commit]
 		if err != nil || n != want || bytes != int64(4*want) || partial != 0 {
-			t.Errorf("commit %v: %d blobs, %d bytes, %d partial, %v", commit, n, bytes, partial, err)
+			t.Errorf(
+				"commit %v: %d blobs, %d bytes, %d partial, %v", commit, n, bytes, partial, err,
+			)
 		}
 	}
 	if _, err := o.Put(

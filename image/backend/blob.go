@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/image/document"
+	"strake/image/progress"
 )
 
 // The labels by which containerd's collector walks from an index to its manifests, from a manifest
@@ -321,7 +322,7 @@ func copyFrom(
 	defer rc.Close()
 	var r io.Reader = io.LimitReader(rc, size-offset)
 	if from.OnRead != nil {
-		r = &CountReader{R: r, Fn: from.OnRead}
+		r = &progress.CountReader{R: r, Fn: from.OnRead}
 	}
 	n, err = io.CopyBuffer(onlyWriter{w}, r, make([]byte, 256<<10))
 	if err == nil && offset+n != size {
@@ -332,17 +333,3 @@ func copyFrom(
 
 // full recognises a disk or quota without room.
 func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
-
-// CountReader tells Fn how many bytes each Read got.
-type CountReader struct {
-	R  io.Reader
-	Fn func(int64)
-}
-
-func (c *CountReader) Read(p []byte) (int, error) {
-	n, err := c.R.Read(p)
-	if n > 0 {
-		c.Fn(int64(n))
-	}
-	return n, err
-}

@@ -172,7 +172,7 @@ func TestChoose(t *testing.T) {
 	amd, arm6, arm7 := manifest("amd"), manifest("arm6"), manifest("arm7")
 	attestation := on(manifest("attestation"), "unknown/unknown")
 	deep := amd
-	for range maxIndexDepth {
+	for range MaxIndexDepth {
 		deep = index(deep)
 	}
 	fat := index(
@@ -194,9 +194,9 @@ func TestChoose(t *testing.T) {
 		{"attestations only", index(attestation), "linux/amd64", amd, 0, errdefs.IsNotFound},
 		{"index of an index", index(on(fat, "linux/amd64")), "linux/amd64", amd, 3, nil},
 		{"alone without a platform", index(amd), "linux/s390x", amd, 2, nil},
-		{"deep", deep, "linux/amd64", amd, maxIndexDepth + 1, nil},
+		{"deep", deep, "linux/amd64", amd, MaxIndexDepth + 1, nil},
 		{
-			"too deep", index(index(deep)), "linux/amd64", amd, 0, errdefs.IsInvalidArgument,
+			"too deep", index(deep), "linux/amd64", amd, 0, errdefs.IsInvalidArgument,
 		},
 		{
 			"no image", ocispec.Descriptor{MediaType: "text/plain", Digest: some}, "linux/amd64",

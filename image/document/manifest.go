@@ -150,8 +150,8 @@ func Encode(m ocispec.Manifest) (Document, error) {
 	}, nil
 }
 
-// maxIndexDepth bounds how deep index documents nest below the one that a reference names.
-const maxIndexDepth = 3
+// MaxIndexDepth bounds how many index documents lead to a manifest, one below the other.
+const MaxIndexDepth = 4
 
 // Choose walks from what a reference names to the manifest for a platform and returns the documents
 // on the way, the manifest last. read gets each of them. A target that is neither manifest nor
@@ -163,7 +163,7 @@ func Choose(
 	var out []Document
 	for d := Slim(target); ; {
 		isManifest := images.IsManifestType(d.MediaType)
-		if !isManifest && (!images.IsIndexType(d.MediaType) || len(out) > maxIndexDepth) {
+		if !isManifest && (!images.IsIndexType(d.MediaType) || len(out) >= MaxIndexDepth) {
 			return nil, fmt.Errorf(
 				"media type %q is that of no image this engine can run: %w", d.MediaType,
 				errdefs.ErrInvalidArgument,

@@ -117,7 +117,10 @@ func TestPersistence(t *testing.T) {
 		},
 		{"forget it", func() error { _, err := x.Forget(ctx, b, unused); return err }, 2},
 		{"remove by ID", remove(c.String(), RemoveOptions{Force: true}, unused), 1},
-		{"clean", func() error { return x.Clean(ctx, func(context.Context) error { return nil }) }, 1},
+		{
+			"clean",
+			func() error { return x.Clean(ctx, func(context.Context) error { return nil }) }, 1,
+		},
 		{"remove the last", remove("x:2", RemoveOptions{}, unused), 0},
 	} {
 		if err := step.do(); err != nil {
@@ -178,8 +181,11 @@ func TestFailedChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, do := range map[string]func() error{
-		"publish": func() error { _, err := x.Publish(ctx, newImage(testID("bb"), "")); return err },
-		"tag":     func() error { return x.Tag(ctx, "x:1", "y:1") },
+		"publish": func() error {
+			_, err := x.Publish(ctx, newImage(testID("bb"), ""))
+			return err
+		},
+		"tag": func() error { return x.Tag(ctx, "x:1", "y:1") },
 		"remove": func() error {
 			_, _, err := x.Remove(ctx, "x:1", RemoveOptions{Force: true}, unused)
 			return err

@@ -3,7 +3,10 @@
 // Not for: terminals; a client draws.
 package progress
 
-import "sync"
+import (
+	"io"
+	"sync"
+)
 
 // Event is one step of a pull, push or load in dockerd's words (Docker Engine API, POST
 // /images/create: "status", "id", "progressDetail").
@@ -60,3 +63,17 @@ func (m *Meter) Add(n int64) {
 
 // Restart sets the meter back to nothing, for a transfer that begins again.
 func (m *Meter) Restart() { m.Current, m.sent = 0, 0 }
+
+// CountReader tells Fn how many bytes each Read got.
+type CountReader struct {
+	R  io.Reader
+	Fn func(n int64)
+}
+
+func (c *CountReader) Read(p []byte) (int, error) {
+	n, err := c.R.Read(p)
+	if n > 0 {
+		c.Fn(int64(n))
+	}
+	return n, err
+}

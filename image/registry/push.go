@@ -60,12 +60,9 @@ type push struct {
 	uploads *semaphore.Weighted
 }
 
-// maxIndexDepth bounds how deep index documents nest.
-const maxIndexDepth = 4
-
 // tree sends what is below a descriptor and then the document itself.
 func (p *push) tree(ctx context.Context, d ocispec.Descriptor, depth int) error {
-	if depth > maxIndexDepth {
+	if depth > document.MaxIndexDepth {
 		return fmt.Errorf("index documents nest too deeply: %w", errdefs.ErrInvalidArgument)
 	}
 	b, err := document.Read(ctx, p.from, d)
@@ -187,7 +184,7 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *progress.Met
 	var r io.Reader = io.NewSectionReader(ra, 0, ra.Size())
 	if m != nil {
 		m.Restart()
-		r = &countReader{r, m.Add}
+		r = &progress.CountReader{R: r, Fn: m.Add}
 	}
 	// content.Copy starts the stream again when the pusher says that the connection was replaced.
 	return content.Copy(
@@ -214,18 +211,4 @@ func (r *rewinder) Seek(off int64, whence int) (int64, error) {
 	}
 	r.Reader = r.at(off)
 	return off, nil
-}
-
-// countReader tells fn how many bytes each Read got.
-type countReader struct {
-	r  io.Reader
-	fn func(int64)
-}
-
-func (c *countReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	if n > 0 {
-		c.fn(int64(n))
-	}
-	return n, err
 }

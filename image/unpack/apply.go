@@ -13,9 +13,9 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
-	"strake/image/backend"
 	"strake/image/layer"
 	"strake/image/overlay"
+	"strake/image/progress"
 )
 
 // openBelow opens the directories of the layers below, top first.
@@ -45,7 +45,7 @@ func (u *unpacking) apply(
 	defer release()
 	var counted io.Reader = blob
 	if u.OnRead != nil {
-		counted = &backend.CountReader{R: blob, Fn: u.OnRead}
+		counted = &progress.CountReader{R: blob, Fn: u.OnRead}
 	}
 	plain, _, err := layer.Decompress(counted)
 	if err != nil {
