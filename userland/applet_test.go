@@ -324,3 +324,26 @@ func TestTopTable(t *testing.T) {
 		t.Errorf("processor time: %d of %d", busy, total)
 	}
 }
+
+// TestFindSize has the units of -size, and values that are none.
+func TestFindSize(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, 1025), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for size, found := range map[string]bool{
+		"3": true, "1025c": true, "1024c": false, "513w": true, "2k": true, "1M": true, "+1k": true,
+		"-3": false,
+	} {
+		r := run(t, dir, "", "find", ".", "-type", "f", "-size", size)
+		if (r.out == "./f\n") != found || r.status != exitOK {
+			t.Errorf("-size %s: %+v; want found %v", size, r, found)
+		}
+	}
+	for _, size := range []string{"", "x", "1x"} {
+		if r := run(t, dir, "", "find", ".", "-size", size); r.status == exitOK || r.err == "" {
+			t.Errorf("-size %q: %+v, want an error", size, r)
+		}
+	}
+}

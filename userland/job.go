@@ -222,24 +222,22 @@ func (s *shell) background(
 	return true, s.finished(hc, args[0], cmd.Wait())
 }
 
-// foreground runs a program of an interactive shell. An interrupt of the terminal that came while
-// it was being started hit only the shell: it is passed on.
-func (s *shell) foreground(
+// runForeground runs a program of an interactive shell. An interrupt of the terminal that came while
+// the program was being started hit only the shell: it is passed on.
+func (s *shell) runForeground(
 	ctx context.Context, hc interp.HandlerContext, path string, args []string,
 ) (handled bool, err error) {
 	cmd := program(ctx, hc, path, args)
-	s.children.Add(1)
-	defer s.children.Add(-1)
-	s.starting.Store(true)
+	s.foreground.begin()
 	err = cmd.Start()
-	s.starting.Store(false)
-	early := s.early.Swap(false)
+	early := s.foreground.started(cmd.Process, time.Now())
 	if err != nil {
 		if early {
 			s.interrupt()
 		}
 		return false, nil
 	}
+	defer s.foreground.ended(cmd.Process)
 	if early {
 		cmd.Process.Signal(os.Interrupt) // an error says that it has ended
 	}
