@@ -140,10 +140,11 @@ func (j jobRewriter) background(n *shsyntax.Stmt) {
 		!j.functions[call.Args[0].Lit()] && !interp.IsBuiltin(call.Args[0].Lit()) {
 		inner := *n
 		inner.Background = false
-		body = shsyntax.Stmt{Position: n.Position, Semicolon: n.Semicolon, Background: true, Cmd: &shsyntax.Block{
+		body = shsyntax.Stmt{Position: n.Position, Semicolon: n.Semicolon, Background: true}
+		body.Cmd = &shsyntax.Block{
 			Lbrace: n.Position, Rbrace: n.Semicolon,
 			Stmts: []*shsyntax.Stmt{assignment(jobOwn, jobNext), &inner},
-		}}
+		}
 		block.Stmts = append(block.Stmts, word(jobFork))
 	} else {
 		// No number then, whatever was forked before.
@@ -222,8 +223,8 @@ func (s *shell) background(
 	return true, s.finished(hc, args[0], cmd.Wait())
 }
 
-// runForeground runs a program of an interactive shell. An interrupt of the terminal that came while
-// the program was being started hit only the shell: it is passed on.
+// runForeground runs a program of an interactive shell. An interrupt of the terminal that came
+// while the program was being started hit only the shell: it is passed on.
 func (s *shell) runForeground(
 	ctx context.Context, hc interp.HandlerContext, path string, args []string,
 ) (handled bool, err error) {

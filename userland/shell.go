@@ -179,7 +179,8 @@ func newShell(c *Call, a shellArgs) (*shell, error) {
 		c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)),
 		traps: newTraps(), jobs: newJobs(), replace: map[shsyntax.Pos]bool{},
 	}
-	s.self, _ = os.Stat("/proc/self/exe") // without /proc everything is executed, which is slower but right
+	// Without /proc everything is executed, which is slower but right.
+	s.self, _ = os.Stat("/proc/self/exe")
 	params := append(append(append([]string{}, a.options...), "--"), a.params...)
 	opts := []interp.RunnerOption{
 		interp.Env(zeroEnv{expand.ListEnviron(c.Env...), a.zero}),
