@@ -32,7 +32,7 @@ func TestEngineOnDemand(t *testing.T) {
 			"a socket that is not the default one", "exit 3", 0, true, []string{"ps"},
 			[]string{
 				"no engine listens on unix:///", "no such file or directory",
-				"on unix:///run/default.sock only", "'straked -H unix:///",
+				"only the engine on unix:///run/default.sock", "'straked -H unix:///",
 			},
 			[]string{"starting", "straked.log"},
 		},

@@ -46,7 +46,8 @@ func runContext(ctx context.Context, t *testing.T, dir, stdin, name string, args
 
 func TestEveryAppletRefusesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	free := []string{"[", "test", "echo", "expr", "printf", "true", "false", "yes", "dd", "seq"} // their words are operands
+	// The words of these are operands.
+	free := []string{"[", "test", "echo", "expr", "printf", "true", "false", "yes", "dd", "seq"}
 	for _, a := range Applets() {
 		if slices.Contains(free, a.Name) {
 			continue
@@ -115,7 +116,8 @@ func TestWorld(t *testing.T) {
 		{"df", nil, `^Filesystem +1K-blocks`},
 		{
 			"top", nil,
-			`^Memory: .* available\nCPU: \d+% busy, load average \d.*processes\n +PID +PPID USER +STAT +RSS %CPU COMMAND\n(.*\n)*`,
+			`^Memory: .* available\nCPU: \d+% busy, load average \d.*processes\n +PID +PPID USER ` +
+				`+STAT +RSS %CPU COMMAND\n(.*\n)*`,
 		},
 		{"top", []string{"-b", "-n", "2", "-d", "0.01"}, `(?s)Memory: .*Memory: `},
 		{"uptime", nil, `up .*load average: \d`},
@@ -233,7 +235,9 @@ func TestNetcat(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
 	done := make(chan result, 1)
-	go func() { done <- run(t, "", "from the server\n", "nc", "-l", "-s", "127.0.0.1", "-p", port) }()
+	go func() {
+		done <- run(t, "", "from the server\n", "nc", "-l", "-s", "127.0.0.1", "-p", port)
+	}()
 	var client result
 	if !waitFor(t, func() bool {
 		client = run(t, "", "from the client\n", "nc", "127.0.0.1", port)
@@ -314,13 +318,39 @@ func TestTopTable(t *testing.T) {
 	w := bufio.NewWriter(&b)
 	writeTop(w, now, before, accounts{}, 6, 60, true)
 	w.Flush()
-	want := "Memory: 1.0G, 0 free, 0 available\r\nCPU: 50% busy, load average 0.1 0.2 0.3, 3 processes\r\n  PID  PPID USER     STAT   RSS %CPU COMMAND\r\n" +
-		"    2     1 0        S     1.0M   25 program 2\r\n    3     1 0        S     1.0M   10 program 3\r\n"
+	want := "Memory: 1.0G, 0 free, 0 available\r\n" +
+		"CPU: 50% busy, load average 0.1 0.2 0.3, 3 processes\r\n" +
+		"  PID  PPID USER     STAT   RSS %CPU COMMAND\r\n" +
+		"    2     1 0        S     1.0M   25 program 2\r\n" +
+		"    3     1 0        S     1.0M   10 program 3\r\n"
 	if b.String() != want {
 		t.Errorf("got:\n%q\nwant:\n%q", b.String(), want)
 	}
 	if busy, total := processorTime("cpu 1 2 3 4 5 6 7 8 9 10\ncpu0 1\n"); busy != 1+2+3+6+7+8 ||
 		total != busy+4+5 {
 		t.Errorf("processor time: %d of %d", busy, total)
+	}
+}
+
+// TestFindSize has the units of -size, and values that are none.
+func TestFindSize(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, 1025), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for size, found := range map[string]bool{
+		"3": true, "1025c": true, "1024c": false, "513w": true, "2k": true, "1M": true, "+1k": true,
+		"-3": false,
+	} {
+		r := run(t, dir, "", "find", ".", "-type", "f", "-size", size)
+		if (r.out == "./f\n") != found || r.status != exitOK {
+			t.Errorf("-size %s: %+v; want found %v", size, r, found)
+		}
+	}
+	for _, size := range []string{"", "x", "1x"} {
+		if r := run(t, dir, "", "find", ".", "-size", size); r.status == exitOK || r.err == "" {
+			t.Errorf("-size %q: %+v, want an error", size, r)
+		}
 	}
 }

@@ -32,7 +32,8 @@ func Applets() []Applet {
 		{"free", "[-bkmgh]", free, true},
 		{
 			"grep",
-			"[-EFivnclLqsxworRHha] [-m N] [-A N] [-B N] [-C N] [-e PATTERN | -f FILE | PATTERN] [FILE]...",
+			"[-EFivnclLqsxworRHha] [-m N] [-A N] [-B N] [-C N] [-e PATTERN | -f FILE | PATTERN] " +
+				"[FILE]...",
 			grep, false,
 		},
 		{"gunzip", "[-cfktnqv] [FILE]...", gzipApplet, false},
@@ -53,7 +54,8 @@ func Applets() []Applet {
 		{"mv", "[-fnuv] [-T | -t DIR] SOURCE... DEST", mv, true},
 		{
 			"nc",
-			"[-46uvz] [-w SECONDS] [-s ADDRESS] [-p PORT] HOST PORT | -l [-ku] [-s ADDRESS] [-p] PORT",
+			"[-46uvz] [-w SECONDS] [-s ADDRESS] [-p PORT] HOST PORT | -l [-ku] [-s ADDRESS] [-p] " +
+				"PORT",
 			nc, false,
 		},
 		{"nproc", "[--all] [--ignore=N]", nproc, true},
@@ -84,7 +86,8 @@ func Applets() []Applet {
 		{"tail", "[-n [+]N | -c [+]N] [-f | -F] [-s SECONDS] [-qv] [FILE]...", tail, false},
 		{
 			"tar",
-			"-c|-t|-x [-zvpOkhmo] [-f ARCHIVE] [-C DIR] [-T FILE] [--exclude=PATTERN] [--strip-components=N] [FILE]...",
+			"-c|-t|-x [-zvpOkhmo] [-f ARCHIVE] [-C DIR] [-T FILE] [--exclude=PATTERN] " +
+				"[--strip-components=N] [FILE]...",
 			tarApplet, false,
 		},
 		{"tee", "[-a] [FILE]...", tee, false},
@@ -102,7 +105,8 @@ func Applets() []Applet {
 		{"wc", "[-lwcmL] [FILE]...", wc, false},
 		{
 			"wget",
-			"[-qS] [-O FILE] [-T SECONDS] [-U AGENT] [--header=H]... [--post-data=TEXT] [--spider] URL...",
+			"[-qS] [-O FILE] [-T SECONDS] [-U AGENT] [--header=H]... [--post-data=TEXT] " +
+				"[--spider] URL...",
 			wget, false,
 		},
 		{"which", "[-a] NAME...", which, true},

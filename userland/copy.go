@@ -59,7 +59,8 @@ type copyHow struct {
 func cp(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"rRafpPdLHnuvit:T",
-		"recursive=r archive=a force=f no-dereference=P dereference=L no-clobber=n update=u verbose=v interactive=i target-directory=t no-target-directory=T preserve=p",
+		"recursive=r archive=a force=f no-dereference=P dereference=L no-clobber=n update=u "+
+			"verbose=v interactive=i target-directory=t no-target-directory=T preserve=p",
 	)
 	if !ok {
 		return status

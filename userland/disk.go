@@ -222,7 +222,8 @@ func mountOf(mounts []mountEntry, path string) mountEntry {
 func du(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"ahkmsxcbd:L",
-		"all=a human-readable=h summarize=s one-file-system=x total=c bytes=b max-depth=d dereference=L",
+		"all=a human-readable=h summarize=s one-file-system=x total=c bytes=b max-depth=d "+
+			"dereference=L",
 	)
 	if !ok {
 		return status
@@ -284,8 +285,8 @@ func (d *duRun) show(n int64) string {
 	return strconv.FormatInt((n+1023)>>10, 10)
 }
 
-// walk returns the size of a file, or of a directory with everything in it, and prints what is to be
-// shown. A file is counted once.
+// walk returns the size of a file, or of a directory with everything in it, and prints what is to
+// be shown. A file is counted once.
 func (d *duRun) walk(name, path string, level int64) int64 {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

@@ -209,7 +209,8 @@ func (p *findParser) primary() (findTest, error) {
 		return p.exec()
 	}
 	if !strings.Contains(
-		" -name -iname -path -wholename -ipath -regex -type -maxdepth -mindepth -size -mtime -mmin -atime -ctime -newer -perm -user -group -links -inum ",
+		" -name -iname -path -wholename -ipath -regex -type -maxdepth -mindepth -size -mtime "+
+			"-mmin -atime -ctime -newer -perm -user -group -links -inum ",
 		" "+a+" ",
 	) {
 		return nil, fmt.Errorf("unknown predicate %q", a)

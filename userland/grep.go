@@ -18,7 +18,11 @@ import (
 // line was found, 2 a fault.
 func grep(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options("EFGe:f:ivnclLqsxworRHhm:A:B:C:a",
-		"extended-regexp=E fixed-strings=F basic-regexp=G regexp=e file=f ignore-case=i invert-match=v line-number=n count=c files-with-matches=l files-without-match=L quiet=q silent=q no-messages=s line-regexp=x word-regexp=w only-matching=o recursive=r with-filename=H no-filename=h max-count=m after-context=A before-context=B context=C text=a")
+		"extended-regexp=E fixed-strings=F basic-regexp=G regexp=e file=f ignore-case=i "+
+			"invert-match=v line-number=n count=c files-with-matches=l files-without-match=L "+
+			"quiet=q silent=q no-messages=s line-regexp=x word-regexp=w only-matching=o "+
+			"recursive=r with-filename=H no-filename=h max-count=m after-context=A "+
+			"before-context=B context=C text=a")
 	if !ok {
 		return status
 	}
@@ -178,7 +182,8 @@ func (g *grepper) walk(ctx context.Context, root string) {
 		switch {
 		case err != nil:
 			g.fault(shown, err)
-		case d.Type().IsRegular() || d.Type()&fs.ModeSymlink != 0 && (g.o.has('R') || shown == root):
+		case d.Type().IsRegular() ||
+			d.Type()&fs.ModeSymlink != 0 && (g.o.has('R') || shown == root):
 			if st, err := os.Stat(p); err == nil && st.IsDir() {
 				return nil // links to directories are not descended into
 			}

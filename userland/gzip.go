@@ -15,7 +15,8 @@ import (
 func gzipApplet(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"cdfktnqv123456789",
-		"stdout=c to-stdout=c decompress=d uncompress=d force=f keep=k test=t no-name=n quiet=q verbose=v fast=1 best=9",
+		"stdout=c to-stdout=c decompress=d uncompress=d force=f keep=k test=t no-name=n quiet=q "+
+			"verbose=v fast=1 best=9",
 	)
 	if !ok {
 		return status

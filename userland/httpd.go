@@ -138,7 +138,8 @@ func writeHead(
 ) {
 	fmt.Fprintf(
 		w,
-		"HTTP/1.1 %d %s\r\nContent-Length: %d\r\nContent-Type: %s\r\nX-Content-Type-Options: nosniff\r\n",
+		"HTTP/1.1 %d %s\r\nContent-Length: %d\r\nContent-Type: %s\r\n"+
+			"X-Content-Type-Options: nosniff\r\n",
 		status, text, size, kind,
 	)
 	if !keep {

@@ -45,11 +45,12 @@ func ip(_ context.Context, c *Call) int {
 	rest := words[1:]
 	for i := 0; i < len(rest); i++ {
 		switch w := rest[i]; {
-		case i == 0 && (w == "show" || w == "list" || w == "ls" || w == "sh" || w == "s" || w == "l"):
+		case i == 0 && slices.Contains([]string{"show", "list", "ls", "sh", "s", "l"}, w):
 		case w == "dev" && i+1 < len(rest):
 			i++
 			dev = rest[i]
-		case object != "route" && dev == "" && i == len(rest)-1 && w != "add" && w != "del" && w != "set" && w != "flush":
+		case object != "route" && dev == "" && i == len(rest)-1 &&
+			!slices.Contains([]string{"add", "del", "set", "flush"}, w):
 			dev = w
 		default:
 			return c.usagef("%s: %q is not supported (only show [dev NAME] is)", object, w)

@@ -140,10 +140,11 @@ func (j jobRewriter) background(n *shsyntax.Stmt) {
 		!j.functions[call.Args[0].Lit()] && !interp.IsBuiltin(call.Args[0].Lit()) {
 		inner := *n
 		inner.Background = false
-		body = shsyntax.Stmt{Position: n.Position, Semicolon: n.Semicolon, Background: true, Cmd: &shsyntax.Block{
+		body = shsyntax.Stmt{Position: n.Position, Semicolon: n.Semicolon, Background: true}
+		body.Cmd = &shsyntax.Block{
 			Lbrace: n.Position, Rbrace: n.Semicolon,
 			Stmts: []*shsyntax.Stmt{assignment(jobOwn, jobNext), &inner},
-		}}
+		}
 		block.Stmts = append(block.Stmts, word(jobFork))
 	} else {
 		// No number then, whatever was forked before.
@@ -222,24 +223,22 @@ func (s *shell) background(
 	return true, s.finished(hc, args[0], cmd.Wait())
 }
 
-// foreground runs a program of an interactive shell. An interrupt of the terminal that came while
-// it was being started hit only the shell: it is passed on.
-func (s *shell) foreground(
+// runForeground runs a program of an interactive shell. An interrupt of the terminal that came
+// while the program was being started hit only the shell: it is passed on.
+func (s *shell) runForeground(
 	ctx context.Context, hc interp.HandlerContext, path string, args []string,
 ) (handled bool, err error) {
 	cmd := program(ctx, hc, path, args)
-	s.children.Add(1)
-	defer s.children.Add(-1)
-	s.starting.Store(true)
+	s.foreground.begin()
 	err = cmd.Start()
-	s.starting.Store(false)
-	early := s.early.Swap(false)
+	early := s.foreground.started(cmd.Process, time.Now())
 	if err != nil {
 		if early {
 			s.interrupt()
 		}
 		return false, nil
 	}
+	defer s.foreground.ended(cmd.Process)
 	if early {
 		cmd.Process.Signal(os.Interrupt) // an error says that it has ended
 	}

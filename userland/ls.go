@@ -30,7 +30,8 @@ func (e *entry) isDir() bool { return e.st.Mode&unix.S_IFMT == unix.S_IFDIR }
 func ls(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"aAlngohis1CdRFprtSUcuLHQ\x01::",
-		"all=a almost-all=A human-readable=h inode=i size=s directory=d recursive=R classify=F reverse=r no-group=o numeric-uid-gid=n dereference=L quote-name=Q color=\x01",
+		"all=a almost-all=A human-readable=h inode=i size=s directory=d recursive=R classify=F "+
+			"reverse=r no-group=o numeric-uid-gid=n dereference=L quote-name=Q color=\x01",
 	)
 	if !ok {
 		return status

@@ -278,7 +278,8 @@ func (p *pinger) report() int {
 	}
 	fmt.Fprintf(
 		p.c.Stdout,
-		"\n--- %s ping statistics ---\n%d packets transmitted, %d packets received, %d%% packet loss\n",
+		"\n--- %s ping statistics ---\n%d packets transmitted, %d packets received, %d%% packet "+
+			"loss\n",
 		p.host, p.sent, p.received, lost,
 	)
 	if p.received == 0 {

@@ -130,7 +130,8 @@ func ps(_ context.Context, c *Call) int {
 		h, text, known := t.column(name, process{})
 		if !known {
 			return c.usagef(
-				"option -o: column %q is none of pid ppid user uid stat tty time etime rss vsz comm args",
+				"option -o: column %q is none of pid ppid user uid stat tty time etime rss vsz "+
+					"comm args",
 				name,
 			)
 		}
@@ -176,8 +177,8 @@ func processNumbers(lists []string) (map[int]bool, error) {
 	return only, nil
 }
 
-// printColumns prints rows, of which the first has the titles. left says which columns are aligned to
-// the left.
+// printColumns prints rows, of which the first has the titles. left says which columns are aligned
+// to the left.
 func printColumns(w *bufio.Writer, rows [][]string, left []bool) {
 	width := make([]int, len(left))
 	for _, r := range rows {

@@ -50,7 +50,9 @@ func links(t *testing.T) string {
 func build(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "strake-base")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", program, "strake/userland/strake-base")
+	cmd := exec.CommandContext(
+		t.Context(), "go", "build", "-o", program, "strake/userland/strake-base",
+	)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

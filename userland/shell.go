@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 	"mvdan.cc/sh/v3/expand"
@@ -169,9 +169,7 @@ type shell struct {
 	replace map[shsyntax.Pos]bool
 
 	interactive bool
-	children    atomic.Int32 // running programs of the foreground
-	starting    atomic.Bool  // one is being started
-	early       atomic.Bool  // an interrupt came meanwhile
+	foreground  programs
 	// ends the running command line; interactive only, called by watcher and handler
 	interrupt func()
 }
@@ -181,7 +179,8 @@ func newShell(c *Call, a shellArgs) (*shell, error) {
 		c: c, zero: a.zero, parser: shsyntax.NewParser(shsyntax.Variant(shsyntax.LangBash)),
 		traps: newTraps(), jobs: newJobs(), replace: map[shsyntax.Pos]bool{},
 	}
-	s.self, _ = os.Stat("/proc/self/exe") // without /proc everything is executed, which is slower but right
+	// Without /proc everything is executed, which is slower but right.
+	s.self, _ = os.Stat("/proc/self/exe")
 	params := append(append(append([]string{}, a.options...), "--"), a.params...)
 	opts := []interp.RunnerOption{
 		interp.Env(zeroEnv{expand.ListEnviron(c.Env...), a.zero}),
@@ -461,10 +460,11 @@ func (s *shell) watch() (stop func()) {
 		for {
 			select {
 			case <-ch:
-				switch {
-				case s.starting.Load():
-					s.early.Store(true)
-				case s.children.Load() == 0:
+				missed, none := s.foreground.interrupted(time.Now())
+				for _, p := range missed {
+					p.Signal(os.Interrupt) // an error says that it has ended
+				}
+				if none {
 					s.interrupt()
 				}
 			case <-done:

@@ -49,7 +49,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 	}
 	handled := false
 	if s.interactive {
-		handled, err = s.foreground(ctx, hc, path, args)
+		handled, err = s.runForeground(ctx, hc, path, args)
 	}
 	if !handled {
 		err = interp.DefaultExecHandler(0)(ctx, append([]string{path}, args[1:]...))

@@ -50,7 +50,9 @@ func (h *sortHow) set(k byte) bool {
 func sortLines(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"nhfrbVk:t:ucCso:mz",
-		"numeric-sort=n human-numeric-sort=h ignore-case=f reverse=r ignore-leading-blanks=b version-sort=V key=k field-separator=t unique=u check=c stable=s output=o merge=m zero-terminated=z",
+		"numeric-sort=n human-numeric-sort=h ignore-case=f reverse=r ignore-leading-blanks=b "+
+			"version-sort=V key=k field-separator=t unique=u check=c stable=s output=o merge=m "+
+			"zero-terminated=z",
 	)
 	if !ok {
 		return status
@@ -111,8 +113,8 @@ func sortLines(ctx context.Context, c *Call) int {
 	return c.finish(w, exitOK)
 }
 
-// sortInput reads the lines of all files. Their bytes are in one buffer, from which the lines are cut
-// when it grows no more.
+// sortInput reads the lines of all files. Their bytes are in one buffer, from which the lines are
+// cut when it grows no more.
 func (c *Call) sortInput(ctx context.Context, names []string, end byte) ([][]byte, int) {
 	var held bytes.Buffer
 	var ends []int

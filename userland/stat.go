@@ -31,7 +31,9 @@ func stat(_ context.Context, c *Call) int {
 		var err error
 		if o.has('f') {
 			if err = unix.Statfs(c.path(n), &fs); format == "" {
-				format = "  File: \"%n\"\n    ID: %i Namelen: %l\nBlock size: %s\nBlocks: Total: %b Free: %f Available: %a\nInodes: Total: %c Free: %d\n  Type: %t"
+				format = "  File: \"%n\"\n    ID: %i Namelen: %l\nBlock size: %s\n" +
+					"Blocks: Total: %b Free: %f Available: %a\n" +
+					"Inodes: Total: %c Free: %d\n  Type: %t"
 			}
 		} else {
 			e = &entry{name: n, path: c.path(n)}
@@ -46,7 +48,10 @@ func stat(_ context.Context, c *Call) int {
 				if e.target != "" {
 					file = strings.ReplaceAll(e.name+" -> "+e.target, "%", "%%")
 				}
-				format = "  File: " + file + "\n  Size: %s\tBlocks: %b\tIO Block: %o\t%F\nDevice: %Hd,%Ld\tInode: %i\tLinks: %h\nAccess: (%04a/%A)  Uid: (%u/%U)  Gid: (%g/%G)\nAccess: %x\nModify: %y\nChange: %z"
+				format = "  File: " + file + "\n  Size: %s\tBlocks: %b\tIO Block: %o\t%F\n" +
+					"Device: %Hd,%Ld\tInode: %i\tLinks: %h\n" +
+					"Access: (%04a/%A)  Uid: (%u/%U)  Gid: (%g/%G)\n" +
+					"Access: %x\nModify: %y\nChange: %z"
 			}
 			directive = func(d string, _ *unix.Statfs_t, _ string) (string, bool) {
 				return e.directive(d, a)
@@ -234,7 +239,8 @@ func fsDirectives(d string, fs *unix.Statfs_t, name string) (string, bool) {
 func readlink(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"femnzqsv",
-		"canonicalize=f canonicalize-existing=e canonicalize-missing=m no-newline=n zero=z quiet=q silent=s verbose=v",
+		"canonicalize=f canonicalize-existing=e canonicalize-missing=m no-newline=n zero=z "+
+			"quiet=q silent=s verbose=v",
 	)
 	if !ok {
 		return status

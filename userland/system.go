@@ -15,7 +15,8 @@ import (
 func uname(_ context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"asnrvmo",
-		"all=a kernel-name=s nodename=n kernel-release=r kernel-version=v machine=m operating-system=o",
+		"all=a kernel-name=s nodename=n kernel-release=r kernel-version=v machine=m "+
+			"operating-system=o",
 	)
 	if !ok {
 		return status

@@ -28,7 +28,9 @@ func tarApplet(ctx context.Context, c *Call) int {
 	}
 	o, names, status, ok := c.options(
 		"ctxf:zvC:pOkhT:\x01:\x02:\x03mo",
-		"create=c list=t extract=x get=x file=f gzip=z verbose=v directory=C preserve-permissions=p to-stdout=O keep-old-files=k dereference=h files-from=T exclude=\x01 strip-components=\x02 numeric-owner=\x03 touch=m no-same-owner=o",
+		"create=c list=t extract=x get=x file=f gzip=z verbose=v directory=C "+
+			"preserve-permissions=p to-stdout=O keep-old-files=k dereference=h files-from=T "+
+			"exclude=\x01 strip-components=\x02 numeric-owner=\x03 touch=m no-same-owner=o",
 	)
 	if !ok {
 		return status

@@ -50,6 +50,16 @@ func openScreen(t *testing.T, env ...string) *screen {
 		t.Fatal(err)
 	}
 	defer tty.Close()
+	// An interrupt sends the signal first and discards what was written to the terminal afterwards
+	// (drivers/tty/n_tty.c, isig): a shell that is quick loses its prompt.
+	mode, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Lflag |= unix.NOFLSH
+	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, mode); err != nil {
+		t.Fatal(err)
+	}
 	bin := links(t)
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "sh"))
 	cmd.Dir = fixture(t)

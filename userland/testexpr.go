@@ -117,7 +117,8 @@ func (t *tester) primary() (bool, error) {
 	case len(a) >= 2 && isTestUnary(a[0]):
 		t.args = a[2:]
 		return t.unary(a[0][1], a[1])
-	case len(a) >= 2 && len(a[0]) == 2 && a[0][0] == '-' && a[1] != "-a" && a[1] != "-o" && a[1] != ")":
+	case len(a) >= 2 && len(a[0]) == 2 && a[0][0] == '-' && a[1] != "-a" && a[1] != "-o" &&
+		a[1] != ")":
 		return false, fmt.Errorf("operator %q is unknown", a[0])
 	}
 	t.args = a[1:]

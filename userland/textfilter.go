@@ -146,7 +146,8 @@ func inSpans(list []span, n int) bool {
 func cut(ctx context.Context, c *Call) int {
 	o, names, status, ok := c.options(
 		"b:c:f:d:sn\x01\x02:",
-		"bytes=b characters=c fields=f delimiter=d only-delimited=s complement=\x01 output-delimiter=\x02",
+		"bytes=b characters=c fields=f delimiter=d only-delimited=s complement=\x01 "+
+			"output-delimiter=\x02",
 	)
 	if !ok {
 		return status

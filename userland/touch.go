@@ -171,7 +171,8 @@ func parseTime(s string, now time.Time, loc *time.Location) (time.Time, error) {
 		}
 	}
 	return time.Time{}, fmt.Errorf(
-		"%q is no time (want now, @SECONDS, or such as 2006-01-02, 15:04, 2006-01-02 15:04:05, 2006-01-02T15:04:05Z)",
+		"%q is no time (want now, @SECONDS, or such as 2006-01-02, 15:04, 2006-01-02 15:04:05, "+
+			"2006-01-02T15:04:05Z)",
 		s,
 	)
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,7 +20,8 @@ import (
 func wget(ctx context.Context, c *Call) int {
 	o, urls, status, ok := c.options(
 		"O:qST:U:c\x01:\x02\x03:",
-		"output-document=O quiet=q server-response=S timeout=T user-agent=U header=\x01 spider=\x02 post-data=\x03",
+		"output-document=O quiet=q server-response=S timeout=T user-agent=U header=\x01 "+
+			"spider=\x02 post-data=\x03",
 	)
 	if !ok {
 		return status
@@ -95,7 +97,7 @@ func (g *getter) fetch(ctx context.Context, address string) error {
 			return err
 		}
 		if to := res.header["location"]; to != "" &&
-			(res.status == 301 || res.status == 302 || res.status == 303 || res.status == 307 || res.status == 308) {
+			slices.Contains([]int{301, 302, 303, 307, 308}, res.status) {
 			conn.Close()
 			ref, err := url.Parse(to)
 			if err != nil {

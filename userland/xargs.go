@@ -13,7 +13,8 @@ import (
 func xargs(ctx context.Context, c *Call) int {
 	o, cmd, status, ok := c.options(
 		"+0n:I:rtd:P:L:",
-		"null=0 max-args=n replace=I no-run-if-empty=r verbose=t delimiter=d max-procs=P max-lines=L",
+		"null=0 max-args=n replace=I no-run-if-empty=r verbose=t delimiter=d max-procs=P "+
+			"max-lines=L",
 	)
 	if !ok {
 		return status
@@ -114,8 +115,8 @@ type xargsBatch struct {
 	ran       bool  // an argument was seen
 }
 
-// add takes an argument, and starts the command when it has enough. It returns errEnough when no more
-// commands are to be started.
+// add takes an argument, and starts the command when it has enough. It returns errEnough when no
+// more commands are to be started.
 func (b *xargsBatch) add(a string) error {
 	b.ran = true
 	if b.replacing {

@@ -168,9 +168,9 @@ func (s *Session) dial(ctx context.Context, network, address string) (net.Conn, 
 		if defaultNetwork, path, bad := parseHost(s.DefaultHost); bad != nil ||
 			defaultNetwork != network || path != address {
 			return nil, fmt.Errorf(
-				"no engine listens on %s (%w); one is started by itself on %s only, here by "+
-					"'straked -H unix://%s'",
-				s.Host, err, s.DefaultHost, address,
+				"no engine listens on %s (%w): check -H and DOCKER_HOST, or run "+
+					"'straked -H unix://%s'; only the engine on %s is started on demand",
+				s.Host, err, address, s.DefaultHost,
 			)
 		}
 		if s.UID != 0 {

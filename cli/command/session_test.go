@@ -66,8 +66,10 @@ func TestDial(t *testing.T) {
 	}{
 		"another socket": {
 			host: "unix://" + absent, defaultHost: "unix://" + left,
-			want: []string{"no engine listens on unix://" + absent, "on unix://" + left + " only"},
-			is:   syscall.ENOENT,
+			want: []string{
+				"no engine listens on unix://" + absent, "only the engine on unix://" + left,
+			},
+			is: syscall.ENOENT,
 		},
 		"a socket that was left behind": {
 			host: left, defaultHost: "unix://" + absent,

@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -208,5 +212,55 @@ func TestRulesAreAlive(t *testing.T) {
 				t.Errorf("rule %s -> %s: no package %s, which it excepts", r.From, r.To, e)
 			}
 		}
+	}
+}
+
+// promised finds what a package comment says of the package's tests.
+var promised = regexp.MustCompile(`(?m)^// Tested (by|with|against) `)
+
+// without are packages whose comment promises tests that do not exist yet.
+var without = []string{"network/firewall", "network/ipam", "network/resolver"}
+
+// TestPromisedTestsExist: a package whose comment says how it is tested has tests.
+func TestPromisedTestsExist(t *testing.T) {
+	t.Parallel()
+	found := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		sources, err := filepath.Glob(filepath.Join(path, "*.go"))
+		if err != nil {
+			return err
+		}
+		promises, tests := false, false
+		for _, s := range sources {
+			if strings.HasSuffix(s, "_test.go") {
+				tests = true
+				continue
+			}
+			raw, err := os.ReadFile(s)
+			if err != nil {
+				return err
+			}
+			promises = promises || promised.Match(raw)
+		}
+		name, err := filepath.Rel("../..", path)
+		if err != nil {
+			return err
+		}
+		if promises {
+			found++
+		}
+		if promises && !tests && !slices.Contains(without, name) {
+			t.Errorf("the comment of package %s promises tests; it has none", name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found < 30 {
+		t.Errorf("%d packages promise tests; the search is broken", found)
 	}
 }
