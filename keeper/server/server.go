@@ -51,6 +51,9 @@ const (
 	outputSize = 64 << 10
 	// tick is how often pending matters are looked at, if there are any.
 	tick = 50 * time.Millisecond
+	// lastWords is how long a keeper that ends waits for the client that has asked for it to take
+	// the events and the answer.
+	lastWords = 2 * time.Second
 	// rest is how long after the last event memory is given back.
 	rest = 5 * time.Second
 )
@@ -244,6 +247,9 @@ func (s *server) run(ctx context.Context) error {
 	if s.stop == errStop {
 		for _, t := range s.askers {
 			s.reply(t, &wire.Empty{T: wire.TypeOK})
+			if t.c != nil {
+				t.c.finish(lastWords)
+			}
 		}
 		return nil
 	}
