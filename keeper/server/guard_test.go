@@ -66,7 +66,7 @@ func (r *rig) guardFiles() int {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return len(list) - 2
+	return len(list) - guardFirst
 }
 
 // guardHas waits until the guard has so many descriptors: it handles messages by and by, and an
@@ -550,16 +550,16 @@ func TestGuardNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	g, err := startGuard(m, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { g.end() }()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer null.Close()
+	g, err := startGuard(m, int(null.Fd()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { g.end() }()
 	rnd := rand.New(rand.NewPCG(9, 10))
 	var have []int
 	for round := range 200 {
@@ -585,7 +585,7 @@ func TestGuardNumbers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := append([]int{guardFeed, guardOwn}, have...)
+		want := append([]int{guardFeed, guardOwn, guardOutput}, have...)
 		slices.Sort(want)
 		if got := found.used.list(); !slices.Equal(got, want) ||
 			!slices.Equal(g.used.list(), want) {

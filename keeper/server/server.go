@@ -76,7 +76,8 @@ type server struct {
 	custody  custody
 	procs    map[string]*process
 	conns    map[int]*conn // by descriptor
-	output   []byte        // headroom, then outputSize; used within one handler only
+	flight   *flight
+	output   []byte // from a subscriber's file; used within one handler only
 	packet   []byte
 	oob      []byte
 	scratch  logwriter.Scratch
@@ -114,8 +115,8 @@ func newServer(cfg Config) (s *server, err error) {
 		cfg: cfg, started: time.Now(), wake: -1, lock: -1,
 		procs: make(map[string]*process), conns: make(map[int]*conn),
 		pending: make(map[*process]struct{}), stalled: make(map[*conn]struct{}),
-		output: make([]byte, headroom+outputSize), packet: make([]byte, wire.MaxMessage),
-		oob: make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
+		packet: make([]byte, wire.MaxMessage),
+		oob:    make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
 	}
 	if s.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -144,9 +145,12 @@ func newServer(cfg Config) (s *server, err error) {
 		return nil, err
 	}
 	if cfg.Resume < 0 {
-		recoverProcesses(s)
+		err = recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
-		return nil, fmt.Errorf("take over: %w", err)
+		err = fmt.Errorf("take over: %w", err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err = unix.SetNonblock(s.cfg.Listener, true); err != nil {
 		return nil, fmt.Errorf("listener: %w", err)
@@ -168,6 +172,9 @@ func (s *server) close() {
 		s.custody.shutdown()
 	}
 	s.custody.close()
+	if s.flight != nil {
+		s.flight.close()
+	}
 	if s.machine != nil {
 		s.machine.Close()
 	}
