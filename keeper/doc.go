@@ -13,10 +13,9 @@
 //     takes the processes back by itself: it goes on with their logs, reads what was written
 //     meanwhile, and learns how those ended that have. If keeper and guard are gone both, an engine
 //     that still holds duplicates (Process) hands them over (Client.Adopt).
-//   - What a dead keeper had read and not yet written to a log is lost: the unfinished line of each
-//     stream, at most 16 KiB; and what one read(2) gave, at most 64 KiB, if it was killed in the
-//     microseconds between that read and the write to the log. A line that a reader of the log
-//     could see stays.
+//   - What a dead keeper had read and not yet written to a log because its line was not finished is
+//     lost, at most 16 KiB for each stream. Finished lines that it was about to write are in memory
+//     that the guard holds too, and are written by the next keeper.
 //   - Output reaches every subscriber in order, without loss and without repetition, as long as it
 //     is not slower than what Attachment.Overflow says. Nothing that a subscriber does blocks
 //     another container.

@@ -1,20 +1,15 @@
 package keeper
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"strake/internal/early"
-	"strake/keeper/pidfd"
 	"strake/keeper/wire"
 )
 
@@ -79,55 +74,4 @@ func StartProcess(l *Launch) (*os.Process, error) {
 		return nil, fmt.Errorf("start a keeper: %w", err)
 	}
 	return p, nil
-}
-
-// BecomeSubreaper makes the caller the process to which the children of a dead keeper are given, if
-// it has started the keeper (PR_SET_CHILD_SUBREAPER, prctl(2)). It must then reap them, as
-// AwaitOrphan does, and any other process that loses its parent.
-func BecomeSubreaper() error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("become a subreaper: %w", err)
-	}
-	return nil
-}
-
-// AwaitOrphan waits, without a thread, for the end of a process whose keeper has died. It reaps it
-// if it was given to the caller, and otherwise asks the kernel (package pidfd). The answer is for
-// Client.Report; it is Exit.Unknown if the kernel does not know.
-func AwaitOrphan(ctx context.Context, p *Process) (Exit, error) {
-	dup := -1
-	err := p.WithPidFD(func(fd int) (err error) {
-		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return Exit{}, fmt.Errorf("await process %q: %w", p.ID, err)
-	}
-	// Non-blocking is what makes the runtime poll it.
-	if err := unix.SetNonblock(dup, true); err != nil {
-		unix.Close(dup)
-		return Exit{}, fmt.Errorf("await process %q: %w", p.ID, err)
-	}
-	f := os.NewFile(uintptr(dup), "pidfd of "+p.ID)
-	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return Exit{}, fmt.Errorf("await process %q: %w", p.ID, err)
-	}
-	var e Exit
-	var failure error
-	err = raw.Read(func(fd uintptr) bool {
-		status, answer, err := pidfd.Exit(int(fd), p.Pid)
-		e, failure = Exit{Status: status, Time: time.Now(), Unknown: answer != pidfd.Known}, err
-		return err != nil || answer == pidfd.Known || answer == pidfd.Lost
-	})
-	switch {
-	case ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded):
-		return Exit{}, ctx.Err()
-	case err != nil || failure != nil:
-		return Exit{}, fmt.Errorf("await process %q: %w", p.ID, errors.Join(err, failure))
-	}
-	return e, nil
 }

@@ -193,8 +193,7 @@ func (c *Client) List(ctx context.Context) ([]*Process, error) {
 
 // Adopt hands a process of a dead keeper to this one, which takes over its streams, its terminal,
 // its log (appending) and the notification of its exit. The descriptors of p stay the caller's. Its
-// exit status is asked of the kernel (package pidfd), or is the caller's to Report, if the process
-// was reparented to the caller; if neither comes, the exit is Unknown.
+// exit status is asked of the kernel (package pidfd); if that cannot tell, the exit is Unknown.
 //
 // A keeper that has recovered the process by itself, or has adopted it before, answers with it, in
 // whatever state it is by now, and subscribes attach: ID and Pid must be the same, else it is
@@ -222,14 +221,6 @@ func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*
 		return nil, fmt.Errorf("adopt %q: %w", p.ID, err)
 	}
 	return a.process()
-}
-
-// Report tells the keeper how an adopted process ended. For a process whose parent the keeper is it
-// is errdefs.ErrFailedPrecondition; if the exit was recorded already, nothing happens.
-func (c *Client) Report(ctx context.Context, id string, exit Exit) error {
-	return wrap("report the exit of", id, c.do(ctx, &wire.Report{ID: id, Exit: wire.Exit{
-		Status: uint32(exit.Status), Time: exit.Time.UnixNano(), Unknown: exit.Unknown,
-	}}, nil))
 }
 
 // Force says whether Shutdown may end running processes.

@@ -105,8 +105,10 @@ type Writer struct {
 	cfg       Config
 	scratch   *Scratch
 	fd        int
-	size      int64 // of the file, as far as known
-	rotateAt  int64 // size at which to rotate; 0 for never
+	file      uint64 // its inode
+	skip      int    // records that are in the file already (Replay)
+	size      int64  // of the file, as far as known
+	rotateAt  int64  // size at which to rotate; 0 for never
 	rotations uint64
 	pending   [streams][]byte // the beginning of a line, without its end; nil if none
 	lost      uint64          // lines since the last one that was written
@@ -146,8 +148,7 @@ type State struct {
 // Resume continues with the state of another Writer, and takes its descriptor over.
 func Resume(cfg Config, scratch *Scratch, st State) *Writer {
 	w := &Writer{cfg: cfg, scratch: scratch, fd: -1, rotations: st.Rotations, lost: st.Lost}
-	w.install(st.FD, 0)
-	w.measure()
+	w.install(st.FD)
 	for i, p := range st.Pending {
 		if len(p) > 0 && len(p) < maxLine {
 			w.pending[i] = p
@@ -171,51 +172,60 @@ func (w *Writer) Reopen() error {
 	if err != nil {
 		return fmt.Errorf("open log %q: %w", w.cfg.Path, err)
 	}
-	size, err := repair(fd, int64(w.cfg.Format.MaxRecord()))
+	st, err := repair(fd, int64(w.cfg.Format.MaxRecord()))
 	if err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("open log %q: %w", w.cfg.Path, err)
 	}
-	w.install(fd, size)
+	w.replace(fd, st)
 	return nil
 }
 
-func (w *Writer) install(fd int, size int64) {
+// install begins with another file.
+func (w *Writer) install(fd int) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		st = unix.Stat_t{}
+	}
+	w.replace(fd, st)
+}
+
+func (w *Writer) replace(fd int, st unix.Stat_t) {
 	if w.fd >= 0 {
 		unix.Close(w.fd)
 	}
-	w.fd, w.size, w.rotateAt = fd, size, w.cfg.MaxBytes
+	w.fd, w.size, w.file, w.rotateAt = fd, st.Size, st.Ino, w.cfg.MaxBytes
 }
 
-// repair cuts off an unfinished last record of at most maxRecord bytes and returns the file's size.
-func repair(fd int, maxRecord int64) (int64, error) {
-	var st unix.Stat_t
+// repair cuts off an unfinished last record of at most maxRecord bytes and returns what the file is then.
+func repair(fd int, maxRecord int64) (st unix.Stat_t, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
-		return 0, err
+		return st, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fmt.Errorf("not a regular file: %w", errdefs.ErrInvalidArgument)
+		return st, fmt.Errorf("not a regular file: %w", errdefs.ErrInvalidArgument)
 	}
 	last := [1]byte{'\n'}
 	if st.Size > 0 {
 		if _, err := unix.Pread(fd, last[:], st.Size-1); err != nil {
-			return 0, err
+			return st, err
 		}
 	}
 	if last[0] == '\n' {
-		return st.Size, nil
+		return st, nil
 	}
 	from := max(0, st.Size-maxRecord)
 	tail := make([]byte, st.Size-from)
 	n, err := unix.Pread(fd, tail, from)
 	if err != nil {
-		return 0, err
+		return st, err
 	}
 	size := from + int64(bytes.LastIndexByte(tail[:n], '\n')) + 1
 	if size == from && from > 0 {
-		return st.Size, nil // no record of ours
+		return st, nil // no record of ours
 	}
-	return size, unix.Ftruncate(fd, size)
+	st.Size = size
+	return st, unix.Ftruncate(fd, size)
 }
 
 // Write takes output of a stream as it comes. Finished lines are written; the beginning of an
@@ -276,6 +286,11 @@ func (w *Writer) begin() []byte { return w.scratch.buf[:0] }
 // record appends a record of what is pending and line, and writes when enough has been collected or
 // a file is full.
 func (w *Writer) record(out []byte, s Stream, line []byte, end LineEnd, now time.Time) []byte {
+	if w.skip > 0 {
+		w.skip--
+		w.pending[s] = nil
+		return out
+	}
 	if w.rotateAt > 0 && w.size+int64(len(out)) >= w.rotateAt {
 		out = w.flush(out)
 		w.rotate()
@@ -407,6 +422,6 @@ func (w *Writer) shift() error {
 		unix.Unlink(fresh)
 		return fmt.Errorf("rotate log: rename %q to %q: %w", fresh, path, err)
 	}
-	w.install(fd, 0)
+	w.install(fd)
 	return nil
 }

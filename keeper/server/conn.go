@@ -2,6 +2,7 @@ package server
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -243,6 +244,20 @@ func (c *conn) flush() {
 	}
 	c.queue = nil
 	c.s.watch(c.fd, unix.EPOLLIN, c.ready)
+}
+
+// finish sends everything that waits, as long as the client takes it within limit.
+func (c *conn) finish(limit time.Duration) {
+	for deadline := time.Now().Add(limit); !c.closed && len(c.queue) > 0; c.flush() {
+		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
+		rest := time.Until(deadline)
+		if rest <= 0 {
+			return
+		}
+		if _, err := unix.Poll(p, int(rest/time.Millisecond)+1); err != nil && err != unix.EINTR {
+			return
+		}
+	}
 }
 
 func closeAll(fds []int) {

@@ -11,7 +11,8 @@
 // does not take messages, for the guard, at most two seconds.
 //
 // Custody: the guard and the journal (custody.go) are what the next keeper needs if this one is
-// killed. A process is in both before a client is told that it runs.
+// killed (recovery.go). A process is in both before a client is told that it runs. Output passes
+// through memory that the guard holds too (flight.go).
 //
 // Not for: being linked into anything but the keeper's command.
 //

@@ -44,13 +44,15 @@ const (
 	guardMessage = 8 + 4*guardBatch
 	noNumber     = ^uint32(0)
 	// guardFeed and guardOwn are the guard's own descriptors: its end of the channel and a
-	// duplicate of the keeper's.
-	guardFeed, guardOwn = 0, 1
+	// duplicate of the keeper's. guardOutput is the memory that output passes through.
+	guardFeed, guardOwn, guardOutput = 0, 1, 2
+	// guardFirst is the first number that a process's descriptor can have.
+	guardFirst = 3
 	// guardPatience bounds the waiting for the guard, which answers within microseconds.
 	guardPatience = 2 * time.Second
 )
 
-// guardProgram is what the guard runs. Its inputs are "feed" and "own".
+// guardProgram is what the guard runs. Its inputs are "feed", "own" and "output".
 func guardProgram() (*program.Program, error) {
 	num := func(n int) program.Arg { return program.Num(n) }
 	var b program.Builder
@@ -60,17 +62,17 @@ func guardProgram() (*program.Program, error) {
 	b.Call(
 		unix.SYS_PRCTL, num(unix.PR_SET_NAME), b.Str(guardName).Ptr(), num(0), num(0), num(0),
 	)
-	// Both ends of the channel get their numbers, by way of numbers that are free.
-	var ends [2]program.Cell
-	for i, name := range []string{"feed", "own"} {
-		ends[i] = b.Call(unix.SYS_FCNTL, b.Input(name), num(unix.F_DUPFD), num(3)).Result()
+	// The guard's own descriptors get their numbers, by way of numbers that are free.
+	var own [guardFirst]program.Cell
+	for i, name := range []string{"feed", "own", "output"} {
+		own[i] = b.Call(unix.SYS_FCNTL, b.Input(name), num(unix.F_DUPFD), num(guardFirst)).Result()
 	}
-	for i, end := range ends {
-		b.Call(unix.SYS_DUP3, end.Value(), num(i), num(0))
+	for i, fd := range own {
+		b.Call(unix.SYS_DUP3, fd.Value(), num(i), num(0))
 	}
 	// With the last of the others goes the channel of the set-up, which tells the keeper that all
 	// is well.
-	b.Call(unix.SYS_CLOSE_RANGE, num(2), num(0xffffffff), num(0))
+	b.Call(unix.SYS_CLOSE_RANGE, num(guardFirst), num(0xffffffff), num(0))
 
 	le := binary.LittleEndian
 	buf := b.Room(guardMessage)
@@ -118,9 +120,9 @@ type guard struct {
 	deaf error
 }
 
-// startGuard starts one and returns when it is set up. score is the oom_score_adj that it gets; nil
-// leaves the one that it inherits.
-func startGuard(m *spawn.Machine, score *int) (*guard, error) {
+// startGuard starts one and returns when it is set up. output is the memory that output passes
+// through. score is the oom_score_adj that the guard gets; nil leaves the one that it inherits.
+func startGuard(m *spawn.Machine, output int, score *int) (*guard, error) {
 	p, err := guardProgram()
 	if err != nil {
 		return nil, err
@@ -130,8 +132,8 @@ func startGuard(m *spawn.Machine, score *int) (*guard, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	defer unix.Close(pair[1])
-	g := &guard{pidfd: -1, feed: pair[0], used: newNumbers(guardFeed, guardOwn)}
-	inputs := map[string]int{"feed": pair[1], "own": pair[0]}
+	g := &guard{pidfd: -1, feed: pair[0], used: newNumbers(guardFeed, guardOwn, guardOutput)}
+	inputs := map[string]int{"feed": pair[1], "own": pair[0], "output": output}
 	child, err := m.Start(&spawn.Request{
 		Image: p.Image(), CgroupFD: -1,
 		Input: func(name string) (int, error) { return inputs[name], nil },

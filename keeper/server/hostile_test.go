@@ -158,10 +158,6 @@ func TestHostileMessages(t *testing.T) {
 			fds: 1, class: wire.ClassInvalidArgument,
 		},
 		{
-			name: "report a child", packet: encode(&wire.Report{ID: "a"}),
-			class: wire.ClassFailedPrecondition,
-		},
-		{
 			name: "upgrade to nothing", packet: encode(&wire.Empty{T: wire.TypeUpgrade}),
 			class: wire.ClassInvalidArgument,
 		},

@@ -20,9 +20,9 @@ import (
 // errDied is why a start fails whose process was killed.
 var errDied = errors.New("the process was killed while it was being set up")
 
-// orphanPatience is how long the status of an adopted process is waited for after its end, if the
-// kernel could still learn it.
-const orphanPatience = 2 * time.Second
+// orphanPatience is how long the keeper waits for an adopted process that has ended to be reaped, if
+// it may not look at it before. There are inits that reap every two seconds.
+const orphanPatience = 10 * time.Second
 
 // process is everything about one process. Its life: starting → (held → starting)* → running →
 // exited → forgotten; or starting → failed, and gone when it is reaped.
@@ -358,14 +358,18 @@ func (p *process) askStatus() {
 	status, answer, err := pidfd.Exit(p.pidfd, p.pid)
 	now := time.Now()
 	switch {
-	case err != nil || answer == pidfd.Lost:
-		// A client that is its parent may still report the status.
+	case err != nil:
+		p.s.cfg.Logf("process %q: %v", p.id, err)
 	case answer == pidfd.Running:
 		return
 	case answer == pidfd.Known:
 		p.finish(wire.Exit{Status: uint32(status), Time: now.UnixNano()})
 		return
+	case answer == pidfd.Lost:
+		p.finish(wire.Exit{Time: now.UnixNano(), Unknown: true})
+		return
 	}
+	// Its parent has the status and has not asked for it yet; afterwards the kernel may tell.
 	if p.patience.IsZero() {
 		p.patience = now.Add(orphanPatience)
 		p.s.ignore(p.pidfd) // it stays readable

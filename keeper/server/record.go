@@ -40,7 +40,7 @@ type places [5]place
 
 // place is a descriptor in the guard.
 type place struct {
-	number int // 0: none; the guard has its own ends of the channel at 0 and 1
+	number int // 0: none; the guard has its own below guardFirst
 	file   file
 }
 
@@ -274,7 +274,7 @@ func (f *fields) places() (list places) {
 			continue
 		}
 		part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
-		p := place{number: int(part.number(2, maxPlace))}
+		p := place{number: int(part.number(guardFirst, maxPlace))}
 		for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
 			n, err := strconv.ParseUint(part.word(), 10, 64)
 			if err != nil {

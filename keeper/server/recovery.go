@@ -24,7 +24,9 @@ type recovery struct {
 
 // recoverProcesses takes processes over from the guard of a keeper that was killed. Those that
 // cannot be are left to the engine's Adopt, as if there had been no guard.
-func recoverProcesses(s *server) {
+//
+// Without a guard the server gets new memory for its output; its error is the only one.
+func recoverProcesses(s *server) (err error) {
 	r := &recovery{s: s, custody: &s.custody, taken: make(map[int]bool), named: make(map[int]bool)}
 	if id := r.journal.guard; id.pid != 0 {
 		g, err := findGuard(id)
@@ -34,6 +36,10 @@ func recoverProcesses(s *server) {
 		r.guard = g
 		r.watch(r.guardDied)
 	}
+	if s.flight, err = r.flight(); err != nil {
+		return err
+	}
+	r.output = s.flight.fd
 	for id, rec := range r.journal.records {
 		if rec.start != nil {
 			r.named[rec.start.process.pid] = true
@@ -48,13 +54,41 @@ func recoverProcesses(s *server) {
 		s.procs[id] = p
 	}
 	if r.guard == nil {
-		return
+		return nil
 	}
+	r.replay()
 	r.clean()
 	if r.guard.deaf != nil {
 		r.giveUp(r.guard.deaf)
 	}
 	r.flush()
+	return nil
+}
+
+// flight takes the memory that output passes through from the guard, or makes it.
+func (r *recovery) flight() (*flight, error) {
+	if r.guard != nil {
+		fd, err := r.guard.get(guardOutput)
+		if err == nil {
+			var f *flight
+			if f, err = newFlight(fd); err == nil {
+				return f, nil
+			}
+		}
+		r.guard.deaf = err // the next guard gets new memory
+	}
+	return newFlight(-1)
+}
+
+// replay logs what the last keeper had read and not logged.
+func (r *recovery) replay() {
+	c, ok := r.s.flight.left()
+	for _, p := range r.s.procs {
+		if ok && p.log != nil && (identity{p.pid, p.ticks}) == c.process {
+			p.log.Replay(logwriter.Stream(c.stream), c.text, c.mark, c.time)
+		}
+	}
+	r.s.flight.landed(outputSize)
 }
 
 // process makes a process of a record. Its descriptors come from the guard.
@@ -153,7 +187,7 @@ func (r *recovery) streams(p *process, s *startRecord) {
 // what the last keeper had no time to drop.
 func (r *recovery) clean() {
 	for _, n := range r.guard.used.list() {
-		if n == guardFeed || n == guardOwn || r.taken[n] {
+		if n < guardFirst || r.taken[n] {
 			continue
 		}
 		r.closing = append(r.closing, n)

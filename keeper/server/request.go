@@ -62,8 +62,6 @@ func (s *server) handle(t ticket, b wire.Body, fds *descriptors) {
 		err = s.with(m.ID, func(p *process) error { return p.signal(syscall.Signal(m.Signal)) })
 	case *wire.Resize:
 		err = s.with(m.ID, func(p *process) error { return p.resize(m.Width, m.Height) })
-	case *wire.Report:
-		err = s.with(m.ID, func(p *process) error { return p.report(m.Exit) })
 	default:
 		err = notARequest(b)
 	}
@@ -280,19 +278,6 @@ func (p *process) resize(width, height uint16) error {
 		return err
 	}
 	p.stdio.Width, p.stdio.Height = width, height
-	return nil
-}
-
-func (p *process) report(e wire.Exit) error {
-	if !p.adopted {
-		return fmt.Errorf(
-			"process %q is the keeper's own child: %w", p.id, errdefs.ErrFailedPrecondition,
-		)
-	}
-	if p.state != wire.Exited && !readable(p.pidfd) {
-		return fmt.Errorf("process %q has not ended: %w", p.id, errdefs.ErrFailedPrecondition)
-	}
-	p.finish(e)
 	return nil
 }
 

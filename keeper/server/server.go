@@ -51,6 +51,9 @@ const (
 	outputSize = 64 << 10
 	// tick is how often pending matters are looked at, if there are any.
 	tick = 50 * time.Millisecond
+	// lastWords is how long a keeper that ends waits for the client that has asked for it to take
+	// the events and the answer.
+	lastWords = 2 * time.Second
 	// rest is how long after the last event memory is given back.
 	rest = 5 * time.Second
 )
@@ -73,7 +76,8 @@ type server struct {
 	custody  custody
 	procs    map[string]*process
 	conns    map[int]*conn // by descriptor
-	output   []byte        // headroom, then outputSize; used within one handler only
+	flight   *flight
+	output   []byte // from a subscriber's file; used within one handler only
 	packet   []byte
 	oob      []byte
 	scratch  logwriter.Scratch
@@ -111,8 +115,8 @@ func newServer(cfg Config) (s *server, err error) {
 		cfg: cfg, started: time.Now(), wake: -1, lock: -1,
 		procs: make(map[string]*process), conns: make(map[int]*conn),
 		pending: make(map[*process]struct{}), stalled: make(map[*conn]struct{}),
-		output: make([]byte, headroom+outputSize), packet: make([]byte, wire.MaxMessage),
-		oob: make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
+		packet: make([]byte, wire.MaxMessage),
+		oob:    make([]byte, unix.CmsgSpace(4*wire.MaxFDs)),
 	}
 	if s.loop, err = newLoop(); err != nil {
 		return nil, err
@@ -141,9 +145,12 @@ func newServer(cfg Config) (s *server, err error) {
 		return nil, err
 	}
 	if cfg.Resume < 0 {
-		recoverProcesses(s)
+		err = recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
-		return nil, fmt.Errorf("take over: %w", err)
+		err = fmt.Errorf("take over: %w", err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err = unix.SetNonblock(s.cfg.Listener, true); err != nil {
 		return nil, fmt.Errorf("listener: %w", err)
@@ -165,6 +172,9 @@ func (s *server) close() {
 		s.custody.shutdown()
 	}
 	s.custody.close()
+	if s.flight != nil {
+		s.flight.close()
+	}
 	if s.machine != nil {
 		s.machine.Close()
 	}
@@ -244,6 +254,9 @@ func (s *server) run(ctx context.Context) error {
 	if s.stop == errStop {
 		for _, t := range s.askers {
 			s.reply(t, &wire.Empty{T: wire.TypeOK})
+			if t.c != nil {
+				t.c.finish(lastWords)
+			}
 		}
 		return nil
 	}

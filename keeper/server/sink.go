@@ -222,7 +222,10 @@ func (k *sink) flush() {
 // flushFile writes what waits in the file, at most what fills a socket many times over, and says
 // whether that is all.
 func (k *sink) flushFile() bool {
-	buf := k.p.s.output[headroom:]
+	if k.p.s.output == nil {
+		k.p.s.output = make([]byte, outputSize)
+	}
+	buf := k.p.s.output
 	for range 16 {
 		if k.from == k.to {
 			return true

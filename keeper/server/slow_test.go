@@ -5,12 +5,15 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"strake/keeper"
+	"strake/keeper/wire"
 )
 
 func socketPair(t *testing.T) (ours, theirs *os.File) {
@@ -208,4 +211,60 @@ func TestSubscriberIsRefused(t *testing.T) {
 	if after := r.descriptors(); !slices.Equal(before, after) {
 		t.Errorf("descriptors before %q\nafter %q", before, after)
 	}
+}
+
+// A client that is slow to read the events of a shutdown that it has asked for still gets the
+// answer.
+func TestShutdownAnswersSlowClient(t *testing.T) {
+	r := newRig(t)
+	const n = 300 // their events are more than a socket holds
+	for i := range n {
+		r.start(r.request(fmt.Sprint("p", i), "exec sleep 1000")).Close()
+	}
+	r.disconnect()
+	fd := raw(t, r)
+	hello, err := wire.Encode(nil, 1, &wire.Hello{Events: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := converse(t, fd, hello); b == nil {
+		t.Fatal("no welcome")
+	}
+	shutdown, err := wire.Encode(nil, 2, &wire.Shutdown{Force: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Sendmsg(fd, shutdown, nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is read until all have been killed and the socket is full.
+	journal := r.launch.StateDir + "/" + journalName
+	for deadline := time.Now().Add(patience); ; {
+		text, err := os.ReadFile(journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(string(text), "\nexit ") == n {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal("the processes are not killed")
+		}
+		unix.Poll(nil, 10)
+	}
+	buf := make([]byte, wire.MaxMessage)
+	for events := 0; ; events++ {
+		got, err := unix.Read(fd, buf)
+		if err != nil || got == 0 {
+			t.Fatalf("no answer behind %d events: %v", events, err)
+		}
+		if request, _, err := wire.Decode(buf[:got]); err != nil {
+			t.Fatal(err)
+		} else if request == 2 {
+			break
+		}
+	}
+	if st, err := r.process.Wait(); err != nil || !st.Success() {
+		t.Errorf("keeper ended with %v, %v", st, err)
+	}
+	r.process = nil
 }

@@ -110,6 +110,12 @@ func (c *stateCoder) server() {
 	procs := slices.Collect(maps.Values(s.procs))
 	wire.List(c.Coder, &procs, anyLength, c.process)
 	c.custody(&s.custody)
+	output := -1
+	if s.flight != nil {
+		output = s.flight.fd
+	}
+	c.fd(&output)
+	s.custody.output = output
 	if s.upgrade == nil {
 		s.upgrade = &upgrade{}
 	}

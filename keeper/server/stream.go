@@ -61,7 +61,13 @@ func (st *stream) ready() {
 // read handles one read and says whether there may be more.
 func (st *stream) read() bool {
 	s := st.p.s
-	n, err := unix.Read(st.fd, s.output[headroom:])
+	buf := s.flight.buffer()
+	s.flight.reading(identity{st.p.pid, st.p.ticks}, st.index)
+	n, err := unix.Read(st.fd, buf[headroom:])
+	if err != nil {
+		n = 0
+	}
+	defer s.flight.landed(n)
 	switch {
 	case err == unix.EINTR:
 		return true
@@ -76,7 +82,7 @@ func (st *stream) read() bool {
 		st.end()
 		return false
 	}
-	st.deliver(s.output[:headroom+n])
+	st.deliver(buf[:headroom+n])
 	return true
 }
 
@@ -84,7 +90,9 @@ func (st *stream) read() bool {
 func (st *stream) deliver(buf []byte) {
 	p := st.p
 	if p.log != nil {
-		p.log.Write(logwriter.Stream(st.index), buf[headroom:], time.Now())
+		now, stream := time.Now(), logwriter.Stream(st.index)
+		p.s.flight.logging(len(buf)-headroom, p.log.Mark(stream), now)
+		p.log.Write(stream, buf[headroom:], now)
 		p.tellLoss()
 	}
 	blocked := false

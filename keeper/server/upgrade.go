@@ -153,6 +153,9 @@ func (s *server) resume(fd int) error {
 	if err := c.Finish(); err != nil {
 		return err
 	}
+	if s.flight, err = newFlight(s.custody.output); err != nil {
+		return err
+	}
 	t := s.upgrade.t
 	s.upgrade = nil
 	s.upgrades++

@@ -219,18 +219,6 @@ func (e *Exit) Code(c *Coder) {
 	Bool(c, &e.Unknown)
 }
 
-// Report tells the keeper how an adopted process ended.
-type Report struct {
-	ID   string
-	Exit Exit
-}
-
-func (m *Report) Type() Type { return TypeReport }
-func (m *Report) code(c *Coder) {
-	Text(c, &m.ID, maxID)
-	m.Exit.Code(c)
-}
-
 // Descriptors says which descriptors come with a message, in the order of its fields.
 type Descriptors struct{ PidFD, Stdin, Stdout, Stderr, TTY bool }
 

@@ -88,7 +88,6 @@ const (
 	TypeReopenLog
 	TypeAbort
 	TypeAdopt
-	TypeReport
 	TypeShutdown
 	TypeUpgrade
 
@@ -177,8 +176,6 @@ func newBody(t Type) Body {
 		return &Empty{T: t}
 	case TypeAdopt:
 		return &Adopt{}
-	case TypeReport:
-		return &Report{}
 	case TypeShutdown:
 		return &Shutdown{}
 	case TypeError:
