@@ -104,6 +104,9 @@ func (p *pool) reuse(t *link.Thread, sb *sandbox) {
 		return
 	}
 	p.reg.mu.Unlock()
+	p.cfg.Logger.Debug(
+		"a network namespace is not used again", "network", sb.net.rec.Name, "reason", why,
+	)
 	if err := p.removals.add(sb, wasUsed, sb.net, sb.first); err != nil {
 		p.cfg.Logger.Warn("destroy network namespace", "network", sb.net.rec.Name, "error", err)
 	}
