@@ -25,20 +25,14 @@
 package supervisor
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine"
-	"strake/image"
 	"strake/sandbox"
 	"strake/task"
 	"strake/volume"
@@ -78,6 +72,8 @@ type Engine struct {
 	*execs
 	*streams
 	*layers
+	*views
+	*prober
 	cfg     Config
 	volumes *volume.Store
 }
@@ -86,42 +82,6 @@ var _ engine.Containers = (*Engine)(nil)
 
 // Volumes is the store of local volumes.
 func (e *Engine) Volumes() *volume.Store { return e.volumes }
-
-// Inspect implements engine.Containers.
-func (e *Engine) Inspect(ctx context.Context, name string) (engine.Info, error) {
-	c, err := e.find(name)
-	if err != nil {
-		return engine.Info{}, err
-	}
-	return c.snapshot(), nil
-}
-
-// List implements engine.Containers. What the copies refer to (slices and maps of Spec) is shared
-// and must not be changed.
-func (e *Engine) List(ctx context.Context) ([]engine.Info, error) {
-	all := e.all()
-	slices.SortFunc(all, func(a, b *container) int {
-		return cmp.Or(b.created.Compare(a.created), strings.Compare(a.id, b.id))
-	})
-	out := make([]engine.Info, len(all))
-	for i, c := range all {
-		out[i] = c.snapshot()
-	}
-	return out, nil
-}
-
-// ImageUsers names the containers that stand on an image: image.Config.InUse.
-func (e *Engine) ImageUsers(id digest.Digest) []image.Use {
-	var out []image.Use
-	for _, c := range e.all() {
-		c.mu.Lock()
-		if c.res.ImageID == id.String() {
-			out = append(out, image.Use{Container: c.id, Running: c.run != nil})
-		}
-		c.mu.Unlock()
-	}
-	return out
-}
 
 // Close ends the engine. Containers go on; the next engine adopts them. The tasks' Isolation is
 // closed after it, by the caller.

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -12,14 +13,58 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"strake/engine"
+	"strake/image"
 	"strake/internal/message"
 )
 
+// views are what is to be read of containers.
+type views struct {
+	*core
+	*layers
+}
+
+// Inspect implements engine.Containers.
+func (e *views) Inspect(ctx context.Context, name string) (engine.Info, error) {
+	c, err := e.find(name)
+	if err != nil {
+		return engine.Info{}, err
+	}
+	return c.snapshot(), nil
+}
+
+// List implements engine.Containers. What the copies refer to (slices and maps of Spec) is shared
+// and must not be changed.
+func (e *views) List(ctx context.Context) ([]engine.Info, error) {
+	all := e.all()
+	slices.SortFunc(all, func(a, b *container) int {
+		return cmp.Or(b.created.Compare(a.created), strings.Compare(a.id, b.id))
+	})
+	out := make([]engine.Info, len(all))
+	for i, c := range all {
+		out[i] = c.snapshot()
+	}
+	return out, nil
+}
+
+// ImageUsers names the containers that stand on an image: image.Config.InUse.
+func (e *views) ImageUsers(id digest.Digest) []image.Use {
+	var out []image.Use
+	for _, c := range e.all() {
+		c.mu.Lock()
+		if c.res.ImageID == id.String() {
+			out = append(out, image.Use{Container: c.id, Running: c.run != nil})
+		}
+		c.mu.Unlock()
+	}
+	return out
+}
+
 // Usage implements Containers.
-func (e *Engine) Usage(ctx context.Context, name string) (rw, root int64, err error) {
+func (e *views) Usage(ctx context.Context, name string) (rw, root int64, err error) {
 	c, err := e.find(name)
 	if err != nil {
 		return 0, 0, err
@@ -40,7 +85,7 @@ func (e *Engine) Usage(ctx context.Context, name string) (rw, root int64, err er
 }
 
 // Changes implements Containers.
-func (e *Engine) Changes(ctx context.Context, name string) ([]engine.Change, error) {
+func (e *views) Changes(ctx context.Context, name string) ([]engine.Change, error) {
 	c, err := e.find(name)
 	if err != nil {
 		return nil, err
@@ -78,7 +123,7 @@ func withoutOurs(list []engine.Change) []engine.Change {
 }
 
 // Stats implements Containers. A container that does not run is errdefs.ErrConflict.
-func (e *Engine) Stats(ctx context.Context, name string) (engine.Stats, error) {
+func (e *views) Stats(ctx context.Context, name string) (engine.Stats, error) {
 	c, err := e.find(name)
 	if err != nil {
 		return engine.Stats{}, err
@@ -125,7 +170,7 @@ func systemNanos() (uint64, error) {
 }
 
 // Top implements Containers. Process numbers are the host's.
-func (e *Engine) Top(ctx context.Context, name string) ([]engine.Process, error) {
+func (e *views) Top(ctx context.Context, name string) ([]engine.Process, error) {
 	c, err := e.find(name)
 	if err != nil {
 		return nil, err

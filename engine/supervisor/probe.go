@@ -7,8 +7,14 @@ import (
 	"strake/engine/state"
 )
 
+// prober runs the health checks of containers.
+type prober struct {
+	*core
+	execs *execs
+}
+
 // scheduleProbe arranges the next run of a container's health check. Callers hold op.
-func (e *Engine) scheduleProbe(c *container, r *run) {
+func (e *prober) scheduleProbe(c *container, r *run) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run != r || !state.HasProbe(c.res.Health) {
@@ -20,7 +26,7 @@ func (e *Engine) scheduleProbe(c *container, r *run) {
 }
 
 // probe runs a health check once and judges it.
-func (e *Engine) probe(c *container, r *run) {
+func (e *prober) probe(c *container, r *run) {
 	c.mu.Lock()
 	h, shell, status, user := c.res.Health, c.res.Shell, c.state.Status, c.res.User
 	same := c.run == r
@@ -31,7 +37,7 @@ func (e *Engine) probe(c *container, r *run) {
 	if status == engine.Running {
 		res := engine.HealthResult{Start: now()}
 		timeout := state.ProbeTimeout(h)
-		code, out, err := e.capture(
+		code, out, err := e.execs.capture(
 			e.ctx, c, engine.ExecSpec{Args: state.ProbeArgs(h, shell), User: user}, timeout,
 		)
 		res.End, res.ExitCode, res.Output = now(), code, out
@@ -51,7 +57,7 @@ func (e *Engine) probe(c *container, r *run) {
 }
 
 // recordProbe stores a result; false if the container has ended meanwhile.
-func (e *Engine) recordProbe(c *container, r *run, h *engine.HealthConfig, res engine.HealthResult) bool {
+func (e *prober) recordProbe(c *container, r *run, h *engine.HealthConfig, res engine.HealthResult) bool {
 	if c.op.enter(e.ctx) != nil {
 		return false
 	}
