@@ -230,10 +230,15 @@ func (c *custody) guardDied(uint32) {
 
 // shutdown ends the guard. Precondition: no process runs.
 func (c *custody) shutdown() {
-	if c.guard != nil {
-		c.loop.ignore(c.guard.pidfd)
-		c.guard.end()
-		c.guard = nil
+	if c.guard == nil {
+		return
+	}
+	c.loop.ignore(c.guard.pidfd)
+	c.guard.end()
+	c.guard = nil
+	c.journal.guard = identity{}
+	if err := c.journal.rewrite(); err != nil {
+		c.logf("%v", err)
 	}
 }
 

@@ -265,6 +265,9 @@ func TestGuardProcess(t *testing.T) {
 	if _, err := r.process.Wait(); err != nil {
 		t.Error(err)
 	}
+	if pid := r.guardPID(); pid != 0 {
+		t.Errorf("the journal still names guard %d", pid)
+	}
 	r.begin()
 }
 
