@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -149,19 +150,20 @@ func TestWorld(t *testing.T) {
 	}
 }
 
-// freePort is a port of the loopback address on which no process listens.
+// freePort is a port of the loopback address on which no process listens. It is below the range
+// from which the kernel takes ports by itself (ip(7), ip_local_port_range): no other connection
+// gets it, and a client cannot connect to itself.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := strconv.Itoa(20_000 + rand.IntN(10_000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
+	t.Fatal("no free port from 20000 to 30000")
+	return ""
 }
 
 // serve runs an applet that listens on a port until the test ends, and waits until it does.

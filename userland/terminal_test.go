@@ -66,7 +66,10 @@ func openScreen(t *testing.T, env ...string) *screen {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	cmd.Env = append(
-		[]string{"PATH=" + bin, "HOME=" + cmd.Dir, "TERM=xterm", "PS1=ready> "}, env...,
+		[]string{
+			"PATH=" + bin, "HOME=" + cmd.Dir, "TERM=xterm", "PS1=ready> ",
+			"GOCOVERDIR=" + t.TempDir(), // else a covered program says that it is not set
+		}, env...,
 	)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -3,8 +3,8 @@
 //
 // Not for: starting the engine (launch).
 //
-// Tested by scripts against a server that plays the engine, and with directories in the place of a
-// host's.
+// Tested by tables, by the scripts of package cli against a server that plays the engine, and with
+// directories in the place of the host's.
 package system
 
 import (
