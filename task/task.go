@@ -16,7 +16,7 @@
 //
 // Not for: images, networks, restart policies, names.
 //
-// Tested by task/tasktest on task/host and on a fake.
+// What is promised here is what the suite task/tasktest asks of task/host and of a fake.
 package task
 
 import (
