@@ -171,7 +171,7 @@ func command(argv ...string) func() (time.Duration, error) {
 }
 
 // quiet is how long nothing runs before each command. The kernel takes down in the background what
-// a command has left (network namespaces above all), which whoever comes next would pay for; and
+// a command has left (network namespaces above all), which the next command would pay for; and
 // who moves processes between groups soon after another has done so does not wait for the grace
 // period of its own that it would wait for alone.
 const quiet = 50 * time.Millisecond

@@ -13,9 +13,9 @@ import (
 	"strake/task"
 )
 
-// Spec is what a container is created from: the user's wish with every default already decided by
-// the front door (which knows whose defaults apply) except those that only the engine can know
-// (image configuration, addresses, paths).
+// Spec is what a container is created from: what the user asked for, with every default already
+// decided by the front end (which knows whose defaults apply) except those that only the engine can
+// know (image configuration, addresses, paths).
 //
 // It is stored as given and never changed, except by Update and Rename.
 type Spec struct {
@@ -25,7 +25,7 @@ type Spec struct {
 	// directory.
 	Image  string `json:"image,omitempty"`
 	RootFS string `json:"rootfs,omitempty"`
-	// Front belongs to the front door that created the container (api/docker keeps Docker's Config,
+	// Front belongs to the front end that created the container (api/docker keeps Docker's Config,
 	// HostConfig and NetworkingConfig there) and comes back unchanged. The engine never looks
 	// inside.
 	Front  json.RawMessage   `json:"front,omitempty"`
@@ -310,7 +310,7 @@ type Event struct {
 	Time             time.Time
 }
 
-// Containers is what a front door may do with containers. *Engine implements it. Every name may be
+// Containers is what a front end may do with containers. *Engine implements it. Every name may be
 // a name, an ID or an unambiguous prefix of an ID. Errors are of the classes of
 // github.com/containerd/errdefs; messages are the user's.
 type Containers interface {
@@ -326,7 +326,7 @@ type Containers interface {
 	Remove(ctx context.Context, name string, opt RemoveOptions) error
 	Rename(ctx context.Context, name, to string) error
 	// Update puts what is set in res and restart over the container's. front, if it is not nil,
-	// gives what the front door keeps with the container from then on, or an error that leaves
+	// gives what the front end keeps with the container from then on, or an error that leaves
 	// everything as it is.
 	Update(
 		ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy,
@@ -407,5 +407,5 @@ type EventQuery struct {
 }
 
 // ErrNotStarted is returned by Attach for a container whose start, which it waited for, failed.
-// Whoever asked for the start has the reason.
+// The caller of Start has the reason.
 var ErrNotStarted = errors.New("the container has not been started")

@@ -16,7 +16,7 @@
 //
 // Not for: images, networks, restart policies, names.
 //
-// Tested by task/tasktest on task/host and on a fake.
+// What is promised here is what the suite task/tasktest asks of task/host and of a fake.
 package task
 
 import (
@@ -40,7 +40,7 @@ type Isolation interface {
 	// who started it. exited is as Spec.Exited. An unknown ID is errdefs.ErrNotFound.
 	Adopt(ctx context.Context, rec Record, exited func(Exit)) (Task, error)
 	// Found lists the processes of an owner that an earlier process of the front end started and
-	// nobody has adopted since, execs included.
+	// no Isolation has adopted since, execs included.
 	Found(owner string) []Found
 	// Abort kills a process that Found lists, or a task, and forgets it. The caller is told nothing
 	// of its end. An unknown ID is no error.

@@ -106,7 +106,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.fault == nil {
 		s.fault = func(string) {}
 	}
-	// Set-user-ID files may lie below: nobody but root passes.
+	// Set-user-ID files may lie below: only root can enter.
 	if err := os.MkdirAll(root, 0o701); err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
@@ -169,8 +169,8 @@ func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	defer s.mu.Unlock()
 	e, made, err := s.create(&o, "")
 	if err == nil && e.rec.Pending != "" {
-		// Whoever asks for it by itself has it, whatever becomes of the container that it was made
-		// for.
+		// A volume that is asked for by itself stays, also if the creation of the container that it
+		// was made for fails.
 		err = s.settle(e)
 	}
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *Store) Create(o CreateOptions) (v Volume, made bool, err error) {
 	return s.public(e), made, nil
 }
 
-// Acquire is Create and a reference of a container in one step: nobody can remove the volume in
+// Acquire is Create and a reference of a container in one step: no caller can remove the volume in
 // between. A volume that it makes is the container's until Confirm: if the process dies before, the
 // next one's Settle removes it.
 func (s *Store) Acquire(o CreateOptions, container string) (v Volume, made bool, err error) {

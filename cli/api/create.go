@@ -198,7 +198,7 @@ type NetworkingConfig struct {
 	EndpointsConfig map[string]*Endpoint
 }
 
-// Endpoint is a container's place in a network: what is wished in requests, what is so in answers.
+// Endpoint is a container's place in a network: what is asked for in requests, what it has in answers.
 type Endpoint struct {
 	IPAMConfig        *EndpointIPAM     `json:",omitempty"`
 	Links             []string          `json:",omitempty"`

@@ -63,7 +63,7 @@ func (f *Flags) putNetworks(r *api.CreateRequest, _ Source) error {
 		}
 		ends[n.name] = &n.Endpoint
 	}
-	// A single network without wishes is said by the mode alone.
+	// A single network without options is said by the mode alone.
 	if only := nets[0]; len(nets) == 1 && only.IPAMConfig == nil &&
 		len(only.Aliases)+len(only.Links)+len(only.DriverOpts) == 0 &&
 		only.MacAddress == "" && only.GwPriority == 0 {

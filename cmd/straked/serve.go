@@ -81,7 +81,7 @@ func lockInstance(s *settings) (*os.File, error) {
 	return f, nil
 }
 
-// listen opens the sockets. The instance's lock is held, so a socket in the way is nobody's.
+// listen opens the sockets. The instance's lock is held, so a socket in the way belongs to no engine.
 func listen(s *settings) ([]net.Listener, error) {
 	gid, err := socketGroup(s.Group)
 	if err != nil {
@@ -104,7 +104,7 @@ func listen(s *settings) ([]net.Listener, error) {
 		if err := removeSocket(path); err != nil {
 			return out, err
 		}
-		// Born without rights, so that nobody connects before the owner is set.
+		// It is made without permissions, so that no client connects before the owner is set.
 		old := unix.Umask(0o777)
 		l, err := net.Listen("unix", path)
 		unix.Umask(old)
@@ -119,7 +119,7 @@ func listen(s *settings) ([]net.Listener, error) {
 	return out, nil
 }
 
-// removeSocket removes a socket that a killed process left, unless somebody listens on it.
+// removeSocket removes a socket that a killed process left, unless a process listens on it.
 func removeSocket(path string) error {
 	st, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -179,7 +179,7 @@ func activated() ([]net.Listener, error) {
 	return out, nil
 }
 
-// ready tells whoever started straked, and systemd (sd_notify(3)), that it listens.
+// ready tells the process that started straked, and systemd (sd_notify(3)), that it listens.
 func ready(fd int) error {
 	if fd >= 0 {
 		f := os.NewFile(uintptr(fd), "ready")

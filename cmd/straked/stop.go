@@ -76,7 +76,7 @@ func stopRunning(ctx context.Context, execRoot string) error {
 }
 
 // lockHolder finds in the text of /proc/locks the process that holds the flock(2) lock of a file; 0
-// when nobody does, or none that can be seen from here.
+// when no process does, or none that is visible in this PID namespace.
 func lockHolder(locks string, major, minor uint32, inode uint64) int {
 	file := fmt.Sprintf("%02x:%02x:%d", major, minor, inode)
 	for line := range strings.Lines(locks) {

@@ -201,8 +201,8 @@ func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 	if _, err := os.Stat(runtime); err != nil {
 		return nil, fmt.Errorf("the keeper's program is expected beside straked: %w", err)
 	}
-	// Of the environment only what a Go program and its time zone need: the keeper outlives whoever
-	// started it.
+	// Of the environment only what a Go program and its time zone need: the keeper outlives the
+	// process that started it.
 	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	return &keepers{log: log, launch: keeper.Launch{
 		Command: []string{runtime, "keeper"}, Environ: environ,
@@ -307,7 +307,7 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 const shutdownPatience = 3 * time.Second
 
 // loadBase puts the image that is built in into a store that lacks it, or has the one of an earlier
-// version of this program. An image that somebody else gave the name stays. A program that was
+// version of this program. An image of another origin that has the name stays. A program that was
 // built without says so once.
 func loadBase(ctx context.Context, dataRoot string, images *image.Store, log *slog.Logger) error {
 	mark, err := base.Mark(runtime.GOARCH)

@@ -80,7 +80,7 @@ type Input struct {
 	Profile func(*specs.Spec) (*specs.LinuxSeccomp, error)
 }
 
-// ResolveProcess merges the user's wish with the image: arguments, environment and working
+// ResolveProcess merges the specification with the image's: arguments, environment and working
 // directory, as dockerd does.
 func ResolveProcess(
 	s *engine.Spec, im *Image, id string,

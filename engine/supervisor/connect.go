@@ -121,7 +121,7 @@ func (e *Engine) lockConnectable(ctx context.Context, name string) (*container, 
 	return c, nil
 }
 
-// networksOf is what a container wishes for in the way of networks and, while it runs, what it has.
+// networksOf are the networks that a container asks for and, while it runs, the ones that it is in.
 type networksOf struct {
 	wishes  map[string]engine.EndpointSpec
 	sandbox *sandbox.Record // nil if it does not run

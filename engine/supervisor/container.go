@@ -58,7 +58,7 @@ type run struct {
 	ended chan struct{}
 }
 
-// leave takes a container out of the sandboxes of its run; what nobody else is in is released.
+// leave takes a container out of the sandboxes of its run; a sandbox that it was the last member of is released.
 func (r *run) leave(ctx context.Context, id string) error {
 	errs := []error{r.sandbox.Leave(ctx, id)}
 	for _, sb := range r.joined {

@@ -1,4 +1,4 @@
-// Package supervisor implements engine.Containers on one host: it turns wishes into running
+// Package supervisor implements engine.Containers on one host: it turns specifications into running
 // containers and keeps what it acknowledged across its own death. It knows no wire protocol.
 //
 // What happens is decided by pure functions (packages engine/state and engine/ocispec) and carried

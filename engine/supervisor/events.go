@@ -15,7 +15,7 @@ const (
 )
 
 // eventBus hands events to subscribers. A subscriber that does not keep up is cut off: its channel
-// is closed, and nobody else waits for it.
+// is closed, and the other subscribers do not wait for it.
 type eventBus struct {
 	mu   sync.Mutex
 	ring []engine.Event       // guarded by mu
@@ -90,11 +90,11 @@ func (b *eventBus) subscribe(q engine.EventQuery) (past []engine.Event, live <-c
 
 // Events returns remembered events and a channel of those that follow. The caller must call cancel;
 // the channel is closed then, or when the caller reads so slowly that 1024 events wait. Events of
-// all types pass here: front doors publish theirs with PublishEvent.
+// all types pass here: front ends publish theirs with PublishEvent.
 func (k *core) Events(q engine.EventQuery) (past []engine.Event, live <-chan engine.Event, cancel func()) {
 	return k.events.subscribe(q)
 }
 
 // PublishEvent adds an event of something that the engine does not do itself (image, network and
-// volume events of a front door). Time is set by the engine.
+// volume events of a front end). Time is set by the engine.
 func (k *core) PublishEvent(ev engine.Event) { k.events.publish(ev) }

@@ -26,7 +26,7 @@ func (e *Engine) act(c *container, acts []state.Action) {
 		case state.DoCancelRestart:
 			c.mu.Lock()
 			c.stopTimer()
-			// Whoever waits for it to stop running has waited long enough.
+			// Callers of Wait that wait for it to stop running are answered.
 			c.wake(true, false)
 			c.mu.Unlock()
 		case state.DoRemove:

@@ -1,7 +1,7 @@
 // Package userdb answers "which numbers does this user run with" from the passwd(5) and group(5)
 // files of an image.
 //
-// The files are hostile: they come from whoever built the image. Promises: reading is bounded; a
+// The files are hostile: they come from the author of the image. Promises: reading is bounded; a
 // number that does not fit a Linux user ID is an error and never wraps to another user
 // (CVE-2024-40635); a user given as a number is always that number, also where an image has an
 // account of that name (CVE-2016-3697).

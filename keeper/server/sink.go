@@ -14,7 +14,7 @@ import (
 // sinkMemory is how much may wait for a subscriber in memory, in bytes.
 const sinkMemory = 256 << 10
 
-// subscription is a client's wish for a process's output.
+// subscription is a client's request for a process's output.
 type subscription struct {
 	id       uint64
 	framed   bool

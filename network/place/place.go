@@ -26,7 +26,7 @@ const (
 	SCTP = "sctp"
 )
 
-// Port is the wish to publish one port of a sandbox.
+// Port asks for one port of a sandbox to be published.
 type Port struct {
 	Proto         string     `json:"proto"`         // TCP, UDP or SCTP; empty means TCP
 	ContainerPort uint16     `json:"containerPort"` // 1 to 65535
