@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
+	"strake/container/seccomp"
 )
 
 // Overlay is a root filesystem made of layers, mounted by the container itself so that the host
@@ -125,6 +126,8 @@ type Options struct {
 	// NoPivot uses MS_MOVE and chroot(2) where pivot_root(2) cannot work (the host's root is a
 	// ramfs).
 	NoPivot bool
+	// Filter is the compiled form of linux.seccomp, if the caller has it already; nil compiles it.
+	Filter *seccomp.Filter
 	// NoNewKeyring keeps the caller's session keyring.
 	NoNewKeyring bool
 }

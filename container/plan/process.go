@@ -384,6 +384,9 @@ func (p *planner) filter() *seccomp.Filter {
 	if p.spec.Linux == nil || p.spec.Linux.Seccomp == nil {
 		return nil
 	}
+	if p.opt.Filter != nil {
+		return p.opt.Filter
+	}
 	f, err := seccomp.Compile(p.spec.Linux.Seccomp, seccomp.Options{})
 	if err != nil {
 		if p.err == nil {

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -74,8 +75,9 @@ type Engine struct {
 	*layers
 	*views
 	*prober
-	cfg     Config
-	volumes *volume.Store
+	cfg       Config
+	volumes   *volume.Store
+	launching atomic.Int32 // starts that prepare
 }
 
 var _ engine.Containers = (*Engine)(nil)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/containerd/errdefs"
 
 	"strake/engine"
+	"strake/engine/record"
 	"strake/engine/state"
 	"strake/internal/message"
 )
@@ -69,11 +71,8 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	if err := e.fault("remove: mark"); err != nil {
 		return err
 	}
-	// What removes itself is removed by the next engine without being told.
-	if !auto {
-		if err := e.save(c); err != nil {
-			return err
-		}
+	if err := e.mark(c, auto); err != nil {
+		return err
 	}
 	if err := e.fault("remove: layer"); err != nil {
 		return err
@@ -126,5 +125,24 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	c.wake(false, true)
 	c.mu.Unlock()
 	c.failPending(notFound(c.id))
+	return nil
+}
+
+// mark records that a removal has begun, so that the next engine finishes it. A container that
+// removes itself is removed by the next engine anyway. One without volumes needs no new record: the
+// end of its old one is enough, for a directory without it, and a layer without a container, are
+// swept.
+func (e *Engine) mark(c *container, auto bool) error {
+	if auto {
+		return nil
+	}
+	for i := range c.res.Mounts {
+		if c.res.Mounts[i].Volume != "" {
+			return e.save(c)
+		}
+	}
+	if err := os.Remove(c.path(record.SpecFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return nil
 }

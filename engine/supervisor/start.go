@@ -168,12 +168,24 @@ func (l *launch) prepare(ctx context.Context) (err error) {
 	var identity userdb.Identity
 	work, gctx := errgroup.WithContext(ctx)
 	made := make(chan *sandbox.Sandbox, 1)
-	work.Go(func() error {
+	makeSandbox := func() error {
 		sb, err := l.ownSandbox(gctx)
 		made <- sb
 		return err
-	})
-	group, err := l.makeGroup(ctx)
+	}
+	// Side by side is sooner for one start; where others keep the processors busy it only costs
+	// the wake-ups of threads.
+	var serr error
+	if e.launching.Add(1) == 1 {
+		work.Go(makeSandbox)
+	} else {
+		serr = makeSandbox()
+	}
+	defer e.launching.Add(-1)
+	var group task.Group
+	if err = serr; err == nil {
+		group, err = l.makeGroup(ctx)
+	}
 	if err == nil {
 		l.run.group = group
 		l.in.CgroupPath = group.Path()

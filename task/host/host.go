@@ -79,6 +79,8 @@ type Host struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
+	filters filterCache
+
 	mu     sync.Mutex
 	keeper Keeper              // guarded by mu; replaced when a keeper dies
 	fresh  chan struct{}       // guarded by mu; closed when keeper is replaced

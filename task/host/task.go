@@ -104,6 +104,11 @@ func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error)
 		},
 		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init,
 	}
+	filter, err := h.filters.get(s.Config)
+	if err != nil {
+		return nil, err
+	}
+	opt.Filter = filter
 	if s.Group != nil {
 		opt.Host.Hierarchies = s.Group.Hierarchies()
 	}
@@ -243,6 +248,11 @@ func (t *hostTask) execBy(
 	ctx context.Context, p *process, x *task.Exec, opt plan.ExecOptions, joint *leader.Joint,
 	entry launch.Entry,
 ) error {
+	filter, err := t.h.filters.get(x.Config)
+	if err != nil {
+		return err
+	}
+	opt.Filter = filter
 	l, err := launch.Exec(x.Config, x.Process, opt, joint, entry)
 	if err != nil {
 		return err
