@@ -93,9 +93,6 @@ type Spec struct {
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// ShmBytes is the size of a /dev/shm that members share; 0: none.
 	ShmBytes int64 `json:"shmBytes,omitempty"`
-	// Dir is an existing directory for the files hosts, hostname and resolv.conf; empty for a
-	// directory of the Store's.
-	Dir string `json:"dir,omitempty"`
 	// Parent is the control group below which members have theirs; empty for the owner's own.
 	Parent string `json:"parent,omitempty"`
 	// Labels and Annotations are the front end's.
@@ -143,7 +140,8 @@ type Sandbox struct {
 
 // Config describes a Store. Root, Run, Network and Tasks are required.
 type Config struct {
-	// Root holds the records, below sandboxes/; Run what a reboot ends: shared memory, below shm/.
+	// Root holds the records, below sandboxes/; Run what a reboot ends, below
+	// sandbox/: shared memory and the files about the network.
 	Root, Run string
 	Network   Network
 	Tasks     task.Isolation
@@ -319,8 +317,8 @@ func (sb *Sandbox) release(ctx context.Context) error {
 		errs = append(errs, s.cfg.Network.Detach(ctx, rec.ID))
 	}
 	errs = append(errs, s.fault("release: shared memory"))
-	if rec.Shm != "" {
-		errs = append(errs, releaseShm(rec.Shm))
+	if rec.Shm != "" || rec.Files.Hosts != "" {
+		errs = append(errs, removeRunDir(s.runDir(rec.Owner, rec.ID)))
 	}
 	if rec.Holder != nil || rec.Spec != nil {
 		errs = append(errs, s.fault("release: sandbox record"))

@@ -31,12 +31,9 @@ import (
 // acknowledged in that second may be lost, with the directory entry in place of a half-written
 // file.
 const (
-	Version      = 1
-	SpecFile     = "container.json"
-	StateFile    = "state.json"
-	HostsFile    = "hosts"
-	HostnameFile = "hostname"
-	ResolvFile   = "resolv.conf"
+	Version   = 1
+	SpecFile  = "container.json"
+	StateFile = "state.json"
 )
 
 // Spec is container.json.
