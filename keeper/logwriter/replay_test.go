@@ -18,8 +18,8 @@ func replayedData() []byte {
 	)
 }
 
-// A Write is repeated after the Writer was killed at any record of it: the log is what it would have
-// been, with long lines, and a line that was begun before.
+// A Write is repeated after the Writer was killed at any record of it: the log is what it would
+// have been, with long lines, and a line that was begun before.
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	for _, format := range []Format{JSON{}, CRI{}} {
