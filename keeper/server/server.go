@@ -144,6 +144,7 @@ func newServer(cfg Config) (s *server, err error) {
 	if s.custody.journal, err = openJournal(cfg.StateDir); err != nil {
 		return nil, err
 	}
+	s.custody.lock = s.lock
 	if cfg.Resume < 0 {
 		err = recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
