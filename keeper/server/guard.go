@@ -137,7 +137,8 @@ type guard struct {
 }
 
 // startGuard starts one and returns when it is set up. output is the memory that output passes
-// through, lock the lock file of the state directory. score is the oom_score_adj that the guard gets; nil leaves the one that it inherits.
+// through, lock the lock file of the state directory. score is the oom_score_adj that the guard
+// gets; nil leaves the one that it inherits.
 func startGuard(m *spawn.Machine, output, lock int, score *int) (*guard, error) {
 	p, err := guardProgram()
 	if err != nil {
@@ -155,7 +156,10 @@ func startGuard(m *spawn.Machine, output, lock int, score *int) (*guard, error) 
 		unix.Close(pair[0])
 		return nil, fmt.Errorf("time limit of the channel: %w", err)
 	}
-	g := &guard{pidfd: -1, feed: pair[0], used: newNumbers(guardFeed, guardOwn, guardOutput, guardLock)}
+	g := &guard{
+		pidfd: -1, feed: pair[0],
+		used: newNumbers(guardFeed, guardOwn, guardOutput, guardLock),
+	}
 	inputs := map[string]int{"feed": pair[1], "own": pair[0], "output": output, "lock": lock}
 	child, err := m.Start(&spawn.Request{
 		Image: p.Image(), CgroupFD: -1,
