@@ -2,7 +2,8 @@
 // (github.com/containerd/errdefs) is told apart from it: clients of the Docker Engine API look for
 // certain sentences, and "…: not found" at their end would be in the way.
 //
-// Not for: errors that only developers see. Tested through the packages that use it.
+// Not for: errors that only developers see. Tested through package engine/ocispec,
+// whose errors are such sentences.
 package message
 
 import "fmt"

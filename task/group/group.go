@@ -8,7 +8,7 @@
 //
 // Not for: limits and versions of the kernel's interface (container/cgroup).
 //
-// Tested with real groups, where the tests run as root.
+// Tested with real groups by cmd/straked, and by package test through a program that uses this one.
 package group
 
 import (
