@@ -161,7 +161,7 @@ func (s *Store) Create(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.live, spec.ID)
-		return os.RemoveAll(s.dir(spec.ID))
+		return nil
 	})
 	defer func() {
 		if err != nil {
@@ -177,6 +177,9 @@ func (s *Store) Create(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 	if err := s.establish(&sb.rec); err != nil {
 		return nil, err
 	}
+	// Only now is the directory this sandbox's: before, it may have been another owner's, or one
+	// that Recover left alone.
+	back.add(func(context.Context) error { return s.discard(&sb.rec) })
 	if err := s.fault("create: sandbox network"); err != nil {
 		return nil, err
 	}
@@ -272,7 +275,6 @@ func (s *Store) Hold(ctx context.Context, sb *Sandbox, first task.Task) (err err
 			err = back.run(ctx, err)
 		}
 	}()
-	back.add(func(context.Context) error { return os.RemoveAll(s.dir(rec.ID)) })
 	if err := s.hold(ctx, sb, cfg, &back); err != nil {
 		return err
 	}

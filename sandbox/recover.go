@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"strake/internal/rawfile"
 	"strake/network/place"
@@ -46,10 +48,30 @@ func (s *Store) establish(rec *Record) error {
 	if err == nil {
 		err = os.Rename(tmp, s.dir(rec.ID))
 	}
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)
+	}
 	if err != nil {
 		return fmt.Errorf("sandbox %q: %w", rec.ID, errors.Join(err, os.RemoveAll(tmp)))
 	}
 	return nil
+}
+
+// discard removes a sandbox's directory. It gets its temporary name first, so that a removal that
+// is interrupted leaves a directory that says whose it is, as establish does.
+func (s *Store) discard(rec *Record) error {
+	tmp := s.temporary(rec)
+	err := os.RemoveAll(tmp)
+	if err == nil {
+		err = os.Rename(s.dir(rec.ID), tmp)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(tmp)
+	}
+	return err
 }
 
 func writeRecord(dir, name string, rec *Record) error {
@@ -128,7 +150,11 @@ func (s *Store) recoverOne(ctx context.Context, owner, id string) error {
 		return fmt.Errorf("recover sandbox %q: %w", id, err)
 	}
 	var rec recordOnDisk
-	if err := json.Unmarshal(raw, &rec); err != nil || rec.Version != recordVersion {
+	err = json.Unmarshal(raw, &rec)
+	if err == nil && rec.ID != id {
+		err = fmt.Errorf("it is the record of %q", rec.ID)
+	}
+	if err != nil || rec.Version != recordVersion {
 		// It is left as it is: evidence, and perhaps a later version's.
 		s.cfg.Log.Error(
 			"a sandbox's record cannot be read; it is left alone", "sandbox", id, "version",

@@ -22,7 +22,9 @@
 //
 // Not for: images, root file systems, what the members are.
 //
-// Tested with a fake network and real holders, here and by the fault tests of cmd/straked.
+// Tested with a fake network and fake holders, with an error at every step, and with real shared
+// memory where the tests run as root; with real holders by package task/host and by the fault tests
+// of cmd/straked.
 package sandbox
 
 import (
@@ -322,7 +324,7 @@ func (sb *Sandbox) release(ctx context.Context) error {
 	}
 	if rec.Holder != nil || rec.Spec != nil {
 		errs = append(errs, s.fault("release: sandbox record"))
-		errs = append(errs, os.RemoveAll(s.dir(rec.ID)))
+		errs = append(errs, s.discard(&rec))
 		s.mu.Lock()
 		if s.live[rec.ID] == sb {
 			delete(s.live, rec.ID)
