@@ -20,6 +20,10 @@ type Config struct {
 	// networks are lost with it. One Manager at a time; a lock says so.
 	StateDir string
 
+	// RunDir holds <RunDir>/endpoints, the records of attachments, which end with the host's boot:
+	// best on a tmpfs. Empty means StateDir. Records of an earlier version in StateDir are moved.
+	RunDir string
+
 	// Prefix starts the name of every interface of this instance and is part of its nftables
 	// table's name, so that engines with different Prefix live side by side. One to six letters and
 	// digits, the first a letter, lower case. Empty means "strake".

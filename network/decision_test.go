@@ -302,11 +302,11 @@ func TestHostsFile(t *testing.T) {
 func TestRecords(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	st, err := openStore(dir, func(string) {})
+	st, err := openStore(dir, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openStore(dir, func(string) {}); err == nil ||
+	if _, err := openStore(dir, "", func(string) {}); err == nil ||
 		!strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("second opening: got %v", err)
 	}

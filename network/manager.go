@@ -42,7 +42,7 @@ func Open(config Config) (*Manager, error) {
 		return nil, err
 	}
 	cfg := &complete
-	st, err := openStore(cfg.StateDir, cfg.Fault)
+	st, err := openStore(cfg.StateDir, cfg.RunDir, cfg.Fault)
 	if err != nil {
 		return nil, err
 	}
@@ -153,13 +153,12 @@ func (m *Manager) loadNetworks() error {
 
 // loadEndpoints reads the attachments and claims what they hold.
 func (m *Manager) loadEndpoints() error {
-	dir := filepath.Join(m.cfg.StateDir, "endpoints")
-	recs, bad, err := loadAll(dir, func(r endpointRecord) int { return r.Version })
+	recs, bad, err := loadAll(filepath.Join(m.store.run, endpointDir), func(r endpointRecord) int { return r.Version })
 	if err != nil {
 		return err
 	}
 	for _, name := range bad {
-		m.unreadable = append(m.unreadable, filepath.Join("endpoints", name))
+		m.unreadable = append(m.unreadable, filepath.Join(endpointDir, name))
 	}
 	for id, rec := range recs {
 		n := m.reg.networks[rec.NetworkID]
@@ -252,7 +251,9 @@ func (m *Manager) Teardown(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tear down networks: %w", err)
 	}
-	return os.RemoveAll(m.cfg.StateDir)
+	return errors.Join(
+		os.RemoveAll(m.cfg.StateDir), os.RemoveAll(filepath.Join(m.store.run, endpointDir)),
+	)
 }
 
 func now() time.Time { return time.Now() }

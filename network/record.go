@@ -88,14 +88,19 @@ type sysctlValue struct{ Name, Value string }
 
 // store is the directory of records.
 type store struct {
-	dir   string
+	dir string
+	// run holds the records of endpoints, which end with the host's boot; it may be dir.
+	run   string
 	lock  *os.File
 	fault func(step string)
 }
 
-func openStore(dir string, fault func(step string)) (*store, error) {
+func openStore(dir, run string, fault func(step string)) (*store, error) {
+	if run == "" {
+		run = dir
+	}
 	for _, d := range []string{
-		dir, filepath.Join(dir, "networks"), filepath.Join(dir, "endpoints"),
+		dir, filepath.Join(dir, "networks"), filepath.Join(run, endpointDir),
 	} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("network state: %w", err)
@@ -110,7 +115,48 @@ func openStore(dir string, fault func(step string)) (*store, error) {
 			fmt.Errorf("network state %q is in use by another process: %w", dir, err), f.Close(),
 		)
 	}
-	return &store{dir, f, fault}, nil
+	s := &store{dir, run, f, fault}
+	if err := s.moveEndpoints(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+// moveEndpoints takes over the records of endpoints that lie beside those of networks: there an
+// earlier version kept them.
+func (s *store) moveEndpoints() error {
+	old := filepath.Join(s.dir, endpointDir)
+	if s.run == s.dir {
+		return nil
+	}
+	list, err := os.ReadDir(old)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range list {
+		var raw []byte
+		if raw, err = rawfile.Read(filepath.Join(old, e.Name())); err == nil {
+			err = rawfile.Write(filepath.Join(s.run, endpointDir, e.Name()), raw, 0o600)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = os.RemoveAll(old)
+	}
+	if err != nil {
+		return fmt.Errorf("network state: %w", err)
+	}
+	return nil
+}
+
+// path is where a record is.
+func (s *store) path(name string) string {
+	if filepath.Dir(name) == endpointDir {
+		return filepath.Join(s.run, name)
+	}
+	return filepath.Join(s.dir, name)
 }
 
 func (s *store) close() error { return s.lock.Close() }
@@ -148,14 +194,14 @@ func (s *store) quick(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode record %q: %w", name, err)
 	}
-	path := filepath.Join(s.dir, name)
+	path := s.path(name)
 	if err := rawfile.Write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write record %q: %w", name, errors.Join(err, removeIfThere(path)))
 	}
 	return nil
 }
 
-func (s *store) remove(name string) error { return removeIfThere(filepath.Join(s.dir, name)) }
+func (s *store) remove(name string) error { return removeIfThere(s.path(name)) }
 
 func removeIfThere(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -202,7 +248,10 @@ func loadAll[T any](dir string, version func(T) int) (good map[string]T, bad []s
 }
 
 func networkFile(id string) string  { return filepath.Join("networks", id+".json") }
-func endpointFile(id string) string { return filepath.Join("endpoints", id+".json") }
+func endpointFile(id string) string { return filepath.Join(endpointDir, id+".json") }
+
+// endpointDir has the records of endpoints.
+const endpointDir = "endpoints"
 
 // randomHex returns 2n hexadecimal digits.
 func randomHex(n int) string {

@@ -74,16 +74,23 @@ func (s *Store) occupy(ctx context.Context, sb *Sandbox, spec *Spec, back *undo)
 		back.add(func(ctx context.Context) error { return s.cfg.Network.Detach(ctx, spec.ID) })
 		rec.Attached, rec.NetnsPath, rec.Endpoints, rec.Ports = true, p.NetnsPath, p.Endpoints, p.Ports
 	}
+	if spec.ShmBytes <= 0 && spec.Network == SharedNetwork {
+		sb.rec = rec
+		return nil
+	}
+	dir := s.runDir(spec.Owner, spec.ID)
+	back.add(func(context.Context) error { return removeRunDir(dir) })
+	if err := makeRunDir(dir); err != nil {
+		return fmt.Errorf("sandbox %q: %w", spec.ID, err)
+	}
 	if spec.ShmBytes > 0 {
-		dir := s.shmDir(spec.Owner, spec.ID)
-		back.add(func(context.Context) error { return releaseShm(dir) })
-		if err := s.mountShm(dir, spec.ShmBytes); err != nil {
+		rec.Shm = filepath.Join(dir, shmName)
+		if err := s.mountShm(rec.Shm, spec.ShmBytes); err != nil {
 			return err
 		}
-		rec.Shm = dir
 	}
 	if spec.Network != SharedNetwork {
-		if rec.Files, err = s.writeFiles(spec, p); err != nil {
+		if rec.Files, err = s.writeFiles(dir, spec, p); err != nil {
 			return err
 		}
 	}
@@ -103,13 +110,9 @@ func (s *Store) attach(ctx context.Context, spec *Spec) (*place.Place, error) {
 
 // writeFiles writes hosts, hostname and resolv.conf: in place and not renamed, since members that
 // run have the files themselves mounted.
-func (s *Store) writeFiles(spec *Spec, p *place.Place) (Files, error) {
+func (s *Store) writeFiles(dir string, spec *Spec, p *place.Place) (Files, error) {
 	if err := s.fault("start: files"); err != nil {
 		return Files{}, err
-	}
-	dir := spec.Dir
-	if dir == "" {
-		dir = s.dir(spec.ID)
 	}
 	name := spec.Hostname
 	if spec.Domainname != "" {
@@ -158,7 +161,7 @@ func (s *Store) Create(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.live, spec.ID)
-		return os.RemoveAll(s.dir(spec.ID))
+		return nil
 	})
 	defer func() {
 		if err != nil {
@@ -174,6 +177,9 @@ func (s *Store) Create(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 	if err := s.establish(&sb.rec); err != nil {
 		return nil, err
 	}
+	// Only now is the directory this sandbox's: before, it may have been another owner's, or one
+	// that Recover left alone.
+	back.add(func(context.Context) error { return s.discard(&sb.rec) })
 	if err := s.fault("create: sandbox network"); err != nil {
 		return nil, err
 	}
@@ -269,7 +275,6 @@ func (s *Store) Hold(ctx context.Context, sb *Sandbox, first task.Task) (err err
 			err = back.run(ctx, err)
 		}
 	}()
-	back.add(func(context.Context) error { return os.RemoveAll(s.dir(rec.ID)) })
 	if err := s.hold(ctx, sb, cfg, &back); err != nil {
 		return err
 	}
@@ -347,13 +352,36 @@ func flagOf(t specs.LinuxNamespaceType) uint64 {
 	return 0
 }
 
-func (s *Store) shmDir(owner, id string) string {
-	return filepath.Join(s.cfg.Run, "shm", owner, id)
+// runDir is what a sandbox has in files that end with the host's boot.
+func (s *Store) runDir(owner, id string) string {
+	return filepath.Join(s.cfg.Run, "sandbox", owner, id)
+}
+
+// shmName is where shared memory is mounted, in the sandbox's directory.
+const shmName = "shm"
+
+func makeRunDir(dir string) error {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, os.ErrNotExist) {
+		err = os.MkdirAll(dir, 0o711)
+	}
+	if errors.Is(err, os.ErrExist) {
+		err = nil // of a life that was interrupted
+	}
+	return err
+}
+
+// removeRunDir removes a sandbox's directory and the shared memory that is mounted in it.
+func removeRunDir(dir string) error {
+	if rawfile.RemoveDir(dir, hostsFile, hostnameFile, resolvFile) {
+		return nil
+	}
+	return errors.Join(releaseShm(filepath.Join(dir, shmName)), os.RemoveAll(dir))
 }
 
 // mountShm mounts a /dev/shm that members share. It is the one mount that the host sees.
 func (s *Store) mountShm(dir string, size int64) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("shared memory: %w", err)
 	}
 	if err := s.fault("start: shared memory"); err != nil {
@@ -370,10 +398,7 @@ func (s *Store) mountShm(dir string, size int64) error {
 func releaseShm(dir string) error {
 	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		err = nil
-	}
-	if rerr := os.Remove(dir); !errors.Is(rerr, os.ErrNotExist) {
-		err = errors.Join(err, rerr)
+		return nil // not mounted
 	}
 	return err
 }

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"strake/internal/rawfile"
 	"strake/network/place"
@@ -33,23 +35,12 @@ func (s *Store) dir(id string) string { return filepath.Join(s.cfg.Root, "sandbo
 // temporary is where a directory is filled before it appears.
 func (s *Store) temporary(rec *Record) string { return s.dir("." + rec.ID + "~" + rec.Owner) }
 
-// establish makes a sandbox's directory with its record. Files about the network that lie elsewhere
-// get a second name there, by which the record then calls them: they are the same files, and stay
-// when the first member's directory goes.
+// establish makes a sandbox's directory with its record.
 func (s *Store) establish(rec *Record) error {
 	tmp := s.temporary(rec)
 	err := os.RemoveAll(tmp)
 	if err == nil {
 		err = os.Mkdir(tmp, 0o711)
-	}
-	for _, p := range []*string{&rec.Files.Hosts, &rec.Files.Hostname, &rec.Files.ResolvConf} {
-		if *p == "" || err != nil {
-			continue
-		}
-		name := filepath.Base(*p)
-		if err = os.Link(*p, filepath.Join(tmp, name)); err == nil {
-			*p = filepath.Join(s.dir(rec.ID), name)
-		}
 	}
 	if err == nil {
 		err = writeRecord(tmp, recordFile, rec)
@@ -57,10 +48,30 @@ func (s *Store) establish(rec *Record) error {
 	if err == nil {
 		err = os.Rename(tmp, s.dir(rec.ID))
 	}
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrAlreadyExists)
+	}
 	if err != nil {
 		return fmt.Errorf("sandbox %q: %w", rec.ID, errors.Join(err, os.RemoveAll(tmp)))
 	}
 	return nil
+}
+
+// discard removes a sandbox's directory. It gets its temporary name first, so that a removal that
+// is interrupted leaves a directory that says whose it is, as establish does.
+func (s *Store) discard(rec *Record) error {
+	tmp := s.temporary(rec)
+	err := os.RemoveAll(tmp)
+	if err == nil {
+		err = os.Rename(s.dir(rec.ID), tmp)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.RemoveAll(tmp)
+	}
+	return err
 }
 
 func writeRecord(dir, name string, rec *Record) error {
@@ -139,7 +150,11 @@ func (s *Store) recoverOne(ctx context.Context, owner, id string) error {
 		return fmt.Errorf("recover sandbox %q: %w", id, err)
 	}
 	var rec recordOnDisk
-	if err := json.Unmarshal(raw, &rec); err != nil || rec.Version != recordVersion {
+	err = json.Unmarshal(raw, &rec)
+	if err == nil && rec.ID != id {
+		err = fmt.Errorf("it is the record of %q", rec.ID)
+	}
+	if err != nil || rec.Version != recordVersion {
 		// It is left as it is: evidence, and perhaps a later version's.
 		s.cfg.Log.Error(
 			"a sandbox's record cannot be read; it is left alone", "sandbox", id, "version",
@@ -213,10 +228,10 @@ func (s *Store) Live(owner string) (live map[string]place.Live, close func(), er
 	return live, close, nil
 }
 
-// SweepShm removes shared memory of an owner that belongs to none of its sandboxes: keep says which
-// IDs the owner's implicit sandboxes have.
-func (s *Store) SweepShm(owner string, keep func(id string) bool) error {
-	list, err := os.ReadDir(s.shmDir(owner, ""))
+// Sweep removes shared memory and files of an owner that belong to none of its sandboxes: keep says
+// which IDs the owner's implicit sandboxes have.
+func (s *Store) Sweep(owner string, keep func(id string) bool) error {
+	list, err := os.ReadDir(s.runDir(owner, ""))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -225,7 +240,7 @@ func (s *Store) SweepShm(owner string, keep func(id string) bool) error {
 		if _, err := s.Get(d.Name()); err == nil || keep(d.Name()) {
 			continue
 		}
-		errs = append(errs, releaseShm(s.shmDir(owner, d.Name())))
+		errs = append(errs, removeRunDir(s.runDir(owner, d.Name())))
 	}
 	return errors.Join(errs...)
 }
@@ -233,16 +248,16 @@ func (s *Store) SweepShm(owner string, keep func(id string) bool) error {
 // Teardown takes back what sandboxes of every owner have in the kernel beside their holders and
 // their places in the network. Their records stay; the next Recover of their owners ends them.
 func (s *Store) Teardown() error {
-	owners, err := os.ReadDir(s.shmDir("", ""))
+	owners, err := os.ReadDir(s.runDir("", ""))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	var errs []error
 	for _, o := range owners {
-		list, err := os.ReadDir(s.shmDir(o.Name(), ""))
+		list, err := os.ReadDir(s.runDir(o.Name(), ""))
 		errs = append(errs, err)
 		for _, d := range list {
-			errs = append(errs, releaseShm(s.shmDir(o.Name(), d.Name())))
+			errs = append(errs, removeRunDir(s.runDir(o.Name(), d.Name())))
 		}
 	}
 	return errors.Join(errs...)

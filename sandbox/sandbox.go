@@ -22,7 +22,9 @@
 //
 // Not for: images, root file systems, what the members are.
 //
-// Tested with a fake network and real holders, here and by the fault tests of cmd/straked.
+// Tested with a fake network and fake holders, with an error at every step, and with real shared
+// memory where the tests run as root; with real holders by package task/host and by the fault tests
+// of cmd/straked.
 package sandbox
 
 import (
@@ -93,9 +95,6 @@ type Spec struct {
 	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// ShmBytes is the size of a /dev/shm that members share; 0: none.
 	ShmBytes int64 `json:"shmBytes,omitempty"`
-	// Dir is an existing directory for the files hosts, hostname and resolv.conf; empty for a
-	// directory of the Store's.
-	Dir string `json:"dir,omitempty"`
 	// Parent is the control group below which members have theirs; empty for the owner's own.
 	Parent string `json:"parent,omitempty"`
 	// Labels and Annotations are the front end's.
@@ -143,7 +142,8 @@ type Sandbox struct {
 
 // Config describes a Store. Root, Run, Network and Tasks are required.
 type Config struct {
-	// Root holds the records, below sandboxes/; Run what a reboot ends: shared memory, below shm/.
+	// Root holds the records, below sandboxes/; Run what a reboot ends, below
+	// sandbox/: shared memory and the files about the network.
 	Root, Run string
 	Network   Network
 	Tasks     task.Isolation
@@ -319,12 +319,12 @@ func (sb *Sandbox) release(ctx context.Context) error {
 		errs = append(errs, s.cfg.Network.Detach(ctx, rec.ID))
 	}
 	errs = append(errs, s.fault("release: shared memory"))
-	if rec.Shm != "" {
-		errs = append(errs, releaseShm(rec.Shm))
+	if rec.Shm != "" || rec.Files.Hosts != "" {
+		errs = append(errs, removeRunDir(s.runDir(rec.Owner, rec.ID)))
 	}
 	if rec.Holder != nil || rec.Spec != nil {
 		errs = append(errs, s.fault("release: sandbox record"))
-		errs = append(errs, os.RemoveAll(s.dir(rec.ID)))
+		errs = append(errs, s.discard(&rec))
 		s.mu.Lock()
 		if s.live[rec.ID] == sb {
 			delete(s.live, rec.ID)

@@ -119,7 +119,7 @@ func (p *pods) recover(ctx context.Context) error {
 		return err
 	}
 	none := func(string) bool { return false }
-	if err := p.sys.sandboxes.SweepShm(podOwner, none); err != nil {
+	if err := p.sys.sandboxes.Sweep(podOwner, none); err != nil {
 		return err
 	}
 	live, done, err := p.sys.sandboxes.Live(podOwner)

@@ -107,7 +107,7 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 		return nil, err
 	}
 	cfg := network.Config{
-		StateDir: filepath.Join(s.DataRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log,
+		StateDir: filepath.Join(s.DataRoot, "network"), RunDir: filepath.Join(s.ExecRoot, "network"), Prefix: tag(s.ExecRoot), Logger: log,
 		DefaultIPv6: s.IPv6, DefaultSubnets: s.defaultSubnets(), Fault: steps("network"),
 	}
 	for _, p := range s.AddressPools {
@@ -290,7 +290,7 @@ func teardown(ctx context.Context, s *settings, log *slog.Logger) error {
 	errs = append(errs, sys.sandboxes.Teardown(), sys.network.Teardown(ctx))
 	errs = append(errs, group.Remove(ctx, sys.cgroups, "/"+tag(s.ExecRoot)))
 	errs = append(errs, sys.close())
-	for _, name := range []string{"keeper", "rootfs", "shm"} {
+	for _, name := range []string{"keeper", "rootfs", "sandbox", "network"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(s.ExecRoot, name)))
 	}
 	for _, h := range s.Hosts {

@@ -31,12 +31,9 @@ import (
 // acknowledged in that second may be lost, with the directory entry in place of a half-written
 // file.
 const (
-	Version      = 1
-	SpecFile     = "container.json"
-	StateFile    = "state.json"
-	HostsFile    = "hosts"
-	HostnameFile = "hostname"
-	ResolvFile   = "resolv.conf"
+	Version   = 1
+	SpecFile  = "container.json"
+	StateFile = "state.json"
 )
 
 // Spec is container.json.
@@ -168,12 +165,13 @@ type Syncer struct {
 	dirty   map[string]bool // guarded by mu
 	running bool            // guarded by mu
 	closed  bool            // guarded by mu
+	timer   *time.Timer     // guarded by mu; of the run to come
 	idle    sync.WaitGroup
 	Report  func(error)
 	Pause   time.Duration
 }
 
-// add asks for a directory's files to become durable soon.
+// Add asks for a directory's files to become durable soon.
 func (s *Syncer) Add(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +182,7 @@ func (s *Syncer) Add(dir string) {
 	if !s.running && !s.closed {
 		s.running = true
 		s.idle.Add(1)
-		time.AfterFunc(s.Pause, s.run)
+		s.timer = time.AfterFunc(s.Pause, s.run)
 	}
 }
 
@@ -203,11 +201,15 @@ func (s *Syncer) run() {
 	}
 }
 
-// close waits for what was asked for.
+// Close makes durable at once what was asked for. Directories that are added later are ignored.
 func (s *Syncer) Close() {
 	s.mu.Lock()
 	s.closed = true
+	early := s.running && s.timer.Stop()
 	s.mu.Unlock()
+	if early {
+		s.run()
+	}
 	s.idle.Wait()
 }
 

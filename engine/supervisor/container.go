@@ -118,8 +118,7 @@ func (c *container) info() engine.Info {
 	in := engine.Info{
 		ID: c.id, Created: c.created, Spec: c.spec, State: c.state, ImageID: c.res.ImageID,
 		Env: c.res.Env, User: c.res.User, WorkingDir: c.res.Cwd,
-		LogPath: c.logPath(), ResolvConfPath: c.path(record.ResolvFile),
-		HostnamePath: c.path(record.HostnameFile), HostsPath: c.path(record.HostsFile),
+		LogPath: c.logPath(),
 		ExecIDs: slices.Clone(c.execs), HealthLog: slices.Clone(c.probes),
 	}
 	if c.res.ImageID != "" {
@@ -142,6 +141,8 @@ func (c *container) info() engine.Info {
 		sb := c.run.sandbox.Record()
 		in.Networks, in.Ports = maps.Clone(sb.Endpoints), slices.Clone(sb.Ports)
 		in.SandboxKey = sb.NetnsPath
+		in.HostsPath, in.HostnamePath = sb.Files.Hosts, sb.Files.Hostname
+		in.ResolvConfPath = sb.Files.ResolvConf
 	}
 	return in
 }
@@ -170,8 +171,7 @@ func (c *container) rootfsKey() string {
 // not named here.
 func (c *container) removeDir() error {
 	if rawfile.RemoveDir(
-		c.dir, record.SpecFile, record.StateFile, record.HostsFile, record.HostnameFile,
-		record.ResolvFile, c.id+"-json.log",
+		c.dir, record.SpecFile, record.StateFile, c.id+"-json.log",
 	) {
 		return nil
 	}

@@ -226,7 +226,7 @@ func (e recovery) reconcile(ctx context.Context) error {
 		return err
 	}
 	e.sweepLayers(ctx)
-	return e.cfg.Sandboxes.SweepShm(e.cfg.Owner, running)
+	return e.cfg.Sandboxes.Sweep(e.cfg.Owner, running)
 }
 
 // sweepLayers releases the layers that no container has: of this owner, and for the default owner

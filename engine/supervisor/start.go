@@ -230,7 +230,7 @@ func (e *Engine) sandboxSpec(c *container) *sandbox.Spec {
 	spec := &c.spec
 	s := &sandbox.Spec{
 		ID: c.id, Owner: e.cfg.Owner, Hostname: c.hostname(), Domainname: spec.Domainname,
-		Dir: c.dir, Place: place.Request{
+		Place: place.Request{
 			Name: spec.Name, Hostname: c.hostname(), Domainname: spec.Domainname,
 			Primary: primaryNetwork(spec), Ports: spec.Ports, PublishAll: spec.PublishAll,
 			Exposed: c.res.Exposed, DNS: spec.DNS, DNSSearch: spec.DNSSearch,

@@ -37,8 +37,8 @@ func (w *Writer) Replay(s Stream, data []byte, at *Mark, now time.Time) {
 }
 
 // since counts the records that were written after a Mark, in the file that it names and in those
-// that were begun since. If that cannot be found out it is 0: a line that comes twice is better than
-// one that is missing.
+// that were begun since. If that cannot be found out it is 0: a line that comes twice is better
+// than one that is missing.
 func (w *Writer) since(at *Mark) int {
 	n := 0
 	for i := range max(w.cfg.MaxFiles, 1) {

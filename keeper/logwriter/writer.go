@@ -197,7 +197,8 @@ func (w *Writer) replace(fd int, st unix.Stat_t) {
 	w.fd, w.size, w.file, w.rotateAt = fd, st.Size, st.Ino, w.cfg.MaxBytes
 }
 
-// repair cuts off an unfinished last record of at most maxRecord bytes and returns what the file is then.
+// repair cuts off an unfinished last record of at most maxRecord bytes and returns what the file is
+// then.
 func repair(fd int, maxRecord int64) (st unix.Stat_t, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return st, err

@@ -27,6 +27,7 @@ type custody struct {
 	score   *int // oom_score_adj of the guard; nil: as it comes
 	journal *journal
 	output  int                 // descriptor of the memory that output passes through
+	lock    int                 // descriptor of the state directory's lock
 	guard   *guard              // nil: there is none
 	closing []int               // numbers that the guard is to close
 	urgent  bool                // at the end of the turn, not some time
@@ -183,7 +184,7 @@ func (c *custody) renew() {
 	}
 	c.retryAt = now.Add(custodyPause)
 	if c.guard == nil {
-		g, err := startGuard(c.machine, c.output, c.score)
+		g, err := startGuard(c.machine, c.output, c.lock, c.score)
 		if err != nil {
 			c.logf("start a guard: %v", err)
 			return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -140,5 +141,68 @@ func TestKilledInFlight(t *testing.T) {
 				t.Errorf("logged %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// spy is a format that looks at what is on its way while a record is made.
+type spy struct {
+	logwriter.JSON
+	flight *flight
+	seen   []string
+}
+
+func (s *spy) AppendRecord(
+	b, line []byte, end logwriter.LineEnd, stream logwriter.Stream, now time.Time,
+) []byte {
+	c, ok := s.flight.left()
+	s.seen = append(s.seen, fmt.Sprintf(
+		"%t %d.%d/%d %q at %d+%d", ok, c.process.pid, c.process.ticks, c.stream, c.text,
+		c.mark.Size, c.mark.Pending,
+	))
+	return s.JSON.AppendRecord(b, line, end, stream, now)
+}
+
+// Output is in the memory while it is logged, and not before and after.
+func TestReadPassesThroughFlight(t *testing.T) {
+	t.Parallel()
+	f, err := newFlight(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	format := &spy{flight: f}
+	log, err := logwriter.Open(
+		logwriter.Config{Format: format, Path: t.TempDir() + "/log"}, &logwriter.Scratch{},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	s := &server{flight: f}
+	p := s.newProcess("a", 0)
+	p.pid, p.ticks, p.log = 12, 34, log
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(ends[:])
+	st := &stream{p: p, index: 1, fd: ends[0]}
+	for _, text := range []string{"begun, ", "ended\n"} {
+		if _, err := unix.Write(ends[1], []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if !st.read() {
+			t.Fatal("nothing is read")
+		}
+		if c, ok := f.left(); ok {
+			t.Errorf("afterwards there is %+v", c)
+		}
+	}
+	if st.read() {
+		t.Error("an empty pipe has more")
+	}
+	want := []string{`true 12.34/1 "ended\n" at 0+7`}
+	if !slices.Equal(format.seen, want) {
+		t.Errorf("seen %q, want %q", format.seen, want)
 	}
 }

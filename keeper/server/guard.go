@@ -26,7 +26,8 @@ import (
 // The keeper knows at which number the guard has what, without asking: the kernel gives a received
 // descriptor the lowest free number, one after the other, and nothing but the keeper's messages
 // changes the guard's table. A guard that cannot receive all descriptors of a message ends, as does
-// one that is told to close what is not open.
+// one that is told to close what is not open, and one whose state directory has been removed: no
+// keeper could find it.
 
 // guardName is the guard's name (comm in proc_pid_stat(5), and its command line).
 const guardName = "strake-guard"
@@ -45,14 +46,18 @@ const (
 	noNumber     = ^uint32(0)
 	// guardFeed and guardOwn are the guard's own descriptors: its end of the channel and a
 	// duplicate of the keeper's. guardOutput is the memory that output passes through.
-	guardFeed, guardOwn, guardOutput = 0, 1, 2
+	// guardLock is the lock of the state directory.
+	guardFeed, guardOwn, guardOutput, guardLock = 0, 1, 2, 3
 	// guardFirst is the first number that a process's descriptor can have.
-	guardFirst = 3
+	guardFirst = 4
+	// guardIdle is how often a guard that hears nothing looks whether there is still a directory
+	// in which a keeper could find it.
+	guardIdle = 30 * time.Second
 	// guardPatience bounds the waiting for the guard, which answers within microseconds.
 	guardPatience = 2 * time.Second
 )
 
-// guardProgram is what the guard runs. Its inputs are "feed", "own" and "output".
+// guardProgram is what the guard runs. Its inputs are "feed", "own", "output" and "lock".
 func guardProgram() (*program.Program, error) {
 	num := func(n int) program.Arg { return program.Num(n) }
 	var b program.Builder
@@ -64,7 +69,7 @@ func guardProgram() (*program.Program, error) {
 	)
 	// The guard's own descriptors get their numbers, by way of numbers that are free.
 	var own [guardFirst]program.Cell
-	for i, name := range []string{"feed", "own", "output"} {
+	for i, name := range []string{"feed", "own", "output", "lock"} {
 		own[i] = b.Call(unix.SYS_FCNTL, b.Input(name), num(unix.F_DUPFD), num(guardFirst)).Result()
 	}
 	for i, fd := range own {
@@ -86,9 +91,10 @@ func guardProgram() (*program.Program, error) {
 	b.Point(msg, 32, control)
 	room := b.CellIn(msg, 40)
 
-	next, failed, echo := b.Here(), b.Label(), b.Label()
+	next, failed, echo, idle := b.Here(), b.Label(), b.Label(), b.Label()
 	b.Set(room, control.Size(), program.Move, num(0)) // recvmsg has replaced it by what it used
-	b.Call(unix.SYS_RECVMSG, num(guardFeed), msg.Ptr(), num(unix.MSG_CMSG_CLOEXEC))
+	b.Call(unix.SYS_RECVMSG, num(guardFeed), msg.Ptr(), num(unix.MSG_CMSG_CLOEXEC)).
+		Ignore(uint16(unix.EAGAIN)).Else(idle)
 	b.If(
 		msg.Load(48, 4), unix.MSG_TRUNC|unix.MSG_CTRUNC, program.NotEqual, num(0), failed,
 	)
@@ -104,6 +110,15 @@ func guardProgram() (*program.Program, error) {
 	b.Place(echo)
 	b.Call(unix.SYS_WRITE, num(guardFeed), buf.Ptr(), num(guardMessage))
 	b.Goto(next)
+	b.Place(idle)
+	const links = 16 // offset of stx_nlink in struct statx
+	statx := b.Room(256)
+	b.Call(
+		unix.SYS_STATX, num(guardLock), b.Str("").Ptr(), num(unix.AT_EMPTY_PATH),
+		num(unix.STATX_NLINK), statx.Ptr(),
+	)
+	b.If(statx.Load(links, 4), ^uint64(0), program.NotEqual, num(0), next)
+	b.Exit(num(0))
 	b.Place(failed)
 	b.Exit(num(1))
 	return b.Build()
@@ -121,8 +136,9 @@ type guard struct {
 }
 
 // startGuard starts one and returns when it is set up. output is the memory that output passes
-// through. score is the oom_score_adj that the guard gets; nil leaves the one that it inherits.
-func startGuard(m *spawn.Machine, output int, score *int) (*guard, error) {
+// through, lock the lock file of the state directory. score is the oom_score_adj that the guard
+// gets; nil leaves the one that it inherits.
+func startGuard(m *spawn.Machine, output, lock int, score *int) (*guard, error) {
 	p, err := guardProgram()
 	if err != nil {
 		return nil, err
@@ -132,8 +148,18 @@ func startGuard(m *spawn.Machine, output int, score *int) (*guard, error) {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	defer unix.Close(pair[1])
-	g := &guard{pidfd: -1, feed: pair[0], used: newNumbers(guardFeed, guardOwn, guardOutput)}
-	inputs := map[string]int{"feed": pair[1], "own": pair[0], "output": output}
+	idle := unix.NsecToTimeval(int64(guardIdle))
+	if err := unix.SetsockoptTimeval(
+		pair[1], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &idle,
+	); err != nil {
+		unix.Close(pair[0])
+		return nil, fmt.Errorf("time limit of the channel: %w", err)
+	}
+	g := &guard{
+		pidfd: -1, feed: pair[0],
+		used: newNumbers(guardFeed, guardOwn, guardOutput, guardLock),
+	}
+	inputs := map[string]int{"feed": pair[1], "own": pair[0], "output": output, "lock": lock}
 	child, err := m.Start(&spawn.Request{
 		Image: p.Image(), CgroupFD: -1,
 		Input: func(name string) (int, error) { return inputs[name], nil },

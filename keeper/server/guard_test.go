@@ -295,7 +295,7 @@ func TestGuardNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	g, err := startGuard(m, int(null.Fd()), nil)
+	g, err := startGuard(m, int(null.Fd()), int(null.Fd()), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +325,7 @@ func TestGuardNumbers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := append([]int{guardFeed, guardOwn, guardOutput}, have...)
+		want := append([]int{guardFeed, guardOwn, guardOutput, guardLock}, have...)
 		slices.Sort(want)
 		if got := found.used.list(); !slices.Equal(got, want) ||
 			!slices.Equal(g.used.list(), want) {
@@ -392,5 +392,50 @@ func TestGuardStopped(t *testing.T) {
 		if st, err := readStat(guard); err == nil && st.state != 'Z' {
 			t.Error("the stopped guard lives on")
 		}
+	}
+}
+
+// A guard whose state directory was removed ends, and one that has it does not.
+func TestGuardWithoutDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: PR_SET_MM_MAP")
+	}
+	m, err := spawn.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	lock, err := os.Create(filepath.Join(t.TempDir(), "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	g, err := startGuard(m, int(lock.Fd()), int(lock.Fd()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.end()
+	feed, err := g.get(guardFeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(feed)
+	often := unix.NsecToTimeval(int64(time.Millisecond))
+	if err := unix.SetsockoptTimeval(feed, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &often); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // the first one wakes it from its present waiting
+		if err := g.catchUp(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if within(g.pidfd, 50*time.Millisecond) {
+		t.Fatal("the guard has ended while there is a directory")
+	}
+	if err := os.Remove(lock.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if !within(g.pidfd, patience) {
+		t.Error("the guard lives on")
 	}
 }

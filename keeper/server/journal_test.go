@@ -25,7 +25,7 @@ func aStart(id string) *record {
 			Driver: wire.LogCRI, Path: "/var/log/a b/'c'", MaxBytes: 1 << 50, MaxFiles: 3,
 		},
 		held: places{
-			{number: 3}, {number: 17, file: file{dev: 1<<64 - 1, ino: 1 << 63}}, {},
+			{number: 4}, {number: 17, file: file{dev: 1<<64 - 1, ino: 1 << 63}}, {},
 			{number: maxPlace, file: file{ino: 7, tty: 12}}, {},
 		},
 	}}
@@ -145,12 +145,12 @@ func TestParseJournal(t *testing.T) {
 		{name: "long path", text: replaced(`"/var`, `"/`+strings.Repeat("x", 5000)), bad: true},
 		{name: "no note", text: replaced(` "a \"note\"\n\xff"`, ""), bad: true},
 		{name: "more than a note", text: head + good + " x\n", bad: true},
-		{name: "the guard's own end", text: replaced("3/0/0/0", "2/0/0/0"), bad: true},
-		{name: "place without a file", text: replaced("3/0/0/0", "3"), bad: true},
-		{name: "negative inode", text: replaced("3/0/0/0", "3/0/-1/0"), bad: true},
+		{name: "the guard's own end", text: replaced("4/0/0/0", "3/0/0/0"), bad: true},
+		{name: "place without a file", text: replaced("4/0/0/0", "4"), bad: true},
+		{name: "negative inode", text: replaced("4/0/0/0", "4/0/-1/0"), bad: true},
 		{name: "big place", text: replaced("16777216/", "16777217/"), bad: true},
-		{name: "four places", text: replaced("3/0/0/0,", ""), bad: true},
-		{name: "six places", text: replaced("3/0/0/0,", "3/0/0/0,-,"), bad: true},
+		{name: "four places", text: replaced("4/0/0/0,", ""), bad: true},
+		{name: "six places", text: replaced("4/0/0/0,", "4/0/0/0,-,"), bad: true},
 	} {
 		records, _, err := parseJournal([]byte(tc.text))
 		got := slices.Sorted(maps.Keys(records))

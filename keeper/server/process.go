@@ -20,8 +20,8 @@ import (
 // errDied is why a start fails whose process was killed.
 var errDied = errors.New("the process was killed while it was being set up")
 
-// orphanPatience is how long the keeper waits for an adopted process that has ended to be reaped, if
-// it may not look at it before. There are inits that reap every two seconds.
+// orphanPatience is how long the keeper waits for an adopted process that has ended to be reaped,
+// if it may not look at it before. There are inits that reap every two seconds.
 const orphanPatience = 10 * time.Second
 
 // process is everything about one process. Its life: starting → (held → starting)* → running →

@@ -144,6 +144,7 @@ func newServer(cfg Config) (s *server, err error) {
 	if s.custody.journal, err = openJournal(cfg.StateDir); err != nil {
 		return nil, err
 	}
+	s.custody.lock = s.lock
 	if cfg.Resume < 0 {
 		err = recoverProcesses(s)
 	} else if err = s.resume(cfg.Resume); err != nil {
@@ -209,15 +210,7 @@ func (s *server) run(ctx context.Context) error {
 	events := make([]unix.EpollEvent, 128)
 	resting := false
 	for s.stop == nil {
-		timeout := rest
-		switch {
-		case len(s.pending)+len(s.stalled) > 0:
-			timeout = tick
-		case len(s.custody.missing)+len(s.custody.closing) > 0:
-			timeout = custodyPause
-		case resting:
-			timeout = -1
-		}
+		timeout := s.timeout(resting)
 		s.mu.Unlock()
 		n, err := s.wait(events, timeout)
 		s.mu.Lock()
@@ -261,6 +254,20 @@ func (s *server) run(ctx context.Context) error {
 		return nil
 	}
 	return s.stop
+}
+
+// timeout is how long the loop may wait for an event; resting says that memory was given back since
+// the last one.
+func (s *server) timeout(resting bool) time.Duration {
+	switch {
+	case len(s.pending)+len(s.stalled) > 0:
+		return tick
+	case len(s.custody.missing)+len(s.custody.closing) > 0:
+		return custodyPause
+	case resting:
+		return -1
+	}
+	return rest
 }
 
 // terminate waits for signals until the loop is over.

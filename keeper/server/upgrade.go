@@ -153,6 +153,7 @@ func (s *server) resume(fd int) error {
 	if err := c.Finish(); err != nil {
 		return err
 	}
+	s.custody.lock = s.lock
 	if s.flight, err = newFlight(s.custody.output); err != nil {
 		return err
 	}

@@ -131,7 +131,9 @@ func (p *process) handOver(ctx context.Context, k Keeper) {
 		return
 	}
 	p.h.cfg.Log.Warn("hand a task to the new keeper", "task", p.id, "error", err)
-	if kp.Signal(0) != nil {
+	if exit, known, err := kp.Ended(); err == nil && known {
+		p.end(exit)
+	} else if kp.Signal(0) != nil {
 		p.end(keeper.Exit{Unknown: true, Time: time.Now()})
 	}
 }
