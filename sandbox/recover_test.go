@@ -44,16 +44,16 @@ func TestRecoverTouchesItsOwnerOnly(t *testing.T) {
 	}
 	s = r.open()
 	recoverOwner(t, s, "docker")
-	if err := s.SweepShm("docker", func(string) bool { return false }); err != nil {
+	if err := s.Sweep("docker", func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	others := []string{
-		"sandboxes/pod-cri", "sandboxes/.half~cri", "shm/cri/pod-cri", "shm/cri/unrecorded-cri",
+		"sandboxes/pod-cri", "sandboxes/.half~cri", "sandbox/cri/pod-cri", "sandbox/cri/unrecorded-cri",
 		"place pod-cri", "place unrecorded-cri", "task hold-pod-cri", "task hold-lost-cri",
 		"mount", "mount",
 	}
 	own := []string{
-		"sandboxes/pod-docker", "shm/docker/pod-docker", "place pod-docker",
+		"sandboxes/pod-docker", "sandbox/docker/pod-docker", "place pod-docker",
 		"place unrecorded-docker", "task hold-pod-docker", "mount",
 	}
 	r.wantLeft("docker has recovered", append(slices.Clone(others), own...)...)
@@ -64,7 +64,7 @@ func TestRecoverTouchesItsOwnerOnly(t *testing.T) {
 		t.Errorf("the other owner's list before its recovery %v", list)
 	}
 	recoverOwner(t, s, "cri")
-	if err := s.SweepShm("cri", func(id string) bool { return id == "unrecorded-cri" }); err != nil {
+	if err := s.Sweep("cri", func(id string) bool { return id == "unrecorded-cri" }); err != nil {
 		t.Fatal(err)
 	}
 	others = slices.DeleteFunc(others, func(s string) bool {
@@ -210,13 +210,13 @@ func TestSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantLeft(
-		"settled", "sandboxes/kept", "sandboxes/pod", "place kept", "place pod", "task hold-kept",
-		"task hold-pod",
+		"settled", "sandboxes/kept", "sandboxes/pod", "sandbox/docker/kept", "sandbox/docker/pod",
+		"place kept", "place pod", "task hold-kept", "task hold-pod",
 	)
 	if err := again.Leave(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	r.wantLeft("left", "sandboxes/pod", "place pod", "task hold-pod")
+	r.wantLeft("left", "sandboxes/pod", "sandbox/docker/pod", "place pod", "task hold-pod")
 	// One that is not held comes from the container's own record alone.
 	sb := s.Restore(Record{ID: "box", Owner: "docker", Attached: true})
 	r.net.places["box"] = true
@@ -224,7 +224,7 @@ func TestSettle(t *testing.T) {
 	if err := sb.Leave(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	r.wantLeft("left", "sandboxes/pod", "place pod", "task hold-pod")
+	r.wantLeft("left", "sandboxes/pod", "sandbox/docker/pod", "place pod", "task hold-pod")
 }
 
 func TestTeardown(t *testing.T) {

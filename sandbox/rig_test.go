@@ -220,7 +220,7 @@ func (r *rig) mounts() (out []string) {
 
 // left lists everything that sandboxes occupy.
 func (r *rig) left() (out []string) {
-	for _, pattern := range []string{"sandboxes/*", "shm/*/*"} {
+	for _, pattern := range []string{"sandboxes/*", "sandbox/*/*"} {
 		for _, root := range []string{r.root, r.run} {
 			names, err := filepath.Glob(filepath.Join(root, pattern))
 			if err != nil {
@@ -265,9 +265,9 @@ func (r *rig) create(s *Store, owner, id string) *Sandbox {
 // prepare makes an implicit sandbox with a member.
 func (r *rig) prepare(s *Store, owner, id, member string, shm int64) (*Sandbox, string) {
 	r.t.Helper()
-	dir := r.t.TempDir()
+	dir := s.runDir(owner, id)
 	sb, err := s.Prepare(r.t.Context(), &Spec{
-		ID: id, Owner: owner, Hostname: id, Dir: dir, ShmBytes: shm,
+		ID: id, Owner: owner, Hostname: id, ShmBytes: shm,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -34,9 +34,9 @@ func TestCreateRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shm := filepath.Join(r.run, "shm/cri/pod1")
+	shm := filepath.Join(r.run, "sandbox/cri/pod1/shm")
 	r.wantLeft(
-		"created", "sandboxes/pod1", "shm/cri/pod1", "place pod1", "task hold-pod1", "mount",
+		"created", "sandboxes/pod1", "sandbox/cri/pod1", "place pod1", "task hold-pod1", "mount",
 	)
 	rec := sb.Record()
 	if !rec.Attached || rec.Shm != shm || rec.Holder == nil || !sb.Held() || sb.ID() != "pod1" {
@@ -168,7 +168,9 @@ func TestCreateLeavesOthersDirectory(t *testing.T) {
 	if _, err := s.Create(t.Context(), podSpec("docker", "pod1")); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("got %v, want already exists", err)
 	}
-	r.wantLeft("refused", "sandboxes/pod1", "place pod1", "task hold-pod1")
+	r.wantLeft(
+		"refused", "sandboxes/pod1", "sandbox/cri/pod1", "place pod1", "task hold-pod1",
+	)
 	if err := s.Recover(t.Context(), "cri"); err != nil {
 		t.Fatal(err)
 	}
@@ -188,14 +190,12 @@ func TestNetworkModes(t *testing.T) {
 		{NoNetwork, 0, "none=true\n"}, {SharedNetwork, 0, ""},
 	} {
 		r := newRig(t)
-		dir := t.TempDir()
-		sb, err := r.open().Prepare(t.Context(), &Spec{
-			ID: "box", Owner: "docker", Network: tt.mode, Dir: dir,
-		})
+		s := r.open()
+		sb, err := s.Prepare(t.Context(), &Spec{ID: "box", Owner: "docker", Network: tt.mode})
 		if err != nil {
 			t.Fatal(err)
 		}
-		hosts, _ := os.ReadFile(filepath.Join(dir, "hosts"))
+		hosts, _ := os.ReadFile(filepath.Join(s.runDir("docker", "box"), "hosts"))
 		if n := len(r.net.ids()); n != tt.places || string(hosts) != tt.hosts {
 			t.Errorf("%q: %d places, hosts %q", tt.mode, n, hosts)
 		}
@@ -210,17 +210,14 @@ func TestPrepareFailsAtEveryStep(t *testing.T) {
 	needMounts(t)
 	r := newRig(t)
 	s := r.open()
-	for _, at := range []string{"start: shared memory", "start: files", ""} {
+	for _, at := range []string{"start: shared memory", "start: files"} {
 		r.fault = func(step string) error {
 			if step == at {
 				return errFault
 			}
 			return nil
 		}
-		spec := &Spec{ID: "box", Owner: "docker", ShmBytes: 1 << 20, Dir: t.TempDir()}
-		if at == "" {
-			spec.Dir = filepath.Join(t.TempDir(), "missing")
-		}
+		spec := &Spec{ID: "box", Owner: "docker", ShmBytes: 1 << 20}
 		if _, err := s.Prepare(t.Context(), spec); err == nil {
 			t.Errorf("%q: no error", at)
 		}
@@ -238,7 +235,7 @@ func TestLastMemberReleases(t *testing.T) {
 	if got := sb.Members(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("members %q", got)
 	}
-	occupied := []string{"place box", "shm/docker/box", "mount"}
+	occupied := []string{"place box", "sandbox/docker/box", "mount"}
 	r.wantLeft("prepared", occupied...)
 	for range 2 { // repeating it does nothing
 		if err := sb.Leave(t.Context(), "a"); err != nil {
@@ -277,25 +274,22 @@ func TestHold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	held := []string{"place box", "sandboxes/box", "task hold-box"}
+	held := []string{
+		"place box", "sandbox/docker/box", "sandboxes/box", "task hold-box",
+	}
 	r.wantLeft("held", held...)
 	if got, err := s.Get("box"); err != nil || got != sb {
 		t.Errorf("the held sandbox: %v %v", got, err)
 	}
-	// The files are the first member's under second names: what changes in one changes in both.
 	f := sb.Record().Files
-	if err := os.WriteFile(filepath.Join(dir, "hosts"), []byte("changed\n"), 0o644); err != nil {
-		t.Fatal(err)
+	if f.Hosts != filepath.Join(dir, "hosts") {
+		t.Errorf("hosts is %s", f.Hosts)
 	}
-	if got, _ := os.ReadFile(f.Hosts); string(got) != "changed\n" {
-		t.Errorf("hosts %q", got)
-	}
-	os.RemoveAll(dir)
 	if err := sb.Leave(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	r.wantLeft("the first member has left", held...)
-	if got, _ := os.ReadFile(f.Hosts); string(got) != "changed\n" {
+	if got, _ := os.ReadFile(f.Hosts); len(got) == 0 {
 		t.Errorf("hosts after the first member: %q", got)
 	}
 	n, err := sb.Join(specs.NetworkNamespace, specs.IPCNamespace, specs.PIDNamespace)
@@ -325,12 +319,11 @@ func TestHoldFailsAtEveryStep(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
-		spoil func(r *rig, dir string, f *fakeTask)
+		spoil func(r *rig, f *fakeTask)
 	}{
 		{"hold: process", nil}, {"hold: record", nil},
-		{"namespace", func(_ *rig, _ string, f *fakeTask) { f.lacks = specs.IPCNamespace }},
-		{"holder", func(r *rig, _ string, _ *fakeTask) { r.tasks.fail = errFault }},
-		{"files", func(_ *rig, dir string, _ *fakeTask) { os.Remove(dir + "/resolv.conf") }},
+		{"namespace", func(_ *rig, f *fakeTask) { f.lacks = specs.IPCNamespace }},
+		{"holder", func(r *rig, _ *fakeTask) { r.tasks.fail = errFault }},
 	} {
 		r := newRig(t)
 		s := r.open()
@@ -343,12 +336,12 @@ func TestHoldFailsAtEveryStep(t *testing.T) {
 		}
 		task := first()
 		if tt.spoil != nil {
-			tt.spoil(r, dir, task)
+			tt.spoil(r, task)
 		}
 		if err := s.Hold(t.Context(), sb, task); err == nil || sb.Held() {
 			t.Errorf("%s: error %v, held %v", tt.name, err, sb.Held())
 		}
-		r.wantLeft(tt.name, "place box")
+		r.wantLeft(tt.name, "place box", "sandbox/docker/box")
 		if got := sb.Record().Files.Hosts; got != filepath.Join(dir, "hosts") {
 			t.Errorf("%s: hosts is %s", tt.name, got)
 		}
