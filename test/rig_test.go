@@ -31,6 +31,7 @@ type rig struct {
 	dir    string
 	bin    string
 	engine *exec.Cmd
+	all    *confinement // of the engine, its keepers and their guards
 	before []string
 }
 
@@ -51,6 +52,7 @@ func start(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, dir: dir, bin: bin, before: host(t, dir)}
+	r.all = newConfinement(t, dir)
 	t.Cleanup(r.end)
 	r.launch()
 	r.importImage()
@@ -72,7 +74,8 @@ func (r *rig) launch() {
 		r.t.Fatal(err)
 	}
 	defer rd.Close()
-	cmd := exec.Command(filepath.Join(r.bin, "straked"), r.roots("--ready-fd", "3")...)
+	straked := filepath.Join(r.bin, "straked")
+	cmd := r.all.command(append([]string{straked}, r.roots("--ready-fd", "3")...)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{wr}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -121,9 +124,9 @@ func (r *rig) end() {
 			<-done
 		}
 	}
-	if out, err := exec.Command(
-		filepath.Join(r.bin, "straked"), r.roots("--teardown")...,
-	).CombinedOutput(); err != nil {
+	straked := filepath.Join(r.bin, "straked")
+	down := r.all.command(append([]string{straked}, r.roots("--teardown")...)...)
+	if out, err := down.CombinedOutput(); err != nil {
 		r.t.Errorf("teardown: %v\n%s", err, out)
 	}
 	if r.t.Failed() {
@@ -140,6 +143,7 @@ func (r *rig) end() {
 		}
 		runtimeYield()
 	}
+	r.all.expectEmpty()
 	if len(left) > 0 {
 		r.t.Errorf("left on the host:\n%s", strings.Join(left, "\n"))
 	}

@@ -1,12 +1,11 @@
 package test
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,10 +55,22 @@ func TestTaskLibrary(t *testing.T) {
 			own := ""
 			if c.group {
 				own = "/" + filepath.Base(dir) + "-task"
-				t.Cleanup(func() { remove(t, groups, own) }) // after a failure
+				t.Cleanup(func() { removeGroup(t, groups, own) }) // after a failure
 			}
-			out := confined(t, groups, "/"+filepath.Base(dir)+"-all",
-				program, dir, filepath.Join(bin, "strake-runtime"), successor, own)
+			all := newConfinement(t, dir)
+			cmd := all.command(program, dir, filepath.Join(bin, "strake-runtime"), successor, own)
+			var text bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &text, &text
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			timeout := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+			timeout.Stop()
+			all.expectEmpty()
+			out := text.String()
 			want := "demo: started\n" +
 				"demo: another process in it says: " + c.look + "\n" +
 				"keeper: the same process now runs successor\n" +
@@ -100,67 +111,6 @@ func boxRoot(t *testing.T, busybox, root string) {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), raw, 0o755); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// confined runs a command in a control group of its own, which is how a process that outlives it
-// is found whatever that calls itself, and returns its output.
-func confined(t *testing.T, groups *cgroup.Host, name string, command ...string) string {
-	t.Helper()
-	g, err := groups.Create(name, nil, cgroup.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	t.Cleanup(func() { remove(t, groups, name) })
-	// The shell enters the group and becomes the command.
-	script := `for d in $0; do echo $$ >$d/cgroup.procs || exit 125; done; exec "$@"`
-	var dirs []string
-	for _, d := range g.Paths() {
-		dirs = append(dirs, d)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	args := append([]string{"sh", "-c", script, strings.Join(dirs, " ")}, command...)
-	out, err := exec.CommandContext(ctx, "/bin/busybox", args...).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s: %v", command[0], err)
-	}
-	// The keeper ends after it has answered, and the guard with the keeper.
-	for end := time.Now().Add(10 * time.Second); ; runtimeYield() {
-		pids, err := g.Pids(cgroup.Recursive)
-		if err == nil && len(pids) == 0 {
-			break
-		}
-		if err != nil || time.Now().After(end) {
-			t.Errorf("processes left: %s %v", names(pids), err)
-			break
-		}
-	}
-	return string(out)
-}
-
-// remove removes a group, if it exists, with the processes in it.
-func remove(t *testing.T, groups *cgroup.Host, name string) {
-	t.Helper()
-	g, err := groups.At(name)
-	if err == nil {
-		err = g.Remove(context.Background())
-	}
-	if err != nil {
-		t.Error(err)
-	}
-}
-
-// names are the names of processes.
-func names(pids []int) string {
-	var list []string
-	for _, pid := range pids {
-		raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-		if err == nil {
-			list = append(list, strings.TrimSpace(string(raw)))
-		}
-	}
-	return strings.Join(list, ", ")
 }
 
 // left reports mounts below a directory and control groups that are named after it.
