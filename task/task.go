@@ -16,7 +16,8 @@
 //
 // Not for: images, networks, restart policies, names.
 //
-// Tested by task/tasktest on task/host and on a fake.
+// There are no tests here: package task/tasktest has the suite, which runs on its own fake there and
+// on real processes in package task/host.
 package task
 
 import (

@@ -222,7 +222,8 @@ func TestSyncer(t *testing.T) {
 		}
 		<-time.After(500 * time.Millisecond)
 		synctest.Wait()
-		if len(reports) != 1 || !strings.Contains(reports[0].Error(), bad) || s.waiting() {
+		if len(reports) != 1 || !strings.Contains(reports[0].Error(), bad) ||
+			strings.Contains(reports[0].Error(), "removed") || s.waiting() {
 			t.Errorf("after the pause: %v, want one report of one batch", reports)
 		}
 		s.Add(bad)
