@@ -16,7 +16,7 @@
 //
 // Not for: images, networks, restart policies, names.
 //
-// There are no tests here: package task/tasktest has the suite, which runs on its own fake there and
+// There are no tests here: package task/tasktest has the suite, which runs there on a fake and
 // on real processes in package task/host.
 package task
 

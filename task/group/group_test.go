@@ -27,6 +27,7 @@ type lab struct {
 	t        *testing.T
 	host     *cgroup.Host
 	instance string
+	started  []*exec.Cmd
 }
 
 func newLab(t *testing.T) *lab {
@@ -45,6 +46,11 @@ func newLab(t *testing.T) *lab {
 			}
 		}
 		l.want("removed")
+		// Only now: a process that is frozen does not end before its group is removed.
+		for _, cmd := range l.started {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
 	})
 	return l
 }
@@ -107,7 +113,7 @@ func (l *lab) enter(g task.Group, script string) (cmd *exec.Cmd, goOn io.Closer)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	l.started = append(l.started, cmd)
 	entry, release, err := g.Entry()
 	if err != nil {
 		l.t.Fatal(err)
@@ -288,7 +294,7 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l.frozen(g) {
-		t.Error("the group is still frozen")
+		t.Fatal("the group is still frozen")
 	}
 	if err := cmd.Wait(); err == nil {
 		t.Error("a process that needs twice its limit ended well")
