@@ -49,6 +49,7 @@ func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	e = w.reopen(e) // before any other change, which would write the record again
 	memory := int64(64 << 20)
 	if _, err := e.Update(
 		ctx, "live2", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}},
@@ -57,6 +58,7 @@ func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
+	e = w.reopen(e)
 	for _, name := range []string{"idle2", "live2"} {
 		for _, network := range []string{"second", "third"} {
 			if err := e.ConnectNetwork(ctx, name, network, engine.EndpointSpec{
