@@ -17,7 +17,8 @@ type pkg struct {
 	Deps       []string
 }
 
-// below says whether a path is that of a root, or below it. A root that ends in "/." is one package.
+// below says whether a path is that of a root, or below it. A root that ends in "/." is one
+// package.
 func below(path, root string) bool {
 	if alone, ok := strings.CutSuffix(root, "/."); ok {
 		return path == alone
@@ -119,7 +120,7 @@ func TestRulesAreAlive(t *testing.T) {
 		return false
 	}
 	for _, r := range rules {
-		// What is forbidden of other modules may be gone from the graph: that is the rule's success.
+		// A package of another module may be gone from the graph: that is what the rule wants.
 		named := slices.Concat(strings.Fields(r.From), r.Except)
 		for _, to := range strings.Fields(r.To) {
 			if below(to, "strake") && to != "strake/userland" {

@@ -201,7 +201,7 @@ func TestPromisesAreRead(t *testing.T) {
 	all := map[string]*source{
 		"a":       {comment: "Package a. Not for: x. Tested by tables. ", tests: tests()},
 		"b":       {comment: "Package b. Tested by tables. ", tests: tests("TestB")},
-		"c":       {comment: "Package c. Tested through package d and encoding/json. ", tests: tests()},
+		"c":       {comment: "Package c. Tested in package d, not encoding/json. ", tests: tests()},
 		"e/d":     {comment: "Package d. ", tests: tests("TestD", "FuzzD")},
 		"e/f":     {comment: "Package f. Tested with e/gone, by a fake. ", tests: tests("TestF")},
 		"e/suite": {comment: "Package suite. ", tests: tests(), suite: true},

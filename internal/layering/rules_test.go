@@ -121,7 +121,7 @@ var rules = []rule{
 	{From: "strake/task", To: "strake/sandbox", Why: downwards},
 	{
 		From: "strake/task", To: "strake/keeper strake/task/host",
-		Why:    "a task may be a process of the host or a machine; task/host alone knows the keeper",
+		Why:    "a task may be a process or a machine; task/host alone knows the keeper",
 		Except: []string{"strake/task/host", "strake/task/tasktest"},
 	},
 	{From: "strake/task/tasktest", To: "strake/task/host strake/task/group", Why: contract},

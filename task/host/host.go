@@ -233,7 +233,7 @@ func (h *Host) Adopt(
 
 // Abort implements task.Isolation.
 func (h *Host) Abort(ctx context.Context, id string) error {
-	err := h.connection().Abort(ctx, id)
+	err := h.ask(ctx, func(k Keeper) error { return k.Abort(ctx, id) })
 	h.mu.Lock()
 	p, kp := h.procs[id], h.found[id]
 	if err == nil {
@@ -285,18 +285,41 @@ func (h *Host) launch(ctx context.Context, req *keeper.StartRequest) (*keeper.Pr
 	if !lost(err) {
 		return p, err
 	}
+	if k, err = h.next(ctx, fresh, err); err != nil {
+		return nil, err
+	}
+	if aerr := k.Abort(ctx, req.ID); aerr != nil {
+		return nil, aerr
+	}
+	return k.Start(ctx, req)
+}
+
+// ask asks the keeper for something that may be done twice. When the keeper dies before it has
+// answered, the next one is asked.
+func (h *Host) ask(ctx context.Context, request func(Keeper) error) error {
+	h.mu.Lock()
+	k, fresh := h.keeper, h.fresh
+	h.mu.Unlock()
+	err := request(k)
+	if !lost(err) {
+		return err
+	}
+	if k, err = h.next(ctx, fresh, err); err != nil {
+		return err
+	}
+	return request(k)
+}
+
+// next waits for the keeper after the one whose loss err tells. fresh is h.fresh as of then.
+func (h *Host) next(ctx context.Context, fresh <-chan struct{}, err error) (Keeper, error) {
 	select {
 	case <-fresh:
+		return h.connection(), nil
 	case <-ctx.Done():
 		return nil, errors.Join(err, ctx.Err())
 	case <-h.ctx.Done():
 		return nil, err
 	}
-	k = h.connection()
-	if aerr := k.Abort(ctx, req.ID); aerr != nil {
-		return nil, errors.Join(err, aerr)
-	}
-	return k.Start(ctx, req)
 }
 
 // lost says that the connection to a keeper ended before it had answered.
@@ -320,6 +343,7 @@ func (h *Host) follow() {
 				h.cfg.Log.Error(
 					"no keeper can be reached; tasks go on without being watched", "error", err,
 				)
+				h.cancel() // requests that wait for the next keeper fail
 				return
 			}
 			continue

@@ -215,17 +215,18 @@ func (p *process) CloseInput(ctx context.Context) error {
 		return err
 	}
 	kp.CloseStdin()
-	return p.h.connection().CloseStdin(ctx, p.id)
+	return p.h.ask(ctx, func(k Keeper) error { return k.CloseStdin(ctx, p.id) })
 }
 
 // Resize implements task.Process.
 func (p *process) Resize(ctx context.Context, width, height uint16) error {
-	return p.h.connection().Resize(ctx, p.id, width, height)
+	return p.h.ask(ctx, func(k Keeper) error { return k.Resize(ctx, p.id, width, height) })
 }
 
 // Delete implements task.Process.
 func (p *process) Delete(ctx context.Context) error {
-	if err := p.h.connection().Forget(ctx, p.id); err != nil && !errdefs.IsNotFound(err) {
+	err := p.h.ask(ctx, func(k Keeper) error { return k.Forget(ctx, p.id) })
+	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	p.h.unregister(p)

@@ -427,5 +427,5 @@ func (t *hostTask) Namespace(kind specs.LinuxNamespaceType) (*os.File, error) {
 
 // ReopenLog implements task.Task.
 func (t *hostTask) ReopenLog(ctx context.Context) error {
-	return t.h.connection().ReopenLog(ctx, t.id)
+	return t.h.ask(ctx, func(k Keeper) error { return k.ReopenLog(ctx, t.id) })
 }

@@ -1,0 +1,122 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"strake/task"
+)
+
+// dying is the connection to a keeper that is killed when it is asked for one of some things.
+type dying struct{ Keeper }
+
+func (d dying) kill() { unix.Kill(d.Pid(), unix.SIGKILL) }
+
+func (d dying) Abort(ctx context.Context, id string) error {
+	d.kill()
+	return d.Keeper.Abort(ctx, id)
+}
+
+func (d dying) Forget(ctx context.Context, id string) error {
+	d.kill()
+	return d.Keeper.Forget(ctx, id)
+}
+
+func (d dying) CloseStdin(ctx context.Context, id string) error {
+	d.kill()
+	return d.Keeper.CloseStdin(ctx, id)
+}
+
+func (d dying) ReopenLog(ctx context.Context, id string) error {
+	d.kill()
+	return d.Keeper.ReopenLog(ctx, id)
+}
+
+// TestKeeperDiesAsked: what may be done twice is asked of the next keeper when one dies before it
+// has answered.
+func TestKeeperDiesAsked(t *testing.T) {
+	b := newBench(t)
+	start := func(t *testing.T, script string) (*Host, task.Task) {
+		t.Helper()
+		first := true
+		h, err := Open(t.Context(), Config{Connect: func(ctx context.Context) (Keeper, error) {
+			k, err := b.connect(ctx)
+			if first && err == nil {
+				first, k = false, dying{k}
+			}
+			return k, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		s := &task.Spec{
+			ID: "asked", Owner: "test", Config: b.config(scripted(script)), Stdin: true,
+			Log: task.Log{Format: task.JSONFile, Path: b.path("asked.log")},
+		}
+		tk, err := h.Start(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := h.Abort(context.Background(), "asked"); err != nil {
+				t.Error(err)
+			}
+		})
+		return h, tk
+	}
+	t.Run("abort", func(t *testing.T) {
+		h, tk := start(t, "cat")
+		if err := h.Abort(t.Context(), "asked"); err != nil {
+			t.Fatal(err)
+		}
+		if err := tk.Signal(0); err == nil {
+			t.Error("it can be signalled after it was aborted")
+		}
+	})
+	t.Run("close the input and delete", func(t *testing.T) {
+		_, tk := start(t, "cat; exit 3")
+		if err := tk.CloseInput(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := task.Wait(t.Context(), tk); err != nil || exit.Code != 3 || exit.Unknown {
+			t.Errorf("exit %+v, %v; want code 3", exit, err)
+		}
+		if err := tk.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("delete", func(t *testing.T) {
+		_, tk := start(t, "exit 4")
+		if exit, err := task.Wait(t.Context(), tk); err != nil || exit.Code != 4 {
+			t.Errorf("exit %+v, %v; want code 4", exit, err)
+		}
+		if err := tk.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("reopen the log", func(t *testing.T) {
+		_, tk := start(t, "cat")
+		if err := os.Rename(b.path("asked.log"), b.path("old.log")); err != nil {
+			t.Fatal(err)
+		}
+		if err := tk.ReopenLog(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(b.path("asked.log")); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a context that ends", func(t *testing.T) {
+		h, _ := start(t, "cat")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := h.Abort(ctx, "asked"); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want %v", err, context.Canceled)
+		}
+	})
+}
