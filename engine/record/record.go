@@ -1,3 +1,12 @@
+// Package record is what the engine keeps on disk of its containers: the form of the records, how
+// they are written and loaded, and how they become durable.
+//
+// Promises: a reader sees one whole version of a record. A record that cannot be read, or is of a
+// later version, is reported and never changed. Every record names its owner.
+//
+// Not for: decisions about containers (engine/state), what else is in a container's directory.
+//
+// Tested by round trips, by tables of records that cannot be read, and under a fake clock.
 package record
 
 import (
@@ -98,6 +107,7 @@ func WriteJSON(dir, name string, v any) error {
 	return nil
 }
 
+// ReadJSON reads a file that WriteJSON wrote. A missing file is fs.ErrNotExist.
 func ReadJSON(dir, name string, v any) error {
 	b, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
@@ -156,6 +166,7 @@ func Load(
 	return specsOut, states, nil
 }
 
+// ValidID says whether s has the form of a container's ID: 64 hexadecimal digits.
 func ValidID(s string) bool { return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == "" }
 
 // Syncer makes directories of records durable in batches. Its goroutine exists only while there is

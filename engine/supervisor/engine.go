@@ -21,7 +21,9 @@
 //
 // Not for: HTTP or gRPC (api/...), image formats (image), packets (network), processes (task).
 //
-// Tested with real containers, killed engines included, where the tests run as root.
+// Tested with fakes of the network, groups and tasks, on which engines are opened one after another
+// and every step of a start fails once, and with real containers where the tests run as root. The
+// fault tests of cmd/straked kill the engine at each step.
 package supervisor
 
 import (

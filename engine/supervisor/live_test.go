@@ -235,8 +235,10 @@ func (noGroups) Create(
 ) (task.Group, error) {
 	return task.NoGroup{}, nil
 }
-func (noGroups) Path(parent, name string) (string, error) { return path.Join("/", parent, name), nil }
-func (noGroups) At(string) (task.Group, error)            { return task.NoGroup{}, nil }
+func (noGroups) Path(parent, name string) (string, error) {
+	return path.Join("/", parent, name), nil
+}
+func (noGroups) At(string) (task.Group, error) { return task.NoGroup{}, nil }
 func (noGroups) Sweep(context.Context, func(name string) bool) error {
 	return nil
 }

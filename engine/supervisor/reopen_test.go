@@ -17,6 +17,25 @@ import (
 	"strake/network/place"
 )
 
+// A name that was acknowledged is the one that the next engine knows, although nothing else was
+// recorded after it.
+func TestReopenKeepsName(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := w.open()
+	id := w.create(e, w.spec("before", "sleep"))
+	if err := e.Rename(t.Context(), "before", "after"); err != nil {
+		t.Fatal(err)
+	}
+	e = w.reopen(e)
+	if in := w.inspect(e, id); in.Spec.Name != "after" {
+		t.Errorf("the container is %q, want after", in.Spec.Name)
+	}
+	if _, err := e.Inspect(t.Context(), "before"); !errdefs.IsNotFound(err) {
+		t.Errorf("the old name: %v, want not found", err)
+	}
+}
+
 // What was acknowledged is there for the next engine.
 func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
@@ -30,6 +49,7 @@ func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	e = w.reopen(e) // before any other change, which would write the record again
 	memory := int64(64 << 20)
 	if _, err := e.Update(
 		ctx, "live2", specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}},
@@ -38,6 +58,7 @@ func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
+	e = w.reopen(e)
 	for _, name := range []string{"idle2", "live2"} {
 		for _, network := range []string{"second", "third"} {
 			if err := e.ConnectNetwork(ctx, name, network, engine.EndpointSpec{

@@ -137,6 +137,7 @@ func TestRestartKeepsJoinedSandbox(t *testing.T) {
 			t.Errorf("the network was called: %s", c)
 		}
 	}
+	e = w.reopen(e)
 	if err := e.Stop(t.Context(), second, "", nil); err != nil {
 		t.Fatal(err)
 	}
