@@ -204,7 +204,8 @@ func host(t testing.TB, dir string) (list []string) {
 		raw, err := os.ReadFile(p)
 		// Engines that other people run on this machine are none of ours.
 		if err == nil && bytes.Contains(raw, []byte("strake-it-")) &&
-			(bytes.Contains(raw, []byte("straked")) || bytes.Contains(raw, []byte("strake-runtime"))) {
+			(bytes.Contains(raw, []byte("straked")) ||
+				bytes.Contains(raw, []byte("strake-runtime"))) {
 			list = append(list, "process "+strings.ReplaceAll(string(raw), "\x00", " "))
 		}
 	}
@@ -236,7 +237,8 @@ func (r *rig) importImage() {
 		[]byte("root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\n"),
 	)
 	for _, a := range strings.Fields(
-		"sh cat ls true false id hostname sleep echo stat seq wc head grep nc ip mount touch env wget nslookup ps kill mkdir rm test stty tty od mknod",
+		"sh cat ls true false id hostname sleep echo stat seq wc head grep " +
+			"nc ip mount touch env wget nslookup ps kill mkdir rm test stty tty od mknod",
 	) {
 		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
