@@ -9,7 +9,7 @@
 // exist: the task is then a process of the host in a group below it. If it is empty, the task has
 // that root file system and namespaces of its own, and no group.
 //
-// Not for: use. Tested by package test.
+// Not for: use. Package test builds and runs it (TestTaskLibrary).
 package main
 
 import (
