@@ -175,10 +175,10 @@ func TestOwnersShareAnInstance(t *testing.T) {
 	l.want("created", append(slices.Clone(others), i+"/docker", i+"/docker/a", i+"/docker/b")...)
 	// A process in a group that is swept ends with it.
 	process, in := l.enter(l.at(docker, i+"/docker/b"), "true")
-	defer in.Close()
 	if err := docker.Sweep(t.Context(), func(name string) bool { return name == "a" }); err != nil {
 		t.Fatal(err)
 	}
+	in.Close() // otherwise it ends by itself
 	process.Wait()
 	if st, ok := process.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !st.Signaled() {
 		t.Errorf("the process in a swept group: %v", process.ProcessState)
