@@ -90,6 +90,7 @@ func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
 					return err
 				}
 			}
+			g.thawBelow()
 		}
 		for _, pid := range pids {
 			if err := signal(g, pid, sig); err != nil {
@@ -103,6 +104,21 @@ func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
 			return fmt.Errorf("cgroup %q: %d processes do not end: %w", g.path, len(pids), err)
 		}
 	}
+}
+
+// thawBelow thaws the groups below a group of version 1, which do not thaw with it. A group that
+// cannot be thawed, or has gone, is met again when Kill looks at what is left.
+func (g *Group) thawBelow() {
+	mount, ok := g.host.mount("freezer")
+	if !ok || g.host.version == 2 {
+		return
+	}
+	filepath.WalkDir(mount+g.path, func(dir string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && dir != mount+g.path {
+			writeFile(dir+"/freezer.state", []byte("THAWED"))
+		}
+		return nil
+	})
 }
 
 // signal reaches a process only if it is still of the group: its number may belong to another one

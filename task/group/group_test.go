@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -305,6 +306,23 @@ func TestGroup(t *testing.T) {
 	if s := stats(); s.Pids != 0 || s.CPU.TotalNanos == 0 {
 		t.Errorf("statistics after the end %+v", s)
 	}
+}
+
+// An instance is removed with what is frozen in it.
+func TestRemoveFrozen(t *testing.T) {
+	l := newLab(t)
+	g := l.create(l.owner("docker"), "", "a", nil)
+	l.enter(g, "true")
+	if err := g.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := Remove(ctx, l.host, l.instance); err != nil {
+		g.Thaw(t.Context())
+		t.Fatal(err)
+	}
+	l.want("removed")
 }
 
 func TestEnforced(t *testing.T) {
