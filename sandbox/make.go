@@ -363,7 +363,9 @@ const shmName = "shm"
 func makeRunDir(dir string) error {
 	err := os.Mkdir(dir, 0o711)
 	if errors.Is(err, os.ErrNotExist) {
-		err = os.MkdirAll(dir, 0o711)
+		if err = os.MkdirAll(dir, 0o711); err == nil {
+			err = rawfile.Spread(filepath.Dir(dir)) // the first one of its owner
+		}
 	}
 	if errors.Is(err, os.ErrExist) {
 		err = nil // of a life that was interrupted

@@ -36,6 +36,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine"
+	"strake/internal/rawfile"
 	"strake/sandbox"
 	"strake/task"
 	"strake/volume"
@@ -120,5 +121,8 @@ func (cfg *Config) makeDirs() error {
 			return fmt.Errorf("make the engine's directories: %w", err)
 		}
 	}
-	return nil
+	if err := rawfile.Spread(filepath.Join(cfg.Root, "containers")); err != nil {
+		return fmt.Errorf("make the engine's directories: %w", err)
+	}
+	return makeMountPoints(cfg.Root)
 }

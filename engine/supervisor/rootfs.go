@@ -148,7 +148,7 @@ func (e *layers) openRoot(ctx context.Context, c *container) (*os.File, error) {
 	}
 	layers := fs.Lower
 	if fs.Upper != "" {
-		layers = append([]string{fs.Upper}, layers...)
+		layers = append([]string{fs.Upper}, e.below(&fs)...)
 	}
 	if len(layers) == 1 {
 		return os.OpenFile(
@@ -205,6 +205,50 @@ func readIn(root *os.File, path string) ([]byte, error) {
 	return b, nil
 }
 
+// below returns the layers below a container's own, with mountTargets as the last of them.
+func (e *layers) below(fs *image.Rootfs) []string {
+	return append(slices.Clip(fs.Lower), filepath.Join(e.cfg.Root, mountTargets))
+}
+
+// mountTargets names the directory, below Config.Root, that has what the engine mounts on in every
+// container. It lies below the image's layers, so whatever the image has in these places is what a
+// container sees. Without it the kernel would make up to four files and copy directories up in
+// each new writable layer, which would then be part of what commit takes from it.
+const mountTargets = "mountpoints"
+
+// makeMountPoints makes that directory, or what is missing of it, with modes that do not depend on
+// the umask of the engine.
+func makeMountPoints(root string) error {
+	dir := filepath.Join(root, mountTargets)
+	ensure := func(name string, mode os.FileMode) error {
+		path := filepath.Join(dir, name)
+		var err error
+		if mode&0o111 != 0 {
+			err = unix.Mkdir(path, uint32(mode))
+		} else {
+			err = unix.Mknod(path, unix.S_IFREG|uint32(mode), 0)
+		}
+		if err == nil {
+			return os.Chmod(path, mode)
+		}
+		if err == unix.EEXIST {
+			return nil
+		}
+		return err
+	}
+	for _, name := range []string{"", "dev", "etc", "proc", "sys"} {
+		if err := ensure(name, 0o755); err != nil {
+			return fmt.Errorf("make mount points: %q: %w", name, err)
+		}
+	}
+	for _, name := range []string{"etc/hosts", "etc/hostname", "etc/resolv.conf"} {
+		if err := ensure(name, 0o644); err != nil {
+			return fmt.Errorf("make mount points: %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // layersOf returns where the layers of a container are.
 func (e *layers) layersOf(ctx context.Context, c *container) (*image.Rootfs, error) {
 	if c.res.ImageID == "" {
@@ -219,6 +263,9 @@ func (e *layers) layersOf(ctx context.Context, c *container) (*image.Rootfs, err
 			"container %s stands on image %s, its record says %s: %w", ocispec.ShortID(c.id), fs.Image,
 			c.res.ImageID, errdefs.ErrDataLoss,
 		)
+	}
+	if fs.Upper != "" {
+		fs.Lower = e.below(&fs)
 	}
 	return &fs, nil
 }

@@ -132,6 +132,11 @@ func Open(dir string, images Images, fault func(step string)) (*Table, error) {
 			return nil, fmt.Errorf("open container layers: %w", err)
 		}
 	}
+	for _, name := range []string{upperName, workName} {
+		if err := rawfile.Spread(filepath.Join(dir, name)); err != nil {
+			return nil, fmt.Errorf("open container layers: %w", err)
+		}
+	}
 	if err := t.readLinks(); err != nil {
 		return nil, err
 	}

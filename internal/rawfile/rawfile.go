@@ -101,3 +101,26 @@ func RemoveDir(dir string, names ...string) (gone bool) {
 	err := unix.Rmdir(dir)
 	return err == nil || err == unix.ENOENT
 }
+
+// Spread tells the file system that the subdirectories of a directory have nothing to do with one
+// another (FS_TOPDIR_FL, ioctl_iflags(2); attribute T of chattr(1)). ext4 then puts each into a
+// block group of its own choice. Without it they share one, in which each new file makes ext4 pass
+// over all inodes that were freed within five seconds, because it does not reuse those: with
+// hundreds of containers a second that is half of what making their files costs. File systems that
+// do not know the hint are left as they are.
+func Spread(dir string) error {
+	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&topDir != 0 {
+		return nil // no flags here, or set before
+	}
+	_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|topDir))
+	return nil
+}
+
+// topDir is FS_TOPDIR_FL of linux/fs.h.
+const topDir = 0x00020000

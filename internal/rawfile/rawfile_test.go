@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestWriteRead(t *testing.T) {
@@ -87,5 +89,37 @@ func TestRemoveDir(t *testing.T) {
 	}
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory: %v", err)
+	}
+}
+
+// TestSpread checks the hint where a file system has it, and that others are no error.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 {
+		if err := Spread(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type == unix.EXT4_SUPER_MAGIC {
+		flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+		if err != nil || flags&topDir == 0 {
+			t.Errorf("flags %#x %v, want FS_TOPDIR_FL", flags, err)
+		}
+	}
+	if err := Spread("/proc/self"); err != nil {
+		t.Errorf("a file system without flags: %v", err)
+	}
+	if err := Spread(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
 	}
 }

@@ -114,7 +114,7 @@ say oom s inspect --format '{{.State.OOMKilled}}' oom
 s run -d --name web -p 127.0.0.1:8080:80 strake/base httpd -f -p 80 -h /etc >/dev/null
 say published sh -c 'for i in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://127.0.0.1:8080/hostname >/tmp/w 2>/dev/null && break; sleep 1; done; wc -c </tmp/w'
 say address s exec web sh -c 'ip -4 addr show eth0 | grep -c inet'
-say paused sh -c 'strake -H unix:///run/s.sock pause web >/dev/null; strake -H unix:///run/s.sock inspect --format "{{.State.Status}}" web; cat /sys/fs/cgroup/*/$(strake -H unix:///run/s.sock inspect --format "{{.Id}}" web)/cgroup.freeze; strake -H unix:///run/s.sock unpause web >/dev/null'
+say paused sh -c 'strake -H unix:///run/s.sock pause web >/dev/null; strake -H unix:///run/s.sock inspect --format "{{.State.Status}}" web; cat /sys/fs/cgroup/*/*/$(strake -H unix:///run/s.sock inspect --format "{{.Id}}" web)/cgroup.freeze; strake -H unix:///run/s.sock unpause web >/dev/null'
 say stats sh -c 'strake -H unix:///run/s.sock stats --no-stream --format "{{.Name}} {{.PIDs}}" web | cut -d" " -f1'
 s stop -t 1 web >/dev/null 2>&1
 s rm -f web oom >/dev/null
