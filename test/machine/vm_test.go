@@ -118,10 +118,10 @@ say paused sh -c 'strake -H unix:///run/s.sock pause web >/dev/null; strake -H u
 say stats sh -c 'strake -H unix:///run/s.sock stats --no-stream --format "{{.Name}} {{.PIDs}}" web | cut -d" " -f1'
 s stop -t 1 web >/dev/null 2>&1
 s rm -f web oom >/dev/null
-say groups sh -c 'find /sys/fs/cgroup -mindepth 2 -type d | grep -c strake'
+say groups sh -c 'find /sys/fs/cgroup -mindepth 3 -path "*/docker/*" -type d | wc -l'
 kill %1; wait %1
 straked $R --teardown
-say left sh -c 'ls -d /sys/fs/cgroup/s*trake* 2>/dev/null | wc -l; ip link | grep -c strake'
+say left sh -c 'ls -d /sys/fs/cgroup/s[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f] 2>/dev/null | wc -l; ip link | grep -c " s[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]"'
 tail -5 /tmp/straked.log
 `, 300)
 	r := m.run()["engine"]
