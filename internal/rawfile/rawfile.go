@@ -105,9 +105,8 @@ func RemoveDir(dir string, names ...string) (gone bool) {
 // Spread tells the file system that the subdirectories of a directory have nothing to do with one
 // another (FS_TOPDIR_FL, ioctl_iflags(2); attribute T of chattr(1)). ext4 then puts each into a
 // block group of its own choice. Without it they share one, in which each new file makes ext4 pass
-// over all inodes that were freed within five seconds, because it does not reuse those: with
-// hundreds of containers a second that is half of what making their files costs. File systems that
-// do not know the hint are left as they are.
+// over all inodes that were freed within five seconds, because it does not reuse those. File systems
+// that do not know the hint are left as they are.
 func Spread(dir string) error {
 	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
