@@ -78,6 +78,39 @@ func newImage(id digest.Digest, parent digest.Digest, refs ...string) New {
 	}
 }
 
+// TestRemoveAsksForUsers checks that Remove asks whose image it is: the image itself and its parents.
+func TestRemoveAsksForUsers(t *testing.T) {
+	t.Parallel()
+	x, _ := openIndex(t)
+	ctx := t.Context()
+	parent, child := testID("aa"), testID("bb")
+	for _, n := range []New{
+		newImage(parent, ""), newImage(child, parent, "docker.io/library/x:1"),
+	} {
+		if _, err := x.Publish(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	usedBy := func(user digest.Digest) Users {
+		return Users{Held: unused.Held, InUse: func(id digest.Digest) []Use {
+			if id == user {
+				return []Use{{Container: "the-container", Running: true}}
+			}
+			return nil
+		}}
+	}
+	_, _, err := x.Remove(ctx, "x:1", RemoveOptions{}, usedBy(child))
+	if !errdefs.IsConflict(err) || len(x.st.images) != 2 {
+		t.Errorf("of a running container: %v, %d images, want a conflict and 2", err, len(x.st.images))
+	}
+	if _, _, err = x.Remove(ctx, "x:1", RemoveOptions{}, usedBy(parent)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := x.Image(parent); !ok || len(x.st.images) != 1 {
+		t.Errorf("the parent is used: %v, %d images, want it alone", ok, len(x.st.images))
+	}
+}
+
 // TestPersistence changes an index in every way and compares, after each change, what is in memory
 // with what another Open reads, and the roots with what is recorded.
 func TestPersistence(t *testing.T) {
