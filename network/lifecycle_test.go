@@ -64,8 +64,8 @@ func (l *lab) inventory() []string {
 	return out
 }
 
-// TestTeardown: whatever an instance has made, and whoever owns it, is gone afterwards, and the
-// host is as it was.
+// TestTeardown checks that Teardown removes what an instance has made for all its owners, and that
+// the host is as it was.
 func TestTeardown(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

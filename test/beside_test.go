@@ -80,7 +80,7 @@ func TestUninstall(t *testing.T) {
 		}
 	}
 	r.until("the keeper ends", 10*time.Second, func() bool {
-		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", keeper)) // empty once it has ended, whoever reaps it
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", keeper)) // empty once it has ended
 		return len(raw) == 0
 	})
 }

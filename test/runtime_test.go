@@ -547,7 +547,7 @@ func TestRuntimeBad(t *testing.T) {
 }
 
 // TestRuntimeKilled kills strake-runtime with SIGKILL at every system call of create, start, run
-// and delete, and then asks for the container's removal, as whoever drives a runtime does: nothing
+// and delete, and then asks for the container's removal, as an engine does: nothing
 // of it is left, and the name can be used again.
 func TestRuntimeKilled(t *testing.T) {
 	r := newOCIRig(t)

@@ -151,8 +151,8 @@ func TestConfirm(t *testing.T) {
 func TestPath(t *testing.T) {
 	t.Parallel()
 	s, _, _ := session("")
-	s.Dir = "/work"
-	for in, want := range map[string]string{"a/b": "/work/a/b", "../a": "/a", "/a": "/a"} {
+	s.Dir = "/srv"
+	for in, want := range map[string]string{"a/b": "/srv/a/b", "../a": "/a", "/a": "/a"} {
 		if got := s.Path(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}

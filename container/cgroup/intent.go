@@ -179,8 +179,8 @@ func limit2(v int64) string {
 	return itoa(v)
 }
 
-// pids follows cgroup-v1/pids.rst. 0 allows as little as the kernel lets run: nothing more than
-// what is there.
+// pids follows cgroup-v1/pids.rst. 0 allows as little as the kernel lets run: the processes that
+// are in the group already, and no further one.
 func (p *planner) pids(l *specs.LinuxPids) {
 	if l == nil || l.Limit == nil {
 		return

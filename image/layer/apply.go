@@ -233,7 +233,7 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 	return m.applyFd(fd, false)
 }
 
-// create runs mk and, when the name is taken, removes what is there and runs it once more: later
+// create runs mk and, when the name is taken, removes the older entry and runs it again: later
 // entries win (tar(1), extraction).
 func (a *applier) create(parent int, base string, mk func() error) error {
 	err := mk()
