@@ -294,9 +294,7 @@ func (b *birth) fifos() error {
 
 // follow accompanies the child until its process executes or waits to be started.
 func (b *birth) follow(ctx context.Context) error {
-	defer context.AfterFunc(
-		ctx, func() { unix.PidfdSendSignal(b.child.PidFD, unix.SIGKILL, nil, 0) },
-	)()
+	defer context.AfterFunc(ctx, b.child.Interrupt)()
 	recorded := false
 	record := func() error {
 		if recorded && b.c.rec.Pid == b.child.Pid {

@@ -147,9 +147,7 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 		return nil, err
 	}
 	defer child.Release()
-	defer context.AfterFunc(
-		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
-	)()
+	defer context.AfterFunc(ctx, child.Interrupt)()
 	if err := e.follow(child, l); err != nil {
 		child.Kill()
 		return nil, err

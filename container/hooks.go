@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/launch"
+	"strake/container/program"
 	"strake/container/spawn"
 	"strake/internal/early"
 )
@@ -145,15 +146,19 @@ func runInside(
 	if err != nil {
 		return err
 	}
-	defer child.Release()
-	if _, err := child.Next(); err != nil {
-		child.Kill()
-		return l.Explain(err)
+	defer context.AfterFunc(ctx, child.Interrupt)()
+	for stage := uint32(program.StageForked); stage != 0; {
+		msg, err := child.Next()
+		if err != nil {
+			child.Kill()
+			return l.Explain(err)
+		}
+		stage = msg.Stage
 	}
-	defer unix.Close(child.PidFD)
-	defer context.AfterFunc(
-		ctx, func() { unix.PidfdSendSignal(child.PidFD, unix.SIGKILL, nil, 0) },
-	)()
+	defer func() {
+		child.Release()
+		unix.Close(child.PidFD)
+	}()
 	ws, err := (&Process{Pid: child.Pid, PidFD: child.PidFD}).Wait()
 	if err != nil {
 		return err

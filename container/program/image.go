@@ -13,8 +13,9 @@ import (
 // An encoded program ("image") is what travels to the keeper. All numbers are little-endian.
 //
 //	header   magic, version, counts of operations, data bytes, data pointers, inputs: six uint32,
-//	         then the clone flags and the number of descriptors to keep; in version 2 of the
-//	         format, which a program with an OOM score has, that score as an int64
+//	         then the clone flags, the number of descriptors to keep (its highest bit says that
+//	         the program forks); in version 2 of the format, which a program with an OOM score
+//	         has, that score as an int64
 //	ops      OpSize bytes each
 //	data     padded to 8
 //	pointers pairs of uint32: offset of the word in data, offset in data that it points to
@@ -42,6 +43,8 @@ const (
 	maxOps    = 1 << 16
 	maxData   = 8 << 20 // ARG_MAX is at most 6 MiB
 	maxInputs = 250     // SCM_MAX_FD is 253
+
+	forksBit = 1 << 31 // beside the number of descriptors to keep
 
 	minScore, maxScore = -1000, 1000 // proc_pid_oom_score_adj(5)
 )
@@ -95,8 +98,13 @@ func (p *Program) Encode() []byte {
 	} {
 		raw = le.AppendUint32(raw, uint32(n))
 	}
-	// Namespace flags fit in 32 bits; the upper half says how many descriptors are kept.
-	raw = le.AppendUint64(raw, img.clone&0xffffffff|uint64(img.keep)<<32)
+	// Namespace flags fit in 32 bits.
+	keep := uint32(img.keep)
+	if img.forks {
+		keep |= forksBit
+	}
+	raw = le.AppendUint32(raw, uint32(img.clone))
+	raw = le.AppendUint32(raw, keep)
 	if img.hasScore {
 		raw = le.AppendUint64(raw, uint64(img.score))
 	}
@@ -121,6 +129,7 @@ type Image struct {
 	inputs []string
 	clone  uint64
 	keep   int
+	forks  bool
 	// score is for the spawner to write, if hasScore.
 	score    int64
 	hasScore bool
@@ -172,7 +181,10 @@ func Parse(raw []byte) (*Image, error) {
 	if err := fits(int(ops), int(data), int(inputs)); err != nil {
 		return nil, err
 	}
-	img := &Image{clone: uint64(le.Uint32(raw[24:])), keep: int(le.Uint32(raw[28:]))}
+	keep := le.Uint32(raw[28:])
+	img := &Image{
+		clone: uint64(le.Uint32(raw[24:])), keep: int(keep &^ forksBit), forks: keep&forksBit != 0,
+	}
 	// No number of these overflows when it is multiplied: they have 32 bits.
 	rest := raw[headerSize:]
 	take := func(n uint64) []byte {
@@ -226,6 +238,10 @@ func (img *Image) Inputs() []string { return img.inputs }
 
 // CloneFlags are the namespaces that the child is born in (CLONE_NEW*, clone(2)).
 func (img *Image) CloneFlags() uint64 { return img.clone }
+
+// Forks says whether the program goes on in a second process (Builder.Fork), which tells the
+// spawner of itself.
+func (img *Image) Forks() bool { return img.forks }
 
 // OOMScore is the oom_score_adj that the spawner writes for the child, if ok.
 func (img *Image) OOMScore() (score int, ok bool) { return int(img.score), img.hasScore }

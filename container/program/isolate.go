@@ -18,8 +18,7 @@ const (
 // operation and its errno, a stage is a number with StageBit set and a value.
 const (
 	StageBit = 1 << 31
-	// StageForked: the value is the pid of the process that goes on in place of this one, which
-	// ends.
+	// StageForked: the sender goes on in place of the process that was cloned first, which ends.
 	StageForked = 1
 	// StageTTY: the message carries the master of the container's terminal.
 	StageTTY = 2
@@ -79,21 +78,25 @@ func (b *Builder) SendFD(stage uint32, fd Arg) {
 }
 
 // Fork continues the program in a new child of the spawner, born in the namespaces of flags; the
-// present process reports it and ends. Needed after a PID namespace was joined, and to create
-// namespaces inside of a joined user namespace.
+// present process ends. Needed after a PID namespace was joined, and to create namespaces inside of
+// a joined user namespace.
+//
+// The new process reports itself, before anything else that it may have to report, and the kernel
+// says who it is (SCM_CREDENTIALS, unix(7)). Should it be killed before that, the spawner finds it
+// by the process group, which the present process makes for the two of them: a child that nobody
+// reaps would keep the PID namespace from ending.
 func (b *Builder) Fork(flags uint64) {
-	args := b.Room(88) // struct clone_args; CLONE_PARENT takes the exit signal from this process
+	b.p.img.forks = true
+	b.Call(unix.SYS_SETPGID, Num(0), Num(0)).Ignore(uint16(unix.EPERM)) // leads a session already
+	// struct clone_args; CLONE_PARENT takes the exit signal from this process.
+	args := b.Room(88)
 	binary.LittleEndian.PutUint64(b.p.img.data[args.off:], flags|unix.CLONE_PARENT)
 	pid := b.Call(unix.SYS_CLONE3, args.Ptr(), Num(88)).Result()
 	child := b.Label()
 	b.If(pid.Value(), ^uint64(0), Equal, Num(0), child)
-	msg := b.stageMessage(StageForked)
-	word := b.Cell()
-	b.Set(word, pid.Value(), ShiftL, Num(32))
-	b.Set(Cell{msg.off}, word.Value(), Or, Num(uint64(StageBit|StageForked)))
-	b.Call(unix.SYS_WRITE, b.Input(InputSync), msg.Ptr(), Num(8))
 	b.Exit(Num(0))
 	b.Place(child)
+	b.Stage(StageForked)
 }
 
 // Exit ends the process with a status.

@@ -2,10 +2,11 @@ package spawn
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
-
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 	"strake/container/program"
 )
 
-// Child is a started process. Its methods are not for concurrent use.
+// Child is a started process. Its methods, but for Interrupt, are not for concurrent use.
 type Child struct {
 	// Pid is the child in the caller's PID namespace. It is a child of the calling process, to be
 	// reaped by it.
@@ -21,7 +22,17 @@ type Child struct {
 	// PidFD refers to it. The caller closes it.
 	PidFD int
 	sync  int
+	// forking: the program goes on in a second process that has not reported itself yet
+	// (program.Builder.Fork).
+	forking bool
+
+	mu                    sync.Mutex // of who the child is, for Interrupt
+	interrupted, released bool
 }
+
+// errKilled is the end of a child that was killed at the moment at which its program went on in
+// another process.
+var errKilled = errors.New("the process was killed before it executed")
 
 // Failure is an operation of a program that failed.
 type Failure struct {
@@ -83,11 +94,11 @@ type Message struct {
 // Next waits for the child's next message. A failed operation is returned as *Failure. A child that
 // was killed before it could execute looks like one that executed: its wait status tells.
 //
-// program.StageForked is handled here: the child that was cloned first is reaped and Pid and PidFD
-// change to its successor.
+// With program.StageForked, of which the caller need not do anything, the child that was cloned
+// first is reaped, and Pid and PidFD change to its successor.
 func (c *Child) Next() (Message, error) {
 	var b [8]byte
-	oob := make([]byte, unix.CmsgSpace(4))
+	oob := make([]byte, unix.CmsgSpace(4)+unix.CmsgSpace(unix.SizeofUcred))
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.sync, b[:], oob, unix.MSG_CMSG_CLOEXEC)
 		switch {
@@ -95,6 +106,9 @@ func (c *Child) Next() (Message, error) {
 			// A child that ends before it has read all that was sent to it resets the connection.
 			// That is reported once, and the child's own messages follow.
 			continue
+		case err == nil && n == 0 && c.forking:
+			c.reapSuccessor()
+			return Message{FD: -1}, errKilled
 		case err == nil && n == 0:
 			return Message{FD: -1}, nil
 		case err != nil:
@@ -102,55 +116,122 @@ func (c *Child) Next() (Message, error) {
 		case n != 8:
 			return Message{FD: -1}, fmt.Errorf("read from the child: %d bytes, want 8", n)
 		}
-		m := Message{FD: -1}
-		if oobn > 0 {
-			if m.FD, err = receivedFD(oob[:oobn]); err != nil {
-				return m, err
-			}
+		m, sender, err := control(oob[:oobn])
+		if err != nil {
+			return m, err
 		}
 		first, second := binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])
 		if first&program.StageBit == 0 {
+			c.forking = false // the successor would have reported itself first
 			return m, &Failure{Index: int(first), Errno: syscall.Errno(second)}
 		}
 		m.Stage = first &^ program.StageBit
-		if m.Stage != program.StageForked {
-			return m, nil
+		if m.Stage == program.StageForked {
+			err = c.succeed(sender)
 		}
-		if err := c.succeed(int(second)); err != nil {
-			return m, err
-		}
+		return m, err
 	}
 }
 
-// receivedFD takes the one descriptor out of a control message.
-func receivedFD(oob []byte) (int, error) {
-	msgs, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(msgs) != 1 {
-		return -1, fmt.Errorf("control message of the child: %d messages: %w", len(msgs), err)
+// control takes the descriptor and the sender's pid, 0 if it is not there, out of control messages.
+func control(oob []byte) (m Message, sender int, err error) {
+	m.FD = -1
+	if len(oob) == 0 {
+		return m, 0, nil
 	}
-	fds, err := unix.ParseUnixRights(&msgs[0])
-	if err != nil || len(fds) != 1 {
-		return -1, fmt.Errorf("control message of the child: %d descriptors: %w", len(fds), err)
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return m, 0, fmt.Errorf("control messages of the child: %w", err)
 	}
-	return fds[0], nil
+	for i := range list {
+		switch list[i].Header.Type {
+		case unix.SCM_CREDENTIALS:
+			cred, err := unix.ParseUnixCredentials(&list[i])
+			if err != nil {
+				return m, 0, fmt.Errorf("credentials of the child: %w", err)
+			}
+			sender = int(cred.Pid)
+		case unix.SCM_RIGHTS:
+			fds, err := unix.ParseUnixRights(&list[i])
+			if err != nil || len(fds) != 1 {
+				return m, 0, fmt.Errorf("descriptors of the child: %d, want 1: %w", len(fds), err)
+			}
+			m.FD = fds[0]
+		}
+	}
+	return m, sender, nil
+}
+
+// Forking says that the program will go on in another process, which has not reported itself yet.
+// When the present one ends, it may have been followed: Next tells.
+func (c *Child) Forking() bool { return c.forking }
+
+// expectFork makes the kernel add to each message who has sent it (SO_PASSCRED, unix(7)).
+func (c *Child) expectFork(on bool) error {
+	flag := 0
+	if on {
+		flag = 1
+	}
+	if err := unix.SetsockoptInt(c.sync, unix.SOL_SOCKET, unix.SO_PASSCRED, flag); err != nil {
+		return fmt.Errorf("SO_PASSCRED: %w", err)
+	}
+	c.forking = on
+	return nil
 }
 
 // succeed replaces the first child, which ends now, by the one that it has cloned with
 // CLONE_PARENT. That one is our child too and cannot be reaped by another process, so its pid is
 // not reused before pidfd_open.
 func (c *Child) succeed(pid int) error {
-	first, firstFD := c.Pid, c.PidFD
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return fmt.Errorf("pidfd_open of process %d: %w", pid, err)
 	}
+	c.mu.Lock()
+	first, firstFD := c.Pid, c.PidFD
 	c.Pid, c.PidFD = pid, fd
+	if c.interrupted {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+	c.mu.Unlock()
 	unix.Close(firstFD)
+	wait(first)
+	return c.expectFork(false)
+}
+
+// reapSuccessor reaps the process that the child has cloned, if it has: one that has ended without
+// having reported itself, or is about to. It is of the child's process group. The child itself, of
+// which the caller wants the status, leaves that group.
+func (c *Child) reapSuccessor() {
+	unix.Setpgid(c.Pid, unix.Getpgrp())
 	for {
-		if _, err := unix.Wait4(first, nil, 0, nil); err != unix.EINTR {
-			return nil
+		pid, err := unix.Wait4(-c.Pid, nil, 0, nil)
+		if err != nil && err != unix.EINTR || pid == c.Pid {
+			break
 		}
 	}
+	c.forking = false
+}
+
+// wait reaps a child.
+func wait(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// Interrupt kills the child, also the process that its program goes on in later, unless Release was
+// called.
+func (c *Child) Interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.released {
+		return
+	}
+	c.interrupted = true
+	unix.PidfdSendSignal(c.PidFD, unix.SIGKILL, nil, 0)
 }
 
 // Continue lets a child that waits go on.
@@ -168,11 +249,17 @@ func (c *Child) SyncFD() int { return c.sync }
 
 // Resume makes a Child of a process that was started before the caller replaced itself by
 // execve(2): the same three numbers, handed on.
-func Resume(pid, pidFD, syncFD int) *Child { return &Child{Pid: pid, PidFD: pidFD, sync: syncFD} }
+func Resume(pid, pidFD, syncFD int) *Child {
+	creds, err := unix.GetsockoptInt(syncFD, unix.SOL_SOCKET, unix.SO_PASSCRED)
+	return &Child{Pid: pid, PidFD: pidFD, sync: syncFD, forking: err == nil && creds != 0}
+}
 
 // Release closes the channel to the child. The process itself is not affected, but for a program
 // that still waits: it ends.
 func (c *Child) Release() {
+	c.mu.Lock()
+	c.released = true
+	c.mu.Unlock()
 	if c.sync >= 0 {
 		unix.Close(c.sync)
 		c.sync = -1
@@ -182,14 +269,15 @@ func (c *Child) Release() {
 // Kill ends the child, reaps it, and closes PidFD.
 func (c *Child) Kill() {
 	unix.Kill(c.Pid, unix.SIGKILL)
-	for {
-		if _, err := unix.Wait4(c.Pid, nil, 0, nil); err != unix.EINTR {
-			break
-		}
+	if c.forking {
+		// The child is not reaped, so that the number cannot be another group's.
+		unix.Kill(-c.Pid, unix.SIGKILL)
+		c.reapSuccessor()
 	}
+	wait(c.Pid)
+	c.Release()
 	if c.PidFD >= 0 {
 		unix.Close(c.PidFD)
 		c.PidFD = -1
 	}
-	c.Release()
 }

@@ -117,7 +117,13 @@ func (m *Machine) Start(req *Request) (*Child, error) {
 	}
 	defer unix.Close(pair[1])
 	c := &Child{PidFD: -1, sync: pair[0]}
-	if err := m.clone(req, c, pair[1]); err != nil {
+	if req.Image.Forks() {
+		err = c.expectFork(true)
+	}
+	if err == nil {
+		err = m.clone(req, c, pair[1])
+	}
+	if err != nil {
 		unix.Close(pair[0])
 		return nil, err
 	}

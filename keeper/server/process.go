@@ -122,9 +122,7 @@ func (p *process) streamsClosed() bool {
 func (p *process) release() {
 	s := p.s
 	if p.child != nil {
-		s.ignore(p.child.SyncFD())
-		p.child.Release()
-		p.child = nil
+		p.drop()
 	}
 	if p.pidfd >= 0 {
 		s.ignore(p.pidfd)
@@ -200,24 +198,22 @@ func (p *process) watchExit() error {
 
 // hear handles what the child has said, and does not wait for more.
 func (p *process) hear() {
-	for p.child != nil && p.failure == nil && p.state != wire.Held && readable(p.child.SyncFD()) {
+	for p.child != nil && (p.failure == nil || p.child.Forking()) && p.state != wire.Held &&
+		readable(p.child.SyncFD()) {
 		old := p.child.PidFD
 		msg, err := p.child.Next()
-		if p.child.PidFD != old {
-			// The program goes on in another process (program.Builder.Fork); spawn has closed the
-			// first one's descriptor.
-			delete(p.s.watchers, old)
-			p.pid, p.pidfd = p.child.Pid, p.child.PidFD
-			if werr := p.watchExit(); err == nil {
-				err = werr
-			}
+		if werr := p.follow(old); err == nil {
+			err = werr
 		}
 		switch {
+		case p.failure != nil:
+			p.drop()
 		case err != nil:
 			if msg.FD >= 0 {
 				unix.Close(msg.FD)
 			}
 			p.fail(err)
+		case msg.Stage == program.StageForked:
 		case msg.Stage == program.StageTTY:
 			if err := p.addTTY(msg.FD); err != nil {
 				p.fail(err)
@@ -239,6 +235,29 @@ func (p *process) hear() {
 	}
 }
 
+// follow takes over who the child is after a message: its program may have gone on in another
+// process (program.Builder.Fork), and spawn has closed the descriptor of the first one then, old.
+func (p *process) follow(old int) error {
+	if p.child.PidFD != old {
+		delete(p.s.watchers, old)
+		p.pid, p.pidfd = p.child.Pid, p.child.PidFD
+		if p.failure != nil || p.aborted {
+			unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+		}
+	}
+	if _, watched := p.s.watchers[p.pidfd]; watched {
+		return nil
+	}
+	return p.watchExit()
+}
+
+// drop ends the conversation with the child.
+func (p *process) drop() {
+	p.s.ignore(p.child.SyncFD())
+	p.child.Release()
+	p.child = nil
+}
+
 func readable(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p, 0)
@@ -257,16 +276,17 @@ func (p *process) goOn(t ticket) {
 	}
 }
 
-// fail ends a start. The waiter is answered when the child is reaped and nothing is left.
+// fail ends a start. The waiter is answered when the child is reaped and nothing is left. A child
+// that may have cloned another one is listened to until that is known: nobody else would reap it.
 func (p *process) fail(err error) {
 	if p.failure != nil {
 		return
 	}
 	p.failure = err
-	p.s.ignore(p.child.SyncFD())
-	p.child.Release()
-	p.child = nil
 	unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+	if !p.child.Forking() {
+		p.drop()
+	}
 }
 
 // executed is the end of the program: in a container's process, or by death.
@@ -286,9 +306,7 @@ func (p *process) executed() {
 		)
 		return
 	}
-	p.s.ignore(p.child.SyncFD())
-	p.child.Release()
-	p.child = nil
+	p.drop()
 	p.ticks = st.ticks
 	if !alive {
 		p.doubt = true
@@ -313,6 +331,11 @@ func (p *process) announce() {
 // ended is called when the process is dead.
 func (p *process) ended() {
 	p.hear()
+	if p.child != nil && p.child.Forking() {
+		// The program goes on in another process, or that was killed: the channel will tell.
+		p.s.ignore(p.pidfd)
+		return
+	}
 	if p.adopted {
 		p.askStatus()
 		return
@@ -389,9 +412,7 @@ func (p *process) finish(e wire.Exit) {
 	delete(s.pending, p)
 	s.ignore(p.pidfd)
 	if p.child != nil { // it was held
-		s.ignore(p.child.SyncFD())
-		p.child.Release()
-		p.child = nil
+		p.drop()
 	}
 	p.state, p.stage, p.exit = wire.Exited, 0, e
 	p.closeStdin()
