@@ -83,7 +83,7 @@ func TestForkedBroken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := last(c); err != nil && !errors.Is(err, unix.EIO) {
+		if err := last(c); err != nil && !errors.Is(err, errKilled) {
 			t.Errorf("operation %d: got %v, want an end without a word", i, err)
 		}
 		c.Kill()
@@ -106,7 +106,7 @@ func TestForkedInterrupted(t *testing.T) {
 			time.Sleep(time.Duration(i) * 2 * time.Microsecond)
 			c.Interrupt()
 		}()
-		if err := last(c); err != nil && !errors.Is(err, unix.EIO) {
+		if err := last(c); err != nil && !errors.Is(err, errKilled) {
 			t.Errorf("got %v", err)
 		}
 		<-done

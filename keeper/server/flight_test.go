@@ -82,6 +82,7 @@ func TestKilledInFlight(t *testing.T) {
 			req.Stdio.Stdin = true
 			p := r.start(req)
 			waitForLog(t, r.logPath("a"), "before\n")
+			r.turn() // when it answers, the keeper is done with that line
 			st, err := readStat(p.Pid)
 			if err != nil {
 				t.Fatal(err)

@@ -74,7 +74,8 @@ func TestForkAborted(t *testing.T) {
 			b.Fork(0)
 			shell(b, "exec sleep 100")
 		})
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*20*time.Microsecond)
+		after := time.Duration(i) * 20 * time.Microsecond
+		ctx, cancel := context.WithTimeout(context.Background(), after)
 		p, err := r.Start(ctx, req)
 		if err == nil {
 			p.Close()
