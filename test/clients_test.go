@@ -362,6 +362,28 @@ func TestLife(t *testing.T) {
 		c.ok("run", "-d", "--rm", "--name", "gone", "box", "true")
 		c.until("--rm", func() bool { return c.do("inspect", "gone").code == 1 })
 
+		// What it has written is not written back, and is there when it is started again.
+		root := []string{"grep", "^overlay / ", "/proc/self/mounts"}
+		c.ok("run", "-d", "--rm", "--name", "short", "box", "sleep", "1000")
+		c.ok("exec", "short", "sh", "-c", "echo kept >/f")
+		c.ok("restart", "-t", "0", "short")
+		c.eq("kept\n", "exec", "short", "cat", "/f")
+		if got := c.ok(append([]string{"exec", "short"}, root...)...); !strings.Contains(
+			got, "volatile",
+		) {
+			t.Errorf("the root of run --rm is mounted %q, want volatile", got)
+		}
+		c.ok("kill", "short")
+		c.until("--rm of what was started again", func() bool {
+			return c.do("inspect", "short").code == 1
+		})
+		c.ok("run", "--name", "long", "box", "cat", "/proc/self/mounts")
+		if got := c.ok("logs", "long"); !strings.Contains(got, "overlay / ") ||
+			strings.Contains(got, "volatile") {
+			t.Errorf("without --rm, mounts are %q", got)
+		}
+		c.ok("rm", "long")
+
 		// Restart policies.
 		c.ok(
 			"run", "-d", "--name", "failing", "--restart", "on-failure:2", "box", "sh", "-c",

@@ -40,10 +40,19 @@ type Overlay struct {
 	// Upper and Work are the writable directory and its work directory, on one filesystem. Both
 	// empty: read-only.
 	Upper, Work string
+	// Volatile says that what is written need not survive the machine: fsync(2) in the container
+	// costs nothing, and the end of the container does not write back the whole filesystem that
+	// Upper is on (overlayfs.rst, Volatile mount). Before the directories are mounted again the
+	// caller removes VolatileMark from Work.
+	Volatile bool
 	// Target is an existing directory on which the overlay is attached in the container's private
 	// view of the host.
 	Target string
 }
+
+// VolatileMark is the directory that a volatile mount leaves below Overlay.Work, by which the
+// kernel refuses the next mount.
+const VolatileMark = "work/incompat/volatile"
 
 // Hierarchy is one mounted cgroup hierarchy of the host, for containers that mount cgroups.
 type Hierarchy struct {

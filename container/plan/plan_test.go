@@ -181,6 +181,24 @@ var cases = []struct {
 		Host: Host{LastCap: 40},
 	},
 		edit: func(s *specs.Spec) { s.Root = nil }},
+	{name: "overlay-volatile", opt: Options{
+		Overlay: &Overlay{
+			Lower: []string{"/l/1"}, Upper: "/c/diff", Work: "/c/work", Volatile: true,
+			Target: "/c/root",
+		},
+		Host: Host{LastCap: 40},
+	},
+		edit: func(s *specs.Spec) { s.Root = nil }},
+	{name: "overlay-volatile-of-many-layers", opt: Options{
+		Overlay: &Overlay{
+			Lower: strings.Fields(
+				strings.Repeat("/a/long/name/of/a/layer /b/long/name/of/a/layer ", 100),
+			),
+			Upper: "/c/diff", Work: "/c/work", Volatile: true, Target: "/c/root",
+		},
+		Host: Host{LastCap: 40},
+	},
+		edit: func(s *specs.Spec) { s.Root = nil }},
 	{name: "overlay-of-many-layers", opt: Options{
 		Overlay: &Overlay{
 			Lower: strings.Fields(

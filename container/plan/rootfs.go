@@ -67,13 +67,13 @@ func (p *planner) rootfs() {
 }
 
 func (p *planner) overlay(o *Overlay) {
-	options, short := p.overlayOptions(o.Lower, o.Upper, o.Work), true
+	options, short := p.overlayOptions(o.Lower, o.Upper, o.Work, o.Volatile), true
 	if len(options) >= overlayPage ||
 		strings.ContainsAny(strings.Join(o.Lower, "")+o.Upper+o.Work, `,:\`) {
 		// Layers that lie beside each other have short names from there, and the separators of
 		// options are in what they share.
 		dir, names := shared(append([]string{o.Upper, o.Work}, o.Lower...))
-		options = p.overlayOptions(names[2:], names[0], names[1])
+		options = p.overlayOptions(names[2:], names[0], names[1], o.Volatile)
 		if short = len(options) < overlayPage; short {
 			p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr())
 		}
@@ -109,11 +109,17 @@ func (p *planner) overlay(o *Overlay) {
 		set("upperdir", o.Upper)
 		set("workdir", o.Work)
 	}
-	if p.userns {
+	enable := func(key string) {
 		p.Call(
-			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG),
-			p.Str("userxattr").Ptr(), program.Num(0), program.Num(0),
+			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(),
+			program.Num(0), program.Num(0),
 		)
+	}
+	if o.Upper != "" && o.Volatile {
+		enable("volatile")
+	}
+	if p.userns {
+		enable("userxattr")
 	} else {
 		for option := range strings.SplitSeq(overlayFixed[1:], ",") {
 			key, value, _ := strings.Cut(option, "=")
@@ -137,10 +143,13 @@ func (p *planner) overlay(o *Overlay) {
 	)
 }
 
-func (p *planner) overlayOptions(lower []string, upper, work string) string {
+func (p *planner) overlayOptions(lower []string, upper, work string, volatile bool) string {
 	options := "lowerdir=" + strings.Join(lower, ":")
 	if upper != "" {
 		options += ",upperdir=" + upper + ",workdir=" + work
+		if volatile {
+			options += ",volatile"
+		}
 	}
 	if p.userns {
 		return options + ",userxattr" // which implies overlayFixed

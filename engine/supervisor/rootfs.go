@@ -15,6 +15,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"strake/container/plan"
 	"strake/engine"
 	"strake/engine/ocispec"
 	"strake/engine/userdb"
@@ -130,6 +131,22 @@ func (e *layers) userFiles(
 		e.cache.users[key] = files
 	}
 	return files, nil
+}
+
+// overlay is how the container's root is mounted. Nothing of a container that removes itself is
+// there after the machine has gone down, so nothing of it has to be written back.
+func (c *container) overlay(fs *image.Rootfs) (*plan.Overlay, error) {
+	o := &plan.Overlay{
+		Lower: fs.Lower, Upper: fs.Upper, Work: fs.Work, Volatile: c.spec.AutoRemove,
+	}
+	if !o.Volatile || fs.Work == "" {
+		return o, nil
+	}
+	// It is there when the container is started again, which is within the life of the machine.
+	if err := os.RemoveAll(filepath.Join(fs.Work, plan.VolatileMark)); err != nil {
+		return nil, fmt.Errorf("mount the root file system again: %w", err)
+	}
+	return o, nil
 }
 
 // openRoot returns a handle on the root of a container that does not run, read-only and without its

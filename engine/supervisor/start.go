@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"strake/container/plan"
 	"strake/engine"
 	"strake/engine/ocispec"
 	"strake/engine/record"
@@ -373,7 +372,9 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 		Exited: func(exit task.Exit) { e.exited(c, l.run, exit) },
 	}
 	if l.fs != nil {
-		s.Overlay = &plan.Overlay{Lower: l.fs.Lower, Upper: l.fs.Upper, Work: l.fs.Work}
+		if s.Overlay, err = c.overlay(l.fs); err != nil {
+			return nil, err
+		}
 	} else {
 		cfg.Root.Path = c.spec.RootFS
 	}

@@ -188,20 +188,25 @@ func (t *Table) removeUnfinished() error {
 	return nil
 }
 
-// drop removes the directories of a key; the link goes first.
-// removeTree removes a directory: by one call where a container has written nothing, or where
-// overlayfs has left its empty directory only.
+// removeTree removes a directory: by one call where a container has written nothing, or by one for
+// each of the empty directories that overlayfs has left, those of a volatile mount first.
 func removeTree(dir string) error {
 	if rawfile.RemoveDir(dir) {
 		return nil
 	}
-	unix.Rmdir(dir + "/work")
+	if unix.Rmdir(dir+"/work") == unix.ENOTEMPTY {
+		unix.Unlink(dir + "/work/incompat/volatile/dirty")
+		unix.Rmdir(dir + "/work/incompat/volatile")
+		unix.Rmdir(dir + "/work/incompat")
+		unix.Rmdir(dir + "/work")
+	}
 	if rawfile.RemoveDir(dir) {
 		return nil
 	}
 	return os.RemoveAll(dir)
 }
 
+// drop removes the directories of a key; the link goes first.
 func (t *Table) drop(key string) error {
 	t.fault("container layer: remove link")
 	if err := os.Remove(t.path(imageName, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
