@@ -10,6 +10,7 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,8 +32,9 @@ import (
 )
 
 // A container is a directory <root>/containers/<id>. container.json holds what never changes but by
-// Update and Rename, state.json what does. Both are written to a temporary name and renamed, so a
-// reader (the next engine) sees one whole version.
+// Update and Rename; it is written to a temporary name and renamed. state.json holds what changes:
+// one version on each line, of which the last whole one counts. So a reader (the next engine) sees
+// one whole version of both.
 //
 // What is acknowledged survives the death of the engine at any instant without fsync(2), because
 // the page cache does. For loss of power there is the syncer: it makes records of containers that
@@ -107,6 +109,49 @@ func WriteJSON(dir, name string, v any) error {
 	return nil
 }
 
+// stateLimit is the size in bytes at which the earlier versions in state.json go.
+const stateLimit = 64 << 10
+
+// WriteState writes one more version of a container's state. That costs a part of what replacing
+// the file costs, which makes and removes an inode.
+func WriteState(dir string, st *State) error {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return fmt.Errorf("write %q: %w", StateFile, err)
+	}
+	// What an engine that was killed has left of a line ends before this one.
+	line := make([]byte, 0, len(b)+2)
+	line = append(append(append(line, '\n'), b...), '\n')
+	size, err := rawfile.Append(filepath.Join(dir, StateFile), line, 0o600)
+	if err == nil && size > stateLimit {
+		err = rawfile.Replace(dir, StateFile, line[1:], 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write %q: %w", StateFile, err)
+	}
+	return nil
+}
+
+// ReadState reads what WriteState wrote last. A missing file is fs.ErrNotExist.
+func ReadState(dir string, st *State) error {
+	path := filepath.Join(dir, StateFile)
+	b, err := rawfile.Read(path)
+	if err != nil {
+		return err
+	}
+	for err = errors.New("nothing is in it"); len(b) > 0; {
+		b = bytes.TrimRight(b, "\n")
+		i := bytes.LastIndexByte(b, '\n') + 1
+		version := *st
+		if err = json.Unmarshal(b[i:], &version); err == nil {
+			*st = version
+			return nil
+		}
+		b = b[:i]
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
 // ReadJSON reads a file that WriteJSON wrote. A missing file is fs.ErrNotExist.
 func ReadJSON(dir, name string, v any) error {
 	b, err := os.ReadFile(filepath.Join(dir, name))
@@ -152,7 +197,7 @@ func Load(
 		}
 		st := State{Version: Version, State: engine.State{Status: engine.Created}}
 		if err == nil {
-			if err = ReadJSON(dir, StateFile, &st); errors.Is(err, fs.ErrNotExist) {
+			if err = ReadState(dir, &st); errors.Is(err, fs.ErrNotExist) {
 				err = nil // never started
 			}
 		}

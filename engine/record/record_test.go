@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"strake/engine"
+	"strake/internal/rawfile"
 	"strake/sandbox"
 	"strake/task"
 )
@@ -71,7 +72,7 @@ func TestRoundTrip(t *testing.T) {
 		Sandbox: &sandbox.Record{ID: idA, Owner: "cri", Attached: true}, RemoveVolumes: true,
 		HealthLog: []engine.HealthResult{{Start: at, End: at, ExitCode: 1, Output: "no"}},
 	}
-	if err := WriteJSON(dir, StateFile, &st); err != nil {
+	if err := WriteState(dir, &st); err != nil {
 		t.Fatal(err)
 	}
 	made(t, root, idB, &Spec{Version: Version, ID: idB})
@@ -113,6 +114,7 @@ func TestLoadLeavesWhatItCannotRead(t *testing.T) {
 			class: errdefs.IsFailedPrecondition,
 		},
 		{name: "state", spec: good, state: "{"},
+		{name: "no state on any line", spec: good, state: "{\n\nx\n"},
 	} {
 		root := t.TempDir()
 		dir := made(t, root, idA, nil)
@@ -192,6 +194,68 @@ func TestWriteJSONReplaces(t *testing.T) {
 	var got Spec
 	if err := ReadJSON(dir, SpecFile, &got); err != nil || got.ID != "short" {
 		t.Errorf("after the errors: %q %v", got.ID, err)
+	}
+}
+
+// The last whole version of a state counts, whatever a killed engine or a machine that went down has
+// left behind it.
+func TestState(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	read := func() int {
+		t.Helper()
+		var st State
+		if err := ReadState(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.State.Pid
+	}
+	write := func(pid int) {
+		t.Helper()
+		st := State{Version: Version, State: engine.State{Pid: pid}}
+		if err := WriteState(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, StateFile)
+	// What an engine wrote that kept one version only.
+	if err := os.WriteFile(path, []byte(`{"version":1,"state":{"pid":1}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); got != 1 {
+		t.Errorf("got %d", got)
+	}
+	for pid, rest := range []string{
+		2: "", 3: `{"version":1,"sta`, 4: "\n{", 5: "\x00\x00\x00", 6: "\n\n",
+	} {
+		if pid < 2 {
+			continue
+		}
+		write(pid)
+		if _, err := rawfile.Append(path, []byte(rest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(); got != pid {
+			t.Errorf("followed by %q: got %d, want %d", rest, got, pid)
+		}
+	}
+	for pid := 7; pid < 3000; pid++ {
+		write(pid)
+		if st, err := os.Stat(path); err != nil || st.Size() > stateLimit {
+			t.Fatalf("after %d versions: %v %v", pid, st, err)
+		}
+	}
+	if got := read(); got != 2999 {
+		t.Errorf("got %d", got)
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Errorf("left: %v %v", list, err)
+	}
+	if err := WriteState(filepath.Join(dir, "none"), &State{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing directory: %v", err)
+	}
+	if err := ReadState(filepath.Join(dir, "none"), &State{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a missing directory: %v", err)
 	}
 }
 

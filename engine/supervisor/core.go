@@ -218,7 +218,7 @@ func (k *core) save(c *container) error {
 	}
 	durable := !c.spec.AutoRemove
 	c.mu.Unlock()
-	if err := record.WriteJSON(c.dir, record.StateFile, &rec); err != nil {
+	if err := record.WriteState(c.dir, &rec); err != nil {
 		return fmt.Errorf("container %s: %w", shortID(c.id), err)
 	}
 	if durable {

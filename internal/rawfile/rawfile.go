@@ -60,6 +60,10 @@ func Write(path string, data []byte, mode uint32) error {
 		return err
 	}
 	defer unix.Close(fd)
+	return write(fd, path, data)
+}
+
+func write(fd int, path string, data []byte) error {
 	for len(data) > 0 {
 		n, err := unix.Write(fd, data)
 		if err == unix.EINTR {
@@ -71,6 +75,23 @@ func Write(path string, data []byte, mode uint32) error {
 		data = data[n:]
 	}
 	return nil
+}
+
+// Append adds data, which is not empty, to the end of a file, which it makes with a mode if it is
+// missing, and returns the file's length. After an error a part of data may be there.
+func Append(path string, data []byte, mode uint32) (size int64, err error) {
+	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND, mode)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	if err := write(fd, path, data); err != nil {
+		return 0, err
+	}
+	if size, err = unix.Seek(fd, 0, unix.SEEK_CUR); err != nil {
+		return 0, &fs.PathError{Op: "seek", Path: path, Err: err}
+	}
+	return size, nil
 }
 
 // Replace writes a file of a directory under a temporary name, which begins with a dot, and renames

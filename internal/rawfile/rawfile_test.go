@@ -44,6 +44,30 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+func TestAppend(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "f")
+	for _, want := range []string{"one", "one two", "one two three"} {
+		before, _ := os.ReadFile(path)
+		n, err := Append(path, []byte(want[len(before):]), 0o640)
+		if err != nil || n != int64(len(want)) {
+			t.Errorf("%d bytes %v, want %d", n, err, len(want))
+		}
+		if got, err := Read(path); err != nil || string(got) != want {
+			t.Errorf("got %q %v, want %q", got, err, want)
+		}
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o640 {
+		t.Errorf("mode %v %v, want 0640", st.Mode(), err)
+	}
+	if _, err := Append("/dev/full", []byte("x"), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a full device: %v", err)
+	}
+	if _, err := Append(path+"/f", nil, 0o600); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("below a file: %v", err)
+	}
+}
+
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
