@@ -16,6 +16,7 @@ package launch
 
 import (
 	"errors"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -54,6 +55,7 @@ type Launch struct {
 	plan   *plan.Plan
 	inputs Inputs
 	born   int
+	image  *[]byte // what Encode has returned
 }
 
 // Init prepares the first process of a container. opt need not say how to enter groups: entry does.
@@ -152,8 +154,19 @@ func (l *Launch) Streams(stdin, stdout, stderr int) {
 	l.inputs.Add(plan.InputStderr, stderr)
 }
 
-// Encode returns the program as it travels to a keeper (program.Program.Encode).
-func (l *Launch) Encode() []byte { return l.plan.Encode() }
+// Encode returns the program as it travels to a keeper (program.Program.Encode), valid until Close.
+func (l *Launch) Encode() []byte {
+	if l.image == nil {
+		if l.image, _ = images.Get().(*[]byte); l.image == nil {
+			l.image = new([]byte)
+		}
+		*l.image = l.plan.AppendTo((*l.image)[:0])
+	}
+	return *l.image
+}
+
+// images are encoded programs that were sent.
+var images sync.Pool
 
 // Born is the cgroup2 directory to be born in, or -1.
 func (l *Launch) Born() int { return l.born }
@@ -187,6 +200,13 @@ func (l *Launch) Explain(err error) error {
 	return err
 }
 
-// Close closes the descriptors that were opened for the program, and those given to Inputs.Own. A
-// child that was cloned has copies. It may be called twice.
-func (l *Launch) Close() { l.inputs.Close() }
+// Close closes the descriptors that were opened for the program, and those given to Inputs.Own, and
+// releases the program. A child that was cloned has copies. It may be called twice.
+func (l *Launch) Close() {
+	l.inputs.Close()
+	l.plan.Release()
+	if l.image != nil {
+		images.Put(l.image)
+		l.image = nil
+	}
+}

@@ -82,7 +82,10 @@ func opsIn(mem []byte, n int) []instr {
 func aligned(mem []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(mem)))%8 == 0 }
 
 // Encode returns the image of the program.
-func (p *Program) Encode() []byte {
+func (p *Program) Encode() []byte { return p.AppendTo(nil) }
+
+// AppendTo appends the image of the program to raw, as encoding.BinaryAppender does.
+func (p *Program) AppendTo(raw []byte) []byte {
 	img := &p.img
 	version, size := imageVersion, headerSize+len(img.ops)*OpSize+len(img.data)+8*len(img.ptrs)
 	if img.hasScore {
@@ -91,7 +94,7 @@ func (p *Program) Encode() []byte {
 	for _, name := range img.inputs {
 		size += 2 + len(name)
 	}
-	raw := make([]byte, 0, size)
+	raw = slices.Grow(raw, size)
 	le := binary.LittleEndian
 	for _, n := range []int{
 		imageMagic, version, len(img.ops), len(img.data), len(img.ptrs), len(img.inputs),
