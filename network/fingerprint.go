@@ -3,12 +3,12 @@ package network
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"strake/internal/rawfile"
 	"strake/network/link"
 )
 
@@ -25,7 +25,7 @@ type fingerprint struct {
 // inspect takes the fingerprint of the calling thread's namespace; rt is a socket of it.
 func inspect(rt *link.Socket, v6 bool) (fingerprint, error) {
 	var f fingerprint
-	stat, err := os.ReadFile("/proc/thread-self/net/sockstat")
+	stat, err := rawfile.Read("/proc/thread-self/net/sockstat")
 	if err != nil {
 		return f, fmt.Errorf("inspect network namespace: %w", err)
 	}
@@ -39,7 +39,7 @@ func inspect(rt *link.Socket, v6 bool) (fingerprint, error) {
 	if !v6 {
 		return f, nil // its interface has none, and the kernel sends nothing
 	}
-	snmp, err := os.ReadFile("/proc/thread-self/net/snmp6")
+	snmp, err := rawfile.Read("/proc/thread-self/net/snmp6")
 	if err != nil {
 		return f, fmt.Errorf("inspect network namespace: %w", err)
 	}

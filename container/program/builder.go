@@ -56,11 +56,8 @@ func (b *Builder) begin() {
 		p.img.ops, p.about = make([]instr, 0, usualOps), make([]about, 0, usualOps)
 		return
 	}
-	p.img.ops, p.about = m.ops, m.about
-	if p.img.data == nil {
-		clear(m.data[:cap(m.data)]) // what alloc hands out is zero
-		p.img.data = m.data
-	}
+	clear(m.data[:cap(m.data)]) // what alloc hands out is zero
+	p.img.ops, p.about, p.img.data = m.ops, m.about, m.data
 }
 
 // memory is what most of a program lies in, without content.
@@ -89,6 +86,9 @@ const maxReleased = 256 << 10
 
 func (b *Builder) alloc(size, align uint32) uint32 {
 	img := &b.p.img
+	if img.ops == nil {
+		b.begin()
+	}
 	off := (uint32(len(img.data)) + align - 1) &^ (align - 1)
 	need := int(off) + int(size)
 	if cap(img.data) < need {

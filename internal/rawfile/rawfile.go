@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,8 @@ func open(path string, flags int, mode uint32) (int, error) {
 	}
 }
 
+var buffers = sync.Pool{New: func() any { return new([4096]byte) }}
+
 // Read reads a whole file.
 func Read(path string) ([]byte, error) {
 	fd, err := open(path, unix.O_RDONLY, 0)
@@ -36,14 +39,17 @@ func Read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 4096)
-	for {
+	first := buffers.Get().(*[4096]byte) // most files fit, and their text is copied once
+	defer buffers.Put(first)
+	for b := first[:0]; ; {
 		n, err := unix.Read(fd, b[len(b):cap(b)])
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
 			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0 && cap(b) == len(first):
+			return append(make([]byte, 0, len(b)), b...), nil
 		case n == 0:
 			return b, nil
 		}

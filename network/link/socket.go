@@ -28,7 +28,6 @@ type Socket struct {
 
 	mu  sync.Mutex
 	seq uint32 // guarded by mu
-	buf []byte // guarded by mu
 }
 
 // Open opens a socket in the network namespace of the calling thread.
@@ -42,10 +41,12 @@ func Open() (*Socket, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	// The kernel makes no datagram of a listing longer than the longest read so far, and at least
-	// 16 KiB if the reader takes that.
-	return &Socket{fd: fd, buf: make([]byte, 16<<10)}, nil
+	return &Socket{fd: fd}, nil
 }
+
+// buffers are for reading a datagram. The kernel makes no datagram of a listing longer than the
+// longest read so far, and at least 16 KiB if the reader takes that.
+var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // Close closes the socket.
 func (s *Socket) Close() error {
@@ -193,12 +194,14 @@ type header struct {
 }
 
 // receive reads one datagram and visits its messages; the first error of visit is returned after
-// all of them.
+// all of them. visit must not keep what it gets.
 func (s *Socket) receive(visit func(header, []byte) error) error {
+	buf := buffers.Get().(*[16 << 10]byte)
+	defer buffers.Put(buf)
 	var n int
 	for {
 		var err error
-		n, _, err = unix.Recvfrom(s.fd, s.buf, 0)
+		n, _, err = unix.Recvfrom(s.fd, buf[:], 0)
 		if err == nil {
 			break
 		}
@@ -207,7 +210,7 @@ func (s *Socket) receive(visit func(header, []byte) error) error {
 		}
 	}
 	var first error
-	for b := s.buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+	for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
 			return fmt.Errorf(
