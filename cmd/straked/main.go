@@ -62,10 +62,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	// A start makes 0.4 MiB of garbage: collecting at the usual heap of a few MiB would take a
-	// fifth of the time. The limit keeps the promise about memory (docs/SPECIFICATION.md) where the
+	// A start makes 0.2 MiB of garbage: collecting at the usual heap of a few MiB would take a
+	// tenth of the time. The limit keeps the promise about memory (docs/SPECIFICATION.md) where the
 	// live heap is large.
-	debug.SetGCPercent(300)
+	debug.SetGCPercent(200)
 	debug.SetMemoryLimit(48 << 20)
 	if s.Teardown {
 		err = teardown(ctx, s, log)
