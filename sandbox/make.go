@@ -18,7 +18,10 @@ import (
 	"strake/task"
 )
 
-var idPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var (
+	idPattern    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+	ownerPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+)
 
 // Names of the files about the network in a sandbox's directory.
 const (
@@ -140,6 +143,12 @@ func (s *Store) Create(ctx context.Context, spec Spec) (_ *Sandbox, err error) {
 		return nil, fmt.Errorf(
 			"sandbox ID %q: want a letter or digit, then up to 127 letters, digits, '_', '.' "+
 				"and '-': %w", spec.ID, errdefs.ErrInvalidArgument,
+		)
+	}
+	if !ownerPattern.MatchString(spec.Owner) {
+		return nil, fmt.Errorf(
+			"owner %q of sandbox %q: want a lower-case letter, then up to 31 of those, digits and "+
+				"'-': %w", spec.Owner, spec.ID, errdefs.ErrInvalidArgument,
 		)
 	}
 	sb := &Sandbox{store: s, members: map[string]bool{}, rec: Record{

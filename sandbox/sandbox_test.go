@@ -92,6 +92,13 @@ func TestCreateRefusesIDs(t *testing.T) {
 			t.Errorf("%q: got %v, want an invalid argument", id, err)
 		}
 	}
+	for _, owner := range []string{
+		"", "CRI", "a/b", "..", "a~b", "1a", strings.Repeat("a", 33),
+	} {
+		if _, err := s.Create(t.Context(), podSpec(owner, "a")); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("owner %q: got %v, want an invalid argument", owner, err)
+		}
+	}
 	r.wantLeft("refused")
 	r.create(s, "cri", strings.Repeat("a", 128))
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"strake/keeper"
 	"strake/task"
 )
 
@@ -34,6 +35,50 @@ func (d dying) CloseStdin(ctx context.Context, id string) error {
 func (d dying) ReopenLog(ctx context.Context, id string) error {
 	d.kill()
 	return d.Keeper.ReopenLog(ctx, id)
+}
+
+func (d dying) Shutdown(ctx context.Context, force keeper.Force) error {
+	d.kill()
+	return d.Keeper.Shutdown(ctx, force)
+}
+
+// TestKeeperDiesAtShutdown: what a keeper leaves that dies when it is to end all is ended.
+func TestKeeperDiesAtShutdown(t *testing.T) {
+	b := newBench(t)
+	first := true
+	h, err := Open(t.Context(), Config{Connect: func(ctx context.Context) (Keeper, error) {
+		k, err := b.connect(ctx)
+		if first && err == nil {
+			first, k = false, dying{k}
+		}
+		return k, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	tk, err := h.Start(t.Context(), &task.Spec{
+		ID: "left", Owner: "test", Config: b.config(scripted("sleep")),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(tk.Pid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := h.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(ended, 0); n != 1 || err != nil {
+		t.Errorf("the process lives: %v", err)
+	}
+	if c, err := keeper.Dial(t.Context(), b.path("keeper.sock"), keeper.WithoutEvents); err == nil {
+		c.Close()
+		t.Error("there is a keeper")
+	}
 }
 
 // TestKeeperDiesAsked: what may be done twice is asked of the next keeper when one dies before it

@@ -143,10 +143,19 @@ func (h *Host) Close() error {
 	return err
 }
 
-// Shutdown ends the keeper with all processes. The Host starts no next one; Close follows.
+// Shutdown ends the keeper with all processes. The Host starts no next one, but to end the
+// processes of one that dies at this moment; Close follows.
 func (h *Host) Shutdown(ctx context.Context) error {
 	h.cancel()
-	return h.connection().Shutdown(ctx, keeper.KillAll)
+	err := h.connection().Shutdown(ctx, keeper.KillAll)
+	if !lost(err) {
+		return err
+	}
+	k, cerr := h.cfg.Connect(ctx)
+	if cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return errors.Join(k.Shutdown(ctx, keeper.KillAll), k.Close())
 }
 
 // KeeperPid is the process ID of the keeper.
