@@ -25,13 +25,14 @@ type Child struct {
 	// forking: the program goes on in a second process that has not reported itself yet
 	// (program.Builder.Fork).
 	forking bool
+	reaped  bool
 
 	mu                    sync.Mutex // of who the child is, for Interrupt
 	interrupted, released bool
 }
 
-// errKilled is the end of a child that was killed at the moment at which its program went on in
-// another process.
+// errKilled is the end of a child that was killed before its program went on in another process, as
+// it was to do. Both are reaped then.
 var errKilled = errors.New("the process was killed before it executed")
 
 // Failure is an operation of a program that failed.
@@ -107,7 +108,7 @@ func (c *Child) Next() (Message, error) {
 			// That is reported once, and the child's own messages follow.
 			continue
 		case err == nil && n == 0 && c.forking:
-			c.reapSuccessor()
+			c.reapBoth()
 			return Message{FD: -1}, errKilled
 		case err == nil && n == 0:
 			return Message{FD: -1}, nil
@@ -199,18 +200,22 @@ func (c *Child) succeed(pid int) error {
 	return c.expectFork(false)
 }
 
-// reapSuccessor reaps the process that the child has cloned, if it has: one that has ended without
-// having reported itself, or is about to. It is of the child's process group. The child itself, of
-// which the caller wants the status, leaves that group.
-func (c *Child) reapSuccessor() {
-	unix.Setpgid(c.Pid, unix.Getpgrp())
-	for {
+// reapBoth reaps the child, and the process that it has cloned, if it has: one that has not reported
+// itself. Both have ended or are about to. They are found by the process group of the child, which
+// may have ended before it made that.
+func (c *Child) reapBoth() {
+	for first := false; ; {
 		pid, err := unix.Wait4(-c.Pid, nil, 0, nil)
-		if err != nil && err != unix.EINTR || pid == c.Pid {
-			break
+		first = first || pid == c.Pid
+		if err == nil || err == unix.EINTR {
+			continue
 		}
+		if !first {
+			wait(c.Pid)
+		}
+		break
 	}
-	c.forking = false
+	c.forking, c.reaped = false, true
 }
 
 // wait reaps a child.
@@ -268,13 +273,17 @@ func (c *Child) Release() {
 
 // Kill ends the child, reaps it, and closes PidFD.
 func (c *Child) Kill() {
-	unix.Kill(c.Pid, unix.SIGKILL)
+	if !c.reaped {
+		unix.Kill(c.Pid, unix.SIGKILL)
+	}
 	if c.forking {
 		// The child is not reaped, so that the number cannot be another group's.
 		unix.Kill(-c.Pid, unix.SIGKILL)
-		c.reapSuccessor()
+		c.reapBoth()
 	}
-	wait(c.Pid)
+	if !c.reaped {
+		wait(c.Pid)
+	}
 	c.Release()
 	if c.PidFD >= 0 {
 		unix.Close(c.PidFD)

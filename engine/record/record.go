@@ -132,24 +132,29 @@ func WriteState(dir string, st *State) error {
 	return nil
 }
 
-// ReadState reads what WriteState wrote last. A missing file is fs.ErrNotExist.
+// ReadState reads what WriteState wrote last. Where there is no file, or not a whole line of one,
+// because its writer was killed, the error is fs.ErrNotExist.
 func ReadState(dir string, st *State) error {
 	path := filepath.Join(dir, StateFile)
 	b, err := rawfile.Read(path)
 	if err != nil {
 		return err
 	}
-	for err = errors.New("nothing is in it"); len(b) > 0; {
-		b = bytes.TrimRight(b, "\n")
-		i := bytes.LastIndexByte(b, '\n') + 1
+	for rest := b; len(rest) > 0; {
+		rest = bytes.TrimRight(rest, "\n")
+		i := bytes.LastIndexByte(rest, '\n') + 1
 		version := *st
-		if err = json.Unmarshal(b[i:], &version); err == nil {
+		if err = json.Unmarshal(rest[i:], &version); err == nil {
 			*st = version
 			return nil
 		}
-		b = b[:i]
+		rest = rest[:i]
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	// What WriteState writes begins with the end of a line, and ends with one.
+	if len(b) == 0 || bytes.LastIndexByte(b, '\n') == 0 {
+		err = fs.ErrNotExist
+	}
+	return fmt.Errorf("read a whole line of %s: %w", path, err)
 }
 
 // ReadJSON reads a file that WriteJSON wrote. A missing file is fs.ErrNotExist.

@@ -239,6 +239,18 @@ func TestState(t *testing.T) {
 			t.Errorf("followed by %q: got %d, want %d", rest, got, pid)
 		}
 	}
+	for _, rest := range []string{"", "\n", "\n{", "\n" + `{"version":1,"state":{}`, "\n\x00\x00"} {
+		if err := os.WriteFile(path, []byte(rest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := ReadState(dir, &State{}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("only %q: %v, want that there is none", rest, err)
+		}
+		write(6)
+		if got := read(); got != 6 {
+			t.Errorf("after %q: got %d, want 6", rest, got)
+		}
+	}
 	for pid := 7; pid < 3000; pid++ {
 		write(pid)
 		if st, err := os.Stat(path); err != nil || st.Size() > stateLimit {

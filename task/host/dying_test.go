@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"strake/keeper"
@@ -78,6 +79,55 @@ func TestKeeperDiesAtShutdown(t *testing.T) {
 	if c, err := keeper.Dial(t.Context(), b.path("keeper.sock"), keeper.WithoutEvents); err == nil {
 		c.Close()
 		t.Error("there is a keeper")
+	}
+}
+
+// dyingAtStart is the connection to a keeper that is killed when it has started something and not
+// yet told.
+type dyingAtStart struct{ dying }
+
+func (d dyingAtStart) Start(
+	ctx context.Context, req *keeper.StartRequest,
+) (*keeper.Process, error) {
+	p, err := d.Keeper.Start(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	p.Close()
+	d.kill()
+	return nil, keeper.ErrClosed
+}
+
+// TestKeeperDiesAtStart: the next keeper starts what the dead one has begun, with everything that
+// can be used once only made again.
+func TestKeeperDiesAtStart(t *testing.T) {
+	b := newBench(t)
+	first := true
+	h, err := Open(t.Context(), Config{Connect: func(ctx context.Context) (Keeper, error) {
+		k, err := b.connect(ctx)
+		if first && err == nil {
+			first, k = false, dyingAtStart{dying{k}}
+		}
+		return k, err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	cfg := b.config(scripted("sleep"))
+	cfg.Mounts = append(cfg.Mounts, specs.Mount{
+		Destination: "/etc/motd", Type: "bind", Source: b.path("root/etc/motd"),
+		Options: []string{"bind", "ro"},
+	})
+	tk, err := h.Start(t.Context(), &task.Spec{ID: "begun", Owner: "test", Config: cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tk.Signal(0); err != nil {
+		t.Error(err)
+	}
+	if err := h.Abort(t.Context(), "begun"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -47,11 +47,21 @@ func (h *Host) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
 	if s.Group != nil {
 		t.rec.Group = s.Group.Path()
 	}
-	l, err := h.prepare(s, entry)
+	err = h.start(ctx, p, func() (*launch.Launch, *keeper.StartRequest, error) {
+		l, err := h.prepare(s, entry)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l, request(s, l), nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
+	return t, nil
+}
+
+// request is what a keeper is asked for to start a task.
+func request(s *task.Spec, l *launch.Launch) *keeper.StartRequest {
 	uid, gid := l.IDMaps()
 	req := &keeper.StartRequest{
 		ID: s.ID, Owner: s.Owner, Kind: keeper.KindInit, Image: l.Encode(),
@@ -69,16 +79,16 @@ func (h *Host) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
 	for _, o := range s.Outputs {
 		req.Attach = append(req.Attach, attachment(o))
 	}
-	if err := h.start(ctx, p, req, l); err != nil {
-		return nil, err
-	}
-	return t, nil
+	return req
 }
 
+// preparation compiles a program and opens what it needs. It is called again when a keeper dies
+// while it starts the program: a part of what was opened can be used once only, such as a tree of
+// mounts that is attached.
+type preparation func() (*launch.Launch, *keeper.StartRequest, error)
+
 // start registers a process and has the keeper start it.
-func (h *Host) start(
-	ctx context.Context, p *process, req *keeper.StartRequest, l *launch.Launch,
-) error {
+func (h *Host) start(ctx context.Context, p *process, prepare preparation) error {
 	if err := h.register(p); err != nil {
 		return err
 	}
@@ -86,10 +96,10 @@ func (h *Host) start(
 		h.unregister(p)
 		return err
 	}
-	kp, err := h.launch(ctx, req)
+	kp, err := h.launch(ctx, p.id, prepare)
 	if err != nil {
 		h.unregister(p)
-		return explain(l, err)
+		return err
 	}
 	p.running(kp)
 	return nil
@@ -253,23 +263,24 @@ func (t *hostTask) execBy(
 		return err
 	}
 	opt.Filter = filter
-	l, err := launch.Exec(x.Config, x.Process, opt, joint, entry)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	req := &keeper.StartRequest{
-		ID: x.ID, Owner: t.owner, Kind: keeper.KindExec, Note: t.id, Image: l.Encode(),
-		Inputs: l.Inputs().Names(), CgroupFD: l.Born(),
-		Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.Stdin},
-	}
-	if x.Process.Terminal {
-		req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: x.Width, Height: x.Height}
-	}
-	for _, o := range x.Outputs {
-		req.Attach = append(req.Attach, attachment(o))
-	}
-	return t.h.start(ctx, p, req, l)
+	return t.h.start(ctx, p, func() (*launch.Launch, *keeper.StartRequest, error) {
+		l, err := launch.Exec(x.Config, x.Process, opt, joint, entry)
+		if err != nil {
+			return nil, nil, err
+		}
+		req := &keeper.StartRequest{
+			ID: x.ID, Owner: t.owner, Kind: keeper.KindExec, Note: t.id, Image: l.Encode(),
+			Inputs: l.Inputs().Names(), CgroupFD: l.Born(),
+			Stdio: keeper.Stdio{Mode: keeper.StdioPipes, Stdin: x.Stdin},
+		}
+		if x.Process.Terminal {
+			req.Stdio = keeper.Stdio{Mode: keeper.StdioTTY, Width: x.Width, Height: x.Height}
+		}
+		for _, o := range x.Outputs {
+			req.Attach = append(req.Attach, attachment(o))
+		}
+		return l, req, nil
+	})
 }
 
 // needGroup returns the group, or errdefs.ErrFailedPrecondition.
