@@ -387,12 +387,27 @@ func (r *faultRig) send(
 		return raw, err
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotModified {
-		return raw, fmt.Errorf("%s %s: %s %s", method, path, resp.Status, raw)
+		text := fmt.Sprintf("%s %s: %s %s", method, path, resp.Status, raw)
+		return raw, &refusal{resp.StatusCode, text}
 	}
 	if bytes.Contains(raw, []byte(`"errorDetail"`)) {
 		return raw, fmt.Errorf("%s %s: %s", method, path, raw)
 	}
 	return raw, nil
+}
+
+// refusal is an answer of the engine that is no success.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+// answered says whether the engine has answered with one of some statuses.
+func answered(err error, statuses ...int) bool {
+	var r *refusal
+	return errors.As(err, &r) && slices.Contains(statuses, r.status)
 }
 
 func (r *faultRig) must(method, path string, body any) []byte {

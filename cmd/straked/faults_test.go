@@ -331,8 +331,7 @@ func (r *faultRig) clean() error {
 		}
 	}
 	for _, path := range []string{"/volumes/victim-volume", "/networks/victim-net"} {
-		if _, err := r.call("DELETE", path, nil); err != nil &&
-			!strings.Contains(err.Error(), "404") {
+		if _, err := r.call("DELETE", path, nil); err != nil && !answered(err, 404) {
 			return err
 		}
 	}

@@ -49,7 +49,7 @@ func (s *storm) insist(method, path string, body any) ([]byte, error) {
 	var err error
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		raw, err = s.call(method, path, body)
-		if err == nil || strings.Contains(err.Error(), "404") || strings.Contains(err.Error(), "409") {
+		if err == nil || answered(err, 404, 409) {
 			return raw, err
 		}
 		pause()
@@ -82,7 +82,7 @@ func (s *storm) life(name, script string, status int, output string, during func
 		s.check(name, status, output)
 	}
 	if _, err := s.insist("DELETE", "/containers/"+name+"?force=1", nil); err != nil &&
-		!strings.Contains(err.Error(), "404") && !strings.Contains(err.Error(), "already in progress") {
+		!answered(err, 404) && !strings.Contains(err.Error(), "already in progress") {
 		s.errorf("remove %s: %v", name, err)
 	}
 }
