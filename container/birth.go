@@ -128,7 +128,7 @@ func (b *birth) prepare() (err error) {
 	}
 	b.warnings(b.prog.Plan())
 	if b.opt.Hold {
-		if err := errors.Join(b.saveOptions(), b.fifos()); err != nil {
+		if err := errors.Join(b.saveOptions(), b.listen()); err != nil {
 			return err
 		}
 	}
@@ -263,33 +263,32 @@ func (b *birth) warn(format string, args ...any) {
 	}
 }
 
-// fifos makes the two FIFOs on which a created container waits and reports.
-func (b *birth) fifos() error {
-	for _, f := range []struct{ name, input string }{
-		{startFIFO, plan.InputStart}, {statusFIFO, plan.InputStatus},
-	} {
-		path := filepath.Join(b.c.dir, f.name)
-		if err := unix.Mkfifo(path, 0o600); err != nil {
-			return fmt.Errorf("mkfifo %q: %w", path, err)
-		}
-		flags := unix.O_RDWR
-		if f.name == statusFIFO {
-			// Its reader learns of execve by the end of file, so the child must be the only writer
-			// and not a reader. Opening for writing needs a reader for a moment.
-			r, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return fmt.Errorf("open %q: %w", path, err)
-			}
-			defer unix.Close(r)
-			flags = unix.O_WRONLY
-		}
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open %q: %w", path, err)
-		}
-		b.prog.Inputs().Own(f.input, fd)
+// listen makes the socket on which a created container waits to be started.
+func (b *birth) listen() error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
 	}
-	return nil
+	b.prog.Inputs().Own(plan.InputStart, fd)
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return fmt.Errorf("fchmod of a socket: %w", err)
+	}
+	return b.c.atStart(func(name *unix.SockaddrUnix) error {
+		if err := unix.Bind(fd, name); err != nil {
+			return fmt.Errorf("bind %q: %w", filepath.Join(b.c.dir, startSocket), err)
+		}
+		return unix.Listen(fd, 8)
+	})
+}
+
+// atStart calls f with a name of the socket that is short enough for an address (unix(7)).
+func (c *Container) atStart(f func(name *unix.SockaddrUnix) error) error {
+	dir, err := unix.Open(c.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %q: %w", c.dir, err)
+	}
+	defer unix.Close(dir)
+	return f(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir, startSocket)})
 }
 
 // follow accompanies the child until its process executes or waits to be started.
@@ -338,9 +337,7 @@ func (b *birth) follow(ctx context.Context) error {
 			if err := b.child.Continue(); err != nil {
 				return err
 			}
-		case program.StageReady:
-			b.p = &Process{Pid: b.child.Pid, PidFD: b.child.PidFD}
-			return nil
+		case program.StageReady: // it closes this channel before it waits
 		case 0:
 			b.p = &Process{Pid: b.child.Pid, PidFD: b.child.PidFD}
 			return nil

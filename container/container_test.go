@@ -300,7 +300,9 @@ func TestBrokenAtEveryOperation(t *testing.T) {
 }
 
 // create makes a held container.
-func create(t *testing.T, spec *specs.Spec, out *os.File) (*Runtime, *Container, *Process) {
+func create(
+	t *testing.T, spec *specs.Spec, out *os.File, edit ...func(*CreateOptions),
+) (*Runtime, *Container, *Process) {
 	t.Helper()
 	rt := runtimeFor(t)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -312,12 +314,13 @@ func create(t *testing.T, spec *specs.Spec, out *os.File) (*Runtime, *Container,
 		out = null
 	}
 	id := name(t)
-	c, p, err := rt.Create(
-		context.Background(),
-		CreateOptions{
-			ID: id, Bundle: "/", Spec: spec, Hold: true, Stdio: &[3]*os.File{null, out, out},
-		},
-	)
+	opt := CreateOptions{
+		ID: id, Bundle: "/", Spec: spec, Hold: true, Stdio: &[3]*os.File{null, out, out},
+	}
+	for _, f := range edit {
+		f(&opt)
+	}
+	c, p, err := rt.Create(context.Background(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -371,3 +371,63 @@ func TestIDsAreNoPaths(t *testing.T) {
 		}
 	}
 }
+
+// TestCreatedHoldsNothing: a container that waits to be started has nothing open but what its
+// process will have, and a socket. What it opened before the masks were there, of procfs and of the
+// host, would otherwise be reached through /proc/1/fd by a process that is added to it.
+func TestCreatedHoldsNothing(t *testing.T) {
+	root := rootfs(t)
+	for _, tt := range []struct {
+		name string
+		edit func(s *specs.Spec)
+		opt  func(o *CreateOptions)
+	}{
+		{name: "plain"},
+		{name: "with a terminal", edit: func(s *specs.Spec) { s.Process.Terminal = true }, opt: func(o *CreateOptions) {
+			o.Stdio = nil
+			o.Terminal = func(master *os.File) error {
+				t.Cleanup(func() { master.Close() })
+				return nil
+			}
+		}},
+		{name: "with a reaper", opt: func(o *CreateOptions) { o.Reaper = true }},
+		{name: "with a mount", edit: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: "/data", Source: t.TempDir(), Options: []string{"bind", "ro"},
+			})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := config(root, "sleep 100")
+			if tt.edit != nil {
+				tt.edit(s)
+			}
+			_, ct, p := create(t, s, nil, func(o *CreateOptions) {
+				if tt.opt != nil {
+					tt.opt(o)
+				}
+			})
+			dir := "/proc/" + strconv.Itoa(p.Pid) + "/fd"
+			list, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sockets := 0
+			for _, e := range list {
+				n, _ := strconv.Atoi(e.Name())
+				to, err := os.Readlink(filepath.Join(dir, e.Name()))
+				if strings.HasPrefix(to, "socket:") {
+					sockets++
+				} else if n > 2 || err != nil {
+					t.Errorf("descriptor %s is %q, %v", e.Name(), to, err)
+				}
+			}
+			if sockets != 1 {
+				t.Errorf("%d sockets, want that on which it waits", sockets)
+			}
+			if err := ct.Start(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -66,7 +66,7 @@ func appendJSON(b []byte, s string) []byte {
 
 // removeState removes a state directory with what this package puts there.
 func removeState(dir string) error {
-	for _, name := range []string{stateFile, configFile, optionsFile, startFIFO, statusFIFO} {
+	for _, name := range []string{stateFile, configFile, optionsFile, startSocket} {
 		unix.Unlink(filepath.Join(dir, name))
 	}
 	return unix.Rmdir(dir)

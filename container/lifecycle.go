@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -92,73 +90,95 @@ func (c *Container) Start(ctx context.Context) error {
 
 // release lets the waiting process go on and hears how that went.
 func (c *Container) release(ctx context.Context) error {
-	status, err := os.OpenFile(filepath.Join(c.dir, statusFIFO), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	conn, err := c.connectStart()
 	if err != nil {
 		return err
 	}
-	defer status.Close()
-	start := filepath.Join(c.dir, startFIFO)
-	w, err := unix.Open(start, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf(
-			"container %q has ended before it was started: %w", c.rec.ID,
-			errdefs.ErrFailedPrecondition,
-		)
-	}
-	if err != nil {
-		return fmt.Errorf("open %q: %w", start, err)
-	}
-	// Of two that start at the same time, the one that removes the FIFO does it.
-	if err := os.Remove(start); err != nil {
-		unix.Close(w)
+	child := spawn.Resume(c.rec.Pid, -1, conn)
+	defer child.Release()
+	// Of two that start at the same time, the one that removes the socket does it.
+	if err := os.Remove(filepath.Join(c.dir, startSocket)); err != nil {
 		return fmt.Errorf(
 			"cannot start container %q: it has been started: %w", c.rec.ID,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
-	_, err = unix.Write(w, []byte{1})
-	unix.Close(w)
+	err = retry(func() error { return unix.Send(conn, []byte{1}, unix.MSG_NOSIGNAL) })
+	if errors.Is(err, unix.EPIPE) {
+		return c.endedEarly()
+	}
 	if err != nil {
 		return fmt.Errorf("release container %q: %w", c.rec.ID, err)
 	}
-	defer context.AfterFunc(ctx, func() { status.SetReadDeadline(time.Now()) })()
-	var msg [8]byte
-	n, err := status.Read(msg[:])
-	os.Remove(filepath.Join(c.dir, statusFIFO))
-	if n == len(msg) {
-		return c.startFailure(msg)
+	defer context.AfterFunc(ctx, func() { unix.Shutdown(conn, unix.SHUT_RDWR) })()
+	for {
+		m, err := child.Next()
+		var failure *spawn.Failure
+		switch {
+		case errors.As(err, &failure):
+			return c.startFailure(failure)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
+		case m.Stage == 0:
+			return nil
+		}
+		if _, err := c.receive(m, nil); err != nil {
+			return err
+		}
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+}
+
+// connectStart connects to the process that waits to be started.
+func (c *Container) connectStart() (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("socket: %w", err)
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
+	err = c.atStart(func(name *unix.SockaddrUnix) error {
+		return retry(func() error { return unix.Connect(fd, name) })
+	})
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		err = c.endedEarly()
+	case err != nil:
+		err = fmt.Errorf("connect to container %q: %w", c.rec.ID, err)
 	}
-	return nil
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func (c *Container) endedEarly() error {
+	return fmt.Errorf(
+		"container %q has ended before it was started: %w", c.rec.ID,
+		errdefs.ErrFailedPrecondition,
+	)
 }
 
 // startFailure explains a failure behind the point at which the container was held: the program is
 // compiled again to know which operation it was.
-func (c *Container) startFailure(msg [8]byte) error {
+func (c *Container) startFailure(f *spawn.Failure) error {
 	host, err := c.cgroupHost()
 	if err != nil {
 		return err
 	}
-	index := int(uint32(msg[0]) | uint32(msg[1])<<8 | uint32(msg[2])<<16 | uint32(msg[3])<<24)
-	errno := unix.Errno(uint32(msg[4]) | uint32(msg[5])<<8)
 	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
 	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
 		err = b.restoreOptions(raw)
 	}
 	if err != nil {
-		return fmt.Errorf("process.args: %w", errno)
+		return fmt.Errorf("process.args: %w", f.Errno)
 	}
 	p, err := b.compile()
 	if err != nil {
 		return err
 	}
-	return plan.Explain(p.Program, index, errno)
+	return plan.Explain(p.Program, f.Index, f.Errno)
 }
 
 // Kill sends a signal to the container's first process, or to all of its processes. Errors:

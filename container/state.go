@@ -21,10 +21,9 @@ import (
 
 // Names of the files in a container's state directory.
 const (
-	stateFile  = "state.json"
-	configFile = "config.json"
-	startFIFO  = "start"
-	statusFIFO = "status"
+	stateFile   = "state.json"
+	configFile  = "config.json"
+	startSocket = "start"
 )
 
 // stateVersion is the version of the format of state.json.
@@ -187,7 +186,7 @@ func (c *Container) Status() (specs.ContainerState, error) {
 			return StatePaused, nil
 		}
 	}
-	if _, err := os.Stat(filepath.Join(c.dir, startFIFO)); err == nil {
+	if _, err := os.Stat(filepath.Join(c.dir, startSocket)); err == nil {
 		return specs.StateCreated, nil
 	}
 	return specs.StateRunning, nil

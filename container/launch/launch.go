@@ -4,7 +4,7 @@
 // the descriptors over a socket.
 //
 // It promises that a Launch is complete: every descriptor that its program asks for is open, except
-// for those that the spawner adds (streams, FIFOs). On an error nothing stays open. What the kernel
+// for those that the spawner adds (streams, a socket). On an error nothing stays open. What the kernel
 // refuses later is explained in the words of the configuration (Launch.Explain).
 //
 // Not for: making control groups, state directories, pipes or terminals; following the child to its

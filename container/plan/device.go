@@ -187,7 +187,7 @@ func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
 		program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
 	).Result()
 	p.prepareTerminal(proc)
-	p.SendFD(program.StageTTY, master.Value())
+	p.SendFD(p.Input(program.InputSync), program.StageTTY, master.Value())
 	p.Call(unix.SYS_CLOSE, master.Value())
 }
 

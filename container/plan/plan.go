@@ -100,10 +100,9 @@ const (
 	InputTasks = "cgroup.tasks/"
 	// InputCgroups is the directory that Options.TaskPaths begin at.
 	InputCgroups = "cgroups"
-	// InputStart and InputStatus are the two FIFOs of a container that is created first and started
-	// later, opened for reading and writing.
-	InputStart  = "start"
-	InputStatus = "status"
+	// InputStart is the listening socket (SOCK_SEQPACKET) of a container that is created first and
+	// started later. Who starts it connects, writes one byte, and reads what a spawner would read.
+	InputStart = "start"
 )
 
 // Options say how and where a program will be run.
@@ -202,7 +201,9 @@ type planner struct {
 	fresh  map[string]program.Cell
 	procFD *program.Cell
 	tty    program.Cell // the process's end of its terminal
-	err    error
+	// starter is the connection to who starts a process that was held.
+	starter program.Cell
+	err     error
 }
 
 type join struct {

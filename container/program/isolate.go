@@ -59,8 +59,9 @@ func (b *Builder) Await() {
 	b.Place(ok)
 }
 
-// SendFD sends the descriptor fd to the spawner together with a stage.
-func (b *Builder) SendFD(stage uint32, fd Arg) {
+// SendFD sends the descriptor fd together with a stage on a socket: that to the spawner, or one on
+// which the program reports in its place (Report).
+func (b *Builder) SendFD(socket Arg, stage uint32, fd Arg) {
 	iov := b.Room(16)
 	b.Point(iov, 0, b.stageMessage(stage))
 	binary.LittleEndian.PutUint64(b.p.img.data[iov.off+8:], 8)
@@ -74,7 +75,7 @@ func (b *Builder) SendFD(stage uint32, fd Arg) {
 	binary.LittleEndian.PutUint64(b.p.img.data[msg.off+24:], 1)
 	b.Point(msg, 32, cmsg)
 	binary.LittleEndian.PutUint64(b.p.img.data[msg.off+40:], 24)
-	b.Call(unix.SYS_SENDMSG, b.Input(InputSync), msg.Ptr(), Num(0))
+	b.Call(unix.SYS_SENDMSG, socket, msg.Ptr(), Num(0))
 }
 
 // Fork continues the program in a new child of the spawner, born in the namespaces of flags; the

@@ -67,6 +67,8 @@ func CallName(nr uint32) string {
 		return "clone"
 	case unix.SYS_CLONE3:
 		return "clone3"
+	case unix.SYS_ACCEPT4:
+		return "accept4"
 	case unix.SYS_SETSID:
 		return "setsid"
 	case unix.SYS_SETPGID:
