@@ -38,7 +38,8 @@ type birth struct {
 	prog  *launch.Launch
 	m     *spawn.Machine
 	child *spawn.Child
-	made  bool // the state directory
+	made  bool     // the state directory
+	whole []string // plan.Host.Whole
 }
 
 // explain prints the program without making anything.
@@ -48,6 +49,9 @@ func (b *birth) explain() error {
 		return err
 	}
 	b.host = host
+	if err := b.findWhole(); err != nil {
+		return err
+	}
 	b.c = &Container{rt: b.rt, spec: b.spec, rec: record{ID: b.opt.ID}}
 	b.entry = launch.Nowhere()
 	if host.Version() == 1 {
@@ -121,8 +125,28 @@ func (b *birth) makeState() error {
 	return rawfile.Replace(b.c.dir, configFile, raw, 0o600)
 }
 
+// findWhole looks for the host's procfs and sysfs where the plan needs to know.
+func (b *birth) findWhole() error {
+	if !b.opt.NoPivot {
+		return nil
+	}
+	raw, err := rawfile.Read("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	root := ""
+	if b.spec.Root != nil {
+		root = filepath.Clean(b.spec.Root.Path)
+	}
+	b.whole = wholeMounts(raw, root)
+	return nil
+}
+
 // prepare compiles the program and opens what it needs.
 func (b *birth) prepare() (err error) {
+	if err := b.findWhole(); err != nil {
+		return err
+	}
 	if b.prog, err = launch.Init(b.m, b.spec, b.options(), b.entry); err != nil {
 		return err
 	}
@@ -236,6 +260,7 @@ func (b *birth) options() plan.Options {
 		Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
 	}
+	opt.Host.Whole = b.whole
 	if b.opt.Stdio != nil {
 		opt.Stdio = plan.Pipes
 	}
@@ -415,15 +440,17 @@ type savedOptions struct {
 	PreserveFDs  int  `json:"preserveFDs,omitempty"`
 	NoPivot      bool `json:"noPivot,omitempty"`
 	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
-	Reaper       bool `json:"reaper,omitempty"`
-	Pipes        bool `json:"pipes,omitempty"`
+	// Whole: see plan.Host.
+	Whole  []string `json:"whole,omitempty"`
+	Reaper bool     `json:"reaper,omitempty"`
+	Pipes  bool     `json:"pipes,omitempty"`
 }
 
 func (b *birth) saveOptions() error {
 	raw, err := json.Marshal(savedOptions{
 		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Reaper: b.opt.Reaper,
-		Pipes: b.opt.Stdio != nil,
+		Pipes: b.opt.Stdio != nil, Whole: b.whole,
 	})
 	if err != nil {
 		return err
@@ -443,7 +470,7 @@ func (b *birth) restoreOptions(raw []byte) error {
 		b.entry.Files = make([]int, s.Tasks)
 	}
 	b.opt.Hold, b.opt.PreserveFDs, b.opt.NoPivot = true, s.PreserveFDs, s.NoPivot
-	b.opt.NoNewKeyring, b.opt.Reaper = s.NoNewKeyring, s.Reaper
+	b.opt.NoNewKeyring, b.opt.Reaper, b.whole = s.NoNewKeyring, s.Reaper, s.Whole
 	if s.Pipes {
 		b.opt.Stdio = new([3]*os.File)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -429,5 +430,56 @@ func TestCreatedHoldsNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestNestedProc: a user namespace made in the container mounts no procfs of its own, which would
+// show what is masked and let write what is read-only. Without pivot_root(2) the host's procfs must
+// not stay below the root.
+func TestNestedProc(t *testing.T) {
+	root := rootfs(t)
+	if err := os.Symlink("busybox", filepath.Join(root, "bin/unshare")); err != nil {
+		t.Fatal(err)
+	}
+	src := t.TempDir()
+	caps := []string{"CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"}
+	for _, noPivot := range []bool{false, true} {
+		for _, users := range []bool{false, true} {
+			s := config(root, "unshare -m -U -r -p -f sh -c "+
+				"'mount -t proc none /data 2>/dev/null && echo MOUNTED; echo tried'; "+
+				"mount -t sysfs none /data 2>/dev/null && echo MOUNTED")
+			s.Process.Capabilities = &specs.LinuxCapabilities{
+				Bounding: caps, Effective: caps, Permitted: caps,
+			}
+			if users {
+				s.Linux.Namespaces = append(
+					s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace},
+				)
+				m := []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}
+				s.Linux.UIDMappings, s.Linux.GIDMappings = m, m
+			}
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: "/tmp", Source: src, Options: []string{"bind"},
+			})
+			got, err := run(t, s, func(o *CreateOptions) { o.NoPivot = noPivot })
+			if err != nil || got.out != "tried\n" {
+				t.Errorf("no pivot %t, user namespace %t: %q, %v", noPivot, users, got.out, err)
+			}
+		}
+	}
+}
+
+func TestWholeMounts(t *testing.T) {
+	t.Parallel()
+	got := wholeMounts([]byte(`21 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw
+22 1 0:21 / /sys rw - sysfs sysfs rw
+23 1 0:22 / /srv/a\040b\134/proc rw - proc proc rw
+24 1 0:22 / /bundle/rootfs/proc rw - proc proc rw
+25 1 0:22 / /bundle/rootfs2/proc rw - proc proc rw
+26 21 0:23 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw
+`), "/bundle/rootfs")
+	want := []string{"/proc", "/sys", `/srv/a b\/proc`, "/bundle/rootfs2/proc"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -1,8 +1,10 @@
 package container
 
 import (
+	"bytes"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -109,6 +111,29 @@ func hostFacts(h *cgroup.Host, hier []plan.Hierarchy, p *specs.Process) plan.Hos
 			there("/sys/kernel/security/apparmor/profiles"),
 		SELinux: p != nil && p.SelinuxLabel != "" && there("/sys/fs/selinux/enforce"),
 	}
+}
+
+// wholeMounts lists where procfs and sysfs are mounted, but for places in the container's root, in
+// the order of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+func wholeMounts(mountinfo []byte, root string) (list []string) {
+	for line := range bytes.Lines(mountinfo) {
+		before, after, _ := bytes.Cut(line, []byte(" - "))
+		f, g := bytes.Fields(before), bytes.Fields(after)
+		if len(f) < 5 || len(g) < 1 || string(g[0]) != "proc" && string(g[0]) != "sysfs" {
+			continue
+		}
+		place := unescape(string(f[4]))
+		if rest, inside := strings.CutPrefix(place, root); inside && strings.HasPrefix(rest, "/") {
+			continue
+		}
+		list = append(list, place)
+	}
+	return list
+}
+
+// unescape undoes the octal escapes of space, tab, newline and backslash.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // mountsCgroup says whether the configuration mounts cgroups, so that their hierarchies matter to

@@ -77,6 +77,9 @@ type Host struct {
 	AppArmor bool
 	// SELinux says the same of SELinux labels.
 	SELinux bool
+	// Whole are the places of the host, in the order in which they were mounted, where procfs or
+	// sysfs is mounted. Needed with Options.NoPivot only.
+	Whole []string
 }
 
 // Stdio says where the process's standard streams come from. With process.terminal the terminal is

@@ -278,7 +278,9 @@ var cases = []struct {
 	{name: "reaper", opt: Options{Reaper: true, Host: Host{LastCap: 40}}},
 	{name: "hold-and-hooks", opt: Options{Hold: true, Hooks: true, Host: Host{LastCap: 40}}},
 	{name: "pipes", opt: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
-	{name: "no-pivot", opt: Options{NoPivot: true, Host: Host{LastCap: 40}}},
+	{name: "no-pivot", opt: Options{
+		NoPivot: true, Host: Host{LastCap: 40, Whole: []string{"/sys", "/proc", "/srv/a b/proc"}},
+	}},
 	{name: "scheduling", edit: func(s *specs.Spec) {
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 3}
 		s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 2}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -205,6 +206,7 @@ func (p *planner) pivot() {
 	here := p.Str(".").Ptr()
 	p.Call(unix.SYS_FCHDIR, p.root.Value())
 	if p.opt.NoPivot {
+		p.hideWhole()
 		p.Call(
 			unix.SYS_MOUNT, here, p.Str("/").Ptr(), program.Num(0), program.Num(unix.MS_MOVE),
 			program.Num(0),
@@ -218,6 +220,28 @@ func (p *planner) pivot() {
 	p.Call(unix.SYS_PIVOT_ROOT, here, here)
 	p.Call(unix.SYS_UMOUNT2, here, program.Num(unix.MNT_DETACH))
 	p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())
+}
+
+// hideWhole takes the host's procfs and sysfs out of the container's view, in which the host's
+// mounts stay without pivot_root(2). As long as one is there that nothing covers, the kernel lets a
+// user namespace of the container's mount another one (mount_too_revealing, fs/namespace.c), past
+// maskedPaths and readonlyPaths. What a new user namespace may not unmount is covered.
+func (p *planner) hideWhole() {
+	for _, place := range slices.Backward(p.opt.Host.Whole) {
+		at, covered, next := p.Str(place).Ptr(), p.Label(), p.Label()
+		p.Call(unix.SYS_UMOUNT2, at, program.Num(unix.MNT_DETACH)).Ignore(
+			errnos(unix.EINVAL, unix.EPERM)...,
+		).Else(covered)
+		p.Place(next)
+		p.outOfLine("root", func() {
+			p.Place(covered)
+			tmpfs := p.Str("tmpfs").Ptr()
+			p.Call(
+				unix.SYS_MOUNT, tmpfs, at, tmpfs, program.Num(unix.MS_RDONLY), program.Num(0),
+			)
+			p.Goto(next)
+		})
+	}
 }
 
 // rootAttributes are set last, when nothing needs to be created in the root any more.
