@@ -495,14 +495,16 @@ func TestTerminal(t *testing.T) {
 // payload.
 func TestReaper(t *testing.T) {
 	s := config(
-		rootfs(t), "echo $$; (sleep 0.1 &) ; sleep 0.3; set -- /proc/[0-9]*; echo $#; exit 5",
+		rootfs(t), "echo $$; (sleep 0.1 &) ; sleep 0.3; set -- /proc/[0-9]*; echo $#; "+
+			"cat /proc/1/cmdline; exit 5",
 	)
 	got, err := run(t, s, func(o *CreateOptions) { o.Reaper = true })
 	if err != nil {
 		t.Fatal(err)
 	}
 	// PID 1 and the shell: no zombie.
-	if want := "2\n2\n"; got.out != want || got.status.ExitStatus() != 5 {
+	want := "2\n2\nstrake-init\x00--\x00/bin/sh\x00-c\x00" + s.Process.Args[2]
+	if strings.TrimRight(got.out, "\x00") != want || got.status.ExitStatus() != 5 {
 		t.Errorf("got %q with status %d, want %q with 5", got.out, got.status.ExitStatus(), want)
 	}
 }

@@ -23,6 +23,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -223,7 +224,12 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	}
 	p.Keep(3 + opt.PreserveFDs)
 	p.namespaces()
-	p.Isolate()
+	if p.opt.Reaper && spec.Process != nil {
+		// It stays in front of the payload, for as long as that lives.
+		p.IsolateAs("strake-init\x00--\x00" + strings.Join(spec.Process.Args, "\x00"))
+	} else {
+		p.Isolate()
+	}
 	p.cgroups()
 	p.oomScore()
 	p.enter()
