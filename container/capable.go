@@ -10,6 +10,7 @@ import (
 type Features struct {
 	Namespaces, Capabilities, MountOptions                       []string
 	SeccompActions, SeccompOperators, SeccompArchs, SeccompFlags []string
+	MemoryModes, MemoryFlags                                     []string
 }
 
 // Capabilities says what this build can do; what a kernel lacks shows when it is asked for.
@@ -21,5 +22,6 @@ func Capabilities() Features {
 		MountOptions:   plan.MountOptions(),
 		SeccompActions: s.Actions, SeccompOperators: s.Operators, SeccompArchs: s.Archs,
 		SeccompFlags: s.Flags,
+		MemoryModes:  plan.MemoryModes(), MemoryFlags: plan.MemoryFlags(),
 	}
 }

@@ -57,7 +57,16 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 		program.Num(0), program.Num(0),
 	)
 	p.opt.Grouped = true
+	// config.md, execCPUAffinity: before the process is in the container's group, and after. On
+	// version 2 it is born there.
+	affinity := proc.ExecCPUAffinity
+	if affinity != nil {
+		p.affinity("process.execCPUAffinity.initial", affinity.Initial)
+	}
 	p.cgroups()
+	if affinity != nil {
+		p.affinity("process.execCPUAffinity.final", affinity.Final)
+	}
 	p.oomScore()
 	p.enterInit(opt.Flags, opt.Separate)
 	p.root = p.Call(

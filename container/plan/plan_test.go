@@ -278,6 +278,12 @@ var cases = []struct {
 	{name: "reaper", opt: Options{Reaper: true, Host: Host{LastCap: 40}}},
 	{name: "hold-and-hooks", opt: Options{Hold: true, Hooks: true, Host: Host{LastCap: 40}}},
 	{name: "pipes", opt: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+	{name: "memory-policy", edit: func(s *specs.Spec) {
+		s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{
+			Mode: specs.MpolInterleave, Nodes: "2-3",
+			Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes},
+		}
+	}},
 	{name: "no-pivot", opt: Options{
 		NoPivot: true, Host: Host{LastCap: 40, Whole: []string{"/sys", "/proc", "/srv/a b/proc"}},
 	}},
@@ -338,11 +344,17 @@ func TestGoldenExec(t *testing.T) {
 			Options: Options{Stdio: Pipes, Host: Host{LastCap: 40}}, Separate: true,
 		},
 		"exec-terminal": {Flags: unix.CLONE_NEWNS, Options: Options{Host: Host{LastCap: 40}}},
+		"exec-affinity": {
+			Flags: unix.CLONE_NEWNS, Options: Options{Tasks: 1, Stdio: Pipes, Host: Host{LastCap: 40}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			proc := *base().Process
 			proc.Terminal = name == "exec-terminal"
+			if name == "exec-affinity" {
+				proc.ExecCPUAffinity = &specs.CPUAffinity{Initial: "7", Final: "0-3,70"}
+			}
 			p, err := Exec(base(), &proc, opt)
 			if err != nil {
 				t.Fatal(err)
@@ -468,6 +480,23 @@ func TestInvalid(t *testing.T) {
 		{"process.args[1]", func(s *specs.Spec) { s.Process.Args = []string{"a", "b\x00c"} }},
 		{"process.env[0]", func(s *specs.Spec) { s.Process.Env = []string{"novalue"} }},
 		{"process.cwd", func(s *specs.Spec) { s.Process.Cwd = "relative" }},
+		{"process.execCPUAffinity.initial", func(s *specs.Spec) {
+			s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "1-"}
+		}},
+		{"process.execCPUAffinity.final", func(s *specs.Spec) {
+			s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "1", Final: "3-2"}
+		}},
+		{"linux.memoryPolicy.mode", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_NONE"}
+		}},
+		{"linux.memoryPolicy.nodes", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "9000"}
+		}},
+		{"linux.memoryPolicy.flags[0]", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{
+				Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"MPOL_F"},
+			}
+		}},
 		{
 			"process.rlimits[0].type",
 			func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NO"}} },

@@ -208,6 +208,7 @@ func (p *planner) schedule(proc *specs.Process) {
 			unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority),
 		)
 	}
+	p.memoryPolicy()
 	if per := p.spec.Linux; per != nil && per.Personality != nil {
 		p.Field("linux.personality")
 		domain, ok := map[specs.LinuxPersonalityDomain]uint64{

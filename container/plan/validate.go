@@ -250,7 +250,9 @@ func (p *planner) validateLinux() error {
 		return invalid("linux.intelRdt", "this host's resource control is not used by strake")
 	}
 	if l.MemoryPolicy != nil {
-		return invalid("linux.memoryPolicy", "memory policies are not applied by strake")
+		if _, _, err := memoryPolicyNumbers(l.MemoryPolicy); err != nil {
+			return err
+		}
 	}
 	if len(l.NetDevices) > 0 {
 		return invalid("linux.netDevices", "moving network devices is not done by strake")
@@ -346,12 +348,7 @@ func validateProcess(field string, proc *specs.Process) error {
 	if proc.User.UID == ^uint32(0) || proc.User.GID == ^uint32(0) {
 		return invalid(field+".user", "uid and gid must be below 4294967295")
 	}
-	if proc.ExecCPUAffinity != nil {
-		return invalid(
-			field+".execCPUAffinity", "processor affinity of exec is not applied by strake",
-		)
-	}
-	return nil
+	return validateAffinity(field+".execCPUAffinity", proc.ExecCPUAffinity)
 }
 
 func validateOOMScore(field string, score int) error {

@@ -69,6 +69,10 @@ func CallName(nr uint32) string {
 		return "clone3"
 	case unix.SYS_ACCEPT4:
 		return "accept4"
+	case unix.SYS_SCHED_SETAFFINITY:
+		return "sched_setaffinity"
+	case unix.SYS_SET_MEMPOLICY:
+		return "set_mempolicy"
 	case unix.SYS_SETSID:
 		return "setsid"
 	case unix.SYS_SETPGID:

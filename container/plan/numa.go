@@ -1,0 +1,153 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"strake/container/program"
+)
+
+// maxNumber bounds the numbers of processors and memory nodes in lists: CONFIG_NR_CPUS and
+// MAX_NUMNODES are lower on every machine.
+const maxNumber = 1 << 13
+
+// numberSet parses a list of numbers and ranges, as in cpuset(7), "List format", into a bit mask.
+func numberSet(list string) ([]uint64, error) {
+	var mask []uint64
+	for part := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		first, err := strconv.ParseUint(from, 10, 16)
+		last := first
+		if err == nil && isRange {
+			last, err = strconv.ParseUint(to, 10, 16)
+		}
+		if err != nil || last < first || last >= maxNumber {
+			return nil, fmt.Errorf(
+				"%q, want numbers below %d and ranges of them, such as 0-3,7", list, maxNumber,
+			)
+		}
+		for n := first; n <= last; n++ {
+			for int(n/64) >= len(mask) {
+				mask = append(mask, 0)
+			}
+			mask[n/64] |= 1 << (n % 64)
+		}
+	}
+	return mask, nil
+}
+
+// affinity lets the process run on a list of processors only (sched_setaffinity(2)). An empty list
+// changes nothing.
+func (p *planner) affinity(field, list string) {
+	if list == "" {
+		return
+	}
+	p.Field(field)
+	mask, err := numberSet(list)
+	if err != nil {
+		p.fail(field, "%v", err)
+		return
+	}
+	p.Call(
+		unix.SYS_SCHED_SETAFFINITY, program.Num(0), program.Num(8*len(mask)),
+		p.Bytes(words(mask...)).Ptr(),
+	)
+}
+
+func validateAffinity(field string, a *specs.CPUAffinity) error {
+	if a == nil {
+		return nil
+	}
+	for _, f := range []struct{ name, list string }{
+		{".initial", a.Initial}, {".final", a.Final},
+	} {
+		if f.list == "" {
+			continue
+		}
+		if _, err := numberSet(f.list); err != nil {
+			return invalid(field+f.name, "%v", err)
+		}
+	}
+	return nil
+}
+
+// Numbers of set_mempolicy(2), linux/mempolicy.h.
+var (
+	memoryModes = table[specs.MemoryPolicyModeType, uint64]{
+		{specs.MpolDefault, 0}, {specs.MpolPreferred, 1}, {specs.MpolBind, 2},
+		{specs.MpolInterleave, 3}, {specs.MpolLocal, 4}, {specs.MpolPreferredMany, 5},
+		{specs.MpolWeightedInterleave, 6},
+	}
+	memoryFlags = table[specs.MemoryPolicyFlagType, uint64]{
+		{specs.MpolFStaticNodes, 1 << 15}, {specs.MpolFRelativeNodes, 1 << 14},
+		{specs.MpolFNumaBalancing, 1 << 13},
+	}
+)
+
+// memoryPolicyNumbers is a policy as set_mempolicy(2) takes it. Which modes want nodes, and which
+// nodes there are, only the kernel knows.
+func memoryPolicyNumbers(m *specs.LinuxMemoryPolicy) (mode uint64, nodes []uint64, err error) {
+	const field = "linux.memoryPolicy"
+	mode, ok := memoryModes.get(m.Mode)
+	if !ok {
+		return 0, nil, invalid(
+			field+".mode", "%q, want one of %s", m.Mode, strings.Join(MemoryModes(), ", "),
+		)
+	}
+	for i, f := range m.Flags {
+		bit, ok := memoryFlags.get(f)
+		if !ok {
+			return 0, nil, invalid(
+				fmt.Sprintf("%s.flags[%d]", field, i), "%q, want one of %s", f,
+				strings.Join(MemoryFlags(), ", "),
+			)
+		}
+		mode |= bit
+	}
+	if m.Nodes == "" {
+		return mode, nil, nil
+	}
+	if nodes, err = numberSet(m.Nodes); err != nil {
+		return 0, nil, invalid(field+".nodes", "%v", err)
+	}
+	return mode, nodes, nil
+}
+
+// memoryPolicy sets on which memory nodes the process allocates.
+func (p *planner) memoryPolicy() {
+	if p.spec.Linux == nil || p.spec.Linux.MemoryPolicy == nil {
+		return
+	}
+	p.Field("linux.memoryPolicy")
+	mode, nodes, err := memoryPolicyNumbers(p.spec.Linux.MemoryPolicy)
+	if err != nil {
+		if p.err == nil {
+			p.err = err
+		}
+		return
+	}
+	mask, bits := program.Num(0), 0
+	if nodes != nil {
+		// The kernel takes one bit less than it is told.
+		mask, bits = p.Bytes(words(nodes...)).Ptr(), 64*len(nodes)+1
+	}
+	p.Call(unix.SYS_SET_MEMPOLICY, program.Num(mode), mask, program.Num(bits))
+}
+
+// MemoryModes are the modes of linux.memoryPolicy.
+func MemoryModes() []string { return names(memoryModes) }
+
+// MemoryFlags are its flags.
+func MemoryFlags() []string { return names(memoryFlags) }
+
+func names[K ~string, V any](t table[K, V]) []string {
+	list := make([]string, len(t))
+	for i := range t {
+		list[i] = string(t[i].key)
+	}
+	return list
+}
