@@ -87,7 +87,21 @@ const (
 func (p *planner) target(
 	field, name string, kind entry, source program.Arg, resolve uint64,
 ) program.Cell {
-	if dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]; ok && kind == aDirectory {
+	return p.targetOr(field, name, kind, source, resolve, func() {})
+}
+
+// inFresh returns the tmpfs that this program has just made in which a path lies.
+func (p *planner) inFresh(name string) (program.Cell, bool) {
+	dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]
+	return dir, ok
+}
+
+// targetOr is target. What missing emits runs if a target was not there and has been made; a
+// directory in a tmpfs that this program has just made always counts as one that was there.
+func (p *planner) targetOr(
+	field, name string, kind entry, source program.Arg, resolve uint64, missing func(),
+) program.Cell {
+	if dir, ok := p.inFresh(name); ok && kind == aDirectory {
 		// A tmpfs that this program has just made: no other process has put anything there.
 		base := p.Str(path.Base(name)).Ptr()
 		p.Call(unix.SYS_MKDIRAT, dir.Value(), base, program.Num(0o755)).Ignore(
@@ -102,10 +116,11 @@ func (p *planner) target(
 	ok := p.Label()
 	call := p.open(p.root.Value(), name, unix.O_PATH, resolve).To(fd)
 	if kind != mustExist {
-		missing := p.Label()
-		call.Ignore(errnos(unix.ENOENT)...).Else(missing)
+		absent := p.Label()
+		call.Ignore(errnos(unix.ENOENT)...).Else(absent)
 		p.outOfLine(field, func() {
-			p.Place(missing)
+			p.Place(absent)
+			missing()
 			p.make(name, kind, source, resolve)
 			p.open(p.root.Value(), name, unix.O_PATH, resolve).To(fd)
 			p.Goto(ok)

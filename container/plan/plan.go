@@ -199,10 +199,12 @@ type planner struct {
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
-	fresh  map[string]program.Cell
-	procFD *program.Cell
-	tty    program.Cell // the process's end of its terminal
-	err    error
+	fresh map[string]program.Cell
+	// readonly are mounts that become read-only when everything is made.
+	readonly []readonly
+	procFD   *program.Cell
+	tty      program.Cell // the process's end of its terminal
+	err      error
 }
 
 type join struct {

@@ -220,8 +220,13 @@ func (p *planner) pivot() {
 	p.Call(unix.SYS_CHDIR, p.Str("/").Ptr())
 }
 
-// rootAttributes are set last, when nothing needs to be created in the root any more.
+// rootAttributes, and those of filesystems in memory, are set last, when nothing needs to be created
+// there any more.
 func (p *planner) rootAttributes() {
+	for _, r := range p.readonly {
+		p.Field(r.field)
+		p.setattr(r.mnt.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
 	if name := p.spec.Linux.RootfsPropagation; name != "" {
 		prop, _ := propagations.get(name)
 		p.Field("linux.rootfsPropagation")

@@ -31,6 +31,8 @@ func CallName(nr uint32) string {
 		return "unlinkat"
 	case unix.SYS_FCHOWNAT:
 		return "fchownat"
+	case unix.SYS_FCHMODAT:
+		return "fchmodat"
 	case unix.SYS_FCHOWN:
 		return "fchown"
 	case unix.SYS_CHDIR:
