@@ -1,11 +1,15 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // TestListedPtmx lists devices that /dev has already, as engines do for privileged containers: the
@@ -70,5 +74,184 @@ func TestTmpfsMode(t *testing.T) {
 		"written\nrefused\nbelow\n"
 	if got, err := run(t, spec); err != nil || got.out != want {
 		t.Errorf("in a user namespace: got %q, %v; want %q", got.out, err, want)
+	}
+}
+
+// TestTmpfsCopyUp mounts filesystems in memory that begin with what their directories hold, links
+// that lead out of the image and a special file among it.
+func TestTmpfsCopyUp(t *testing.T) {
+	root := rootfs(t)
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "var")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(dir, "deep/er"), 0o755),
+		os.WriteFile(filepath.Join(dir, "deep/er/file"), []byte("content\n"), 0o640),
+		os.Chown(filepath.Join(dir, "deep/er/file"), 5, 6),
+		os.Chmod(filepath.Join(dir, "deep"), 0o750|os.ModeSticky),
+		os.Chown(filepath.Join(dir, "deep"), 7, 8),
+		os.Link(filepath.Join(dir, "deep/er/file"), filepath.Join(dir, "name")),
+		os.Symlink(outside, filepath.Join(dir, "out")),
+		os.Symlink("../../../../../../../../..", filepath.Join(dir, "up")),
+		unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600),
+		os.WriteFile(filepath.Join(dir, "tool"), []byte("#!"), 0o600),
+		os.Chmod(filepath.Join(dir, "tool"), 0o755|os.ModeSetuid),
+		unix.Setxattr(filepath.Join(dir, "tool"), "trusted.strake", []byte("kept"), 0),
+		os.Chown(dir, 9, 10),
+		os.Chmod(dir, 0o711),
+		os.Symlink("/var", filepath.Join(root, "link")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := `cd /var; stat -c '%n %F %a %u:%g %h' . deep deep/er/file name out up fifo tool | sort
+readlink out; cat name out 2>/dev/null; touch new && echo writable; ls /bound; ls /link/new`
+	want := `. directory 711 9:10 %h
+deep directory 1750 7:8 %h
+deep/er/file regular file 640 5:6 2
+fifo fifo 600 0:0 1
+name regular file 640 5:6 2
+out symbolic link 777 0:0 1
+tool regular file 4755 0:0 1
+up symbolic link 777 0:0 1
+` + outside + "\ncontent\nwritable\ninside\n/link/new\n"
+	bound := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bound, "inside"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root, script)
+	all := []string{"CAP_DAC_OVERRIDE"}
+	spec.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: all, Effective: all, Permitted: all,
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: "/bound", Type: "bind", Source: bound, Options: []string{"rbind"},
+	}, specs.Mount{
+		// What an earlier mount shows is what is copied.
+		Destination: "/bound", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"},
+	}, specs.Mount{
+		Destination: "/link", Type: "tmpfs", Source: "tmpfs",
+		Options: []string{"rw", "nosuid", "nodev", "tmpcopyup"},
+	})
+	links := regexp.MustCompile(`(?m)^(\.|deep)( directory.*) \d+$`)
+	got, err := run(t, spec)
+	if out := links.ReplaceAllString(got.out, "$1$2 %h"); err != nil || out != want {
+		t.Errorf("got\n%s%v, want\n%s", out, err, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("written to the image")
+	}
+
+	// Owners that a user namespace does not have are shown as in the image.
+	mapUsers(spec)
+	spec.Process.Args[2] = "stat -c '%n %a %u:%g' /var/deep /var/name; cat /var/name"
+	for _, name := range []string{".", "deep/er", "deep/er/file"} {
+		if err := os.Chown(filepath.Join(dir, name), 100005, 100006); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := run(t, spec); err != nil ||
+		got.out != "/var/deep 1750 65534:65534\n/var/name 640 5:6\ncontent\n" {
+		t.Errorf("in a user namespace: %q, %v", got.out, err)
+	}
+
+	// What does not fit is an error of the start.
+	spec = config(root, "true")
+	if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: "/var", Type: "tmpfs", Source: "tmpfs",
+		Options: []string{"tmpcopyup", "size=65536"},
+	})
+	if _, err := run(t, spec); !errors.Is(err, unix.ENOSPC) ||
+		!strings.Contains(err.Error(), "mounts[4] (/var): tmpcopyup") {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+// TestDanglingTargets mounts on links of the image that lead to nothing: the target is made where
+// the link leads to from the container's root, and nowhere else.
+func TestDanglingTargets(t *testing.T) {
+	src := filepath.Join(t.TempDir(), "src")
+	if err := os.WriteFile(src, []byte("mounted\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, target, made string
+		links              map[string]string
+		directory          bool
+	}{
+		{
+			name: "file", target: "/etc/hosts", made: "tmp/foo/bar/hosts",
+			links: map[string]string{"etc/hosts": "/tmp/foo/bar/hosts"},
+		},
+		{
+			name: "out of the root", target: "/etc/hosts", made: "strake-dangling/hosts",
+			links: map[string]string{"etc/hosts": "../../../../../../../strake-dangling/hosts"},
+		},
+		{
+			name: "on the way", target: "/opt/a/b", made: "tmp/x/a/b",
+			links: map[string]string{"opt": "/one", "one": "tmp/./x/y/.."},
+		},
+		{
+			name: "directory", target: "/opt/a", made: "tmp/deep/dir", directory: true,
+			links: map[string]string{"opt": "tmp", "tmp/a": "deep/dir"},
+		},
+	} {
+		for _, user := range []string{"host", "mapped"} {
+			t.Run(c.name+" "+user, func(t *testing.T) {
+				root := rootfs(t)
+				for name, to := range c.links {
+					if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				m := specs.Mount{Destination: c.target, Source: src, Options: []string{"bind"}}
+				spec := config(root, "cat "+c.target)
+				want := "mounted\n"
+				if c.directory {
+					m = specs.Mount{Destination: c.target, Type: "tmpfs", Source: "tmpfs"}
+					spec = config(root, "stat -L -c %a "+c.target)
+					want = "1777\n"
+				}
+				if user == "mapped" {
+					mapUsers(spec)
+					if err := filepath.WalkDir(root, func(p string, _ os.DirEntry, _ error) error {
+						return os.Lchown(p, 100000, 100000)
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				spec.Mounts = append(spec.Mounts, m)
+				if got, err := run(t, spec); err != nil || got.out != want {
+					t.Errorf("got %q, %v", got.out, err)
+				}
+				var st unix.Stat_t
+				if err := unix.Lstat(filepath.Join(root, c.made), &st); err != nil {
+					t.Errorf("%s: %v", c.made, err)
+				}
+				if mapped := user == "mapped"; mapped != (st.Uid == 100000) {
+					t.Errorf("%s belongs to %d", c.made, st.Uid)
+				}
+				if _, err := os.Lstat("/strake-dangling"); err == nil {
+					t.Error("made outside of the root")
+				}
+			})
+		}
+	}
+	root := rootfs(t)
+	if err := os.Symlink("loop", filepath.Join(root, "loop")); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root, "true")
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: "/loop/x", Source: src, Options: []string{"bind"},
+	})
+	if _, err := run(t, spec); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("a link to itself: %v", err)
 	}
 }

@@ -154,11 +154,17 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 	if m.Type != "proc" && m.Type != "sysfs" {
 		p.refuseProc(target.Value(), dest)
 	}
-	if o.copyUp && m.Type == "tmpfs" {
-		p.fail(field, `option "tmpcopyup" is not supported`)
-	}
 	if inherit {
 		p.inheritMode(mnt, target, made)
+	}
+	if o.copyUp {
+		owned := slices.ContainsFunc(o.data, func(opt string) bool {
+			return strings.HasPrefix(opt, "uid=") || strings.HasPrefix(opt, "gid=")
+		})
+		p.assist(
+			Assist{Kind: CopyUp, Field: field, Path: dest, Owner: !owned, Continue: p.waits()},
+			target.Value(), mnt.Value(),
+		)
 	}
 	if m.Type == "tmpfs" && o.attr.set&unix.MOUNT_ATTR_RDONLY != 0 {
 		p.readonly = append(p.readonly, readonly{field, mnt})

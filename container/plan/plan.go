@@ -127,6 +127,9 @@ type Options struct {
 	Hold bool
 	// Hooks makes the process stop at program.StageHooks until it is continued.
 	Hooks bool
+	// Assist says that the spawner does what Plan.Assists name. Without it a configuration that
+	// needs that is refused, or the kernel refuses the step.
+	Assist bool
 	// Reaper puts a process in front that only reaps orphans and forwards signals (docker run
 	// --init).
 	Reaper bool
@@ -171,6 +174,8 @@ type Plan struct {
 	*program.Program
 	Trees      []Tree
 	Namespaces []Namespace
+	// Assists are what the program may ask of its spawner, if Options.Assist is set.
+	Assists []Assist
 	// UIDMap and GIDMap are those of a new user namespace.
 	UIDMap, GIDMap []specs.LinuxIDMapping
 	// TimeOffsets is the text for timens_offsets of a new time namespace, or empty.

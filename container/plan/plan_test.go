@@ -278,6 +278,17 @@ var cases = []struct {
 	{name: "reaper", opt: Options{Reaper: true, Host: Host{LastCap: 40}}},
 	{name: "hold-and-hooks", opt: Options{Hold: true, Hooks: true, Host: Host{LastCap: 40}}},
 	{name: "pipes", opt: Options{Stdio: Pipes, Host: Host{LastCap: 40}}},
+	{
+		name: "assist",
+		opt: Options{
+			Assist: true, TaskPaths: []string{"pids/g/tasks"}, Host: Host{LastCap: 40},
+		},
+		edit: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: "/var", Type: "tmpfs", Options: []string{"tmpcopyup", "mode=755"},
+			})
+		},
+	},
 	{name: "no-pivot", opt: Options{NoPivot: true, Host: Host{LastCap: 40}}},
 	{name: "scheduling", edit: func(s *specs.Spec) {
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 3}

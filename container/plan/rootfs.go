@@ -192,10 +192,12 @@ func (p *planner) cwdDir() {
 	).Else(missing)
 	p.Place(ok)
 	name := p.spec.Process.Cwd
+	made := maker{field: "process.cwd", resolve: resolveInRoot, waits: p.waits()}
 	p.outOfLine("process.cwd", func() {
 		p.Place(missing)
-		p.make(name, aDirectory, program.Num(0), resolveInRoot)
+		p.make(&made, name, aDirectory, program.Num(0))
 		p.Goto(ok)
+		p.dangling(&made, name, aDirectory, program.Num(0), func() { p.Goto(ok) })
 	})
 }
 
