@@ -193,7 +193,7 @@ func (r *Runtime) Create(
 		copied.Root = &root
 		spec = &copied
 	}
-	b := &birth{rt: r, opt: &opt, spec: spec}
+	b := &birth{rt: r, opt: &opt, spec: withEnviron(spec)}
 	if opt.Explain != nil {
 		return nil, nil, b.explain()
 	}

@@ -49,6 +49,11 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer unix.Close(init)
+	if opt.Process != nil {
+		proc := *opt.Process
+		proc.Env = environ(proc.Env, func() string { return c.home(init, proc.User.UID) })
+		opt.Process = &proc
+	}
 	e := &execution{c: c, opt: &opt, entry: launch.Nowhere()}
 	defer e.close()
 	if err := e.enter(); err != nil {
@@ -71,6 +76,16 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 			return nil, fmt.Errorf("exec in container %q: %w", c.rec.ID, err)
 		}
 	}
+}
+
+// home is the home directory of a user in the running container.
+func (c *Container) home(init int, uid uint32) string {
+	root, err := c.process(init).OpenRoot()
+	if err != nil {
+		return "/"
+	}
+	defer root.Close()
+	return homeOf(openBelow(int(root.Fd()), "etc/passwd"), uid)
 }
 
 // joinTries bounds how often the thread by which a container is joined may have ended meanwhile.
