@@ -2,9 +2,11 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -254,4 +256,48 @@ func TestDanglingTargets(t *testing.T) {
 	if _, err := run(t, spec); !errors.Is(err, unix.ELOOP) {
 		t.Errorf("a link to itself: %v", err)
 	}
+}
+
+// TestLoopback: lo is up in a network namespace that was made for a container, and left as it is in
+// one that is joined.
+func TestLoopback(t *testing.T) {
+	root := rootfs(t)
+	up := func(name string, spec *specs.Spec, want string) {
+		t.Helper()
+		if got, err := run(t, spec); err != nil || got.out != want {
+			t.Errorf("%s: got %q, %v; want %q", name, got.out, err, want)
+		}
+	}
+	const script = "cat /sys/class/net/lo/flags"
+	up("new", config(root, script), "0x9\n")
+	spec := config(root, script+"; echo x | nc -w 1 127.0.0.1 9 2>&1")
+	up("new, with its address", spec, "0x9\nnc: can't connect to remote host (127.0.0.1): "+
+		"Connection refused\n")
+	spec = config(root, script)
+	mapUsers(spec)
+	up("new, of a user namespace", spec, "0x9\n")
+
+	// A namespace in which lo is down, kept by a thread that ends with the goroutine.
+	path, done := make(chan string), make(chan struct{})
+	defer close(done)
+	go func() {
+		runtime.LockOSThread()
+		name := ""
+		if unix.Unshare(unix.CLONE_NEWNET) == nil {
+			name = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+		}
+		path <- name
+		<-done
+	}()
+	ns := <-path
+	if ns == "" {
+		t.Fatal("no network namespace")
+	}
+	spec = config(root, script)
+	for i := range spec.Linux.Namespaces {
+		if spec.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+			spec.Linux.Namespaces[i].Path = ns
+		}
+	}
+	up("joined", spec, "0x8\n")
 }

@@ -230,6 +230,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.cgroups()
 	p.oomScore()
 	p.enter()
+	p.loopback()
 	p.rootfs()
 	p.mounts()
 	p.devices()
