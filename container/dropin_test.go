@@ -258,6 +258,59 @@ func TestDanglingTargets(t *testing.T) {
 	}
 }
 
+// TestRelativeSource binds a directory of the bundle by a path that is relative to the bundle.
+func TestRelativeSource(t *testing.T) {
+	root := rootfs(t)
+	bundle := filepath.Dir(root)
+	if err := os.Mkdir(filepath.Join(bundle, "source"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(
+		filepath.Join(bundle, "source/file"), []byte("content\n"), 0o644,
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []specs.Mount{
+		{Source: "source", Type: "bind"},
+		{Source: "./source", Type: "none", Options: []string{"rbind", "ro"}},
+		{Source: "../" + filepath.Base(bundle) + "/source", Options: []string{"bind"}},
+	} {
+		spec := config(root, "cat /data/file")
+		spec.Root.Path = filepath.Base(root)
+		m.Destination = "/data"
+		spec.Mounts = append(spec.Mounts, m)
+		got, err := run(t, spec, func(o *CreateOptions) { o.Bundle = bundle })
+		if err != nil || got.out != "content\n" {
+			t.Errorf("%s: got %q, %v", m.Source, got.out, err)
+		}
+		if spec.Mounts[len(spec.Mounts)-1].Source != m.Source {
+			t.Error("the caller's configuration was changed")
+		}
+	}
+
+	// Another process that starts the container, and has to explain why it could not be executed,
+	// reads the configuration again.
+	if err := os.WriteFile(
+		filepath.Join(root, "bin/later"), []byte("#!/bin/nowhere\n"), 0o755,
+	); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root[1:], "")
+	spec.Process.Args = []string{"/bin/later"}
+	spec.Mounts = append(spec.Mounts, specs.Mount{
+		Destination: "/data", Source: filepath.Join(bundle, "source")[1:], Type: "bind",
+	})
+	rt, held, _ := create(t, spec, nil) // in the bundle "/"
+	again, err := rt.Load(held.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Start(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "process.args (/bin/later): execve: ENOENT") {
+		t.Errorf("start: %v", err)
+	}
+}
+
 // TestLoopback: lo is up in a network namespace that was made for a container, and left as it is in
 // one that is joined.
 func TestLoopback(t *testing.T) {

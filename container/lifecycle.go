@@ -146,7 +146,8 @@ func (c *Container) startFailure(msg [8]byte) error {
 	}
 	index := int(uint32(msg[0]) | uint32(msg[1])<<8 | uint32(msg[2])<<16 | uint32(msg[3])<<24)
 	errno := unix.Errno(uint32(msg[4]) | uint32(msg[5])<<8)
-	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
+	spec := absolute(c.spec, c.rec.Bundle)
+	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: spec, host: host, c: c}
 	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
 		err = b.restoreOptions(raw)
