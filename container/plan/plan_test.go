@@ -630,7 +630,8 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"process.args (/bin/true)", "execve", unix.ENOENT,
-			"process.args (/bin/true): execve: ENOENT: no such file, or its interpreter is missing",
+			"process.args (/bin/true): execve: ENOENT: no such file or directory, " +
+				"or its interpreter is missing",
 			127,
 		},
 		{
