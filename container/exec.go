@@ -29,6 +29,8 @@ type ExecOptions struct {
 	// Terminal and Stdio: see CreateOptions.
 	Terminal func(master *os.File) error
 	Stdio    *[3]*os.File
+	// Log receives warnings.
+	Log func(format string, args ...any)
 }
 
 // Exec executes one more process in a running container. Errors: *plan.StepError,
@@ -154,6 +156,12 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 		return nil, err
 	}
 	defer l.Close()
+	if e.opt.Log != nil {
+		for _, w := range l.Plan().Warnings {
+			e.opt.Log("%s", w)
+		}
+		e.opt.Log = nil // once, however often this is tried
+	}
 	if s := e.opt.Stdio; s != nil {
 		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}
