@@ -259,6 +259,7 @@ func (b *birth) options() plan.Options {
 		Host: hostFacts(b.host, b.hierarchies(), b.spec.Process),
 		Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
+		Assist: true,
 	}
 	opt.Host.Whole = b.whole
 	if b.opt.Stdio != nil {
@@ -341,10 +342,17 @@ func (b *birth) follow(ctx context.Context) error {
 			return err
 		}
 	}
+	help := &assistant{plan: b.prog.Plan(), child: b.child, first: -1}
+	defer help.close()
 	for {
 		m, err := b.child.Next()
 		if err != nil {
 			return b.prog.Explain(err)
+		}
+		if taken, err := help.take(ctx, m); err != nil {
+			return err
+		} else if taken {
+			continue
 		}
 		if taken, err := b.c.receive(m, b.opt.Terminal); err != nil {
 			return err

@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -185,15 +186,8 @@ func (r *Runtime) Create(
 	if err := CheckID(opt.ID); err != nil {
 		return nil, nil, err
 	}
-	spec := opt.Spec
-	if spec.Root != nil && spec.Root.Path != "" && !filepath.IsAbs(spec.Root.Path) {
-		root := *spec.Root
-		root.Path = filepath.Join(opt.Bundle, root.Path)
-		copied := *spec
-		copied.Root = &root
-		spec = &copied
-	}
-	b := &birth{rt: r, opt: &opt, spec: spec}
+	spec := absolute(opt.Spec, opt.Bundle)
+	b := &birth{rt: r, opt: &opt, spec: withEnviron(spec)}
 	if opt.Explain != nil {
 		return nil, nil, b.explain()
 	}
@@ -207,4 +201,26 @@ func (r *Runtime) Create(
 		return nil, nil, err
 	}
 	return b.c, b.p, nil
+}
+
+// absolute returns spec with the paths that are relative to the bundle made absolute: of the root
+// and of bind mounts' sources (runtime-spec config.md, Mounts).
+func absolute(spec *specs.Spec, bundle string) *specs.Spec {
+	copied := *spec
+	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {
+		root := *r
+		root.Path = filepath.Join(bundle, r.Path)
+		copied.Root = &root
+	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
+			continue
+		}
+		if &copied.Mounts[0] == &spec.Mounts[0] {
+			copied.Mounts = slices.Clone(spec.Mounts)
+		}
+		copied.Mounts[i].Source = filepath.Join(bundle, m.Source)
+	}
+	return &copied
 }

@@ -202,7 +202,8 @@ func TestFailures(t *testing.T) {
 		},
 		{
 			"missing program in PATH", func(s *specs.Spec) { s.Process.Args = []string{"nothing"} },
-			`process.args (nothing): check: ENOENT: executable file "nothing" not found`, 127,
+			`process.args (nothing): check: ENOENT: exec: "nothing": ` +
+				"executable file not found in $PATH", 127,
 		},
 		{
 			"not executable", func(s *specs.Spec) { s.Process.Args = []string{"/etc/text"} },

@@ -29,6 +29,8 @@ type ExecOptions struct {
 	// Terminal and Stdio: see CreateOptions.
 	Terminal func(master *os.File) error
 	Stdio    *[3]*os.File
+	// Log receives warnings.
+	Log func(format string, args ...any)
 }
 
 // Exec executes one more process in a running container. Errors: *plan.StepError,
@@ -49,6 +51,11 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 		return nil, err
 	}
 	defer unix.Close(init)
+	if opt.Process != nil {
+		proc := *opt.Process
+		proc.Env = environ(proc.Env, func() string { return c.home(init, proc.User.UID) })
+		opt.Process = &proc
+	}
 	e := &execution{c: c, opt: &opt, entry: launch.Nowhere()}
 	defer e.close()
 	if err := e.enter(); err != nil {
@@ -71,6 +78,16 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 			return nil, fmt.Errorf("exec in container %q: %w", c.rec.ID, err)
 		}
 	}
+}
+
+// home is the home directory of a user in the running container.
+func (c *Container) home(init int, uid uint32) string {
+	root, err := c.process(init).OpenRoot()
+	if err != nil {
+		return "/"
+	}
+	defer root.Close()
+	return homeOf(openBelow(int(root.Fd()), "etc/passwd"), uid)
 }
 
 // joinTries bounds how often the thread by which a container is joined may have ended meanwhile.
@@ -139,6 +156,12 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 		return nil, err
 	}
 	defer l.Close()
+	if e.opt.Log != nil {
+		for _, w := range l.Plan().Warnings {
+			e.opt.Log("%s", w)
+		}
+		e.opt.Log = nil // once, however often this is tried
+	}
 	if s := e.opt.Stdio; s != nil {
 		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}

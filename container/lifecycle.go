@@ -166,7 +166,8 @@ func (c *Container) startFailure(f *spawn.Failure) error {
 	if err != nil {
 		return err
 	}
-	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: c.spec, host: host, c: c}
+	spec := absolute(c.spec, c.rec.Bundle)
+	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: spec, host: host, c: c}
 	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
 		err = b.restoreOptions(raw)

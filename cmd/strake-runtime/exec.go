@@ -187,6 +187,7 @@ func (a *app) exec(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 	}
 	opt := container.ExecOptions{
 		Process: proc, PreserveFDs: e.preserveFDs, IgnorePaused: e.ignorePaused,
+		Log: a.warn,
 	}
 	if len(e.cgroup) == 1 {
 		opt.Cgroup = e.cgroup[0]

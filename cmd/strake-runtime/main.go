@@ -40,7 +40,6 @@ func main() {
 type app struct {
 	out, err  io.Writer
 	rt        container.Runtime
-	debug     bool
 	logFile   string
 	logFormat string
 	name      string
@@ -119,7 +118,7 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	)
 	fs.StringVar(&a.logFile, "log", "", "write errors to `file` as well")
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
-	fs.BoolVar(&a.debug, "debug", false, "say more")
+	fs.Bool("debug", false, "accepted for runc's sake: errors and warnings say all there is")
 	systemd := fs.Bool("systemd-cgroup", false, "let systemd make cgroups")
 	fs.String("rootless", "auto", "accepted for runc's sake: privileges are found out")
 	fs.String("criu", "", "accepted for runc's sake")
@@ -221,44 +220,70 @@ func didYouMean(name string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// report shows an error to the user and to the reader of the log, in the form that engines parse.
+// report shows an error to the user and to the reader of the log.
 func (a *app) report(err error) {
 	if errors.Is(err, errShown) {
 		return
 	}
 	fmt.Fprintf(a.err, "strake-runtime: %v\n", err)
-	if a.logFile == "" {
-		return
+	if a.logFile != "" {
+		a.log("error", err.Error())
 	}
-	f, ferr := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_CLOEXEC, 0o644)
-	if ferr != nil {
-		fmt.Fprintf(a.err, "strake-runtime: --log: %v\n", ferr)
+}
+
+// log appends an entry to the log file, in the form that engines parse.
+func (a *app) log(level, text string) {
+	f, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		fmt.Fprintf(a.err, "strake-runtime: --log: %v\n", err)
 		return
 	}
 	defer f.Close()
 	now := time.Now().UTC().Format(time.RFC3339)
 	if a.logFormat == "json" {
-		fmt.Fprintf(
-			f, "{\"level\":\"error\",\"msg\":%s,\"time\":%q}\n", jsonString(err.Error()), now,
-		)
+		fmt.Fprintf(f, "{\"level\":%q,\"msg\":%s,\"time\":%q}\n", level, jsonString(text), now)
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=error msg=%q\n", now, err.Error())
+	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
+// warn tells the reader of the log, or else the user, what was asked for and not done.
 func (a *app) warn(format string, args ...any) {
-	if a.debug {
-		fmt.Fprintf(a.err, "strake-runtime: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	if a.logFile != "" {
+		a.log("warning", text)
+		return
 	}
+	fmt.Fprintf(a.err, "strake-runtime: warning: %s\n", text)
 }
 
-// oneID takes exactly the container's ID from the arguments.
+// oneID takes exactly the container's ID from the arguments. Options may stand behind it too.
 func oneID(fs *flag.FlagSet, args []string) (string, error) {
-	if err := fs.Parse(args); err != nil {
+	words, err := parseAround(fs, args)
+	if err != nil {
 		return "", err
 	}
-	if fs.NArg() != 1 {
-		return "", fmt.Errorf("%s: %d arguments, want 1: the container's ID", fs.Name(), fs.NArg())
+	if len(words) != 1 {
+		return "", fmt.Errorf(
+			"%s: %d arguments, want 1: the container's ID", fs.Name(), len(words),
+		)
 	}
-	return fs.Arg(0), nil
+	return words[0], nil
+}
+
+// parseAround parses options wherever they stand, up to "--", and returns the other words.
+func parseAround(fs *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if parsed := len(args) - len(rest); parsed > 0 && args[parsed-1] == "--" {
+			return append(words, rest...), nil
+		}
+		if len(rest) == 0 {
+			return words, nil
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
 }

@@ -80,22 +80,22 @@ func (a *app) kill(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 	for _, name := range []string{"all", "a"} {
 		fs.BoolVar(&all, name, false, "send the signal to all processes of the container")
 	}
-	if err := fs.Parse(args); err != nil {
+	words, err := parseAround(fs, args)
+	if err != nil {
 		return 1, err
 	}
-	if fs.NArg() < 1 || fs.NArg() > 2 {
+	if len(words) < 1 || len(words) > 2 {
 		return 1, fmt.Errorf(
-			"kill: %d arguments, want the container's ID and perhaps a signal", fs.NArg(),
+			"kill: %d arguments, want the container's ID and perhaps a signal", len(words),
 		)
 	}
 	sig := unix.SIGTERM
-	if fs.NArg() == 2 {
-		var err error
-		if sig, err = parseSignal(fs.Arg(1)); err != nil {
+	if len(words) == 2 {
+		if sig, err = parseSignal(words[1]); err != nil {
 			return 1, err
 		}
 	}
-	c, err := a.rt.Load(fs.Arg(0))
+	c, err := a.rt.Load(words[0])
 	if err != nil {
 		return 1, err
 	}

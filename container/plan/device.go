@@ -75,6 +75,12 @@ func (p *planner) devices() {
 	}
 	for i := range p.spec.Linux.Devices {
 		d := &p.spec.Linux.Devices[i]
+		if path.Clean("/"+d.Path) == "/dev/ptmx" {
+			// Engines list all devices of the host for a privileged container. The host's
+			// multiplexer would open terminals of the host; below, the name becomes a link to the
+			// container's own.
+			continue
+		}
 		field := fmt.Sprintf("linux.devices[%d] (%s)", i, d.Path)
 		p.Field(field)
 		p.device(dir(field, path.Dir(path.Clean("/"+d.Path))), d)

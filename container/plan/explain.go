@@ -72,11 +72,16 @@ func hint(e *StepError) string {
 	case e.IsExec():
 		name := strings.TrimSuffix(strings.TrimPrefix(e.Field, "process.args ("), ")")
 		switch e.Errno {
+		// Engines tell from these words what exit status a command gets: moby of "no such file or
+		// directory" and "executable file not found", podman also of "in $PATH".
 		case unix.ENOENT:
-			if e.Call == "execve" {
-				return "no such file, or its interpreter is missing"
+			switch {
+			case e.Call == "execve":
+				return "no such file or directory, or its interpreter is missing"
+			case strings.Contains(name, "/"):
+				return "no such file or directory"
 			}
-			return fmt.Sprintf("executable file %q not found", name)
+			return fmt.Sprintf("exec: %q: executable file not found in $PATH", name)
 		case unix.EACCES:
 			return "permission denied: not an executable file"
 		case unix.ENOEXEC:

@@ -138,13 +138,36 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 		source = m.Type
 	}
 	attr := o.attr.set
+	if m.Type == "tmpfs" {
+		attr &^= unix.MOUNT_ATTR_RDONLY // until all that the container needs in it is made
+	}
 	mnt := p.newMount(m.Type, source, o.data, attr)
-	target := p.target(field, dest, aDirectory, program.Num(0), resolve)
+	_, inFresh := p.inFresh(dest)
+	inherit := m.Type == "tmpfs" && !inFresh && !hasMode(o.data)
+	var made program.Cell
+	missing := func() {}
+	if inherit {
+		made = p.Cell()
+		missing = func() { p.Set(made, program.Num(1), program.Move, program.Num(0)) }
+	}
+	target := p.targetOr(field, dest, aDirectory, program.Num(0), resolve, missing)
 	if m.Type != "proc" && m.Type != "sysfs" {
 		p.refuseProc(target.Value(), dest)
 	}
-	if o.copyUp && m.Type == "tmpfs" {
-		p.fail(field, `option "tmpcopyup" is not supported`)
+	if inherit {
+		p.inheritMode(mnt, target, made)
+	}
+	if o.copyUp {
+		owned := slices.ContainsFunc(o.data, func(opt string) bool {
+			return strings.HasPrefix(opt, "uid=") || strings.HasPrefix(opt, "gid=")
+		})
+		p.assist(
+			Assist{Kind: CopyUp, Field: field, Path: dest, Owner: !owned, Continue: p.waits()},
+			target.Value(), mnt.Value(),
+		)
+	}
+	if m.Type == "tmpfs" && o.attr.set&unix.MOUNT_ATTR_RDONLY != 0 {
+		p.readonly = append(p.readonly, readonly{field, mnt})
 	}
 	p.attach(mnt.Value(), target.Value())
 	p.finishMount(mnt.Value(), o)
@@ -158,6 +181,30 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 			p.fresh[dest] = mnt
 		}
 	}
+}
+
+func hasMode(data []string) bool {
+	return slices.ContainsFunc(data, func(opt string) bool {
+		return strings.HasPrefix(opt, "mode=")
+	})
+}
+
+// inheritMode gives the root of a new filesystem the mode of the directory that it covers, as runc
+// does, unless the directory was made for it.
+func (p *planner) inheritMode(mnt, target, made program.Cell) {
+	skip := p.Label()
+	p.If(made.Value(), ^uint64(0), program.NotEqual, program.Num(0), skip)
+	p.stat(target.Value())
+	mode := p.Cell()
+	p.Set(mode, p.statx.Load(statxMode, 2), program.And, program.Num(0o7777))
+	p.Call(unix.SYS_FCHMODAT, mnt.Value(), p.Str(".").Ptr(), mode.Value())
+	p.Place(skip)
+}
+
+// readonly is a mount that becomes read-only when the container is complete.
+type readonly struct {
+	field string
+	mnt   program.Cell
 }
 
 // newMount makes a filesystem that is attached nowhere yet.

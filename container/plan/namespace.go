@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sort"
 	"strconv"
@@ -156,6 +157,26 @@ func (p *planner) enter() {
 		p.Call(unix.SYS_KEYCTL, program.Num(unix.KEYCTL_JOIN_SESSION_KEYRING), program.Num(0)).
 			Ignore(errnos(unix.ENOSYS, unix.EPERM, unix.EDQUOT)...)
 	}
+}
+
+// loopback brings up lo in a network namespace that is made for the container; its addresses come
+// by themselves. In one that is joined it is the maker's affair.
+func (p *planner) loopback() {
+	if p.flags&unix.CLONE_NEWNET == 0 {
+		return
+	}
+	p.Field("linux.namespaces (network, lo)")
+	req := make([]byte, 40) // struct ifreq (netdevice(7))
+	copy(req, "lo")
+	binary.LittleEndian.PutUint16(req[unix.IFNAMSIZ:], unix.IFF_UP)
+	done := p.Label()
+	fd := p.Call(
+		unix.SYS_SOCKET, program.Num(unix.AF_INET),
+		program.Num(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC), program.Num(0),
+	).Ignore(errnos(unix.EAFNOSUPPORT)...).Else(done).Result()
+	p.Call(unix.SYS_IOCTL, fd.Value(), program.Num(unix.SIOCSIFFLAGS), p.Bytes(req).Ptr())
+	p.Call(unix.SYS_CLOSE, fd.Value())
+	p.Place(done)
 }
 
 // becomeRoot takes the identity that a new member of a user namespace needs to act in it.

@@ -87,7 +87,21 @@ const (
 func (p *planner) target(
 	field, name string, kind entry, source program.Arg, resolve uint64,
 ) program.Cell {
-	if dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]; ok && kind == aDirectory {
+	return p.targetOr(field, name, kind, source, resolve, func() {})
+}
+
+// inFresh returns the tmpfs that this program has just made in which a path lies.
+func (p *planner) inFresh(name string) (program.Cell, bool) {
+	dir, ok := p.fresh[path.Dir(path.Clean("/"+name))]
+	return dir, ok
+}
+
+// targetOr is target. What missing emits runs if a target was not there and has been made; a
+// directory in a tmpfs that this program has just made always counts as one that was there.
+func (p *planner) targetOr(
+	field, name string, kind entry, source program.Arg, resolve uint64, missing func(),
+) program.Cell {
+	if dir, ok := p.inFresh(name); ok && kind == aDirectory {
 		// A tmpfs that this program has just made: no other process has put anything there.
 		base := p.Str(path.Base(name)).Ptr()
 		p.Call(unix.SYS_MKDIRAT, dir.Value(), base, program.Num(0o755)).Ignore(
@@ -102,24 +116,72 @@ func (p *planner) target(
 	ok := p.Label()
 	call := p.open(p.root.Value(), name, unix.O_PATH, resolve).To(fd)
 	if kind != mustExist {
-		missing := p.Label()
-		call.Ignore(errnos(unix.ENOENT)...).Else(missing)
+		absent := p.Label()
+		call.Ignore(errnos(unix.ENOENT)...).Else(absent)
+		made := maker{field: field, resolve: resolve, waits: p.waits()}
 		p.outOfLine(field, func() {
-			p.Place(missing)
-			p.make(name, kind, source, resolve)
-			p.open(p.root.Value(), name, unix.O_PATH, resolve).To(fd)
+			p.Place(absent)
+			missing()
+			p.make(&made, name, kind, source)
+			p.openMade(&made, name, unix.O_PATH).To(fd)
 			p.Goto(ok)
+			p.dangling(&made, name, kind, source, func() {
+				p.open(p.root.Value(), name, unix.O_PATH, resolve).To(fd)
+				p.Goto(ok)
+			})
 		})
 	}
 	p.Place(ok)
 	return fd
 }
 
+// maker is one path being made.
+type maker struct {
+	field   string
+	resolve uint64
+	// waits is what assist needs to know of the place in the program that asks for the path.
+	waits int
+	// stuck is reached when a name exists, and what it leads to does not.
+	stuck program.Label
+	used  bool
+}
+
+// openMade opens what has been made. If it is not there, a link of the image stands in its place
+// that leads to nothing.
+func (p *planner) openMade(m *maker, name string, flags uint64) program.CallRef {
+	call := p.open(p.root.Value(), name, flags, m.resolve)
+	if !p.opt.Assist || m.resolve&unix.RESOLVE_NO_SYMLINKS != 0 {
+		return call
+	}
+	if !m.used {
+		m.stuck, m.used = p.Label(), true
+	}
+	return call.Ignore(errnos(unix.ENOENT)...).Else(m.stuck)
+}
+
+// dangling has the spawner make a path that leads through links to what does not exist: this
+// program cannot read a link and go on from what it says. again is what opens the path then.
+func (p *planner) dangling(
+	m *maker, name string, kind entry, source program.Arg, again func(),
+) {
+	if !m.used {
+		return
+	}
+	p.Place(m.stuck)
+	a := Assist{Kind: MakeTarget, Field: m.field, Path: name, Continue: m.waits}
+	about := source
+	if kind == aDirectory {
+		about = p.root.Value() // which is one
+	}
+	p.assist(a, p.root.Value(), about)
+	again()
+}
+
 // make creates a path, one component after the other, each below a descriptor of its parent.
-func (p *planner) make(name string, kind entry, source program.Arg, resolve uint64) {
+func (p *planner) make(m *maker, name string, kind entry, source program.Arg) {
 	parts := strings.Split(relative(name), "/")
 	parent := p.Cell()
-	p.open(p.root.Value(), ".", unix.O_PATH|unix.O_DIRECTORY, resolve).To(parent)
+	p.open(p.root.Value(), ".", unix.O_PATH|unix.O_DIRECTORY, m.resolve).To(parent)
 	for i, part := range parts {
 		if i == len(parts)-1 && kind != aDirectory {
 			p.makeLast(parent, part, kind, source)
@@ -128,7 +190,7 @@ func (p *planner) make(name string, kind entry, source program.Arg, resolve uint
 		prefix := strings.Join(parts[:i+1], "/")
 		there, missing := p.Label(), p.Label()
 		next := p.Cell()
-		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, resolve).To(next).Ignore(
+		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, m.resolve).To(next).Ignore(
 			errnos(unix.ENOENT)...,
 		).Else(missing)
 		p.Goto(there)
@@ -136,7 +198,7 @@ func (p *planner) make(name string, kind entry, source program.Arg, resolve uint
 		p.Call(unix.SYS_MKDIRAT, parent.Value(), p.Str(part).Ptr(), program.Num(0o755)).Ignore(
 			errnos(unix.EEXIST)...,
 		)
-		p.open(p.root.Value(), prefix, unix.O_PATH|unix.O_DIRECTORY, resolve).To(next)
+		p.openMade(m, prefix, unix.O_PATH|unix.O_DIRECTORY).To(next)
 		p.Place(there)
 		parent = next
 	}

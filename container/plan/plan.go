@@ -130,6 +130,9 @@ type Options struct {
 	Hold bool
 	// Hooks makes the process stop at program.StageHooks until it is continued.
 	Hooks bool
+	// Assist says that the spawner does what Plan.Assists name. Without it a configuration that
+	// needs that is refused, or the kernel refuses the step.
+	Assist bool
 	// Reaper puts a process in front that only reaps orphans and forwards signals (docker run
 	// --init).
 	Reaper bool
@@ -174,6 +177,8 @@ type Plan struct {
 	*program.Program
 	Trees      []Tree
 	Namespaces []Namespace
+	// Assists are what the program may ask of its spawner, if Options.Assist is set.
+	Assists []Assist
 	// UIDMap and GIDMap are those of a new user namespace.
 	UIDMap, GIDMap []specs.LinuxIDMapping
 	// TimeOffsets is the text for timens_offsets of a new time namespace, or empty.
@@ -202,9 +207,11 @@ type planner struct {
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
-	fresh  map[string]program.Cell
-	procFD *program.Cell
-	tty    program.Cell // the process's end of its terminal
+	fresh map[string]program.Cell
+	// readonly are mounts that become read-only when everything is made.
+	readonly []readonly
+	procFD   *program.Cell
+	tty      program.Cell // the process's end of its terminal
 	// starter is the connection to who starts a process that was held.
 	starter program.Cell
 	err     error
@@ -233,6 +240,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.cgroups()
 	p.oomScore()
 	p.enter()
+	p.loopback()
 	p.rootfs()
 	p.mounts()
 	p.devices()

@@ -287,6 +287,17 @@ var cases = []struct {
 	{name: "no-pivot", opt: Options{
 		NoPivot: true, Host: Host{LastCap: 40, Whole: []string{"/sys", "/proc", "/srv/a b/proc"}},
 	}},
+	{
+		name: "assist",
+		opt: Options{
+			Assist: true, TaskPaths: []string{"pids/g/tasks"}, Host: Host{LastCap: 40},
+		},
+		edit: func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: "/var", Type: "tmpfs", Options: []string{"tmpcopyup", "mode=755"},
+			})
+		},
+	},
 	{name: "scheduling", edit: func(s *specs.Spec) {
 		s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 3}
 		s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 2}
@@ -650,7 +661,8 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"process.args (/bin/true)", "execve", unix.ENOENT,
-			"process.args (/bin/true): execve: ENOENT: no such file, or its interpreter is missing",
+			"process.args (/bin/true): execve: ENOENT: no such file or directory, " +
+				"or its interpreter is missing",
 			127,
 		},
 		{

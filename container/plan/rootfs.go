@@ -193,10 +193,12 @@ func (p *planner) cwdDir() {
 	).Else(missing)
 	p.Place(ok)
 	name := p.spec.Process.Cwd
+	made := maker{field: "process.cwd", resolve: resolveInRoot, waits: p.waits()}
 	p.outOfLine("process.cwd", func() {
 		p.Place(missing)
-		p.make(name, aDirectory, program.Num(0), resolveInRoot)
+		p.make(&made, name, aDirectory, program.Num(0))
 		p.Goto(ok)
+		p.dangling(&made, name, aDirectory, program.Num(0), func() { p.Goto(ok) })
 	})
 }
 
@@ -244,8 +246,13 @@ func (p *planner) hideWhole() {
 	}
 }
 
-// rootAttributes are set last, when nothing needs to be created in the root any more.
+// rootAttributes, and those of filesystems in memory, are set last, when nothing needs to be created
+// there any more.
 func (p *planner) rootAttributes() {
+	for _, r := range p.readonly {
+		p.Field(r.field)
+		p.setattr(r.mnt.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
 	if name := p.spec.Linux.RootfsPropagation; name != "" {
 		prop, _ := propagations.get(name)
 		p.Field("linux.rootfsPropagation")

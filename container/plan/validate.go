@@ -173,8 +173,11 @@ func (p *planner) validateMounts() error {
 		if len(o.data) > 0 && isBind {
 			return invalid(field, "option %q is unknown for a bind mount", o.data[0])
 		}
-		if o.copyUp {
-			return invalid(field, `option "tmpcopyup" is unknown`)
+		if o.copyUp && m.Type != "tmpfs" {
+			return invalid(field, `option "tmpcopyup" is for a tmpfs only`)
+		}
+		if o.copyUp && !p.opt.Assist {
+			return invalid(field, `option "tmpcopyup" is not supported here`)
 		}
 		for _, d := range o.data {
 			if len(d) > 255 {

@@ -29,13 +29,20 @@ const (
 	StageReady = 4
 	// StageSeccomp: the message carries the listener of a seccomp filter with user notifications.
 	StageSeccomp = 6
+	// StageAssist, plus a number: the message carries a descriptor for work that the spawner does
+	// while the child waits to be continued.
+	StageAssist = 1 << 8
 )
 
 // stageMessage is the eight bytes of a stage with the value 0.
 func (b *Builder) stageMessage(stage uint32) Buf {
 	m := b.Room(8)
 	binary.LittleEndian.PutUint32(b.p.img.data[m.off:], StageBit|stage)
-	b.Note(m, stageNames[stage])
+	if stage < StageAssist {
+		b.Note(m, stageNames[stage])
+	} else {
+		b.Note(m, "assist "+decimal(stage-StageAssist))
+	}
 	return m
 }
 

@@ -15,6 +15,8 @@ func CallName(nr uint32) string {
 		return "read"
 	case unix.SYS_IOCTL:
 		return "ioctl"
+	case unix.SYS_SOCKET:
+		return "socket"
 	case unix.SYS_OPENAT:
 		return "openat"
 	case unix.SYS_OPENAT2:
@@ -31,6 +33,8 @@ func CallName(nr uint32) string {
 		return "unlinkat"
 	case unix.SYS_FCHOWNAT:
 		return "fchownat"
+	case unix.SYS_FCHMODAT:
+		return "fchmodat"
 	case unix.SYS_FCHOWN:
 		return "fchown"
 	case unix.SYS_CHDIR:

@@ -228,7 +228,7 @@ func TestTTY(t *testing.T) {
 				unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER),
 				program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
 			).Result()
-			b.SendFD(program.StageTTY, master.Value())
+			b.SendFD(b.Input(program.InputSync), program.StageTTY, master.Value())
 			b.Stage(program.StageReady) // the keeper has set the size when it answers
 			b.Await()
 			terminal(b, slave.Value(), script)

@@ -1,0 +1,51 @@
+package plan
+
+import "strake/container/program"
+
+// Kind says what an Assist does.
+type Kind int
+
+const (
+	// MakeTarget makes the path Assist.Path below the first descriptor, the container's root: a
+	// directory if the second descriptor is one, else an empty file. Links are followed inside of
+	// the root, and what they lead to is made too.
+	MakeTarget Kind = iota
+	// CopyUp copies what is in the directory of the first descriptor into the new filesystem of the
+	// second one.
+	CopyUp
+)
+
+// Assist is work that a program asks of its spawner, which has to look at files: it sends two
+// messages with the stage program.StageAssist plus the Assist's place in Plan.Assists, each with a
+// descriptor, and waits.
+type Assist struct {
+	Kind  Kind
+	Field string
+	Path  string
+	// Owner says that the new filesystem's root gets the owner of the directory.
+	Owner bool
+	// Continue is how many times the child is continued when the work is done.
+	Continue int
+}
+
+// waits is how often the program waits in an assist at this place. A child that is going to enter
+// groups late is continued once for them, perhaps before this; so it waits twice, of which one is
+// for the work, and leaves one for the groups.
+func (p *planner) waits() int {
+	if len(p.opt.TaskPaths) > 0 && !p.grouped {
+		return 2
+	}
+	return 1
+}
+
+// assist emits the request for a.
+func (p *planner) assist(a Assist, first, second program.Arg) {
+	stage := uint32(program.StageAssist + len(p.out.Assists))
+	p.out.Assists = append(p.out.Assists, a)
+	sync := p.Input(program.InputSync)
+	p.SendFD(sync, stage, first)
+	p.SendFD(sync, stage, second)
+	for range a.Continue {
+		p.Await()
+	}
+}
