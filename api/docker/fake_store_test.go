@@ -25,6 +25,7 @@ type fakeImages struct {
 	*recorder
 	list []image.Summary
 	tags []string
+	env  []string // of the image's configuration
 }
 
 func newFakeImages(r *recorder) *fakeImages {
@@ -79,6 +80,7 @@ func (s *fakeImages) Inspect(ctx context.Context, ref string) (image.Detail, err
 		Config: image.RunConfig{
 			ImageConfig: ocispec.ImageConfig{
 				Cmd: []string{"sh"}, Entrypoint: []string{"init"}, StopSignal: "INT",
+				Env:    s.env,
 				Labels: map[string]string{"image": "1", "state": "image"},
 				Volumes: map[string]struct{}{
 					"/v": {},

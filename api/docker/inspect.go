@@ -73,8 +73,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		}
 		out.SizeRw, out.SizeRootFs = &rw, &root
 	}
-	log := &out.HostConfig.LogConfig
-	log.Type = cmp.Or(log.Type, info.Spec.Log.Driver, a.logDriver)
+	inForce(out.HostConfig, &info, a.logDriver)
 	ports := portMap(&info)
 	nets := endpointSettings(&info, &f)
 	if r.version < 45 {
@@ -132,6 +131,16 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// inForce fills in what holds for a container that was created without naming it, by an earlier
+// version of the API, or by a version that did not fill it in at creation.
+func inForce(h *container.HostConfig, info *engine.Info, logDriver string) {
+	h.LogConfig.Type = cmp.Or(h.LogConfig.Type, info.Spec.Log.Driver, logDriver)
+	if h.LogConfig.Config == nil {
+		h.LogConfig.Config = map[string]string{}
+	}
+	h.Runtime = cmp.Or(h.Runtime, runtimes[0])
+}
+
 // oldAliases adds the short ID and the hostname to the aliases. Versions from 1.45 on show them in
 // DNSNames only.
 func oldAliases(list []string, id, hostname string) []string {
@@ -145,10 +154,14 @@ func oldAliases(list []string, id, hostname string) []string {
 }
 
 // inherit fills in the fields that the container has from its image, as dockerd does at creation.
-// If the image is gone they stay empty.
+// If the image is gone they stay empty, but for the environment.
 func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
 	img, err := a.images.Inspect(ctx, info.ImageID)
 	if err != nil {
+		// The process has what was the image's, and two variables that its start has added.
+		c.Env = envOf(c.Env, slices.DeleteFunc(slices.Clone(info.Env), func(env string) bool {
+			return strings.HasPrefix(env, "HOSTNAME=") || strings.HasPrefix(env, "TERM=")
+		}))
 		return
 	}
 	if len(c.Entrypoint) == 0 {
@@ -160,6 +173,7 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 	if c.StopSignal == "" {
 		c.StopSignal = img.Config.StopSignal
 	}
+	c.Env = envOf(c.Env, img.Config.Env)
 	labels := maps.Clone(img.Config.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -180,6 +194,22 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 			c.ExposedPorts[p] = struct{}{}
 		}
 	}
+}
+
+// envOf is the environment that a container was created with: what the request has, in its form
+// ("NAME" alone removes a variable from the process), then what the image has besides.
+func envOf(own, image []string) []string {
+	out := slices.Clone(own)
+	for _, env := range image {
+		name, _, _ := strings.Cut(env, "=")
+		if !slices.ContainsFunc(own, func(o string) bool {
+			has, _, _ := strings.Cut(o, "=")
+			return has == name
+		}) {
+			out = append(out, env)
+		}
+	}
+	return out
 }
 
 func addrText(a netip.Addr) string {
@@ -207,7 +237,7 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 		}
 	}
 	c := *f.Config
-	c.Env = orEmpty(info.Env)
+	c.Env = orEmpty(c.Env)
 	c.User, c.WorkingDir = info.User, info.WorkingDir
 	if c.Hostname == "" && !strings.HasPrefix(string(h.NetworkMode), "host") &&
 		!strings.HasPrefix(string(h.UTSMode), "host") {
@@ -251,6 +281,9 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 func mountPoints(info *engine.Info) []container.MountPoint {
 	out := make([]container.MountPoint, 0, len(info.Mounts))
 	for _, m := range info.Mounts {
+		if m.Type == "bind" {
+			m.Propagation = cmp.Or(m.Propagation, "rprivate")
+		}
 		out = append(out, container.MountPoint{
 			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination,
 			Driver: m.Driver, Mode: m.Mode, RW: m.RW,

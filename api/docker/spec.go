@@ -42,6 +42,11 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
 		s.Entrypoint, s.ClearEntrypoint = nil, true
 	}
+	for _, env := range c.Env {
+		if env == "" || env[0] == '=' {
+			return s, invalid("invalid environment variable: %s", env)
+		}
+	}
 	s.MaskedPaths, s.ReadonlyPaths = pathsOf(h.MaskedPaths), pathsOf(h.ReadonlyPaths)
 	for _, u := range h.Ulimits {
 		s.Rlimits = append(
@@ -94,8 +99,9 @@ func pathsOf(list []string) *[]string {
 	return &list
 }
 
-// runtimes are the accepted values of HostConfig.Runtime. All of them mean strake's own runtime.
-var runtimes = []string{"", "strake", "runc", "io.containerd.runc.v2"}
+// runtimes are the accepted values of HostConfig.Runtime, the default first. All of them mean
+// strake's own runtime.
+var runtimes = []string{"strake", "runc", "io.containerd.runc.v2"}
 
 // unsupported refuses fields that are not supported, so that none is silently ignored.
 func unsupported(h *container.HostConfig) error {
