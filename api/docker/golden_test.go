@@ -176,6 +176,9 @@ func stillInfo(t *testing.T, imageID string) engine.Info {
 		Spec: engine.Spec{
 			Name: "web", Image: "one", Network: "net", Labels: map[string]string{"a": "b"},
 			Front: f,
+			Endpoints: map[string]engine.EndpointSpec{
+				"net": {Aliases: []string{"www"}, MAC: "02:42:ac:12:00:02"}, "bridge": {},
+			},
 		},
 		State: engine.State{Status: engine.Running, Pid: 77, StartedAt: then},
 		Networks: map[string]engine.EndpointInfo{"bridge": {

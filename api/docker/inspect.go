@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +74,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	}
 	inForce(out.HostConfig, &info, a.logDriver)
 	ports := portMap(&info)
-	nets := endpointSettings(&info, &f)
+	nets := endpointSettings(&info, f.Networking)
 	if r.version < 45 {
 		for name, e := range nets {
 			if container.NetworkMode(name).IsUserDefined() {
@@ -95,12 +94,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		out.GraphDriver = &storage.DriverData{Name: out.Driver}
 		config := oldConfig{
 			Config: out.InspectResponse.Config, OnBuild: out.InspectResponse.Config.OnBuild,
-		}
-		if n := f.Networking; n != nil {
-			if e := n.EndpointsConfig[string(f.HostConfig.NetworkMode)]; e != nil &&
-				len(e.MacAddress) > 0 {
-				config.MacAddress = e.MacAddress.String()
-			}
+			MacAddress: firstMAC(&info),
 		}
 		out.Config = config
 		old := oldNetworkSettings{
@@ -212,13 +206,6 @@ func envOf(own, image []string) []string {
 	return out
 }
 
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
-
 func timeText(t time.Time) string {
 	if t.IsZero() {
 		return "0001-01-01T00:00:00Z"
@@ -309,38 +296,6 @@ func portMap(info *engine.Info) network.PortMap {
 		out[p] = append(
 			out[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))},
 		)
-	}
-	return out
-}
-
-func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointSettings {
-	out := map[string]*network.EndpointSettings{}
-	for name, e := range info.Networks {
-		settings := &network.EndpointSettings{
-			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Gateway: e.GatewayIPv4,
-			IPv6Gateway: e.GatewayIPv6, Aliases: e.Aliases, DNSNames: e.DNSNames,
-		}
-		settings.MacAddress.UnmarshalText([]byte(e.MAC))
-		if e.IPv4.IsValid() {
-			settings.IPAddress, settings.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
-		}
-		if e.IPv6.IsValid() {
-			settings.GlobalIPv6Address, settings.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
-		}
-		if f.Networking != nil && f.Networking.EndpointsConfig[name] != nil {
-			settings.IPAMConfig = f.Networking.EndpointsConfig[name].IPAMConfig
-		}
-		out[name] = settings
-	}
-	if len(out) == 0 {
-		// A container that does not run is shown with its network.
-		if mode := f.HostConfig.NetworkMode; mode != "" && !mode.IsContainer() {
-			settings := &network.EndpointSettings{}
-			if f.Networking != nil && f.Networking.EndpointsConfig[string(mode)] != nil {
-				settings = f.Networking.EndpointsConfig[string(mode)].Copy()
-			}
-			out[string(mode)] = settings
-		}
 	}
 	return out
 }

@@ -2,9 +2,12 @@ package docker
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,6 +130,76 @@ func TestCreateEnv(t *testing.T) {
 		if want != "" && (w.Code != http.StatusBadRequest ||
 			!strings.Contains(w.Body.String(), `"`+want+`"`)) {
 			t.Errorf("%q: got %d %s, want 400 %q", env, w.Code, w.Body, want)
+		}
+	}
+}
+
+// TestInspectNetworks: a container that does not run is shown with all its networks, and one that
+// runs with what it asked for beside what it has.
+func TestInspectNetworks(t *testing.T) {
+	t.Parallel()
+	const request = `{"Image":"one","HostConfig":{"NetworkMode":"one"},
+		"NetworkingConfig":{"EndpointsConfig":{
+			"one":{"IPAMConfig":{"IPv4Address":"10.1.0.9","LinkLocalIPs":["169.254.1.1"]},
+				"Aliases":["a"],"MacAddress":"02:00:00:00:00:01"},
+			"two":{"IPAMConfig":{}}}}}`
+	addr := netip.MustParseAddr
+	connected := map[string]engine.EndpointSpec{
+		"one":   {IPv4: addr("10.1.0.9"), Aliases: []string{"a"}, MAC: "02:00:00:00:00:01"},
+		"two":   {},
+		"three": {IPv4: addr("10.3.0.9"), IPv6: addr("fd03::9"), Aliases: []string{"c"}},
+	}
+	for _, name := range []string{"created", "running"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out := inspectedOf(t, newFake(then), name, request, func(info *engine.Info) {
+				info.Spec.Endpoints = connected // as network connect leaves it
+				info.Networks = nil
+				if name == "running" {
+					info.Networks = map[string]engine.EndpointInfo{"three": {
+						NetworkID: "3", IPv4: netip.MustParsePrefix("10.3.0.9/16"),
+						MAC: "02:00:00:00:00:03", Aliases: []string{"c"},
+					}}
+				}
+			})
+			nets := out.NetworkSettings.Networks
+			if len(nets) != 3 {
+				t.Fatalf("got %d networks, want 3: %v", len(nets), nets)
+			}
+			one := nets["one"]
+			if one.IPAMConfig.IPv4Address != addr("10.1.0.9") ||
+				len(one.IPAMConfig.LinkLocalIPs) != 1 || !reflect.DeepEqual(one.Aliases, []string{"a"}) ||
+				one.MacAddress.String() != "02:00:00:00:00:01" {
+				t.Errorf("one: got %+v, %+v", one, one.IPAMConfig)
+			}
+			if two := nets["two"]; two.IPAMConfig == nil || two.IPAMConfig.IPv4Address.IsValid() {
+				t.Errorf("two: got IPAMConfig %+v, want an empty one", two.IPAMConfig)
+			}
+			three := nets["three"]
+			if three.IPAMConfig == nil || three.IPAMConfig.IPv4Address != addr("10.3.0.9") ||
+				three.IPAMConfig.IPv6Address != addr("fd03::9") ||
+				!reflect.DeepEqual(three.Aliases, []string{"c"}) {
+				t.Errorf("three: got %+v, %+v", three, three.IPAMConfig)
+			}
+			if runs := three.IPAddress.IsValid(); runs != (name == "running") {
+				t.Errorf("three: got the address %s of a container that is %s", three.IPAddress, name)
+			}
+		})
+	}
+}
+
+// TestInspectNetworkModes: modes without networks of one's own.
+func TestInspectNetworkModes(t *testing.T) {
+	t.Parallel()
+	for mode, want := range map[string][]string{
+		"host": {"host"}, "none": {"none"}, "container:web": nil, "default": {"bridge"},
+		"bridge": {"bridge"}, "net": {"net"},
+	} {
+		out := inspectedOf(
+			t, newFake(then), "exited", `{"Image":"one","HostConfig":{"NetworkMode":"`+mode+`"}}`, nil,
+		)
+		if got := slices.Sorted(maps.Keys(out.NetworkSettings.Networks)); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", mode, got, want)
 		}
 	}
 }
