@@ -255,3 +255,17 @@ func (v fakeVolumes) Remove(name string) error {
 	_, err := v.Get(name)
 	return err
 }
+
+// namedLikeID has a network more, the first, whose name is the ID of another one.
+type namedLikeID struct {
+	fakeNetworks
+	name string
+}
+
+func (n namedLikeID) List(ctx context.Context) ([]NetworkInfo, error) {
+	list, err := n.fakeNetworks.List(ctx)
+	first := NetworkInfo{
+		ID: strings.Repeat("a", 64), NetworkSpec: NetworkSpec{Name: n.name, Driver: "bridge"},
+	}
+	return append([]NetworkInfo{first}, list...), err
+}

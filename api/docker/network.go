@@ -2,9 +2,12 @@ package docker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,32 +83,36 @@ func (a *networkAPI) withBuiltin(ctx context.Context) ([]NetworkInfo, error) {
 	), nil
 }
 
-// fixedID is the ID of a network that is the same everywhere.
+// fixedID is the ID of a network that is the same everywhere. IDs differ from their first digit on,
+// because clients look networks up by the first twelve.
 func fixedID(name string) string {
-	return strings.Repeat("0", 64-2*len(name)) + hexOf(name)
+	sum := sha256.Sum256([]byte("network " + name))
+	return hex.EncodeToString(sum[:])
 }
 
-func hexOf(s string) string {
-	const digits = "0123456789abcdef"
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		b.WriteByte(digits[c>>4])
-		b.WriteByte(digits[c&15])
-	}
-	return b.String()
-}
+// predefined are the names of networks that cannot be created or removed. "default" means the
+// bridge in requests to create a container.
+var predefined = []string{"bridge", "host", "none", "default"}
 
 func (a *networkAPI) find(ctx context.Context, name string) (*NetworkInfo, error) {
 	list, err := a.withBuiltin(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// An ID goes before a name, which may look like one.
+	for _, same := range []func(n *NetworkInfo) bool{
+		func(n *NetworkInfo) bool { return n.ID == name },
+		func(n *NetworkInfo) bool { return n.Name == name },
+	} {
+		for i := range list {
+			if same(&list[i]) {
+				return &list[i], nil
+			}
+		}
+	}
 	var found *NetworkInfo
 	for i := range list {
 		n := &list[i]
-		if n.Name == name || n.ID == name {
-			return n, nil
-		}
 		if strings.HasPrefix(n.ID, name) {
 			if found != nil {
 				return nil, invalid("network %s is ambiguous (2 matches found on ID prefix)", name)
@@ -184,6 +191,11 @@ func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 	switch {
 	case req.Name == "":
 		return invalid("network name is missing")
+	case slices.Contains(predefined, req.Name):
+		return plainError{
+			errdefs.ErrPermissionDenied,
+			fmt.Sprintf("operation is not permitted on predefined %s network", req.Name),
+		}
 	case req.ConfigOnly || req.ConfigFrom != nil || req.Ingress:
 		return notImplemented("a network with ConfigOnly, ConfigFrom or Ingress")
 	case req.Scope != "" && req.Scope != "local":
