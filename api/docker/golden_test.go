@@ -88,6 +88,7 @@ func (stillNetworks) List(context.Context) ([]NetworkInfo, error) {
 			netip.MustParseAddr("fd02::1"),
 		},
 		IPRanges: []netip.Prefix{netip.MustParsePrefix("172.18.5.0/24")}, EnableIPv6: true,
+		Reserved: []map[string]netip.Addr{{"router": netip.MustParseAddr("172.18.5.254")}},
 	}}, {ID: strings.Repeat("b", 64), Created: then, NetworkSpec: NetworkSpec{
 		Name: "bridge", Driver: "bridge",
 		Subnets: []netip.Prefix{

@@ -28,14 +28,16 @@ type networkAPI struct {
 	}
 }
 
-// NetworkSpec describes a network that is to be created. Gateways and IPRanges belong to the
-// subnets of the same index; a missing or zero entry leaves the choice to the network manager.
+// NetworkSpec describes a network that is to be created. Gateways, IPRanges and Reserved belong to
+// the subnets of the same index; a missing or zero entry leaves the choice to the network manager.
 type NetworkSpec struct {
 	Name     string
 	Driver   string // empty is the manager's default
 	Subnets  []netip.Prefix
 	Gateways []netip.Addr
 	IPRanges []netip.Prefix // from which addresses are assigned
+	// Reserved are addresses that no container gets, by labels.
+	Reserved []map[string]netip.Addr
 	// Internal networks have no way out of the host.
 	Internal        bool
 	EnableIPv6      bool
@@ -219,6 +221,7 @@ func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 			spec.Subnets = append(spec.Subnets, c.Subnet)
 			spec.Gateways = append(spec.Gateways, c.Gateway)
 			spec.IPRanges = append(spec.IPRanges, c.IPRange)
+			spec.Reserved = append(spec.Reserved, c.AuxAddress)
 		}
 	}
 	id, warnings, err := a.networks.Create(r.Context(), spec)
