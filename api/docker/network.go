@@ -63,6 +63,7 @@ type Networks interface {
 func (a *networkAPI) routes() map[string]handler {
 	return map[string]handler{
 		"GET /networks":                    a.list,
+		"GET /networks/{$}":                a.list, // the one path that has both forms
 		"GET /networks/{name}":             a.inspect,
 		"POST /networks/create":            a.create,
 		"POST /networks/prune":             a.prune,

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,12 +117,14 @@ func unsupported(h *container.HostConfig) error {
 		return notImplemented("HostConfig.DeviceRequests")
 	case len(h.StorageOpt) > 0:
 		return notImplemented("HostConfig.StorageOpt")
-	case h.VolumeDriver != "" && h.VolumeDriver != "local":
-		return invalid("HostConfig.VolumeDriver %q: the one driver is local", h.VolumeDriver)
 	case !slices.Contains(runtimes, h.Runtime):
 		return invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case !h.Isolation.IsValid():
 		return invalid("invalid isolation %q on linux", h.Isolation)
+	case slices.Contains(slices.Collect(maps.Keys(h.Annotations)), ""):
+		return invalid(
+			"invalid Annotations: the empty string is not permitted as an annotation key",
+		)
 	case h.Cgroup != "":
 		return notImplemented("HostConfig.Cgroup")
 	case h.Umask != nil && *h.Umask > 0o777:

@@ -56,6 +56,7 @@ var endpoints = map[string]string{
 	"POST /build/prune":   "-/build/prune",
 
 	"GET /networks":                    "/networks",
+	"GET /networks/{$}":                "/networks/",
 	"GET /networks/{name}":             "/networks/net",
 	"POST /networks/create":            `/networks/create {"Name":"x"}`,
 	"POST /networks/prune":             "/networks/prune",
