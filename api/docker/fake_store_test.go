@@ -39,6 +39,11 @@ func newFakeImages(r *recorder) *fakeImages {
 			ID: digest.Digest(danglingID), Size: 7, Created: then,
 			Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		}, SharedSize: -1, Dangling: true},
+		{Image: image.Image{
+			ID: digest.Digest("sha256:" + strings.Repeat("7", 64)), Size: 3, Created: then,
+			RepoTags: []string{"two:b", "two:a"},
+			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+		}, SharedSize: -1},
 	}}
 }
 

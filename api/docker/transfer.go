@@ -273,8 +273,32 @@ func (a *transferAPI) saveSeveral(w http.ResponseWriter, r *request) error {
 	return a.save(w, r, names)
 }
 
+// savedNames replaces each name without a tag by the tags that the repository has here. What is
+// the name of no repository may be an ID.
+func (a *transferAPI) savedNames(r *request, names []string) (out []string, err error) {
+	for _, n := range names {
+		refs := []string{n}
+		if ref, perr := reference.ParseNormalizedNamed(n); perr == nil &&
+			reference.IsNameOnly(ref) {
+			tags, err := a.tagsHere(r, ref)
+			switch {
+			case err == nil:
+				refs = tags
+			case !errdefs.IsNotFound(err):
+				return nil, err
+			}
+		}
+		out = append(out, refs...)
+	}
+	return out, nil
+}
+
 func (a *transferAPI) save(w http.ResponseWriter, r *request, names []string) error {
 	if _, err := archivePlatforms(r); err != nil {
+		return err
+	}
+	names, err := a.savedNames(r, names)
+	if err != nil {
 		return err
 	}
 	for _, n := range names {
