@@ -63,7 +63,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	a.inherit(r.Context(), &info, f.Config)
+	inherit(r.Context(), a.images, &info, f.Config)
 	out := inspected{InspectResponse: inspectOf(&info, &f)}
 	if r.flag("size") {
 		rw, root, err := a.engine.Usage(r.Context(), info.ID)
@@ -149,8 +149,8 @@ func oldAliases(list []string, id, hostname string) []string {
 
 // inherit fills in the fields that the container has from its image, as dockerd does at creation.
 // If the image is gone they stay empty, but for the environment.
-func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
-	img, err := a.images.Inspect(ctx, info.ImageID)
+func inherit(ctx context.Context, images imageInspector, info *engine.Info, c *container.Config) {
+	img, err := images.Inspect(ctx, info.ImageID)
 	if err != nil {
 		// The process has what was the image's, and two variables that its start has added.
 		c.Env = envOf(c.Env, slices.DeleteFunc(slices.Clone(info.Env), func(env string) bool {
@@ -164,9 +164,7 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 		}
 		c.Entrypoint = img.Config.Entrypoint
 	}
-	if c.StopSignal == "" {
-		c.StopSignal = img.Config.StopSignal
-	}
+	c.StopSignal = cmp.Or(c.StopSignal, img.Config.StopSignal)
 	c.Env = envOf(c.Env, img.Config.Env)
 	labels := maps.Clone(img.Config.Labels)
 	if labels == nil {
@@ -175,10 +173,7 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 	maps.Copy(labels, c.Labels)
 	c.Labels = labels
 	for v := range img.Config.Volumes {
-		if c.Volumes == nil {
-			c.Volumes = map[string]struct{}{}
-		}
-		c.Volumes[v] = struct{}{}
+		put1(&c.Volumes, v, struct{}{})
 	}
 	for text := range img.Config.ExposedPorts {
 		if p, err := network.ParsePort(text); err == nil {
@@ -188,6 +183,24 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 			c.ExposedPorts[p] = struct{}{}
 		}
 	}
+	if h := img.Config.Healthcheck; h != nil {
+		own := container.HealthConfig{}
+		if c.Healthcheck != nil {
+			own = *c.Healthcheck
+		}
+		if len(own.Test) == 0 {
+			own.Test = h.Test
+		}
+		own.Interval, own.Timeout = cmp.Or(own.Interval, h.Interval), cmp.Or(own.Timeout, h.Timeout)
+		own.StartPeriod = cmp.Or(own.StartPeriod, h.StartPeriod)
+		own.StartInterval = cmp.Or(own.StartInterval, h.StartInterval)
+		own.Retries = cmp.Or(own.Retries, h.Retries)
+		c.Healthcheck = &own
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = img.Config.Shell
+	}
+	c.User, c.WorkingDir = cmp.Or(c.User, img.Config.User), cmp.Or(c.WorkingDir, img.Config.WorkingDir)
 }
 
 // envOf is the environment that a container was created with: what the request has, in its form

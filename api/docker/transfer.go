@@ -149,7 +149,7 @@ func (a *transferAPI) importArchive(
 		}
 	}
 	var err error
-	if opt.Config, err = changesOf(r.URL.Query()["changes"]); err != nil {
+	if opt.Config, err = changesOf(image.RunConfig{}, r.URL.Query()["changes"]); err != nil {
 		return err
 	}
 	id, err := a.images.Import(r.Context(), r.Body, opt)

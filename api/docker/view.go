@@ -37,6 +37,11 @@ type viewEngine interface {
 // viewImages is what viewAPI needs of Images.
 type viewImages interface {
 	imageResolver
+	imageInspector
+}
+
+// imageInspector is a part of Images.
+type imageInspector interface {
 	Inspect(ctx context.Context, ref string) (image.Detail, error)
 }
 
