@@ -50,7 +50,7 @@ var endpoints = map[string]string{
 	"GET /images/json":    "/images/json",
 	"POST /images/prune":  "/images/prune",
 	"GET /images/get":     "/images/get?names=one",
-	"POST /images/load":   "/images/load",
+	"POST /images/load":   "-/images/load",
 	"POST /images/create": "/images/create?fromImage=one&tag=1",
 	"POST /commit":        "/commit?container=exited",
 	"POST /build/prune":   "-/build/prune",

@@ -258,7 +258,10 @@ func (a *transferAPI) load(w http.ResponseWriter, r *request) error {
 		}
 		imageEvent(a.engine, "load", l.ID.String(), l.ID.String())
 	}
-	return p.end(err)
+	if err != nil {
+		return p.fail(err) // clients read what is wrong with an archive from the stream alone
+	}
+	return p.end(nil)
 }
 
 func (a *transferAPI) saveOne(w http.ResponseWriter, r *request, name string) error {
