@@ -367,12 +367,19 @@ type Change struct {
 	Kind int
 }
 
-// Process is one line of `top`.
+// Process is one line of `top`. UID and GID are the effective ones.
 type Process struct {
 	UID, PID, PPID, CPUPercent int
 	StartedAt                  time.Time
 	TTY, Command               string
 	CPUTime                    time.Duration
+	// Name is that of the executable as the kernel shortens it; State as ps(1) shows STAT.
+	Name, State                 string
+	RUID, GID, RGID             int
+	PGID, SID, TPGID            int // TPGID is -1 without a terminal
+	Nice, Priority              int // as in proc_pid_stat(5)
+	Threads, Processor          int
+	VirtualBytes, ResidentBytes int64
 }
 
 // ExecError is a process that could not be executed. Code is the exit status by the shell's

@@ -3,9 +3,13 @@ package docker
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"strake/engine"
 	"strake/image"
@@ -24,6 +28,7 @@ type commitAPI struct {
 
 // imageCommitter is what commitAPI needs of Images.
 type imageCommitter interface {
+	imageInspector
 	Commit(ctx context.Context, key string, o image.CommitOptions) (digest.Digest, error)
 }
 
@@ -49,27 +54,22 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 			opt.Ref += ":" + tag
 		}
 	}
-	if opt.Config, err = changesOf(r.URL.Query()["changes"]); err != nil {
-		return err
-	}
 	f, err := frontOf(&info)
 	if err != nil {
 		return err
 	}
-	if len(opt.Config.Cmd) == 0 {
-		opt.Config.Cmd = f.Config.Cmd
-	}
-	if len(opt.Config.Entrypoint) == 0 {
-		opt.Config.Entrypoint = f.Config.Entrypoint
-	}
-	if len(opt.Config.Env) == 0 {
-		opt.Config.Env = info.Env
+	inherit(r.Context(), a.images, &info, f.Config)
+	changes := r.URL.Query()["changes"]
+	if opt.Config, err = changesOf(runConfigOf(f.Config), changes); err != nil {
+		return err
 	}
 	if r.flagOr("pause", true) && info.State.Status == engine.Running {
-		if err := a.engine.Pause(r.Context(), info.ID); err != nil {
+		switch err := a.engine.Pause(r.Context(), info.ID); {
+		case err == nil:
+			defer a.engine.Unpause(r.Context(), info.ID)
+		case !errdefs.IsConflict(err): // it has ended meanwhile, or is paused
 			return err
 		}
-		defer a.engine.Unpause(r.Context(), info.ID)
 	}
 	id, err := a.images.Commit(r.Context(), info.LayerKey, opt)
 	if err != nil {
@@ -84,4 +84,34 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 	})
 	imageEvent(a.engine, "create", id.String(), id.String())
 	return writeJSON(w, http.StatusCreated, map[string]digest.Digest{"Id": id})
+}
+
+// runConfigOf is what an image made of a container says about its containers: what the container
+// was created with.
+func runConfigOf(c *container.Config) image.RunConfig {
+	out := image.RunConfig{
+		ImageConfig: ocispec.ImageConfig{
+			User: c.User, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Volumes: c.Volumes,
+			WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal,
+		},
+		OnBuild: c.OnBuild, Shell: c.Shell,
+	}
+	if len(out.Entrypoint) == 1 && out.Entrypoint[0] == "" {
+		out.Entrypoint = nil // the container cleared that of its image
+	}
+	for _, env := range c.Env {
+		if strings.Contains(env, "=") { // a name alone has removed a variable of the image
+			out.Env = append(out.Env, env)
+		}
+	}
+	for p := range c.ExposedPorts {
+		put1(&out.ExposedPorts, p.String(), struct{}{})
+	}
+	if h := c.Healthcheck; h != nil {
+		out.Healthcheck = &image.Healthcheck{
+			Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod,
+			StartInterval: h.StartInterval, Retries: h.Retries,
+		}
+	}
+	return out
 }

@@ -25,6 +25,7 @@ type fakeImages struct {
 	*recorder
 	list []image.Summary
 	tags []string
+	env  []string // of the image's configuration
 }
 
 func newFakeImages(r *recorder) *fakeImages {
@@ -38,6 +39,11 @@ func newFakeImages(r *recorder) *fakeImages {
 			ID: digest.Digest(danglingID), Size: 7, Created: then,
 			Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		}, SharedSize: -1, Dangling: true},
+		{Image: image.Image{
+			ID: digest.Digest("sha256:" + strings.Repeat("7", 64)), Size: 3, Created: then,
+			RepoTags: []string{"two:b", "two:a"},
+			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+		}, SharedSize: -1},
 	}}
 }
 
@@ -79,6 +85,7 @@ func (s *fakeImages) Inspect(ctx context.Context, ref string) (image.Detail, err
 		Config: image.RunConfig{
 			ImageConfig: ocispec.ImageConfig{
 				Cmd: []string{"sh"}, Entrypoint: []string{"init"}, StopSignal: "INT",
+				Env:    s.env,
 				Labels: map[string]string{"image": "1", "state": "image"},
 				Volumes: map[string]struct{}{
 					"/v": {},
@@ -252,4 +259,18 @@ func (v fakeVolumes) Remove(name string) error {
 	}
 	_, err := v.Get(name)
 	return err
+}
+
+// namedLikeID has a network more, the first, whose name is the ID of another one.
+type namedLikeID struct {
+	fakeNetworks
+	name string
+}
+
+func (n namedLikeID) List(ctx context.Context) ([]NetworkInfo, error) {
+	list, err := n.fakeNetworks.List(ctx)
+	first := NetworkInfo{
+		ID: strings.Repeat("a", 64), NetworkSpec: NetworkSpec{Name: n.name, Driver: "bridge"},
+	}
+	return append([]NetworkInfo{first}, list...), err
 }

@@ -312,8 +312,16 @@ func (e *fakeEngine) Stats(_ context.Context, name string) (engine.Stats, error)
 func (e *fakeEngine) Top(context.Context, string) ([]engine.Process, error) {
 	clock := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	return []engine.Process{
-		{UID: 1000, PID: 42, PPID: 1, StartedAt: clock, TTY: "pts/0", Command: "sh -c x"},
-		{PID: 43, PPID: 42, StartedAt: clock, Command: "top", CPUTime: 10862 * time.Second},
+		{
+			UID: 1000, RUID: 7, GID: 5, PID: 42, PPID: 1, PGID: 42, SID: 41, TPGID: 40,
+			StartedAt: clock, TTY: "pts/0", Command: "sh -c x", Name: "sh", State: "Ss+",
+			VirtualBytes: 8 << 20, ResidentBytes: 150 << 20, Threads: 2, Priority: 20, Processor: 1,
+		},
+		{
+			PID: 43, PPID: 42, StartedAt: clock, Command: "top", CPUTime: 97262 * time.Second,
+			Name: "top", State: "R", CPUPercent: 3, TPGID: -1,
+		},
+		{PID: 44, PPID: 42, StartedAt: clock, Command: "[gone]", Name: "gone", State: "Z"},
 	}, e.read("engine.Top")
 }
 
@@ -409,6 +417,9 @@ var testHost = host{
 		}
 		return 8, 16, nil
 	},
+	memoryBytes: 1 << 30,
+	userName:    func(id int) string { return map[int]string{0: "root", 7: "longer-than-that"}[id] },
+	groupName:   func(id int) string { return map[int]string{0: "wheel"}[id] },
 }
 
 func newFake(now time.Time) *fakeBackend {

@@ -113,23 +113,29 @@ func (f filters) pairs(key string, have map[string]string) bool {
 	return true
 }
 
-// until reads the filter of that name: a time, or an age such as 24h.
+// until reads the filter of that name, of which there may be one.
 func (f filters) until() (time.Time, error) {
-	list := f["until"]
-	switch {
-	case len(list) == 0:
-		return time.Time{}, nil
-	case len(list) > 1:
+	if len(f["until"]) > 1 {
 		return time.Time{}, invalid("more than one until filter specified")
 	}
-	if d, err := time.ParseDuration(list[0]); err == nil {
-		return time.Now().Add(-d), nil
+	return f.earliest()
+}
+
+// earliest reads the filter until: times, or ages such as 24h, of which the earliest counts because
+// all of them have to hold.
+func (f filters) earliest() (first time.Time, err error) {
+	for _, text := range f["until"] {
+		var t time.Time
+		if d, err := time.ParseDuration(text); err == nil {
+			t = time.Now().Add(-d)
+		} else if t, err = timestamp(text); err != nil {
+			return t, invalid("invalid until filter: %v", err)
+		}
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
 	}
-	t, err := timestamp(list[0])
-	if err != nil {
-		return t, invalid("invalid until filter: %v", err)
-	}
-	return t, nil
+	return first, nil
 }
 
 // boolean reads a filter of true or false.

@@ -88,6 +88,7 @@ func (stillNetworks) List(context.Context) ([]NetworkInfo, error) {
 			netip.MustParseAddr("fd02::1"),
 		},
 		IPRanges: []netip.Prefix{netip.MustParsePrefix("172.18.5.0/24")}, EnableIPv6: true,
+		Reserved: []map[string]netip.Addr{{"router": netip.MustParseAddr("172.18.5.254")}},
 	}}, {ID: strings.Repeat("b", 64), Created: then, NetworkSpec: NetworkSpec{
 		Name: "bridge", Driver: "bridge",
 		Subnets: []netip.Prefix{
@@ -176,6 +177,9 @@ func stillInfo(t *testing.T, imageID string) engine.Info {
 		Spec: engine.Spec{
 			Name: "web", Image: "one", Network: "net", Labels: map[string]string{"a": "b"},
 			Front: f,
+			Endpoints: map[string]engine.EndpointSpec{
+				"net": {Aliases: []string{"www"}, MAC: "02:42:ac:12:00:02"}, "bridge": {},
+			},
 		},
 		State: engine.State{Status: engine.Running, Pid: 77, StartedAt: then},
 		Networks: map[string]engine.EndpointInfo{"bridge": {

@@ -1,7 +1,9 @@
 package docker
 
 import (
+	"os/user"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,10 +15,31 @@ type host struct {
 	cgroups string
 	// blockDevice finds the numbers of a block device by its path.
 	blockDevice func(path string) (major, minor int64, err error)
+	memoryBytes uint64
+	// userName and groupName are the host's names of numbers, "" for those without one.
+	userName, groupName func(id int) string
 }
 
 func thisHost() host {
-	return host{runtime.NumCPU(), cgroupVersion(), deviceNumber}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		info = unix.Sysinfo_t{} // ps(1) then shows a share of memory of 0.0
+	}
+	return host{
+		runtime.NumCPU(), cgroupVersion(), deviceNumber, info.Totalram * uint64(info.Unit),
+		func(id int) string {
+			if u, err := user.LookupId(strconv.Itoa(id)); err == nil {
+				return u.Username
+			}
+			return ""
+		},
+		func(id int) string {
+			if g, err := user.LookupGroupId(strconv.Itoa(id)); err == nil {
+				return g.Name
+			}
+			return ""
+		},
+	}
 }
 
 // cgroupVersion is "2" where only control groups of version 2 are mounted, else "1" (cgroups(7)).

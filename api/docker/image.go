@@ -85,7 +85,7 @@ func (a *imageAPI) list(w http.ResponseWriter, r *request) error {
 	if f.has("since") {
 		q.Since = f["since"][0]
 	}
-	if q.Until, err = f.until(); err != nil {
+	if q.Until, err = f.earliest(); err != nil {
 		return err
 	}
 	list, err := a.images.List(r.Context(), q)
@@ -211,7 +211,7 @@ func (a *imageAPI) prune(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	q := image.Filter{Labels: f["label"], NotLabels: f["label!"]}
-	if q.Until, err = f.until(); err != nil {
+	if q.Until, err = f.earliest(); err != nil {
 		return err
 	}
 	if !set || dangling {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +63,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	a.inherit(r.Context(), &info, f.Config)
+	inherit(r.Context(), a.images, &info, f.Config)
 	out := inspected{InspectResponse: inspectOf(&info, &f)}
 	if r.flag("size") {
 		rw, root, err := a.engine.Usage(r.Context(), info.ID)
@@ -73,10 +72,9 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		}
 		out.SizeRw, out.SizeRootFs = &rw, &root
 	}
-	log := &out.HostConfig.LogConfig
-	log.Type = cmp.Or(log.Type, info.Spec.Log.Driver, a.logDriver)
+	inForce(out.HostConfig, &info, a.logDriver)
 	ports := portMap(&info)
-	nets := endpointSettings(&info, &f)
+	nets := endpointSettings(&info, f.Networking)
 	if r.version < 45 {
 		for name, e := range nets {
 			if container.NetworkMode(name).IsUserDefined() {
@@ -96,12 +94,7 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		out.GraphDriver = &storage.DriverData{Name: out.Driver}
 		config := oldConfig{
 			Config: out.InspectResponse.Config, OnBuild: out.InspectResponse.Config.OnBuild,
-		}
-		if n := f.Networking; n != nil {
-			if e := n.EndpointsConfig[string(f.HostConfig.NetworkMode)]; e != nil &&
-				len(e.MacAddress) > 0 {
-				config.MacAddress = e.MacAddress.String()
-			}
+			MacAddress: firstMAC(&info),
 		}
 		out.Config = config
 		old := oldNetworkSettings{
@@ -132,6 +125,16 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	return writeJSON(w, http.StatusOK, out)
 }
 
+// inForce fills in what holds for a container that was created without naming it, by an earlier
+// version of the API, or by a version that did not fill it in at creation.
+func inForce(h *container.HostConfig, info *engine.Info, logDriver string) {
+	h.LogConfig.Type = cmp.Or(h.LogConfig.Type, info.Spec.Log.Driver, logDriver)
+	if h.LogConfig.Config == nil {
+		h.LogConfig.Config = map[string]string{}
+	}
+	h.Runtime = cmp.Or(h.Runtime, runtimes[0])
+}
+
 // oldAliases adds the short ID and the hostname to the aliases. Versions from 1.45 on show them in
 // DNSNames only.
 func oldAliases(list []string, id, hostname string) []string {
@@ -145,10 +148,14 @@ func oldAliases(list []string, id, hostname string) []string {
 }
 
 // inherit fills in the fields that the container has from its image, as dockerd does at creation.
-// If the image is gone they stay empty.
-func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.Config) {
-	img, err := a.images.Inspect(ctx, info.ImageID)
+// If the image is gone they stay empty, but for the environment.
+func inherit(ctx context.Context, images imageInspector, info *engine.Info, c *container.Config) {
+	img, err := images.Inspect(ctx, info.ImageID)
 	if err != nil {
+		// The process has what was the image's, and two variables that its start has added.
+		c.Env = envOf(c.Env, slices.DeleteFunc(slices.Clone(info.Env), func(env string) bool {
+			return strings.HasPrefix(env, "HOSTNAME=") || strings.HasPrefix(env, "TERM=")
+		}))
 		return
 	}
 	if len(c.Entrypoint) == 0 {
@@ -157,9 +164,8 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 		}
 		c.Entrypoint = img.Config.Entrypoint
 	}
-	if c.StopSignal == "" {
-		c.StopSignal = img.Config.StopSignal
-	}
+	c.StopSignal = cmp.Or(c.StopSignal, img.Config.StopSignal)
+	c.Env = envOf(c.Env, img.Config.Env)
 	labels := maps.Clone(img.Config.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -167,10 +173,7 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 	maps.Copy(labels, c.Labels)
 	c.Labels = labels
 	for v := range img.Config.Volumes {
-		if c.Volumes == nil {
-			c.Volumes = map[string]struct{}{}
-		}
-		c.Volumes[v] = struct{}{}
+		put1(&c.Volumes, v, struct{}{})
 	}
 	for text := range img.Config.ExposedPorts {
 		if p, err := network.ParsePort(text); err == nil {
@@ -180,13 +183,40 @@ func (a *viewAPI) inherit(ctx context.Context, info *engine.Info, c *container.C
 			c.ExposedPorts[p] = struct{}{}
 		}
 	}
+	if h := img.Config.Healthcheck; h != nil {
+		own := container.HealthConfig{}
+		if c.Healthcheck != nil {
+			own = *c.Healthcheck
+		}
+		if len(own.Test) == 0 {
+			own.Test = h.Test
+		}
+		own.Interval, own.Timeout = cmp.Or(own.Interval, h.Interval), cmp.Or(own.Timeout, h.Timeout)
+		own.StartPeriod = cmp.Or(own.StartPeriod, h.StartPeriod)
+		own.StartInterval = cmp.Or(own.StartInterval, h.StartInterval)
+		own.Retries = cmp.Or(own.Retries, h.Retries)
+		c.Healthcheck = &own
+	}
+	if len(c.Shell) == 0 {
+		c.Shell = img.Config.Shell
+	}
+	c.User, c.WorkingDir = cmp.Or(c.User, img.Config.User), cmp.Or(c.WorkingDir, img.Config.WorkingDir)
 }
 
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
+// envOf is the environment that a container was created with: what the request has, in its form
+// ("NAME" alone removes a variable from the process), then what the image has besides.
+func envOf(own, image []string) []string {
+	out := slices.Clone(own)
+	for _, env := range image {
+		name, _, _ := strings.Cut(env, "=")
+		if !slices.ContainsFunc(own, func(o string) bool {
+			has, _, _ := strings.Cut(o, "=")
+			return has == name
+		}) {
+			out = append(out, env)
+		}
 	}
-	return a.String()
+	return out
 }
 
 func timeText(t time.Time) string {
@@ -207,7 +237,7 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 		}
 	}
 	c := *f.Config
-	c.Env = orEmpty(info.Env)
+	c.Env = orEmpty(c.Env)
 	c.User, c.WorkingDir = info.User, info.WorkingDir
 	if c.Hostname == "" && !strings.HasPrefix(string(h.NetworkMode), "host") &&
 		!strings.HasPrefix(string(h.UTSMode), "host") {
@@ -251,6 +281,9 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 func mountPoints(info *engine.Info) []container.MountPoint {
 	out := make([]container.MountPoint, 0, len(info.Mounts))
 	for _, m := range info.Mounts {
+		if m.Type == "bind" {
+			m.Propagation = cmp.Or(m.Propagation, "rprivate")
+		}
 		out = append(out, container.MountPoint{
 			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination,
 			Driver: m.Driver, Mode: m.Mode, RW: m.RW,
@@ -276,38 +309,6 @@ func portMap(info *engine.Info) network.PortMap {
 		out[p] = append(
 			out[p], network.PortBinding{HostIP: b.HostIP, HostPort: strconv.Itoa(int(b.HostPort))},
 		)
-	}
-	return out
-}
-
-func endpointSettings(info *engine.Info, f *front) map[string]*network.EndpointSettings {
-	out := map[string]*network.EndpointSettings{}
-	for name, e := range info.Networks {
-		settings := &network.EndpointSettings{
-			NetworkID: e.NetworkID, EndpointID: e.EndpointID, Gateway: e.GatewayIPv4,
-			IPv6Gateway: e.GatewayIPv6, Aliases: e.Aliases, DNSNames: e.DNSNames,
-		}
-		settings.MacAddress.UnmarshalText([]byte(e.MAC))
-		if e.IPv4.IsValid() {
-			settings.IPAddress, settings.IPPrefixLen = e.IPv4.Addr(), e.IPv4.Bits()
-		}
-		if e.IPv6.IsValid() {
-			settings.GlobalIPv6Address, settings.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
-		}
-		if f.Networking != nil && f.Networking.EndpointsConfig[name] != nil {
-			settings.IPAMConfig = f.Networking.EndpointsConfig[name].IPAMConfig
-		}
-		out[name] = settings
-	}
-	if len(out) == 0 {
-		// A container that does not run is shown with its network.
-		if mode := f.HostConfig.NetworkMode; mode != "" && !mode.IsContainer() {
-			settings := &network.EndpointSettings{}
-			if f.Networking != nil && f.Networking.EndpointsConfig[string(mode)] != nil {
-				settings = f.Networking.EndpointsConfig[string(mode)].Copy()
-			}
-			out[string(mode)] = settings
-		}
 	}
 	return out
 }

@@ -223,13 +223,8 @@ func summary(c *engine.Info, v version) *container.Summary {
 			out.Health.Status = container.HealthStatus(c.State.Health)
 		}
 	}
-	mode := c.Spec.Network
-	if mode == "" {
-		mode = "bridge"
-	}
-	out.HostConfig.NetworkMode = mode
-	f := front{HostConfig: &container.HostConfig{NetworkMode: container.NetworkMode(mode)}}
-	out.NetworkSettings.Networks = endpointSettings(c, &f)
+	out.HostConfig.NetworkMode = primary(c)
+	out.NetworkSettings.Networks = endpointSettings(c, nil)
 	return out
 }
 

@@ -130,31 +130,3 @@ func TestProgressText(t *testing.T) {
 		}
 	}
 }
-
-func TestChanges(t *testing.T) {
-	t.Parallel()
-	c, err := changesOf([]string{
-		"CMD [\"a\", \"b\"]\nENTRYPOINT run it", `ENV A="1"`, "ENV B 2", `LABEL "k"="v"`, "USER me",
-		"WORKDIR /w", "STOPSIGNAL INT", "ONBUILD RUN x", "EXPOSE 80 53/udp", `VOLUME ["/a", "/b"]`,
-		"volume /c /d", "  ", "CMD [rubbish",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = `{"User":"me","ExposedPorts":{"53/udp":{},"80/tcp":{}},"Env":["A=1","B=2"],` +
-		`"Entrypoint":["/bin/sh","-c","run it"],"Cmd":["/bin/sh","-c","[rubbish"],` +
-		`"Volumes":{"/a":{},"/b":{},"/c":{},"/d":{}},"WorkingDir":"/w","Labels":{"k":"v"},` +
-		`"StopSignal":"INT","OnBuild":["RUN x"]}`
-	if string(raw) != want {
-		t.Errorf("got\n%s, want\n%s", raw, want)
-	}
-	for _, bad := range []string{"RUN x", "CMD", "LABEL x"} {
-		if _, err := changesOf([]string{bad}); err == nil {
-			t.Errorf("%q: no error", bad)
-		}
-	}
-}

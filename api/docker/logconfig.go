@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"strconv"
 
 	"github.com/moby/moby/api/types/container"
@@ -35,7 +36,7 @@ func logOf(s *engine.Spec, l *container.LogConfig) error {
 		case "mode", "max-buffer-size", "compress":
 			// Accepted and ignored. In both modes, writing the log never blocks a container.
 		default:
-			return invalid("unknown log opt '%s' for %s log driver", key, l.Type)
+			return invalid("unknown log opt '%s' for %s log driver", key, cmp.Or(l.Type, "json-file"))
 		}
 	}
 	return nil

@@ -33,6 +33,9 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 	}
 	for _, bind := range h.Binds {
 		m, err := parseBind(bind)
+		if m.Type == "volume" {
+			m.Driver = h.VolumeDriver
+		}
 		if err == nil {
 			err = add(bind, m)
 		}
@@ -54,8 +57,13 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 		if !path.IsAbs(target) || target == "/" {
 			return invalid("invalid volume specification: %q", target)
 		}
-		if !seen[target] {
+		switch {
+		case seen[target]:
+		case h.VolumeDriver == "" || h.VolumeDriver == "local":
 			s.Volumes = append(s.Volumes, target)
+		default:
+			m := engine.Mount{Type: "volume", Target: target, Driver: h.VolumeDriver}
+			s.Mounts = append(s.Mounts, m)
 		}
 	}
 	sort.Strings(s.Volumes)

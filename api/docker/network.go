@@ -2,9 +2,12 @@ package docker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +28,16 @@ type networkAPI struct {
 	}
 }
 
-// NetworkSpec describes a network that is to be created. Gateways and IPRanges belong to the
-// subnets of the same index; a missing or zero entry leaves the choice to the network manager.
+// NetworkSpec describes a network that is to be created. Gateways, IPRanges and Reserved belong to
+// the subnets of the same index; a missing or zero entry leaves the choice to the network manager.
 type NetworkSpec struct {
 	Name     string
 	Driver   string // empty is the manager's default
 	Subnets  []netip.Prefix
 	Gateways []netip.Addr
 	IPRanges []netip.Prefix // from which addresses are assigned
+	// Reserved are addresses that no container gets, by labels.
+	Reserved []map[string]netip.Addr
 	// Internal networks have no way out of the host.
 	Internal        bool
 	EnableIPv6      bool
@@ -58,6 +63,7 @@ type Networks interface {
 func (a *networkAPI) routes() map[string]handler {
 	return map[string]handler{
 		"GET /networks":                    a.list,
+		"GET /networks/{$}":                a.list, // the one path that has both forms
 		"GET /networks/{name}":             a.inspect,
 		"POST /networks/create":            a.create,
 		"POST /networks/prune":             a.prune,
@@ -80,32 +86,36 @@ func (a *networkAPI) withBuiltin(ctx context.Context) ([]NetworkInfo, error) {
 	), nil
 }
 
-// fixedID is the ID of a network that is the same everywhere.
+// fixedID is the ID of a network that is the same everywhere. IDs differ from their first digit on,
+// because clients look networks up by the first twelve.
 func fixedID(name string) string {
-	return strings.Repeat("0", 64-2*len(name)) + hexOf(name)
+	sum := sha256.Sum256([]byte("network " + name))
+	return hex.EncodeToString(sum[:])
 }
 
-func hexOf(s string) string {
-	const digits = "0123456789abcdef"
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		b.WriteByte(digits[c>>4])
-		b.WriteByte(digits[c&15])
-	}
-	return b.String()
-}
+// predefined are the names of networks that cannot be created or removed. "default" means the
+// bridge in requests to create a container.
+var predefined = []string{"bridge", "host", "none", "default"}
 
 func (a *networkAPI) find(ctx context.Context, name string) (*NetworkInfo, error) {
 	list, err := a.withBuiltin(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// An ID goes before a name, which may look like one.
+	for _, same := range []func(n *NetworkInfo) bool{
+		func(n *NetworkInfo) bool { return n.ID == name },
+		func(n *NetworkInfo) bool { return n.Name == name },
+	} {
+		for i := range list {
+			if same(&list[i]) {
+				return &list[i], nil
+			}
+		}
+	}
 	var found *NetworkInfo
 	for i := range list {
 		n := &list[i]
-		if n.Name == name || n.ID == name {
-			return n, nil
-		}
 		if strings.HasPrefix(n.ID, name) {
 			if found != nil {
 				return nil, invalid("network %s is ambiguous (2 matches found on ID prefix)", name)
@@ -184,6 +194,11 @@ func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 	switch {
 	case req.Name == "":
 		return invalid("network name is missing")
+	case slices.Contains(predefined, req.Name):
+		return plainError{
+			errdefs.ErrPermissionDenied,
+			fmt.Sprintf("operation is not permitted on predefined %s network", req.Name),
+		}
 	case req.ConfigOnly || req.ConfigFrom != nil || req.Ingress:
 		return notImplemented("a network with ConfigOnly, ConfigFrom or Ingress")
 	case req.Scope != "" && req.Scope != "local":
@@ -207,6 +222,7 @@ func (a *networkAPI) create(w http.ResponseWriter, r *request) error {
 			spec.Subnets = append(spec.Subnets, c.Subnet)
 			spec.Gateways = append(spec.Gateways, c.Gateway)
 			spec.IPRanges = append(spec.IPRanges, c.IPRange)
+			spec.Reserved = append(spec.Reserved, c.AuxAddress)
 		}
 	}
 	id, warnings, err := a.networks.Create(r.Context(), spec)

@@ -31,6 +31,9 @@ func inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect 
 		if i < len(n.IPRanges) {
 			c.IPRange = n.IPRanges[i]
 		}
+		if i < len(n.Reserved) {
+			c.AuxAddress = n.Reserved[i]
+		}
 		out.IPAM.Config = append(out.IPAM.Config, c)
 	}
 	for i := range containers {
@@ -49,7 +52,7 @@ func inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect 
 }
 
 // subnetStatus counts the used and the free addresses of each subnet. The address of the subnet,
-// its gateway and, in IPv4, the broadcast address are in use.
+// its gateway, reserved addresses and, in IPv4, the broadcast address are in use.
 func subnetStatus(
 	n *NetworkInfo, endpoints map[string]network.EndpointResource,
 ) network.SubnetStatuses {
@@ -71,6 +74,11 @@ func subnetStatus(
 		take(subnet.Masked().Addr())
 		if i < len(n.Gateways) {
 			take(n.Gateways[i])
+		}
+		if i < len(n.Reserved) {
+			for _, a := range n.Reserved[i] {
+				take(a)
+			}
 		}
 		if b := subnet.Masked().Addr(); b.Is4() && subnet.Bits() < 31 {
 			raw := b.As4()

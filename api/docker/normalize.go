@@ -1,6 +1,8 @@
 package docker
 
 import (
+	"cmp"
+
 	"github.com/moby/moby/api/types/container"
 )
 
@@ -41,6 +43,17 @@ func normalize(req *container.CreateRequest, v version, cgroups string) {
 			h.CgroupnsMode = "host"
 		}
 	}
+	// Both say that there is no limit, and inspect shows neither.
+	if p := h.PidsLimit; p != nil && *p <= 0 {
+		h.PidsLimit = nil
+	}
+	if m := h.MemorySwappiness; m != nil && *m == -1 {
+		h.MemorySwappiness = nil
+	}
+	if h.OomKillDisable == nil && cgroups == "1" {
+		h.OomKillDisable = new(bool)
+	}
+	h.Runtime = cmp.Or(h.Runtime, runtimes[0])
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = "no"
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -86,7 +87,7 @@ func platformText(p *ocispec.Platform) string {
 	return text
 }
 
-// platformOf reads os[/arch[/variant]].
+// platformOf reads os[/arch[/variant]] or an architecture, or a platform in JSON.
 func platformOf(text string) (*ocispec.Platform, error) {
 	if text == "" {
 		return nil, nil
@@ -98,25 +99,9 @@ func platformOf(text string) (*ocispec.Platform, error) {
 		}
 		return &p, nil
 	}
-	parts := strings.Split(text, "/")
-	if len(parts) > 3 || parts[0] == "" {
-		return nil, invalid("platform %q: want os/architecture, as linux/arm64", text)
+	p, err := platforms.Parse(text)
+	if err != nil {
+		return nil, invalid("%v", err)
 	}
-	p := &ocispec.Platform{OS: strings.ToLower(parts[0])}
-	if len(parts) > 1 {
-		p.Architecture = parts[1]
-	}
-	if len(parts) > 2 {
-		p.Variant = parts[2]
-	}
-	if len(parts) == 1 && p.OS != "linux" {
-		p.OS, p.Architecture = "linux", parts[0]
-	}
-	switch p.Architecture { // as uname(1) has it
-	case "x86_64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	}
-	return p, nil
+	return &p, nil
 }

@@ -87,6 +87,11 @@ func (p *progress) end(err error) error {
 	if !p.begun {
 		return err
 	}
+	return p.fail(err)
+}
+
+// fail ends the stream with an error, also if it is the first message: the answer is 200 then.
+func (p *progress) fail(err error) error {
 	p.send(
 		map[string]any{
 			"errorDetail": map[string]any{"message": sentence(err)}, "error": sentence(err),

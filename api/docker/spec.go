@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,11 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 	}
 	if len(c.Entrypoint) == 1 && c.Entrypoint[0] == "" {
 		s.Entrypoint, s.ClearEntrypoint = nil, true
+	}
+	for _, env := range c.Env {
+		if env == "" || env[0] == '=' {
+			return s, invalid("invalid environment variable: %s", env)
+		}
 	}
 	s.MaskedPaths, s.ReadonlyPaths = pathsOf(h.MaskedPaths), pathsOf(h.ReadonlyPaths)
 	for _, u := range h.Ulimits {
@@ -94,8 +100,9 @@ func pathsOf(list []string) *[]string {
 	return &list
 }
 
-// runtimes are the accepted values of HostConfig.Runtime. All of them mean strake's own runtime.
-var runtimes = []string{"", "strake", "runc", "io.containerd.runc.v2"}
+// runtimes are the accepted values of HostConfig.Runtime, the default first. All of them mean
+// strake's own runtime.
+var runtimes = []string{"strake", "runc", "io.containerd.runc.v2"}
 
 // unsupported refuses fields that are not supported, so that none is silently ignored.
 func unsupported(h *container.HostConfig) error {
@@ -110,12 +117,14 @@ func unsupported(h *container.HostConfig) error {
 		return notImplemented("HostConfig.DeviceRequests")
 	case len(h.StorageOpt) > 0:
 		return notImplemented("HostConfig.StorageOpt")
-	case h.VolumeDriver != "" && h.VolumeDriver != "local":
-		return invalid("HostConfig.VolumeDriver %q: the one driver is local", h.VolumeDriver)
 	case !slices.Contains(runtimes, h.Runtime):
 		return invalid("unknown or invalid runtime name: %s", h.Runtime)
 	case !h.Isolation.IsValid():
 		return invalid("invalid isolation %q on linux", h.Isolation)
+	case slices.Contains(slices.Collect(maps.Keys(h.Annotations)), ""):
+		return invalid(
+			"invalid Annotations: the empty string is not permitted as an annotation key",
+		)
 	case h.Cgroup != "":
 		return notImplemented("HostConfig.Cgroup")
 	case h.Umask != nil && *h.Umask > 0o777:

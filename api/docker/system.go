@@ -103,9 +103,9 @@ func (a *systemAPI) info(w http.ResponseWriter, r *request) error {
 		Architecture: machine(), NCPU: a.host.cpus, MemTotal: memTotal(),
 		DockerRootDir: a.root, ServerVersion: a.version,
 		Runtimes: map[string]system.RuntimeWithStatus{
-			"strake": {Runtime: system.Runtime{Path: "strake-runtime"}},
+			runtimes[0]: {Runtime: system.Runtime{Path: "strake-runtime"}},
 		},
-		DefaultRuntime:     "strake",
+		DefaultRuntime:     runtimes[0],
 		LiveRestoreEnabled: true, InitBinary: "strake (built in)",
 		SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
 		FirewallBackend: &system.FirewallInfo{Driver: "nftables"},

@@ -149,7 +149,7 @@ func (a *transferAPI) importArchive(
 		}
 	}
 	var err error
-	if opt.Config, err = changesOf(r.URL.Query()["changes"]); err != nil {
+	if opt.Config, err = changesOf(image.RunConfig{}, r.URL.Query()["changes"]); err != nil {
 		return err
 	}
 	id, err := a.images.Import(r.Context(), r.Body, opt)
@@ -258,7 +258,10 @@ func (a *transferAPI) load(w http.ResponseWriter, r *request) error {
 		}
 		imageEvent(a.engine, "load", l.ID.String(), l.ID.String())
 	}
-	return p.end(err)
+	if err != nil {
+		return p.fail(err) // clients read what is wrong with an archive from the stream alone
+	}
+	return p.end(nil)
 }
 
 func (a *transferAPI) saveOne(w http.ResponseWriter, r *request, name string) error {
@@ -273,8 +276,32 @@ func (a *transferAPI) saveSeveral(w http.ResponseWriter, r *request) error {
 	return a.save(w, r, names)
 }
 
+// savedNames replaces each name without a tag by the tags that the repository has here. What is
+// the name of no repository may be an ID.
+func (a *transferAPI) savedNames(r *request, names []string) (out []string, err error) {
+	for _, n := range names {
+		refs := []string{n}
+		if ref, perr := reference.ParseNormalizedNamed(n); perr == nil &&
+			reference.IsNameOnly(ref) {
+			tags, err := a.tagsHere(r, ref)
+			switch {
+			case err == nil:
+				refs = tags
+			case !errdefs.IsNotFound(err):
+				return nil, err
+			}
+		}
+		out = append(out, refs...)
+	}
+	return out, nil
+}
+
 func (a *transferAPI) save(w http.ResponseWriter, r *request, names []string) error {
 	if _, err := archivePlatforms(r); err != nil {
+		return err
+	}
+	names, err := a.savedNames(r, names)
+	if err != nil {
 		return err
 	}
 	for _, n := range names {

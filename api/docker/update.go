@@ -32,6 +32,7 @@ func (a *lifecycleAPI) update(w http.ResponseWriter, r *request) error {
 	}
 	if p := req.PidsLimit; p != nil && *p <= 0 {
 		spec.Resources.Pids = pids(-1)
+		req.PidsLimit = new(int64) // as inspect shows an update to no limit
 	}
 	var restart *engine.RestartPolicy
 	if req.RestartPolicy.Name != "" {

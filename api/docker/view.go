@@ -2,12 +2,10 @@ package docker
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strake/engine"
 	"strake/image"
-	"strconv"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -20,6 +18,7 @@ type viewAPI struct {
 	log    *slog.Logger
 	// logDriver is the default, shown for containers that were created without a driver.
 	logDriver string
+	host      host
 }
 
 // viewEngine is what viewAPI needs of Engine.
@@ -38,6 +37,11 @@ type viewEngine interface {
 // viewImages is what viewAPI needs of Images.
 type viewImages interface {
 	imageResolver
+	imageInspector
+}
+
+// imageInspector is a part of Images.
+type imageInspector interface {
 	Inspect(ctx context.Context, ref string) (image.Detail, error)
 }
 
@@ -65,32 +69,25 @@ func (a *viewAPI) changes(w http.ResponseWriter, r *request) error {
 }
 
 func (a *viewAPI) top(w http.ResponseWriter, r *request) error {
-	args := r.form("ps_args")
-	if args != "" && args != "-ef" {
-		return invalid("ps_args %q: the one form is -ef", args)
+	columns, err := psArguments(r.form("ps_args"))
+	if err != nil {
+		return err
 	}
 	list, err := a.engine.Top(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err
 	}
-	out := container.TopResponse{
-		Titles:    []string{"UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"},
-		Processes: [][]string{},
+	out := container.TopResponse{Processes: [][]string{}}
+	for _, c := range columns {
+		out.Titles = append(out.Titles, c.title)
 	}
-	for _, p := range list {
-		tty := p.TTY
-		if tty == "" {
-			tty = "?"
+	on := psHost{time.Now(), a.host.memoryBytes, a.host.userName, a.host.groupName}
+	for i := range list {
+		var line []string
+		for _, c := range columns {
+			line = append(line, c.text(&list[i], &on))
 		}
-		cpu := p.CPUTime.Truncate(time.Second)
-		out.Processes = append(out.Processes, []string{
-			strconv.Itoa(p.UID), strconv.Itoa(p.PID), strconv.Itoa(p.PPID),
-			strconv.Itoa(p.CPUPercent), p.StartedAt.Local().Format("15:04"), tty,
-			fmt.Sprintf(
-				"%02d:%02d:%02d", int(cpu.Hours()), int(cpu.Minutes())%60, int(cpu.Seconds())%60,
-			),
-			p.Command,
-		})
+		out.Processes = append(out.Processes, line)
 	}
 	return writeJSON(w, http.StatusOK, out)
 }

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"time"
 
@@ -28,13 +29,24 @@ func (a *volumeAPI) routes() map[string]handler {
 	}
 }
 
-func volumeOf(v *volume.Volume) apivolume.Volume {
-	labels := v.Labels
+// anonymousLabel marks the volumes whose creator gave no name.
+const anonymousLabel = "com.docker.volume.anonymous"
+
+// labelsOf are the labels of a volume as clients see them and filter by.
+func labelsOf(v *volume.Volume) map[string]string {
+	labels := maps.Clone(v.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	if v.Anonymous {
+		labels[anonymousLabel] = ""
+	}
+	return labels
+}
+
+func volumeOf(v *volume.Volume) apivolume.Volume {
 	return apivolume.Volume{
-		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Path, Labels: labels,
+		Name: v.Name, Driver: "local", Scope: "local", Mountpoint: v.Path, Labels: labelsOf(v),
 		Options: v.Options, CreatedAt: v.Created.UTC().Format(time.RFC3339),
 	}
 }
@@ -50,7 +62,7 @@ func (a *volumeAPI) list(w http.ResponseWriter, r *request) error {
 	}
 	out := []apivolume.Volume{}
 	for _, v := range a.volumes.List() {
-		if set && dangling != (len(v.Users) == 0) || !f.labels(v.Labels) ||
+		if set && dangling != (len(v.Users) == 0) || !f.labels(labelsOf(&v)) ||
 			!f.match("name", v.Name) || !f.exact("driver", "local") {
 			continue
 		}
@@ -128,7 +140,7 @@ func (a *volumeAPI) prune(w http.ResponseWriter, r *request) error {
 	}
 	deleted := []string{}
 	for _, v := range a.volumes.List() {
-		if len(v.Users) > 0 || !f.labels(v.Labels) || !all && !v.Anonymous && r.version >= 42 {
+		if len(v.Users) > 0 || !f.labels(labelsOf(&v)) || !all && !v.Anonymous && r.version >= 42 {
 			continue
 		}
 		if err := a.volumes.Remove(v.Name); err != nil {

@@ -215,32 +215,8 @@ func (s *settings) merge(name string, named bool, given func(flag string) bool) 
 	if err := json.Unmarshal(raw, &keys); err != nil {
 		return usage("%s:%d: %w", name, lineOf(raw, err), err)
 	}
-	// The key of the file is the flag's name but for these.
-	flags := map[string]string{
-		"hosts": "host", "log-opts": "log-opt", "insecure-registries": "insecure-registry",
-		"registry-mirrors":      "registry-mirror",
-		"default-address-pools": "default-address-pool", "dns-opts": "dns-opt",
-		"default-ulimits": "default-ulimit",
-	}
-	known := []string{
-		"data-root", "exec-root", "hosts", "debug", "group", "log-driver", "log-opts",
-		"insecure-registries", "registry-mirrors", "bip", "ipv6", "fixed-cidr-v6",
-		"default-address-pools", "default-ulimits", "dns", "dns-search", "dns-opts", "pidfile",
-	}
-	for k := range keys {
-		if !slices.Contains(known, k) {
-			return usage("%s: unknown key %q%s", name, k, didYouMean(k, known, ""))
-		}
-		flag := k
-		if flags[k] != "" {
-			flag = flags[k]
-		}
-		if given(flag) {
-			return usage(
-				"the following directives are specified both as a flag and in the configuration file: %s",
-				k,
-			)
-		}
+	if err := checkKeys(name, slices.Sorted(maps.Keys(keys)), given); err != nil {
+		return err
 	}
 	var c fileConfig
 	if err := json.Unmarshal(raw, &c); err != nil {

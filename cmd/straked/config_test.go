@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +69,21 @@ func TestParse(t *testing.T) {
 			name:  "unknown key",
 			args:  []string{"--config-file", file("k.json", `{"data-roots": "/"}`)},
 			fails: `did you mean data-root?`,
+		},
+		{
+			name: "keys of dockerd, all at once",
+			args: []string{"--config-file", file(
+				"f.json", `{"live-restore": true, "debug": true, "storage-driver": "overlay2",
+					"exec-opts": ["x"], "data-roots": "/", "zzz": 1}`,
+			)},
+			fails: `f.json: remove what dockerd knows and strake does not: "exec-opts", ` +
+				`"live-restore", "storage-driver"; unknown key "data-roots"; did you mean ` +
+				`data-root?, unknown key "zzz"`,
+		},
+		{
+			name:  "two keys both ways",
+			args:  []string{"--config-file", full, "-H", "unix:///b.sock", "--data-root", "/x"},
+			fails: "both as a flag and in the configuration file: data-root, hosts",
 		},
 		{
 			name: "bad JSON", args: []string{"--config-file", file("j.json", "{\n\n!}")},
@@ -183,5 +200,56 @@ func TestParse(t *testing.T) {
 	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, pflag.ErrHelp) ||
 		!strings.Contains(help.String(), "--data-root") {
 		t.Errorf("help: %v\n%s", err, help.String())
+	}
+}
+
+// TestFileKeys: each key of the file is a field of it and has a flag, and none is also refused.
+func TestFileKeys(t *testing.T) {
+	t.Parallel()
+	fields := map[string]bool{}
+	for i, of := 0, reflect.TypeFor[fileConfig](); i < of.NumField(); i++ {
+		fields[of.Field(i).Tag.Get("json")] = true
+	}
+	var help strings.Builder
+	if _, err := parse([]string{"--help"}, &help); !errors.Is(err, pflag.ErrHelp) {
+		t.Fatal(err)
+	}
+	for key, flag := range fileKeys {
+		if !fields[key] || !regexp.MustCompile(`--`+flag+`\b[^-]`).MatchString(help.String()) {
+			t.Errorf("key %s with flag --%s: field %t", key, flag, fields[key])
+		}
+		if slices.Contains(foreignKeys, key) {
+			t.Errorf("key %s is taken and refused", key)
+		}
+	}
+	if len(fields) != len(fileKeys) {
+		t.Errorf("%d fields, %d keys", len(fields), len(fileKeys))
+	}
+}
+
+// TestWithoutRoot: without root's privileges straked says so before it touches anything.
+func TestWithoutRoot(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "c.json")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--config-file", file, "--exec-root", dir + "/run", "--data-root", dir + "/data"}
+	for _, more := range []string{"--debug", "--teardown"} {
+		var out, errs strings.Builder
+		code := runAs(t.Context(), 1000, append(args, more), &out, &errs)
+		const want = "straked: the engine needs root's privileges: run it with sudo\n"
+		if code != 1 || errs.String() != want || out.Len() > 0 {
+			t.Errorf("%s: got %d, %q, %q; want 1, %q", more, code, out.String(), errs.String(), want)
+		}
+		if _, err := os.Stat(dir + "/run"); err == nil {
+			t.Errorf("%s: the exec root has been made", more)
+		}
+	}
+	var out, errs strings.Builder
+	code := runAs(t.Context(), 1000, append(args, "--version"), &out, &errs)
+	if code != 0 || !strings.HasPrefix(out.String(), "straked ") {
+		t.Errorf("--version: got %d, %q, %q", code, out.String(), errs.String())
 	}
 }

@@ -41,6 +41,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return runAs(ctx, os.Geteuid(), args, stdout, stderr)
+}
+
+// runAs is run for a user.
+func runAs(ctx context.Context, uid int, args []string, stdout, stderr io.Writer) int {
 	s, err := parse(args, stdout)
 	var wrong usageError
 	switch {
@@ -56,6 +61,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if s.ShowVersion {
 		fmt.Fprintf(stdout, "straked %s\n", version)
 		return 0
+	}
+	if uid != 0 {
+		fmt.Fprintln(stderr, "straked: the engine needs root's privileges: run it with sudo")
+		return 1
 	}
 	level := slog.LevelInfo
 	if s.Debug {

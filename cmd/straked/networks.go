@@ -25,6 +25,12 @@ type networks struct{ m *network.Manager }
 func (n networks) Create(
 	ctx context.Context, spec docker.NetworkSpec,
 ) (id string, warnings []string, err error) {
+	created, err := n.m.CreateNetwork(ctx, managed(spec))
+	return created.ID, nil, err
+}
+
+// managed is what the Docker API asks for as the manager takes it.
+func managed(spec docker.NetworkSpec) network.Spec {
 	s := network.Spec{
 		Name: spec.Name, Driver: spec.Driver, Internal: spec.Internal, EnableIPv6: spec.EnableIPv6,
 		Labels: spec.Labels, Options: spec.Options,
@@ -37,10 +43,12 @@ func (n networks) Create(
 		if i < len(spec.IPRanges) {
 			sub.Range = spec.IPRanges[i]
 		}
+		if i < len(spec.Reserved) {
+			sub.Reserved = spec.Reserved[i]
+		}
 		s.Subnets = append(s.Subnets, sub)
 	}
-	created, err := n.m.CreateNetwork(ctx, s)
-	return created.ID, nil, err
+	return s
 }
 
 func (n networks) Remove(ctx context.Context, name string) error {
@@ -53,21 +61,27 @@ func (n networks) List(ctx context.Context) ([]docker.NetworkInfo, error) {
 		return nil, err
 	}
 	out := make([]docker.NetworkInfo, 0, len(list))
-	for _, w := range list {
-		info := docker.NetworkInfo{ID: w.ID, Created: w.Created, NetworkSpec: docker.NetworkSpec{
-			Name: w.Name, Driver: w.Driver, Internal: w.Internal, EnableIPv6: w.EnableIPv6,
-			Options: w.Options, Labels: w.Labels,
-		}}
-		for _, s := range w.Subnets {
-			info.Subnets = append(info.Subnets, s.Prefix)
-			info.Gateways = append(info.Gateways, s.Gateway)
-			r := s.Range
-			if r == s.Prefix {
-				r = netip.Prefix{}
-			}
-			info.IPRanges = append(info.IPRanges, r)
-		}
-		out = append(out, info)
+	for i := range list {
+		out = append(out, shown(&list[i]))
 	}
 	return out, nil
+}
+
+// shown is a network as the Docker API shows it.
+func shown(w *network.Network) docker.NetworkInfo {
+	info := docker.NetworkInfo{ID: w.ID, Created: w.Created, NetworkSpec: docker.NetworkSpec{
+		Name: w.Name, Driver: w.Driver, Internal: w.Internal, EnableIPv6: w.EnableIPv6,
+		Options: w.Options, Labels: w.Labels,
+	}}
+	for _, s := range w.Subnets {
+		info.Subnets = append(info.Subnets, s.Prefix)
+		info.Gateways = append(info.Gateways, s.Gateway)
+		r := s.Range
+		if r == s.Prefix {
+			r = netip.Prefix{}
+		}
+		info.IPRanges = append(info.IPRanges, r)
+		info.Reserved = append(info.Reserved, s.Reserved)
+	}
+	return info
 }

@@ -215,8 +215,8 @@ func bootTime() (time.Time, error) {
 // readProcess reads proc_pid_stat(5) and its neighbours.
 func readProcess(pid int, boot time.Time) (engine.Process, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	status, err := os.ReadFile(dir + "/status")
+	if err != nil {
 		return engine.Process{}, err
 	}
 	b, err := os.ReadFile(dir + "/stat")
@@ -227,17 +227,19 @@ func readProcess(pid int, boot time.Time) (engine.Process, error) {
 	if err != nil {
 		return engine.Process{}, err
 	}
-	return parseProcess(pid, int(st.Uid), string(b), cmd, boot, time.Now())
+	return parseProcess(pid, string(status), string(b), cmd, boot, time.Now())
 }
 
-func parseProcess(pid, uid int, stat string, cmdline []byte, boot, at time.Time) (engine.Process, error) {
+func parseProcess(
+	pid int, status, stat string, cmdline []byte, boot, at time.Time,
+) (engine.Process, error) {
 	// The name is in parentheses and may contain anything, also parentheses.
 	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
 	if open < 0 || end < open {
 		return engine.Process{}, fmt.Errorf("stat of process %d: %q: %w", pid, stat, errdefs.ErrInternal)
 	}
 	f := strings.Fields(stat[end+1:])
-	if len(f) < 20 {
+	if len(f) < 37 {
 		return engine.Process{}, fmt.Errorf(
 			"stat of process %d has %d fields: %w", pid, len(f), errdefs.ErrInternal,
 		)
@@ -245,13 +247,20 @@ func parseProcess(pid, uid int, stat string, cmdline []byte, boot, at time.Time)
 	n := func(i int) int64 { v, _ := strconv.ParseInt(f[i], 10, 64); return v }
 	const tick = time.Second / 100
 	p := engine.Process{
-		UID: uid, PID: pid, PPID: int(n(1)), TTY: ttyName(uint64(n(4))),
+		PID: pid, PPID: int(n(1)), TTY: ttyName(uint64(n(4))),
 		CPUTime:   time.Duration(n(11)+n(12)) * tick,
 		StartedAt: boot.Add(time.Duration(n(19)) * tick),
 		Command: strings.TrimSpace(
 			strings.ReplaceAll(string(bytes.TrimRight(cmdline, "\x00")), "\x00", " "),
 		),
+		Name: stat[open+1 : end], PGID: int(n(2)), SID: int(n(3)), TPGID: int(n(5)),
+		Priority: int(n(15)), Nice: int(n(16)), Threads: int(n(17)), Processor: int(n(36)),
+		VirtualBytes: n(20), ResidentBytes: n(21) * int64(os.Getpagesize()),
 	}
+	p.RUID, p.UID = statusIDs(status, "Uid:")
+	p.RGID, p.GID = statusIDs(status, "Gid:")
+	_, locked, _ := strings.Cut(status, "\nVmLck:")
+	p.State = stateOf(f[0], &p, locked != "" && !strings.HasPrefix(strings.TrimSpace(locked), "0 kB"))
 	if p.Command == "" {
 		p.Command = "[" + stat[open+1:end] + "]"
 	}
@@ -259,6 +268,33 @@ func parseProcess(pid, uid int, stat string, cmdline []byte, boot, at time.Time)
 		p.CPUPercent = int(100 * p.CPUTime / age)
 	}
 	return p, nil
+}
+
+// statusIDs reads the real and the effective ID of a line of proc_pid_status(5).
+func statusIDs(status, key string) (real, effective int) {
+	_, rest, _ := strings.Cut(status, "\n"+key)
+	line, _, _ := strings.Cut(rest, "\n")
+	if f := strings.Fields(line); len(f) == 4 {
+		real, _ = strconv.Atoi(f[0])
+		effective, _ = strconv.Atoi(f[1])
+	}
+	return real, effective
+}
+
+// stateOf is how ps(1) shows the state of a process, PROCESS STATE CODES.
+func stateOf(letter string, p *engine.Process, locked bool) string {
+	for _, flag := range []struct {
+		set    bool
+		letter string
+	}{
+		{p.Nice < 0, "<"}, {p.Nice > 0, "N"}, {locked, "L"}, {p.SID == p.PID, "s"},
+		{p.Threads > 1, "l"}, {p.TPGID > 0 && p.TPGID == p.PGID, "+"},
+	} {
+		if flag.set {
+			letter += flag.letter
+		}
+	}
+	return letter
 }
 
 // ttyName is how ps(1) shows a terminal's device number.

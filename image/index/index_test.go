@@ -234,6 +234,9 @@ func TestListFilters(t *testing.T) {
 		{"since", Filter{Since: "one:1"}, "c b"},
 		{"until", Filter{Until: at(3)}, "b a"},
 		{"reference", Filter{References: []string{"one:*"}}, "a"},
+		{"complete reference", Filter{References: []string{"docker.io/library/one:*"}}, "a"},
+		{"complete name", Filter{References: []string{"docker.io/*/one", "x"}}, "a"},
+		{"complete name of another", Filter{References: []string{"docker.io/library/two"}}, ""},
 		{"reference without tag", Filter{References: []string{"one", "host.example/two"}}, "b a"},
 		{"IDs", Filter{IDs: []digest.Digest{testID("b"), testID("x")}}, "b"},
 	} {

@@ -130,8 +130,8 @@ func hasLabel(have map[string]string, want string) bool {
 	return ok && (!withValue || got == v)
 }
 
-// matching keeps the names that fit a pattern (reference.FamiliarMatch: the whole familiar name or
-// the part without tag).
+// matching keeps the names that fit a pattern, which may be one of familiar or of complete names,
+// with or without tag: busybox, busy*:1, docker.io/library/busybox.
 func matching(names, patterns []string) []string {
 	var out []string
 	for _, n := range names {
@@ -140,11 +140,26 @@ func matching(names, patterns []string) []string {
 			continue
 		}
 		for _, p := range patterns {
-			if ok, err := reference.FamiliarMatch(p, ref); err == nil && ok {
+			if fits(p, ref) {
 				out = append(out, n)
 				break
 			}
 		}
 	}
 	return out
+}
+
+// fits says whether a reference or its name alone matches a pattern of path.Match.
+func fits(pattern string, ref reference.Reference) bool {
+	if ok, err := reference.FamiliarMatch(pattern, ref); err == nil && ok {
+		return true
+	}
+	whole := []string{ref.String()}
+	if named, ok := ref.(reference.Named); ok {
+		whole = append(whole, named.Name())
+	}
+	return slices.ContainsFunc(whole, func(text string) bool {
+		ok, err := path.Match(pattern, text)
+		return err == nil && ok
+	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
 )
 
 // Parse reads a reference and completes it: docker.io, library/ and, when it has neither tag nor
@@ -34,8 +35,14 @@ func Tag(ref string) (reference.NamedTagged, error) {
 	t, ok := named.(reference.NamedTagged)
 	if !ok {
 		return nil, fmt.Errorf(
-			"reference %q: cannot name an image by a digest it did not come from: %w", ref,
+			"reference %q: refusing to create a tag with a digest reference: %w", ref,
 			errdefs.ErrInvalidArgument,
+		)
+	}
+	if reference.FamiliarName(t) == digest.Canonical.String() {
+		return nil, fmt.Errorf(
+			"reference %q: refusing to create an ambiguous tag using digest algorithm as name: %w",
+			ref, errdefs.ErrInvalidArgument,
 		)
 	}
 	return t, nil

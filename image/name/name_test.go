@@ -19,6 +19,8 @@ func TestParse(t *testing.T) {
 		{"host:5000/x", "host:5000/x:latest", "host:5000/x:latest", true},
 		{"x@" + digest, "docker.io/library/x@" + digest, "x@" + digest, false},
 		{"x:1@" + digest, "docker.io/library/x@" + digest, "x@" + digest, false},
+		{"sha256:x", "docker.io/library/sha256:x", "sha256:x", false},
+		{"host:5000/sha256:x", "host:5000/sha256:x", "host:5000/sha256:x", true},
 		{"UPPER", "", "", false}, {"", "", "", false}, {"x:", "", "", false},
 		{"../x", "", "", false}, {strings.Repeat("a", 64), "", "", false},
 	} {
