@@ -102,7 +102,7 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	h.answer()
 	streams := h.streams(req.Tty, info.Spec.Stdin, true, true)
 	if req.Tty && !info.Spec.TTY {
-		streams.Stderr = h.Conn
+		streams.Stderr = h
 	}
 	streams.DetachKeys = keys
 	if err := a.engine.ExecStart(r.Context(), id, streams, size, false); err != nil &&
