@@ -88,7 +88,7 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	if info.Running || info.ExitCode != nil {
 		return conflict("exec process is already running or has ended")
 	}
-	keys, err := detachKeys(info.Spec.DetachKeys)
+	keys, err := detachKeys(info.Spec.DetachKeys, info.Spec.TTY)
 	if err != nil {
 		return err
 	}
