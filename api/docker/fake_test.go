@@ -120,7 +120,7 @@ type fakeEngine struct {
 	execStart func(context.Context, engine.Streams) error
 	lines     []engine.LogLine
 	status    engine.ExitStatus
-	// ctx is that of the last Start, Stop or Wait.
+	// ctx is that of the last Start, Stop, Restart, Remove or Wait.
 	ctx context.Context
 }
 
@@ -218,6 +218,7 @@ func (e *fakeEngine) Kill(_ context.Context, name, signal string) error {
 }
 
 func (e *fakeEngine) Restart(ctx context.Context, name, signal string, timeout *int) error {
+	e.ctx = ctx
 	return e.do("engine.Restart", name, signal, timeout)
 }
 
@@ -229,7 +230,8 @@ func (e *fakeEngine) Unpause(_ context.Context, name string) error {
 	return e.do("engine.Unpause", name)
 }
 
-func (e *fakeEngine) Remove(_ context.Context, name string, opt engine.RemoveOptions) error {
+func (e *fakeEngine) Remove(ctx context.Context, name string, opt engine.RemoveOptions) error {
+	e.ctx = ctx
 	return e.do("engine.Remove", name, opt)
 }
 
