@@ -66,10 +66,14 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 		opt.Config.Env = info.Env
 	}
 	if r.flagOr("pause", true) && info.State.Status == engine.Running {
-		if err := a.engine.Pause(r.Context(), info.ID); err != nil {
+		paused, err := a.pause(r.Context(), info.ID)
+		if err != nil {
 			return err
 		}
-		defer a.engine.Unpause(r.Context(), info.ID)
+		if paused {
+			// Also for a client that has disconnected.
+			defer a.engine.Unpause(context.WithoutCancel(r.Context()), info.ID)
+		}
 	}
 	id, err := a.images.Commit(r.Context(), info.LayerKey, opt)
 	if err != nil {
@@ -84,4 +88,17 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 	})
 	imageEvent(a.engine, "create", id.String(), id.String())
 	return writeJSON(w, http.StatusCreated, map[string]digest.Digest{"Id": id})
+}
+
+// pause pauses a container that was running a moment ago. One that has ended since, or that another
+// request has paused, writes nothing either: that is no error.
+func (a *commitAPI) pause(ctx context.Context, id string) (paused bool, err error) {
+	if err = a.engine.Pause(ctx, id); err == nil {
+		return true, nil
+	}
+	info, ierr := a.engine.Inspect(ctx, id)
+	if ierr == nil && info.State.Status != engine.Running {
+		return false, nil
+	}
+	return false, err
 }

@@ -118,9 +118,10 @@ type fakeEngine struct {
 	// attach and execStart stand for the processes behind streams.
 	attach    func(context.Context, engine.AttachOptions) error
 	execStart func(context.Context, engine.Streams) error
+	paused    func() // called by Pause
 	lines     []engine.LogLine
 	status    engine.ExitStatus
-	// ctx is that of the last Start, Stop, Restart, Remove or Wait.
+	// ctx is that of the last Start, Stop, Restart, Unpause, Remove or Wait.
 	ctx context.Context
 }
 
@@ -223,10 +224,14 @@ func (e *fakeEngine) Restart(ctx context.Context, name, signal string, timeout *
 }
 
 func (e *fakeEngine) Pause(_ context.Context, name string) error {
+	if e.paused != nil {
+		e.paused()
+	}
 	return e.do("engine.Pause", name)
 }
 
-func (e *fakeEngine) Unpause(_ context.Context, name string) error {
+func (e *fakeEngine) Unpause(ctx context.Context, name string) error {
+	e.ctx = ctx
 	return e.do("engine.Unpause", name)
 }
 
