@@ -44,6 +44,7 @@ type Spec struct {
 	Hostname        string              `json:"hostname,omitempty"`
 	Domainname      string              `json:"domainname,omitempty"`
 	TTY             bool                `json:"tty,omitempty"`
+	ConsoleSize     *ConsoleSize        `json:"consoleSize,omitempty"` // of a TTY; nil: none
 	OpenStdin       bool                `json:"openStdin,omitempty"`
 	StdinOnce       bool                `json:"stdinOnce,omitempty"`
 	Init            bool                `json:"init,omitempty"` // a PID 1 reaper in front of the process
@@ -106,6 +107,12 @@ type Spec struct {
 	Restart    RestartPolicy `json:"restart"`
 	Log        LogConfig     `json:"log"`
 	Health     *HealthConfig `json:"health,omitempty"` // nil: the image's
+}
+
+// ConsoleSize is the size of a terminal in characters.
+type ConsoleSize struct {
+	Width  uint16 `json:"width"`
+	Height uint16 `json:"height"`
 }
 
 // Device is a device node of the host given to the container.
@@ -245,6 +252,8 @@ type ExecSpec struct {
 	Stdin      bool // attach standard input
 	Privileged bool
 	DetachKeys string
+	// ConsoleSize is that of a TTY if the start names none; nil: none.
+	ConsoleSize *ConsoleSize `json:",omitempty"`
 }
 
 // ExecInfo describes an exec.

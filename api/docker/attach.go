@@ -30,7 +30,7 @@ func (a *attachAPI) attach(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	keys, err := detachKeys(r.form("detachKeys"))
+	keys, err := detachKeys(r.form("detachKeys"), info.Spec.TTY)
 	if err != nil {
 		return err
 	}
@@ -60,9 +60,22 @@ func (a *attachAPI) attach(w http.ResponseWriter, r *request) error {
 	return errAnswered
 }
 
-// detachKeys parses a sequence of keys such as "ctrl-p,ctrl-q" or "a,b" (docker attach,
-// --detach-keys).
-func detachKeys(text string) ([]byte, error) {
+// detachKeys are the keys by which a user leaves the streams of a process: text names a sequence
+// such as "ctrl-p,ctrl-q" or "a,b" (docker attach, --detach-keys). As with dockerd an empty one
+// means the default, and a process without a terminal receives all input as it is.
+func detachKeys(text string, tty bool) ([]byte, error) {
+	keys, err := parseKeys(text)
+	switch {
+	case err != nil || !tty:
+		return nil, err
+	case len(keys) == 0:
+		return []byte{'p' - 'a' + 1, 'q' - 'a' + 1}, nil
+	}
+	return keys, nil
+}
+
+// parseKeys parses a sequence of keys; empty gives none.
+func parseKeys(text string) ([]byte, error) {
 	if text == "" {
 		return nil, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -64,11 +63,13 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if r.flagOr("pause", true) && info.State.Status == engine.Running {
-		switch err := a.engine.Pause(r.Context(), info.ID); {
-		case err == nil:
-			defer a.engine.Unpause(r.Context(), info.ID)
-		case !errdefs.IsConflict(err): // it has ended meanwhile, or is paused
+		paused, err := a.pause(r.Context(), info.ID)
+		if err != nil {
 			return err
+		}
+		if paused {
+			// Also for a client that has disconnected.
+			defer a.engine.Unpause(context.WithoutCancel(r.Context()), info.ID)
 		}
 	}
 	id, err := a.images.Commit(r.Context(), info.LayerKey, opt)
@@ -114,4 +115,17 @@ func runConfigOf(c *container.Config) image.RunConfig {
 		}
 	}
 	return out
+}
+
+// pause pauses a container that was running a moment ago. One that has ended since, or that another
+// request has paused, writes nothing either: that is no error.
+func (a *commitAPI) pause(ctx context.Context, id string) (paused bool, err error) {
+	if err = a.engine.Pause(ctx, id); err == nil {
+		return true, nil
+	}
+	info, ierr := a.engine.Inspect(ctx, id)
+	if ierr == nil && info.State.Status != engine.Running {
+		return false, nil
+	}
+	return false, err
 }

@@ -43,6 +43,7 @@ func (a *execAPI) create(w http.ResponseWriter, r *request) error {
 		Env          []string
 		WorkingDir   string
 		Cmd          []string
+		ConsoleSize  *[2]uint // height, width
 	}
 	if err := decode(r, &req); err != nil {
 		return err
@@ -50,10 +51,14 @@ func (a *execAPI) create(w http.ResponseWriter, r *request) error {
 	if len(req.Cmd) == 0 {
 		return invalid("No exec command specified")
 	}
+	if r.version < 42 {
+		req.ConsoleSize = nil
+	}
 	id, err := a.engine.ExecCreate(r.Context(), r.PathValue("name"), engine.ExecSpec{
 		Args: req.Cmd, Env: req.Env, User: req.User, WorkingDir: req.WorkingDir, TTY: req.Tty,
 		Stdin:      req.AttachStdin,
 		Privileged: req.Privileged, DetachKeys: req.DetachKeys,
+		ConsoleSize: consoleSize(req.ConsoleSize),
 	})
 	if err != nil {
 		return err
@@ -75,8 +80,8 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	var size *[2]uint16
-	if c := req.ConsoleSize; c != nil && c[0] < 1<<16 && c[1] < 1<<16 {
-		size = &[2]uint16{uint16(c[1]), uint16(c[0])}
+	if c := consoleSize(req.ConsoleSize); c != nil {
+		size = &[2]uint16{c.Width, c.Height}
 	}
 	if req.Detach {
 		if err := a.engine.ExecStart(r.Context(), id, engine.Streams{}, size, true); err != nil {
@@ -88,7 +93,7 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	if info.Running || info.ExitCode != nil {
 		return conflict("exec process is already running or has ended")
 	}
-	keys, err := detachKeys(info.Spec.DetachKeys)
+	keys, err := detachKeys(info.Spec.DetachKeys, info.Spec.TTY)
 	if err != nil {
 		return err
 	}
@@ -102,7 +107,7 @@ func (a *execAPI) start(w http.ResponseWriter, r *request) error {
 	h.answer()
 	streams := h.streams(req.Tty, info.Spec.Stdin, true, true)
 	if req.Tty && !info.Spec.TTY {
-		streams.Stderr = h.Conn
+		streams.Stderr = h
 	}
 	streams.DetachKeys = keys
 	if err := a.engine.ExecStart(r.Context(), id, streams, size, false); err != nil &&

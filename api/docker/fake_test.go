@@ -118,9 +118,10 @@ type fakeEngine struct {
 	// attach and execStart stand for the processes behind streams.
 	attach    func(context.Context, engine.AttachOptions) error
 	execStart func(context.Context, engine.Streams) error
+	paused    func() // called by Pause
 	lines     []engine.LogLine
 	status    engine.ExitStatus
-	// ctx is that of the last Start, Stop or Wait.
+	// ctx is that of the last Start, Stop, Restart, Unpause, Remove or Wait.
 	ctx context.Context
 }
 
@@ -218,18 +219,24 @@ func (e *fakeEngine) Kill(_ context.Context, name, signal string) error {
 }
 
 func (e *fakeEngine) Restart(ctx context.Context, name, signal string, timeout *int) error {
+	e.ctx = ctx
 	return e.do("engine.Restart", name, signal, timeout)
 }
 
 func (e *fakeEngine) Pause(_ context.Context, name string) error {
+	if e.paused != nil {
+		e.paused()
+	}
 	return e.do("engine.Pause", name)
 }
 
-func (e *fakeEngine) Unpause(_ context.Context, name string) error {
+func (e *fakeEngine) Unpause(ctx context.Context, name string) error {
+	e.ctx = ctx
 	return e.do("engine.Unpause", name)
 }
 
-func (e *fakeEngine) Remove(_ context.Context, name string, opt engine.RemoveOptions) error {
+func (e *fakeEngine) Remove(ctx context.Context, name string, opt engine.RemoveOptions) error {
+	e.ctx = ctx
 	return e.do("engine.Remove", name, opt)
 }
 

@@ -179,18 +179,23 @@ func TestWaitStatus(t *testing.T) {
 	}
 }
 
-// TestStartOutlivesClient: a start goes on when the client goes away.
-func TestStartOutlivesClient(t *testing.T) {
+// TestOutlivesClient: what changes a container's life goes on to its end when the client goes away.
+func TestOutlivesClient(t *testing.T) {
 	t.Parallel()
-	f := newFake(then)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	w := httptest.NewRecorder()
-	f.h.ServeHTTP(w, httptest.NewRequestWithContext(
-		ctx, http.MethodPost, "/v1.56/containers/created/start", nil,
-	))
-	if w.Code != http.StatusNoContent || f.engine.ctx.Err() != nil {
-		t.Errorf("%d %s, context: %v", w.Code, w.Body, f.engine.ctx.Err())
+	for _, c := range []struct{ method, path string }{
+		{http.MethodPost, "/v1.56/containers/created/start"},
+		{http.MethodPost, "/v1.56/containers/running/stop?t=3"},
+		{http.MethodPost, "/v1.56/containers/running/restart"},
+		{http.MethodDelete, "/v1.56/containers/running?force=1"},
+	} {
+		f := newFake(then)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		w := httptest.NewRecorder()
+		f.h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, c.method, c.path, nil))
+		if w.Code != http.StatusNoContent || f.engine.ctx.Err() != nil {
+			t.Errorf("%s: %d %s, context: %v", c.path, w.Code, w.Body, f.engine.ctx.Err())
+		}
 	}
 }
 

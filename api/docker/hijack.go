@@ -8,6 +8,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"strake/engine"
 )
@@ -17,6 +21,7 @@ type hijacked struct {
 	net.Conn
 	in     io.Reader
 	header []byte // of the answer, until it has been sent
+	taken  sync.Once
 }
 
 // answer sends the head of the answer, once; what follows is the stream. Clients start a container
@@ -25,6 +30,42 @@ func (h *hijacked) answer() {
 	if h.header != nil {
 		h.Conn.Write(h.header) // the next write to the stream reports the same error
 		h.header = nil
+	}
+}
+
+// Write writes to the stream. The first bytes follow when the client has read the head of the
+// answer: some clients, the Python library among them, lose what they have received together with
+// it. It may be called concurrently.
+func (h *hijacked) Write(p []byte) (int, error) {
+	h.taken.Do(h.awaitRead)
+	return h.Conn.Write(p)
+}
+
+// headPatience bounds how long the stream waits for a client that does not read the head.
+const headPatience = 100 * time.Millisecond
+
+// awaitRead waits until the client's socket has nothing more to read (unix(7), SIOCOUTQ; on a TCP
+// socket, until the client's kernel has acknowledged it), or headPatience is over. Nothing is
+// waited for on connections that are no sockets.
+func (h *hijacked) awaitRead() {
+	c, ok := h.Conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	unread := func() bool {
+		var n int
+		var ierr error
+		err := raw.Control(func(fd uintptr) { n, ierr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		return err == nil && ierr == nil && n > 0
+	}
+	step := 50 * time.Microsecond
+	for waited := time.Duration(0); waited < headPatience && unread(); waited += step {
+		step = min(2*step, 5*time.Millisecond)
+		time.Sleep(step)
 	}
 }
 
@@ -81,16 +122,16 @@ func (h *hijacked) streams(tty, stdin, stdout, stderr bool) engine.Streams {
 	}
 	if tty {
 		if stdout || stderr {
-			out.Stdout = h.Conn
+			out.Stdout = h
 		}
 		return out
 	}
 	mu := new(sync.Mutex)
 	if stdout {
-		out.Stdout = frames{mu, h.Conn, 1}
+		out.Stdout = frames{mu, h, 1}
 	}
 	if stderr {
-		out.Stderr = frames{mu, h.Conn, 2}
+		out.Stderr = frames{mu, h, 2}
 	}
 	return out
 }
@@ -98,9 +139,9 @@ func (h *hijacked) streams(tty, stdin, stdout, stderr bool) engine.Streams {
 // tell writes an error into the stream as standard error, which clients print.
 func tell(h *hijacked, tty bool, err error) {
 	h.answer()
-	var w io.Writer = h.Conn
+	var w io.Writer = h
 	if !tty {
-		w = frames{new(sync.Mutex), h.Conn, 2}
+		w = frames{new(sync.Mutex), h, 2}
 	}
 	fmt.Fprintf(w, "%v\r\n", err)
 }

@@ -94,7 +94,9 @@ func (a *lifecycleAPI) stop(w http.ResponseWriter, r *request) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if err := a.engine.Stop(r.Context(), info.ID, r.form("signal"), t); err != nil {
+	// A client that disconnects must not leave the container half-way: asked to end, never killed.
+	ctx := context.WithoutCancel(r.Context())
+	if err := a.engine.Stop(ctx, info.ID, r.form("signal"), t); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -106,7 +108,9 @@ func (a *lifecycleAPI) restart(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return done(w, a.engine.Restart(r.Context(), r.PathValue("name"), r.form("signal"), t))
+	// A client that disconnects must not leave the container stopped.
+	ctx := context.WithoutCancel(r.Context())
+	return done(w, a.engine.Restart(ctx, r.PathValue("name"), r.form("signal"), t))
 }
 
 // done answers 204, or returns the error.
@@ -146,7 +150,8 @@ func (a *lifecycleAPI) remove(w http.ResponseWriter, r *request) error {
 		return notImplemented("link=1")
 	}
 	opt := engine.RemoveOptions{Force: r.flag("force"), Volumes: r.flag("v")}
-	return done(w, a.engine.Remove(r.Context(), r.PathValue("name"), opt))
+	// A client that disconnects must not leave the container killed and not removed.
+	return done(w, a.engine.Remove(context.WithoutCancel(r.Context()), r.PathValue("name"), opt))
 }
 
 // wait sends its header at once: clients wait for it before they start the container.

@@ -21,8 +21,8 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User,
 		GroupAdd: h.GroupAdd,
 		Hostname: c.Hostname, Domainname: c.Domainname, TTY: c.Tty, OpenStdin: c.OpenStdin,
-		StdinOnce: c.StdinOnce,
-		Init:      h.Init != nil && *h.Init, StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
+		StdinOnce: c.StdinOnce, ConsoleSize: consoleSize(&h.ConsoleSize),
+		Init: h.Init != nil && *h.Init, StopSignal: c.StopSignal, StopTimeout: c.StopTimeout,
 		OOMScoreAdj: h.OomScoreAdj,
 		Privileged:  h.Privileged, CapAdd: h.CapAdd, CapDrop: h.CapDrop,
 		ReadonlyRootfs: h.ReadonlyRootfs,
@@ -90,6 +90,14 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+// consoleSize reads a height and a width. A size that no terminal can have is none, as is 0.
+func consoleSize(size *[2]uint) *engine.ConsoleSize {
+	if size == nil || size[0] >= 1<<16 || size[1] >= 1<<16 || size[0] == 0 && size[1] == 0 {
+		return nil
+	}
+	return &engine.ConsoleSize{Width: uint16(size[1]), Height: uint16(size[0])}
 }
 
 // pathsOf tells "not given" (nil) from "none" (empty).

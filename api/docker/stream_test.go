@@ -131,6 +131,23 @@ var attaches = []struct {
 		call: `engine.Attach "tty" "logs" false "stream" true "keys" "AWIb"`,
 	},
 	{
+		name: "default detach keys", path: "/v1.56/containers/tty/attach?stream=1&stdout=1",
+		kind: rawStream, stream: "out",
+		call: `engine.Attach "tty" "logs" false "stream" true "keys" "EBE="`,
+	},
+	{
+		name: "empty detach keys",
+		path: "/v1.56/containers/tty/attach?stream=1&stdout=1&detachKeys=",
+		kind: rawStream, stream: "out",
+		call: `engine.Attach "tty" "logs" false "stream" true "keys" "EBE="`,
+	},
+	{
+		name: "detach keys without a terminal",
+		path: "/v1.56/containers/running/attach?stream=1&stdout=1&detachKeys=ctrl-a",
+		kind: multiplexedStream, stream: frame(1, "out"),
+		call: `engine.Attach "running" "logs" false "stream" true "keys" null`,
+	},
+	{
 		name: "failure", path: "/v1.56/containers/running/attach" + attachAll,
 		err: errors.New("no luck"), kind: multiplexedStream, stream: frame(2, "no luck\r\n"),
 	},
@@ -338,6 +355,33 @@ func TestExecStart(t *testing.T) {
 				t.Errorf("calls: %q, want %q", calls, c.call)
 			}
 		})
+	}
+}
+
+// TestExecKeys: a terminal of an exec is left by the keys that its creation named, or the default
+// ones; other execs receive all input.
+func TestExecKeys(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		spec engine.ExecSpec
+		want string
+	}{
+		{engine.ExecSpec{TTY: true}, "\x10\x11"},
+		{engine.ExecSpec{TTY: true, DetachKeys: "ctrl-a,x"}, "\x01x"},
+		{engine.ExecSpec{}, ""},
+		{engine.ExecSpec{DetachKeys: "ctrl-a,x"}, ""},
+	} {
+		f := newFake(then)
+		f.engine.execs["x"] = engine.ExecInfo{ID: "x", Spec: c.spec}
+		keys := make(chan string, 1)
+		f.engine.execStart = func(_ context.Context, s engine.Streams) error {
+			keys <- string(s.DetachKeys)
+			return nil
+		}
+		converse(t, f.h, "POST /v1.56/exec/x/start"+fmt.Sprintf(upgrade, 0), "")
+		if got := <-keys; got != c.want {
+			t.Errorf("%+v: keys %q, want %q", c.spec, got, c.want)
+		}
 	}
 }
 

@@ -423,8 +423,9 @@ func (r *faultRig) must(method, path string, body any) []byte {
 type inspected struct {
 	ID    string `json:"Id"`
 	State struct {
-		Status string
-		Pid    int
+		Status   string
+		Pid      int
+		ExitCode int
 	}
 	NetworkSettings struct {
 		Networks map[string]struct{ IPAddress string }

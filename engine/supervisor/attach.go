@@ -190,7 +190,8 @@ type streams struct{ *core }
 var errDetached = errors.New("detached")
 
 // Attach implements Containers. A container that does not run is waited for, unless only logs are
-// wanted.
+// wanted. A stream that ends with the container ends when the exit is recorded and what the
+// container occupied is given back.
 func (e *streams) Attach(ctx context.Context, name string, opt engine.AttachOptions) error {
 	c, err := e.find(name)
 	if err != nil {
@@ -328,9 +329,10 @@ func (e *streams) replay(
 	})
 }
 
-// converse carries output to the caller and the caller's input to the process until the output has
-// ended, the user has detached, or ctx ends. Without output it lasts until the input or the process
-// has ended.
+// converse carries output to the caller and the caller's input to the process until the output is
+// delivered and ended is closed, the user has detached, or ctx ends. So a caller that has read its
+// stream to the end finds the exit status recorded. Without output it lasts until the input has
+// ended or ended is closed.
 func converse(
 	ctx context.Context, out *outlet, s *engine.Streams, open func() (*os.File, error),
 	ended <-chan struct{}, inputEnded func(),
@@ -347,11 +349,15 @@ func converse(
 		defer out.close() // before wait.Wait: the pump ends
 	}
 	inputDone := make(chan error, 1)
+	var input *os.File
 	if s.Stdin != nil {
-		input, err := open()
-		if err != nil {
+		var err error
+		// A process that has ended already takes no input; its output is still to be delivered.
+		if input, err = open(); err != nil && !errdefs.IsFailedPrecondition(err) {
 			return message.New(errdefs.ErrConflict, "attach: %w", err)
 		}
+	}
+	if input != nil {
 		// The reader of the caller cannot be interrupted: it ends when the caller closes it, as a
 		// server does with its connection.
 		go func() {
@@ -364,17 +370,21 @@ func converse(
 		}()
 		defer input.Close()
 	}
+	delivered := out == nil
 	for {
 		select {
 		case err := <-outputDone:
-			return err
+			if err != nil || ended == nil {
+				return err
+			}
+			delivered = true
 		case err := <-inputDone:
 			if errors.Is(err, errDetached) || out == nil {
 				return err
 			}
 			inputDone = nil // the process went on without more input, or took no more
 		case <-ended:
-			if out == nil {
+			if delivered {
 				return nil
 			}
 			ended = nil // the rest of the output is still to come

@@ -94,12 +94,12 @@ func (c *container) exitStatus() engine.ExitStatus {
 	return engine.ExitStatus{Code: c.state.ExitCode, Error: c.state.Error, OOMKilled: c.state.OOMKilled}
 }
 
-// wake tells the waiters whose condition holds. Callers hold mu.
+// wake tells the waiters whose condition holds. An exit meets not-running also if a restart policy
+// is about to start the container again, as with dockerd. Callers hold mu.
 func (c *container) wake(exited, removed bool) {
 	st := c.exitStatus()
 	for w := range c.waiters {
-		if removed || exited &&
-			(w.cond == engine.WaitNextExit || w.cond == engine.WaitNotRunning && c.state.Status != engine.Restarting) {
+		if removed || exited && w.cond != engine.WaitRemoved {
 			w.ch <- st
 			delete(c.waiters, w)
 		}

@@ -245,6 +245,9 @@ func (e *execs) execRun(ctx context.Context, x *execution, out *outlet, size *[2
 		ID: x.id, Process: proc, Config: cfg, Stdin: x.spec.Stdin,
 		Exited: func(exit task.Exit) { e.execEnded(x, exit) },
 	}
+	if s := x.spec.ConsoleSize; x.spec.TTY && s != nil {
+		req.Width, req.Height = s.Width, s.Height
+	}
 	if x.spec.TTY && size != nil {
 		req.Width, req.Height = size[0], size[1]
 	}

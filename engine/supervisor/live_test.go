@@ -387,6 +387,14 @@ func TestLive(t *testing.T) {
 			"terminal", engine.Spec{Cmd: []string{"sh", "-c", "test -t 0 && echo tty"}, TTY: true}, 0,
 			"tty\r\n",
 		},
+		{
+			"size of a terminal",
+			engine.Spec{
+				Cmd: []string{"stty", "size"}, TTY: true,
+				ConsoleSize: &engine.ConsoleSize{Width: 132, Height: 43},
+			},
+			0, "43 132\r\n",
+		},
 		{"pid 1 reaper", engine.Spec{Cmd: []string{"sh", "-c", "echo $$"}, Init: true}, 0, "2\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -442,6 +450,39 @@ func TestLiveExecErrors(t *testing.T) {
 		if err != nil || in.State.Status != engine.Created || in.State.ExitCode != tt.code ||
 			in.State.Error == "" {
 			t.Errorf("%s: state %+v %v", tt.name, in.State, err)
+		}
+	}
+}
+
+// The terminal of an exec has the size that its start names, else the one that its creation names.
+func TestLiveExecSize(t *testing.T) {
+	b := newBed(t)
+	e := b.open()
+	box, _, err := e.Create(t.Context(), engine.Spec{Image: "box", Cmd: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(t.Context(), box); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		size *[2]uint16
+		want string
+	}{{nil, "43 132\r\n"}, {&[2]uint16{80, 24}, "24 80\r\n"}} {
+		id, err := e.ExecCreate(t.Context(), box, engine.ExecSpec{
+			Args: []string{"stty", "size"}, TTY: true,
+			ConsoleSize: &engine.ConsoleSize{Width: 132, Height: 43},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		streams := engine.Streams{Stdout: &out}
+		if err := e.ExecStart(t.Context(), id, streams, tt.size, false); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != tt.want {
+			t.Errorf("started with %v: %q, want %q", tt.size, out.String(), tt.want)
 		}
 	}
 }

@@ -381,6 +381,9 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 	if c.spec.Log.Driver == "none" {
 		s.Log = task.Log{}
 	}
+	if size := c.spec.ConsoleSize; size != nil && c.spec.TTY {
+		s.Width, s.Height = size.Width, size.Height
+	}
 	pending := c.takePending()
 	for _, p := range pending {
 		if p.out != nil {
