@@ -127,13 +127,25 @@ func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error)
 		o.Target = h.cfg.OverlayTarget
 		opt.Overlay = &o
 	}
-	switch {
-	case s.Config.Process == nil:
-		return launch.Hold(s.Config, opt, entry)
-	case s.Overlay == nil && (s.Config.Root == nil || s.Config.Root.Path == ""):
-		return launch.Process(s.Config, opt, entry)
+	cfg := *s.Config
+	switch cfg.Process = sized(cfg.Process, s.Width, s.Height); {
+	case cfg.Process == nil:
+		return launch.Hold(&cfg, opt, entry)
+	case s.Overlay == nil && (cfg.Root == nil || cfg.Root.Path == ""):
+		return launch.Process(&cfg, opt, entry)
 	}
-	return launch.Init(nil, s.Config, opt, entry)
+	return launch.Init(nil, &cfg, opt, entry)
+}
+
+// sized returns the process with the size of its terminal, if that is known: the program sets it
+// before it executes, the keeper sets it when it hears of the terminal, which may be later.
+func sized(proc *specs.Process, width, height uint16) *specs.Process {
+	if proc == nil || !proc.Terminal || width == 0 || height == 0 {
+		return proc
+	}
+	copied := *proc
+	copied.ConsoleSize = &specs.Box{Width: uint(width), Height: uint(height)}
+	return &copied
 }
 
 // enter opens what a process enters a group by.
@@ -264,7 +276,8 @@ func (t *hostTask) execBy(
 	}
 	opt.Filter = filter
 	return t.h.start(ctx, p, func() (*launch.Launch, *keeper.StartRequest, error) {
-		l, err := launch.Exec(x.Config, x.Process, opt, joint, entry)
+		proc := sized(x.Process, x.Width, x.Height)
+		l, err := launch.Exec(x.Config, proc, opt, joint, entry)
 		if err != nil {
 			return nil, nil, err
 		}
