@@ -97,6 +97,7 @@ func run(ctx context.Context, args []string, out, errw io.Writer) int {
 		return keeperMain(args[2:])
 	}
 	a := &app{out: out, err: errw}
+	a.rt.Log = a.warn
 	code, err := a.dispatch(ctx, args)
 	if err != nil {
 		a.report(err)
