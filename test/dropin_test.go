@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,4 +118,47 @@ func TestRuntimeWarns(t *testing.T) {
 		t.Errorf("exec: %+v", got)
 	}
 	r.ok("delete", "--force", "c")
+}
+
+// TestRuntimeTerminal runs containers with a terminal from a shell on a terminal.
+func TestRuntimeTerminal(t *testing.T) {
+	r := newOCIRig(t)
+	inTerminal := func(script string) {
+		r.write(func(config map[string]any) {
+			shell(script)(config)
+			config["process"].(map[string]any)["terminal"] = true
+		})
+	}
+	onShell := func(script string) *terminal {
+		cmd := exec.Command("/bin/sh", "-m", "-c", script)
+		cmd.Dir = r.bundle
+		cmd.Env = append(os.Environ(), "RUN="+r.program+" --root "+r.root+" run c")
+		return onTerminal(t, cmd, 80, 24)
+	}
+
+	// What goes to a file has no carriage returns, what is shown has.
+	inTerminal("echo one; echo two")
+	file := filepath.Join(r.dir, "file")
+	p := onShell("$RUN > " + file)
+	if code := p.ends(); code != 0 {
+		t.Errorf("exit status %d: %s", code, p.screen.String())
+	}
+	if raw, err := os.ReadFile(file); err != nil || string(raw) != "one\ntwo\n" {
+		t.Errorf("got %q, %v", raw, err)
+	}
+	p = onShell("$RUN")
+	p.expect("one\r\ntwo\r\n")
+	p.ends()
+
+	// A process in the background writes, and lets the terminal and what is typed be; brought to
+	// the foreground it reads.
+	inTerminal("echo begun; read line; echo got $line; exit 5")
+	p = onShell("$RUN & read x; fg %1; echo status $?")
+	p.expect("begun")
+	p.write("for the shell\n")
+	p.expect("RUN") // fg shows the command
+	p.write("for the container\r")
+	p.expect("got for the container\r\n")
+	p.expect("status 5")
+	p.ends()
 }
