@@ -162,3 +162,48 @@ func TestRuntimeTerminal(t *testing.T) {
 	p.expect("status 5")
 	p.ends()
 }
+
+// TestRuntimeMissingRoot: a list of a directory that is not there is an error.
+func TestRuntimeMissingRoot(t *testing.T) {
+	r := newOCIRig(t)
+	if got := r.do("list"); got.code != 1 || !strings.Contains(got.err, r.root) {
+		t.Errorf("list of a missing directory: %+v", got)
+	}
+	if err := os.Mkdir(r.root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.do("list", "-q"); got.code != 0 || got.out != "" {
+		t.Errorf("list of an empty directory: %+v", got)
+	}
+}
+
+// TestRuntimePrivileged lists all devices, mounts a tmpfs with a copy of what the image has, and has
+// no HOME: what podman and dockerd make of --privileged and --read-only.
+func TestRuntimePrivileged(t *testing.T) {
+	r := newOCIRig(t)
+	for name, text := range map[string]string{
+		"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "tmp/kept": "kept\n",
+	} {
+		if err := os.WriteFile(filepath.Join(r.rootfs, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.write(func(config map[string]any) {
+		shell("echo $HOME; cat /tmp/kept; echo x > /tmp/new && cat /tmp/new; " +
+			"busybox readlink /dev/ptmx; cat /sys/class/net/lo/flags; echo 1 > /new")(config)
+		config["root"].(map[string]any)["readonly"] = true
+		config["mounts"] = append(config["mounts"].([]any), map[string]any{
+			"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+			"options": []string{"rw", "rprivate", "nosuid", "nodev", "tmpcopyup"},
+		})
+		config["linux"].(map[string]any)["devices"] = []map[string]any{
+			{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+			{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+		}
+	})
+	got := r.do("run", "c")
+	if want := "/root\nkept\nx\npts/ptmx\n0x9\n"; got.out != want ||
+		!strings.Contains(got.err, "ead-only") {
+		t.Errorf("got %+v, want %q", got, want)
+	}
+}
