@@ -196,6 +196,9 @@ func (b *birth) enterLate() {
 // them late.
 func (b *birth) makeGroup() (err error) {
 	b.entry = launch.Nowhere()
+	if err := b.host.Vacant(b.c.cgroupsPath()); err != nil {
+		return err
+	}
 	create := b.host.Create
 	if b.entersLate() {
 		create = b.host.Begin

@@ -40,6 +40,8 @@ type Runtime struct {
 	Root string
 	// CgroupRoot is where the host's cgroups are mounted; empty for /sys/fs/cgroup.
 	CgroupRoot string
+	// Log receives warnings about hooks that fail when it does not matter any more; nil for none.
+	Log func(format string, args ...any)
 }
 
 // Container is one container of a Runtime. Not for concurrent use.
@@ -191,6 +193,9 @@ func (r *Runtime) Create(
 	if opt.Explain != nil {
 		return nil, nil, b.explain()
 	}
+	// Hooks that run right before the process executes find it waiting.
+	held := !opt.Hold && hasStartHooks(spec)
+	opt.Hold = opt.Hold || held
 	defer func() {
 		b.done()
 		if err != nil {
@@ -199,6 +204,12 @@ func (r *Runtime) Create(
 	}()
 	if err := b.run(ctx); err != nil {
 		return nil, nil, err
+	}
+	if held {
+		b.prog.Close() // our copy of the FIFO whose closing says that the process was executed
+		if err := b.c.execute(ctx, b.child.PidFD); err != nil {
+			return nil, nil, err
+		}
 	}
 	return b.c, b.p, nil
 }

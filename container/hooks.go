@@ -26,6 +26,10 @@ func hasCreateHooks(spec *specs.Spec) bool {
 	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
 }
 
+func hasStartHooks(spec *specs.Spec) bool {
+	return spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0
+}
+
 // createHooks runs the hooks between the making of the namespaces and the change of the root:
 // prestart and createRuntime in the runtime's namespaces, createContainer in the container's
 // (runtime-spec config.md, POSIX-platform Hooks).
@@ -54,33 +58,43 @@ func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
 	return raw
 }
 
-// runHooks executes hooks as plain processes of the host, one after the other.
+// runHooks executes hooks as plain processes of the host, one after the other, until one fails.
 func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte) error {
+	for i := range hooks {
+		if err := runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hookField(kind string, i int, h *specs.Hook) string {
+	return fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+}
+
+func runHook(ctx context.Context, field string, h *specs.Hook, state []byte) error {
 	defer early.Lock()()
-	for i, h := range hooks {
-		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
-		hctx, cancel := hookTimeout(ctx, h.Timeout)
-		cmd := exec.CommandContext(hctx, h.Path)
-		if len(h.Args) > 0 {
-			cmd.Args = h.Args
-		}
-		cmd.Env = h.Env
-		if cmd.Env == nil {
-			cmd.Env = []string{}
-		}
-		cmd.Stdin = bytes.NewReader(state)
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		// What the hook leaves running must not keep us waiting for its output.
-		cmd.WaitDelay = time.Second
-		err := cmd.Run()
-		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("no end within %d s", *h.Timeout)
-		}
-		cancel()
-		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-			return fmt.Errorf("%s: %w%s", field, err, tail(out.Bytes()))
-		}
+	hctx, cancel := hookTimeout(ctx, h.Timeout)
+	defer cancel()
+	cmd := exec.CommandContext(hctx, h.Path)
+	if len(h.Args) > 0 {
+		cmd.Args = h.Args
+	}
+	cmd.Env = h.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{}
+	}
+	cmd.Stdin = bytes.NewReader(state)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	// What the hook leaves running must not keep us waiting for its output.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	if err != nil && hctx.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("no end within %d s", *h.Timeout)
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s: %w%s", field, err, tail(out.Bytes()))
 	}
 	return nil
 }
@@ -109,7 +123,7 @@ func (c *Container) runHooksInside(
 	ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int,
 ) error {
 	for i, h := range hooks {
-		field := fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+		field := hookField(kind, i, &h)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)
 		err := runInside(hctx, m, h, namespaceFlags(c.spec), state, pidfd)
 		if err != nil && hctx.Err() != nil && ctx.Err() == nil {

@@ -65,27 +65,30 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	if h := c.spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+	if err := c.execute(ctx, pidfd); err != nil {
+		return err
+	}
+	return c.Poststart(ctx)
+}
+
+// execute runs the startContainer hooks and lets the waiting process execute. If a hook fails the
+// process is killed.
+func (c *Container) execute(ctx context.Context, pidfd int) error {
+	if hasStartHooks(c.spec) {
 		m, err := spawn.New()
 		if err != nil {
 			return err
 		}
 		defer m.Close()
 		if err := c.runHooksInside(
-			ctx, m, "startContainer", h.StartContainer, c.ociState(specs.StateCreated, c.rec.Pid),
-			pidfd,
+			ctx, m, "startContainer", c.spec.Hooks.StartContainer,
+			c.ociState(specs.StateCreated, c.rec.Pid), pidfd,
 		); err != nil {
 			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 			return err
 		}
 	}
-	if err := c.release(ctx); err != nil {
-		return err
-	}
-	if h := c.spec.Hooks; h != nil {
-		return runHooks(ctx, "poststart", h.Poststart, c.ociState(specs.StateRunning, c.rec.Pid))
-	}
-	return nil
+	return c.release(ctx)
 }
 
 // release lets the waiting process go on and hears how that went.
@@ -201,6 +204,11 @@ func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 		)
 	}
 	defer unix.Close(fd)
+	if ends(sig) && c.waits() {
+		// The first process of a PID namespace ignores what it has no handler for
+		// (pid_namespaces(7)), and before it is started the container's has none.
+		sig = unix.SIGKILL
+	}
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		return fmt.Errorf("send %s to container %q: %w", unix.SignalName(sig), c.rec.ID, err)
 	}
@@ -214,6 +222,21 @@ func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 		}
 	}
 	return nil
+}
+
+// ends says whether a signal is one by which programs are asked to end.
+func ends(sig unix.Signal) bool {
+	switch sig {
+	case unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM:
+		return true
+	}
+	return false
+}
+
+// waits says whether the container's process is created and not started.
+func (c *Container) waits() bool {
+	_, err := os.Stat(filepath.Join(c.dir, startFIFO))
+	return err == nil
 }
 
 // Pause freezes all processes of the container.
@@ -300,16 +323,27 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	} else if !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
-	var hookErr error
 	if c.spec != nil && c.spec.Hooks != nil {
-		hookErr = runHooks(
-			ctx, "poststop", c.spec.Hooks.Poststop, c.ociState(specs.StateStopped, 0),
-		)
+		c.poststop(ctx)
 	}
 	if removeState(c.dir) == nil {
-		return hookErr
+		return nil
 	}
-	return errors.Join(os.RemoveAll(c.dir), hookErr)
+	return os.RemoveAll(c.dir)
+}
+
+// poststop runs all poststop hooks. That one fails is a warning (runtime-spec runtime.md,
+// Lifecycle): the container is gone.
+func (c *Container) poststop(ctx context.Context) {
+	state := c.ociState(specs.StateStopped, 0)
+	for i := range c.spec.Hooks.Poststop {
+		if err := runHook(
+			ctx, hookField("poststop", i, &c.spec.Hooks.Poststop[i]), &c.spec.Hooks.Poststop[i],
+			state,
+		); err != nil && c.rt.Log != nil {
+			c.rt.Log("%v", err)
+		}
+	}
 }
 
 // endAll kills what is left of the container.
@@ -337,14 +371,23 @@ func (c *Container) ownsPids() bool {
 	return false
 }
 
-// Poststart runs the poststart hooks of a container that was created without Hold.
+// Poststart runs the poststart hooks of a container that was created without Hold. If one fails the
+// container's process is killed, as runc does.
 func (c *Container) Poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	return runHooks(
+	err := runHooks(
 		ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid),
 	)
+	if err == nil {
+		return nil
+	}
+	if fd, perr := c.pidfd(); perr == nil {
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		unix.Close(fd)
+	}
+	return err
 }
 
 // OOMCount is how often the kernel ended a process of the container for want of memory.

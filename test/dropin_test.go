@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,4 +118,92 @@ func TestRuntimeWarns(t *testing.T) {
 		t.Errorf("exec: %+v", got)
 	}
 	r.ok("delete", "--force", "c")
+}
+
+// TestRuntimeTerminal runs containers with a terminal from a shell on a terminal.
+func TestRuntimeTerminal(t *testing.T) {
+	r := newOCIRig(t)
+	inTerminal := func(script string) {
+		r.write(func(config map[string]any) {
+			shell(script)(config)
+			config["process"].(map[string]any)["terminal"] = true
+		})
+	}
+	onShell := func(script string) *terminal {
+		cmd := exec.Command("/bin/sh", "-m", "-c", script)
+		cmd.Dir = r.bundle
+		cmd.Env = append(os.Environ(), "RUN="+r.program+" --root "+r.root+" run c")
+		return onTerminal(t, cmd, 80, 24)
+	}
+
+	// What goes to a file has no carriage returns, what is shown has.
+	inTerminal("echo one; echo two")
+	file := filepath.Join(r.dir, "file")
+	p := onShell("$RUN > " + file)
+	if code := p.ends(); code != 0 {
+		t.Errorf("exit status %d: %s", code, p.screen.String())
+	}
+	if raw, err := os.ReadFile(file); err != nil || string(raw) != "one\ntwo\n" {
+		t.Errorf("got %q, %v", raw, err)
+	}
+	p = onShell("$RUN")
+	p.expect("one\r\ntwo\r\n")
+	p.ends()
+
+	// A process in the background writes, and lets the terminal and what is typed be; brought to
+	// the foreground it reads.
+	inTerminal("echo begun; read line; echo got $line; exit 5")
+	p = onShell("$RUN & read x; fg %1; echo status $?")
+	p.expect("begun")
+	p.write("for the shell\n")
+	p.expect("RUN") // fg shows the command
+	p.write("for the container\r")
+	p.expect("got for the container\r\n")
+	p.expect("status 5")
+	p.ends()
+}
+
+// TestRuntimeMissingRoot: a list of a directory that is not there is an error.
+func TestRuntimeMissingRoot(t *testing.T) {
+	r := newOCIRig(t)
+	if got := r.do("list"); got.code != 1 || !strings.Contains(got.err, r.root) {
+		t.Errorf("list of a missing directory: %+v", got)
+	}
+	if err := os.Mkdir(r.root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.do("list", "-q"); got.code != 0 || got.out != "" {
+		t.Errorf("list of an empty directory: %+v", got)
+	}
+}
+
+// TestRuntimePrivileged lists all devices, mounts a tmpfs with a copy of what the image has, and has
+// no HOME: what podman and dockerd make of --privileged and --read-only.
+func TestRuntimePrivileged(t *testing.T) {
+	r := newOCIRig(t)
+	for name, text := range map[string]string{
+		"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "tmp/kept": "kept\n",
+	} {
+		if err := os.WriteFile(filepath.Join(r.rootfs, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.write(func(config map[string]any) {
+		shell("echo $HOME; cat /tmp/kept; echo x > /tmp/new && cat /tmp/new; " +
+			"busybox readlink /dev/ptmx; cat /sys/class/net/lo/flags; echo 1 > /new")(config)
+		config["root"].(map[string]any)["readonly"] = true
+		config["mounts"] = append(config["mounts"].([]any), map[string]any{
+			"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+			"options": []string{"rw", "rprivate", "nosuid", "nodev", "tmpcopyup"},
+		})
+		config["linux"].(map[string]any)["devices"] = []map[string]any{
+			{"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2},
+			{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+		}
+	})
+	got := r.do("run", "c")
+	if want := "/root\nkept\nx\npts/ptmx\n0x9\n"; got.out != want ||
+		!strings.Contains(got.err, "ead-only") {
+		t.Errorf("got %+v, want %q", got, want)
+	}
 }

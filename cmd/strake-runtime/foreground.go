@@ -18,6 +18,7 @@ type foreground struct {
 	signals *relay.Relay
 	master  *os.File
 	old     *term.State
+	taken   bool // what is typed goes to the process
 	copied  sync.WaitGroup
 }
 
@@ -34,15 +35,66 @@ func (f *foreground) terminal(master *os.File) error {
 	f.master = os.NewFile(uintptr(dup(master)), master.Name())
 	master.Close()
 	f.resize()
-	if term.IsTerminal(0) {
-		old, err := term.MakeRaw(0)
-		if err != nil {
+	if err := plainNewlines(int(f.master.Fd())); err != nil {
+		return err
+	}
+	if err := f.take(); err != nil {
+		return err
+	}
+	f.copied.Go(func() { io.Copy(os.Stdout, f.master) })
+	return nil
+}
+
+// take gives what is typed to the process, as soon as this process is in the foreground of its
+// terminal: another one that reads, or changes how the terminal works, is stopped (termios(3),
+// SIGTTIN and SIGTTOU).
+func (f *foreground) take() error {
+	if f.taken || inBackground() {
+		return nil
+	}
+	f.taken = true
+	if old, err := term.GetState(0); err == nil {
+		if err := makeRaw(0); err != nil {
 			return err
 		}
 		f.old = old
 	}
 	go io.Copy(f.master, os.Stdin) // ends with this process
-	f.copied.Go(func() { io.Copy(os.Stdout, f.master) })
+	return nil
+}
+
+// inBackground says whether another process group has the terminal.
+func inBackground() bool {
+	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	return err == nil && group != unix.Getpgrp()
+}
+
+// plainNewlines leaves newlines of a terminal's output as they are. The terminal of the user, if
+// there is one, adds the carriage returns; a file or a pipe gets what the process wrote.
+func plainNewlines(fd int) error {
+	return changeTerminal(fd, func(t *unix.Termios) { t.Oflag &^= unix.ONLCR })
+}
+
+// makeRaw is cfmakeraw(3), but for the output, which keeps getting its carriage returns.
+func makeRaw(fd int) error {
+	return changeTerminal(fd, func(t *unix.Termios) {
+		t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR |
+			unix.IGNCR | unix.ICRNL | unix.IXON
+		t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+		t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+		t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	})
+}
+
+func changeTerminal(fd int, f func(t *unix.Termios)) error {
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return fmt.Errorf("terminal: %w", err)
+	}
+	f(t)
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		return fmt.Errorf("terminal: %w", err)
+	}
 	return nil
 }
 
@@ -89,6 +141,10 @@ func (f *foreground) wait(p *container.Process) (int, error) {
 }
 
 func (f *foreground) forward(p *container.Process, s unix.Signal) {
+	if s == unix.SIGCONT && f.master != nil {
+		// Perhaps in the foreground now. A terminal that is gone does not end the process.
+		_ = f.take()
+	}
 	if s != unix.SIGWINCH {
 		unix.PidfdSendSignal(p.PidFD, s, nil, 0)
 	} else if f.master != nil {
@@ -98,7 +154,7 @@ func (f *foreground) forward(p *container.Process, s unix.Signal) {
 
 // end restores the terminal.
 func (f *foreground) end() {
-	if f.old != nil {
+	if f.old != nil && !inBackground() {
 		term.Restore(0, f.old)
 		f.old = nil
 	}

@@ -40,6 +40,7 @@ func main() {
 type app struct {
 	out, err  io.Writer
 	rt        container.Runtime
+	rootGiven bool // by --root
 	logFile   string
 	logFormat string
 	name      string
@@ -97,6 +98,7 @@ func run(ctx context.Context, args []string, out, errw io.Writer) int {
 		return keeperMain(args[2:])
 	}
 	a := &app{out: out, err: errw}
+	a.rt.Log = a.warn
 	code, err := a.dispatch(ctx, args)
 	if err != nil {
 		a.report(err)
@@ -145,6 +147,7 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 		a.help(a.out, fs)
 		return 0, nil
 	}
+	fs.Visit(func(f *flag.Flag) { a.rootGiven = a.rootGiven || f.Name == "root" })
 	root, err := filepath.Abs(a.rt.Root)
 	if err != nil {
 		return 1, err

@@ -177,6 +177,13 @@ func (a *app) list(_ context.Context, fs *flag.FlagSet, args []string) (int, err
 	if fs.NArg() > 0 {
 		return 1, fmt.Errorf("list: unexpected argument %q", fs.Arg(0))
 	}
+	if a.rootGiven {
+		// A directory that was chosen and is not there is a mistake; the usual one is made with the
+		// first container.
+		if _, err := os.Stat(a.rt.Root); err != nil {
+			return 1, fmt.Errorf("--root: %w", err)
+		}
+	}
 	containers, err := a.rt.List()
 	if err != nil {
 		return 1, err

@@ -9,8 +9,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -30,6 +32,41 @@ func (h *Host) Create(p string, res *specs.LinuxResources, opt CreateOptions) (*
 	}
 	g.Close()
 	return h.Open(g.path)
+}
+
+// Vacant is an error if a process that enters a group would be in other company, or would not run:
+// if the group exists and has processes, also in groups below, or if it, or the group in which it
+// is going to be made, is frozen. Errors are of class errdefs.ErrFailedPrecondition.
+func (h *Host) Vacant(p string) error {
+	p, err := checkPath(p)
+	if err != nil {
+		return err
+	}
+	g := &Group{host: h, path: p}
+	mount := strings.TrimSuffix(g.anchor(), p)
+	// As a rule there is no group yet, and this one call says so.
+	for unix.Access(mount+g.path, unix.F_OK) != nil {
+		if g.path = path.Dir(g.path); g.path == "/" {
+			return nil
+		}
+	}
+	if frozen, err := g.Frozen(); err == nil && frozen {
+		return fmt.Errorf(
+			"linux.cgroupsPath: cgroup %q is frozen, no process would run in it: %w", g.path,
+			errdefs.ErrFailedPrecondition,
+		)
+	}
+	if g.path != p {
+		return nil
+	}
+	pids, err := g.Pids(Recursive)
+	if err == nil && len(pids) > 0 {
+		return fmt.Errorf(
+			"linux.cgroupsPath: cgroup %q is not empty: it has %d processes: %w", p, len(pids),
+			errdefs.ErrFailedPrecondition,
+		)
+	}
+	return nil
 }
 
 // Begin makes that part of a group which a process has to be born in (Join.CloneInto); Finish makes

@@ -43,10 +43,12 @@ const (
 
 // kept are the signals that stay with the Go runtime: faults, which are answered with a stack
 // trace, and those that it sends to itself; and SIGCHLD and SIGPIPE, which concern this process
-// alone.
+// alone. SIGTTIN and SIGTTOU stop it: with a handler, the call for whose sake the kernel sends them
+// would be restarted, and send them again, for ever.
 const kept = 1<<unix.SIGKILL | 1<<unix.SIGSTOP | 1<<unix.SIGSEGV | 1<<unix.SIGBUS |
 	1<<unix.SIGFPE | 1<<unix.SIGILL | 1<<unix.SIGTRAP |
 	1<<unix.SIGSYS | 1<<unix.SIGURG | 1<<unix.SIGCHLD | 1<<unix.SIGPIPE |
+	1<<unix.SIGTTIN | 1<<unix.SIGTTOU |
 	1<<32 | 1<<33 // the C library's, also in programs that this one may be compared with
 
 // lastSignal is the highest signal number (signal(7)).

@@ -1,0 +1,98 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// TestStartHooks: startContainer hooks run also for a container that is created and started in one
+// go, before its process; if one fails the process is never executed.
+func TestStartHooks(t *testing.T) {
+	root := rootfs(t)
+	spec := config(root, "test -e /hooked && echo hooked; touch /ran")
+	spec.Hooks = &specs.Hooks{
+		StartContainer: []specs.Hook{{Path: "/bin/touch", Args: []string{"touch", "/hooked"}}},
+	}
+	if got, err := run(t, spec); err != nil || got.out != "hooked\n" {
+		t.Errorf("got %q, %v", got.out, err)
+	}
+	os.Remove(filepath.Join(root, "ran"))
+	spec.Hooks.StartContainer = append(spec.Hooks.StartContainer, specs.Hook{Path: "/bin/false"})
+	const want = "hooks.startContainer[1] (/bin/false): exit status 1"
+	if _, err := run(t, spec); err == nil || err.Error() != want {
+		t.Errorf("run: got %v, want %s", err, want)
+	}
+	_, c, p := create(t, spec, nil)
+	if err := c.Start(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("start: got %v, want %s", err, want)
+	}
+	if ws, err := p.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
+		t.Errorf("its process: %v, %v", ws, err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "ran")); err == nil {
+		t.Error("the process was executed")
+	}
+}
+
+// TestLateHooks: a poststop hook that fails is a warning and does not keep the next one from
+// running; a poststart hook that fails stops the container.
+func TestLateHooks(t *testing.T) {
+	root := rootfs(t)
+	mark := filepath.Join(t.TempDir(), "mark")
+	spec := config(root, "sleep 100")
+	spec.Hooks = &specs.Hooks{
+		Poststart: []specs.Hook{{Path: "/bin/false"}},
+		Poststop: []specs.Hook{
+			{Path: "/bin/false"}, {Path: "/bin/touch", Args: []string{"touch", mark}},
+		},
+	}
+	rt, c, p := create(t, spec, nil)
+	var said []string
+	rt.Log = func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }
+	if err := c.Start(t.Context()); err == nil ||
+		!strings.HasPrefix(err.Error(), "hooks.poststart[0] (/bin/false): ") {
+		t.Errorf("start: %v", err)
+	}
+	if ws, err := p.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
+		t.Errorf("its process: %v, %v", ws, err)
+	}
+	if err := c.Delete(t.Context(), false); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	if len(said) != 1 || !strings.HasPrefix(said[0], "hooks.poststop[0] (/bin/false): ") {
+		t.Errorf("warnings: %q", said)
+	}
+	if _, err := os.Stat(mark); err != nil {
+		t.Errorf("the second hook: %v", err)
+	}
+}
+
+// TestEndCreated: a signal that asks a program to end ends a container that is not started yet,
+// though the first process of a PID namespace ignores it.
+func TestEndCreated(t *testing.T) {
+	root := rootfs(t)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, 0} {
+		_, c, p := create(t, config(root, "true"), nil)
+		if err := c.Kill(t.Context(), sig, false); err != nil {
+			t.Fatal(err)
+		}
+		if sig == unix.SIGUSR1 || sig == 0 {
+			if got, err := c.Status(); err != nil || got != specs.StateCreated {
+				t.Errorf("after %v: %s, %v", sig, got, err)
+			}
+			continue
+		}
+		if ws, err := p.Wait(); err != nil || !ws.Signaled() {
+			t.Errorf("after %v: %v, %v", sig, ws, err)
+		}
+		if got, err := c.Status(); err != nil || got != specs.StateStopped {
+			t.Errorf("after %v: %s, %v", sig, got, err)
+		}
+	}
+}
