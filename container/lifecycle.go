@@ -235,7 +235,7 @@ func ends(sig unix.Signal) bool {
 
 // waits says whether the container's process is created and not started.
 func (c *Container) waits() bool {
-	_, err := os.Stat(filepath.Join(c.dir, startFIFO))
+	_, err := os.Stat(filepath.Join(c.dir, startSocket))
 	return err == nil
 }
 
