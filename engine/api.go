@@ -285,9 +285,13 @@ type AttachOptions struct {
 type WaitCondition string
 
 const (
+	// WaitNotRunning is met at once by a container that neither runs nor waits for its restart, else
+	// by its next exit, also if a restart policy starts it again.
 	WaitNotRunning WaitCondition = "not-running"
-	WaitNextExit   WaitCondition = "next-exit"
-	WaitRemoved    WaitCondition = "removed"
+	// WaitNextExit is met by the next exit.
+	WaitNextExit WaitCondition = "next-exit"
+	// WaitRemoved is met by the removal.
+	WaitRemoved WaitCondition = "removed"
 )
 
 // ExitStatus is how a container ended.
@@ -341,6 +345,9 @@ type Containers interface {
 		ctx context.Context, name string, res specs.LinuxResources, restart *RestartPolicy,
 		front func(json.RawMessage) (json.RawMessage, error),
 	) (warnings []string, err error)
+	// Wait returns how the container ended when cond is met. registered, if it is not nil, is called
+	// once when no exit will be missed any more. At the return the exit is recorded and what the
+	// container occupied is given back.
 	Wait(
 		ctx context.Context, name string, cond WaitCondition, registered func(),
 	) (ExitStatus, error)
@@ -350,12 +357,18 @@ type Containers interface {
 	// Usage returns the bytes of the writable layer and of the whole root filesystem.
 	Usage(ctx context.Context, name string) (rw, root int64, err error)
 	Changes(ctx context.Context, name string) ([]Change, error)
+	// Attach returns nil when the user has detached, or when the output is delivered, the exit is
+	// recorded and what the container occupied is given back. Without Stream it returns when the log
+	// is delivered.
 	Attach(ctx context.Context, name string, opt AttachOptions) error
 	Resize(ctx context.Context, name string, width, height uint16) error
 	Logs(ctx context.Context, name string, opt LogOptions, emit func(LogLine) error) error
 	Stats(ctx context.Context, name string) (Stats, error)
 	Top(ctx context.Context, name string) ([]Process, error)
 	ExecCreate(ctx context.Context, name string, spec ExecSpec) (id string, err error)
+	// ExecStart returns when the process executes, with detach; else when its output is delivered and
+	// its exit status is recorded, or the user has detached. size is the width and height of a
+	// terminal; nil: that of ExecSpec.
 	ExecStart(ctx context.Context, id string, streams Streams, size *[2]uint16, detach bool) error
 	ExecInspect(ctx context.Context, id string) (ExecInfo, error)
 	ExecResize(ctx context.Context, id string, width, height uint16) error
