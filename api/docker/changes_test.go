@@ -68,7 +68,8 @@ func TestChangesExpand(t *testing.T) {
 		"healthcheck --retries=3 CMD a b": `Healthcheck {"Test":["CMD-SHELL","a b"],"Retries":3}`,
 		"HEALTHCHECK --interval=5s --timeout=1m --start-period=2s " +
 			"--start-interval=3s CMD x": `Healthcheck {"Test":["CMD-SHELL","x"],` +
-			`"Interval":5000000000,"Timeout":60000000000,"StartPeriod":2000000000,"StartInterval":3000000000}`,
+			`"Interval":5000000000,"Timeout":60000000000,"StartPeriod":2000000000,` +
+			`"StartInterval":3000000000}`,
 	} {
 		c, err := changesOf(base, []string{lines})
 		if err != nil {

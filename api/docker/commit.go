@@ -113,7 +113,7 @@ func runConfigOf(c *container.Config) image.RunConfig {
 		}
 	}
 	for p := range c.ExposedPorts {
-		put1(&out.ExposedPorts, p.String(), struct{}{})
+		setEntry(&out.ExposedPorts, p.String(), struct{}{})
 	}
 	if h := c.Healthcheck; h != nil {
 		out.Healthcheck = &image.Healthcheck{

@@ -179,7 +179,7 @@ func inheritFrom(c *container.Config, from *image.RunConfig) {
 	maps.Copy(labels, c.Labels)
 	c.Labels = labels
 	for v := range from.Volumes {
-		put1(&c.Volumes, v, struct{}{})
+		setEntry(&c.Volumes, v, struct{}{})
 	}
 	for text := range from.ExposedPorts {
 		if p, err := network.ParsePort(text); err == nil {
