@@ -57,23 +57,14 @@ func (c *changed) change(line string) error {
 		if err != nil {
 			return invalid("change %q: %v", line, err)
 		}
-		c.Env = slices.Clone(c.Env)
-		for _, p := range pairs {
-			i := slices.IndexFunc(c.Env, func(have string) bool {
-				return strings.HasPrefix(have, p[0]+"=")
-			})
-			if i < 0 {
-				i, c.Env = len(c.Env), append(c.Env, "")
-			}
-			c.Env[i] = p[0] + "=" + p[1]
-		}
+		c.setEnv(pairs)
 	case "LABEL":
 		pairs, err := pairsOf(rest, env)
 		if err != nil {
 			return invalid("change %q: %v", line, err)
 		}
 		for _, p := range pairs {
-			put1(&c.Labels, p[0], p[1])
+			setEntry(&c.Labels, p[0], p[1])
 		}
 	case "USER":
 		return assign(&c.User, value)
@@ -97,19 +88,14 @@ func (c *changed) change(line string) error {
 		if err != nil {
 			return invalid("change %q: %v", line, err)
 		}
-		for _, p := range strings.Fields(ports) {
-			if !strings.Contains(p, "/") {
-				p += "/tcp"
-			}
-			put1(&c.ExposedPorts, p, struct{}{})
-		}
+		c.expose(strings.Fields(ports))
 	case "VOLUME":
 		for _, v := range listOrWords(rest) {
 			v, err := expandWord(v, env)
 			if err != nil {
 				return invalid("change %q: %v", line, err)
 			}
-			put1(&c.Volumes, v, struct{}{})
+			setEntry(&c.Volumes, v, struct{}{})
 		}
 	default:
 		return invalid(
@@ -121,8 +107,31 @@ func (c *changed) change(line string) error {
 	return nil
 }
 
-// put1 sets one entry of a map, which may be nil.
-func put1[V any](m *map[string]V, key string, value V) {
+func (c *changed) expose(ports []string) {
+	for _, p := range ports {
+		if !strings.Contains(p, "/") {
+			p += "/tcp"
+		}
+		setEntry(&c.ExposedPorts, p, struct{}{})
+	}
+}
+
+// setEnv sets variables, those that are there in their places.
+func (c *changed) setEnv(pairs [][2]string) {
+	c.Env = slices.Clone(c.Env)
+	for _, p := range pairs {
+		i := slices.IndexFunc(c.Env, func(have string) bool {
+			return strings.HasPrefix(have, p[0]+"=")
+		})
+		if i < 0 {
+			i, c.Env = len(c.Env), append(c.Env, "")
+		}
+		c.Env[i] = p[0] + "=" + p[1]
+	}
+}
+
+// setEntry sets one entry of a map, which may be nil.
+func setEntry[V any](m *map[string]V, key string, value V) {
 	if *m == nil {
 		*m = map[string]V{}
 	}

@@ -66,8 +66,10 @@ func TestChangesExpand(t *testing.T) {
 		"HEALTHCHECK CMD curl -f x":       `Healthcheck {"Test":["CMD-SHELL","curl -f x"]}`,
 		`HEALTHCHECK CMD ["curl", "x"]`:   `Healthcheck {"Test":["CMD","curl","x"]}`,
 		"healthcheck --retries=3 CMD a b": `Healthcheck {"Test":["CMD-SHELL","a b"],"Retries":3}`,
-		"HEALTHCHECK --interval=5s --timeout=1m --start-period=2s --start-interval=3s CMD x": `Healthcheck {"Test":["CMD-SHELL","x"],"Interval":5000000000,` +
-			`"Timeout":60000000000,"StartPeriod":2000000000,"StartInterval":3000000000}`,
+		"HEALTHCHECK --interval=5s --timeout=1m --start-period=2s " +
+			"--start-interval=3s CMD x": `Healthcheck {"Test":["CMD-SHELL","x"],` +
+			`"Interval":5000000000,"Timeout":60000000000,"StartPeriod":2000000000,` +
+			`"StartInterval":3000000000}`,
 	} {
 		c, err := changesOf(base, []string{lines})
 		if err != nil {
@@ -112,7 +114,26 @@ func TestCommitConfig(t *testing.T) {
 		"WorkingDir":"/w","Labels":{"own":"1"},"Volumes":{"/own":{}},
 		"ExposedPorts":{"80/tcp":{}},"Healthcheck":{"Test":["CMD","x"],"Retries":2}}`, nil)
 	f.taken()
-	got := exchange(f, "POST", "/v1.56/commit?container=exited&changes=ENV%20PATH=/x:$PATH", "", nil)
+	const path = "/v1.56/commit?container=exited&changes=ENV%20PATH=/x:$PATH"
+	got := exchange(
+		f, "POST", path,
+		`{"Env":["A=2"],"User":"you","Entrypoint":["other"],"Labels":{"own":"2"}}`, nil,
+	)
+	for _, want := range []string{
+		`"Env":["A=2","PATH=/x:/bin"]`, `"User":"you"`, `"Entrypoint":["other"]`,
+		`"WorkingDir":"/w"`, `"Labels":{"image":"1","own":"2","state":"image"}`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the image asked for has no %s:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, `"Cmd"`) {
+		t.Errorf("the image has the arguments of another entrypoint: %s", got)
+	}
+	if got := exchange(f, "POST", path, "{", nil); !strings.Contains(got, "400") {
+		t.Errorf("got %s for a body that is no JSON", got)
+	}
+	got = exchange(f, "POST", path, "null", nil)
 	for _, want := range []string{
 		`"Env":["A=1","PATH=/x:/bin"]`, `"User":"me"`, `"WorkingDir":"/w"`,
 		`"Labels":{"image":"1","own":"1","state":"image"}`, `"Volumes":{"/own":{},"/v":{}}`,

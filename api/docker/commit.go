@@ -39,6 +39,10 @@ func (a *commitAPI) routes() map[string]handler {
 
 // commit makes an image of a container.
 func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
+	var asked *container.Config // what is to differ from the container's
+	if err := decode(r, &asked); err != nil {
+		return err
+	}
 	info, err := a.engine.Inspect(r.Context(), r.form("container"))
 	if err != nil {
 		return err
@@ -58,8 +62,12 @@ func (a *commitAPI) commit(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	inherit(r.Context(), a.images, &info, f.Config)
-	changes := r.URL.Query()["changes"]
-	if opt.Config, err = changesOf(runConfigOf(f.Config), changes); err != nil {
+	config := runConfigOf(f.Config)
+	if asked != nil {
+		inheritFrom(asked, &config)
+		config = runConfigOf(asked)
+	}
+	if opt.Config, err = changesOf(config, r.URL.Query()["changes"]); err != nil {
 		return err
 	}
 	if r.flagOr("pause", true) && info.State.Status == engine.Running {
@@ -106,7 +114,7 @@ func runConfigOf(c *container.Config) image.RunConfig {
 		}
 	}
 	for p := range c.ExposedPorts {
-		put1(&out.ExposedPorts, p.String(), struct{}{})
+		setEntry(&out.ExposedPorts, p.String(), struct{}{})
 	}
 	if h := c.Healthcheck; h != nil {
 		out.Healthcheck = &image.Healthcheck{

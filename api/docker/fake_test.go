@@ -425,8 +425,10 @@ var testHost = host{
 		return 8, 16, nil
 	},
 	memoryBytes: 1 << 30,
-	userName:    func(id int) string { return map[int]string{0: "root", 7: "longer-than-that"}[id] },
-	groupName:   func(id int) string { return map[int]string{0: "wheel"}[id] },
+	userName: func(id int) string {
+		return map[int]string{0: "root", 7: "longer-than-that"}[id]
+	},
+	groupName: func(id int) string { return map[int]string{0: "wheel"}[id] },
 }
 
 func newFake(now time.Time) *fakeBackend {

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/storage"
 
 	"strake/engine"
+	"strake/image"
 )
 
 // inspected is InspectResponse with the fields of older versions.
@@ -158,24 +159,29 @@ func inherit(ctx context.Context, images imageInspector, info *engine.Info, c *c
 		}))
 		return
 	}
+	inheritFrom(c, &img.Config)
+}
+
+// inheritFrom fills in what a configuration leaves open, as dockerd's merge does.
+func inheritFrom(c *container.Config, from *image.RunConfig) {
 	if len(c.Entrypoint) == 0 {
 		if len(c.Cmd) == 0 {
-			c.Cmd = img.Config.Cmd
+			c.Cmd = from.Cmd
 		}
-		c.Entrypoint = img.Config.Entrypoint
+		c.Entrypoint = from.Entrypoint
 	}
-	c.StopSignal = cmp.Or(c.StopSignal, img.Config.StopSignal)
-	c.Env = envOf(c.Env, img.Config.Env)
-	labels := maps.Clone(img.Config.Labels)
+	c.StopSignal = cmp.Or(c.StopSignal, from.StopSignal)
+	c.Env = envOf(c.Env, from.Env)
+	labels := maps.Clone(from.Labels)
 	if labels == nil {
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, c.Labels)
 	c.Labels = labels
-	for v := range img.Config.Volumes {
-		put1(&c.Volumes, v, struct{}{})
+	for v := range from.Volumes {
+		setEntry(&c.Volumes, v, struct{}{})
 	}
-	for text := range img.Config.ExposedPorts {
+	for text := range from.ExposedPorts {
 		if p, err := network.ParsePort(text); err == nil {
 			if c.ExposedPorts == nil {
 				c.ExposedPorts = network.PortSet{}
@@ -183,7 +189,7 @@ func inherit(ctx context.Context, images imageInspector, info *engine.Info, c *c
 			c.ExposedPorts[p] = struct{}{}
 		}
 	}
-	if h := img.Config.Healthcheck; h != nil {
+	if h := from.Healthcheck; h != nil {
 		own := container.HealthConfig{}
 		if c.Healthcheck != nil {
 			own = *c.Healthcheck
@@ -198,9 +204,9 @@ func inherit(ctx context.Context, images imageInspector, info *engine.Info, c *c
 		c.Healthcheck = &own
 	}
 	if len(c.Shell) == 0 {
-		c.Shell = img.Config.Shell
+		c.Shell = from.Shell
 	}
-	c.User, c.WorkingDir = cmp.Or(c.User, img.Config.User), cmp.Or(c.WorkingDir, img.Config.WorkingDir)
+	c.User, c.WorkingDir = cmp.Or(c.User, from.User), cmp.Or(c.WorkingDir, from.WorkingDir)
 }
 
 // envOf is the environment that a container was created with: what the request has, in its form

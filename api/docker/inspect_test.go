@@ -67,7 +67,7 @@ func TestInspectInForce(t *testing.T) {
 		t.Errorf("got log %+v, runtime %q", h.LogConfig, h.Runtime)
 	}
 	if h.PidsLimit != nil || h.MemorySwappiness != nil {
-		t.Errorf("got PidsLimit %v, MemorySwappiness %v; want none", h.PidsLimit, h.MemorySwappiness)
+		t.Errorf("got limits %v and %v, want none", h.PidsLimit, h.MemorySwappiness)
 	}
 	var got []string
 	for _, m := range out.Mounts {
@@ -168,7 +168,8 @@ func TestInspectNetworks(t *testing.T) {
 			}
 			one := nets["one"]
 			if one.IPAMConfig.IPv4Address != addr("10.1.0.9") ||
-				len(one.IPAMConfig.LinkLocalIPs) != 1 || !reflect.DeepEqual(one.Aliases, []string{"a"}) ||
+				len(one.IPAMConfig.LinkLocalIPs) != 1 ||
+				!slices.Equal(one.Aliases, []string{"a"}) ||
 				one.MacAddress.String() != "02:00:00:00:00:01" {
 				t.Errorf("one: got %+v, %+v", one, one.IPAMConfig)
 			}
@@ -182,7 +183,7 @@ func TestInspectNetworks(t *testing.T) {
 				t.Errorf("three: got %+v, %+v", three, three.IPAMConfig)
 			}
 			if runs := three.IPAddress.IsValid(); runs != (name == "running") {
-				t.Errorf("three: got the address %s of a container that is %s", three.IPAddress, name)
+				t.Errorf("three: got the address %s of one that is %s", three.IPAddress, name)
 			}
 		})
 	}
@@ -196,7 +197,8 @@ func TestInspectNetworkModes(t *testing.T) {
 		"bridge": {"bridge"}, "net": {"net"},
 	} {
 		out := inspectedOf(
-			t, newFake(then), "exited", `{"Image":"one","HostConfig":{"NetworkMode":"`+mode+`"}}`, nil,
+			t, newFake(then), "exited",
+			`{"Image":"one","HostConfig":{"NetworkMode":"`+mode+`"}}`, nil,
 		)
 		if got := slices.Sorted(maps.Keys(out.NetworkSettings.Networks)); !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", mode, got, want)

@@ -36,7 +36,8 @@ func logOf(s *engine.Spec, l *container.LogConfig) error {
 		case "mode", "max-buffer-size", "compress":
 			// Accepted and ignored. In both modes, writing the log never blocks a container.
 		default:
-			return invalid("unknown log opt '%s' for %s log driver", key, cmp.Or(l.Type, "json-file"))
+			driver := cmp.Or(l.Type, "json-file")
+			return invalid("unknown log opt '%s' for %s log driver", key, driver)
 		}
 	}
 	return nil

@@ -22,6 +22,7 @@ type networkAPI struct {
 	networks Networks
 	engine   interface {
 		lister
+		inspector
 		publisher
 		ConnectNetwork(ctx context.Context, name, network string, ep engine.EndpointSpec) error
 		DisconnectNetwork(ctx context.Context, name, network string) error
@@ -345,11 +346,28 @@ func (a *networkAPI) connect(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	if err := a.engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep); err != nil {
+	err = a.engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep)
+	if errdefs.IsConflict(err) && a.asked(r, req.Container, n.Name) {
+		// What was asked for before is replaced.
+		if err = a.engine.DisconnectNetwork(r.Context(), req.Container, n.Name); err == nil {
+			err = a.engine.ConnectNetwork(r.Context(), req.Container, n.Name, ep)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// asked says that a container does not run and will be in a network when it is started.
+func (a *networkAPI) asked(r *request, name, network string) bool {
+	info, err := a.engine.Inspect(r.Context(), name)
+	if err != nil {
+		return false
+	}
+	_, ok := wishes(&info)[network]
+	return ok && (info.State.Status == engine.Created || info.State.Status == engine.Exited)
 }
 
 func (a *networkAPI) disconnect(w http.ResponseWriter, r *request) error {

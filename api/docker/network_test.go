@@ -1,11 +1,15 @@
 package docker
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+
+	"strake/engine"
 )
 
 // networkNamed inspects a network and returns its name and ID.
@@ -39,5 +43,52 @@ func TestNetworkIDs(t *testing.T) {
 	f.h = http.HandlerFunc(newServer(f.b, testHost).serve)
 	if got, _ := networkNamed(t, f, bridge); got != "bridge" {
 		t.Errorf("got %s by the ID of the bridge", got)
+	}
+}
+
+// onceConnected is an engine whose containers are in the network net.
+type onceConnected struct {
+	*fakeEngine
+	in map[string]bool
+}
+
+func (e *onceConnected) ConnectNetwork(
+	ctx context.Context, name, network string, ep engine.EndpointSpec,
+) error {
+	if e.in[name] {
+		return conflict("endpoint with name %s already exists in network %s", name, network)
+	}
+	e.in[name] = true
+	return e.fakeEngine.ConnectNetwork(ctx, name, network, ep)
+}
+
+func (e *onceConnected) DisconnectNetwork(ctx context.Context, name, network string) error {
+	delete(e.in, name)
+	return e.fakeEngine.DisconnectNetwork(ctx, name, network)
+}
+
+// TestConnectAgain: a second connect replaces what a container that does not run asks of a network,
+// and is an error if it runs.
+func TestConnectAgain(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{
+		"created": 200, "exited": 200, "running": 409, "paused": 409,
+	} {
+		f := newFake(then)
+		for i := range f.engine.list {
+			f.engine.list[i].Spec.Endpoints = map[string]engine.EndpointSpec{"net": {}}
+		}
+		f.b.Engine = &onceConnected{f.engine, map[string]bool{name: true}}
+		f.h = http.HandlerFunc(newServer(f.b, testHost).serve)
+		got := exchange(
+			f, "POST", "/networks/net/connect",
+			`{"Container":"`+name+`","EndpointConfig":{"Aliases":["a"]}}`, nil,
+		)
+		if !strings.Contains(got, strconv.Itoa(want)) {
+			t.Errorf("%s: got %s, want %d", name, got, want)
+		}
+		if again := strings.Contains(got, `{"aliases":["a"]}`); again != (want == 200) {
+			t.Errorf("%s: got %s", name, got)
+		}
 	}
 }

@@ -87,8 +87,8 @@ func psArguments(text string) ([]psColumn, error) {
 			case "-w", "w": // lines are not shortened
 			default:
 				return bad(fmt.Sprintf(
-					"option %q of %q is not known: want -e, -A, -a, -d, -f, -F, -j, -w, -o COLUMNS, "+
-						"a, j, u, w or x", option, arg,
+					"option %q of %q is not known: want -e, -A, -a, -d, -f, -F, -j, -w, "+
+						"-o COLUMNS, a, j, u, w or x", option, arg,
 				))
 			}
 		}
@@ -145,16 +145,10 @@ var psColumns = func() map[string]psColumn {
 	of := func(f func(p *process) string) func(*process, *psHost) string {
 		return func(p *process, _ *psHost) string { return f(p) }
 	}
-	at := func(layout string) func(*process, *psHost) string {
-		return of(func(p *process) string { return p.StartedAt.Local().Format(layout) })
-	}
 	user := func(p *process, on *psHost) string { return psName(on.userName(p.UID), p.UID) }
 	group := func(p *process, on *psHost) string { return psName(on.groupName(p.GID), p.GID) }
 	out := map[string]psColumn{}
-	for _, c := range []struct {
-		names, title string
-		text         func(*process, *psHost) string
-	}{
+	for _, c := range append(psTimes(), []psNamed{
 		{"pid", "PID", num(func(p *process) int { return p.PID })},
 		{"ppid", "PPID", num(func(p *process) int { return p.PPID })},
 		{"pgid", "PGID", num(func(p *process) int { return p.PGID })},
@@ -197,42 +191,55 @@ var psColumns = func() map[string]psColumn {
 		{"pri", "PRI", num(func(p *process) int { return 39 - p.Priority })},
 		{"nlwp thcount", "NLWP", num(func(p *process) int { return p.Threads })},
 		{"psr", "PSR", num(func(p *process) int { return p.Processor })},
-		{"lstart", "STARTED", at(time.ANSIC)},
-		{"start", "STARTED", func(p *process, on *psHost) string {
-			if on.now.Sub(p.StartedAt) > 24*time.Hour {
-				return p.StartedAt.Local().Format("Jan 02")
-			}
-			return p.StartedAt.Local().Format(time.TimeOnly)
-		}},
-		{"bsdstart", "START", func(p *process, on *psHost) string {
-			if on.now.Sub(p.StartedAt) > 24*time.Hour {
-				return p.StartedAt.Local().Format("Jan _2")
-			}
-			return p.StartedAt.Local().Format("15:04")
-		}},
-		{"stime", "STIME", psSTime},
-		{"start_time", "START", psSTime},
-		{"etime", "ELAPSED", func(p *process, on *psHost) string { return psElapsed(on.age(p)) }},
-		{"etimes", "ELAPSED", func(p *process, on *psHost) string {
-			return strconv.Itoa(int(on.age(p) / time.Second))
-		}},
-		{"time cputime", "TIME", of(func(p *process) string { return psTime(p.CPUTime) })},
-		{"times cputimes", "TIME", num(func(p *process) int { return int(p.CPUTime / time.Second) })},
-		{"bsdtime", "TIME", of(func(p *process) string {
-			s := int(p.CPUTime / time.Second)
-			return fmt.Sprintf("%d:%02d", s/60, s%60)
-		})},
 		{"cmd", "CMD", of(psCommand)},
 		{"args command", "COMMAND", of(psCommand)},
 		{"ucmd", "CMD", of(psComm)},
 		{"comm ucomm", "COMMAND", of(psComm)},
-	} {
+	}...) {
 		for _, name := range strings.Split(c.names, " ") {
 			out[name] = psColumn{c.title, c.text}
 		}
 	}
 	return out
 }()
+
+// psNamed is a column with its names.
+type psNamed struct {
+	names, title string
+	text         func(p *engine.Process, on *psHost) string
+}
+
+// psTimes are the columns about when a process was started and for how long it has run.
+func psTimes() []psNamed {
+	type process = engine.Process
+	cpu := func(f func(d time.Duration) string) func(*process, *psHost) string {
+		return func(p *process, _ *psHost) string { return f(p.CPUTime) }
+	}
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+	start := func(today, before string) func(*process, *psHost) string {
+		return func(p *process, on *psHost) string {
+			if on.now.Sub(p.StartedAt) > 24*time.Hour {
+				return p.StartedAt.Local().Format(before)
+			}
+			return p.StartedAt.Local().Format(today)
+		}
+	}
+	return []psNamed{
+		{"lstart", "STARTED", start(time.ANSIC, time.ANSIC)},
+		{"start", "STARTED", start(time.TimeOnly, "Jan 02")},
+		{"bsdstart", "START", start("15:04", "Jan _2")},
+		{"stime", "STIME", psSTime},
+		{"start_time", "START", psSTime},
+		{"etime", "ELAPSED", func(p *process, on *psHost) string { return psElapsed(on.age(p)) }},
+		{"etimes", "ELAPSED", func(p *process, on *psHost) string { return seconds(on.age(p)) }},
+		{"time cputime", "TIME", cpu(psTime)},
+		{"times cputimes", "TIME", cpu(seconds)},
+		{"bsdtime", "TIME", cpu(func(d time.Duration) string {
+			s := int(d / time.Second)
+			return fmt.Sprintf("%d:%02d", s/60, s%60)
+		})},
+	}
+}
 
 // psUID is the column UID of -f: a user's name with the title of a number.
 const psUID = "-f:uid"

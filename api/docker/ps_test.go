@@ -33,13 +33,14 @@ func TestPsColumns(t *testing.T) {
 		if unknown != "" {
 			t.Fatalf("%s: unknown %q", c.columns, unknown)
 		}
-		p := engine.Process{StartedAt: c.start, CPUTime: 2500 * time.Millisecond, ResidentBytes: 500}
+		p := engine.Process{StartedAt: c.start, CPUTime: 2500 * time.Millisecond}
+		p.ResidentBytes = 500
 		var got []string
 		for _, column := range list {
 			got = append(got, column.text(&p, &on))
 		}
 		if text := strings.Join(got, " "); text != c.want {
-			t.Errorf("%s of a process started %v: got %q, want %q", c.columns, c.start, text, c.want)
+			t.Errorf("%s, started %v: got %q, want %q", c.columns, c.start, text, c.want)
 		}
 	}
 }

@@ -235,13 +235,15 @@ func TestWithoutRoot(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--config-file", file, "--exec-root", dir + "/run", "--data-root", dir + "/data"}
+	args := []string{
+		"--config-file", file, "--exec-root", dir + "/run", "--data-root", dir + "/data",
+	}
 	for _, more := range []string{"--debug", "--teardown"} {
 		var out, errs strings.Builder
 		code := runAs(t.Context(), 1000, append(args, more), &out, &errs)
 		const want = "straked: the engine needs root's privileges: run it with sudo\n"
 		if code != 1 || errs.String() != want || out.Len() > 0 {
-			t.Errorf("%s: got %d, %q, %q; want 1, %q", more, code, out.String(), errs.String(), want)
+			t.Errorf("%s: got %d, %q; want 1, %q", more, code, out.String()+errs.String(), want)
 		}
 		if _, err := os.Stat(dir + "/run"); err == nil {
 			t.Errorf("%s: the exec root has been made", more)

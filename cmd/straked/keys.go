@@ -71,7 +71,8 @@ func checkKeys(name string, keys []string, given func(flag string) bool) error {
 		return usage("%s: %s", name, strings.Join(why, "; "))
 	case len(twice) > 0:
 		return usage(
-			"the following directives are specified both as a flag and in the configuration file: %s",
+			"the following directives are specified both as a flag and in the configuration "+
+				"file: %s",
 			strings.Join(twice, ", "),
 		)
 	}

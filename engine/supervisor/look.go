@@ -260,7 +260,8 @@ func parseProcess(
 	p.RUID, p.UID = statusIDs(status, "Uid:")
 	p.RGID, p.GID = statusIDs(status, "Gid:")
 	_, locked, _ := strings.Cut(status, "\nVmLck:")
-	p.State = stateOf(f[0], &p, locked != "" && !strings.HasPrefix(strings.TrimSpace(locked), "0 kB"))
+	locked = strings.TrimSpace(locked)
+	p.State = stateOf(f[0], &p, locked != "" && !strings.HasPrefix(locked, "0 kB"))
 	if p.Command == "" {
 		p.Command = "[" + stat[open+1:end] + "]"
 	}

@@ -32,7 +32,7 @@ func TestParseProcess(t *testing.T) {
 		42, "\nVmLck:\t       4 kB\n", stat, nil, boot, boot,
 	)
 	if err != nil || got.State != "SNLsl+" || got.Command != "[a) b]" {
-		t.Errorf("got %q, %q, %v; want a locked process without arguments", got.State, got.Command, err)
+		t.Errorf("got %q, %q, %v; want one that is locked, by name", got.State, got.Command, err)
 	}
 	for _, short := range []string{"", "42 (x", "42 (x) S 1 2 3"} {
 		if _, err := parseProcess(42, status, short, nil, boot, boot); err == nil {
