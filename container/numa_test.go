@@ -3,10 +3,12 @@ package container
 import (
 	"context"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // TestMemoryPolicy looks at the policy of a process's memory where the kernel shows it
@@ -62,5 +64,22 @@ func TestExecAffinity(t *testing.T) {
 		if got := string(b[:n]); !strings.HasSuffix(got, "\t0\n") {
 			t.Errorf("%+v: %q, want processor 0", a, got)
 		}
+	}
+}
+
+// TestAffinityReset: a container is not bound to the processors that its spawner is bound to.
+func TestAffinityReset(t *testing.T) {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil || all.Count() < 2 {
+		t.Skipf("needs two processors: %d, %v", all.Count(), err)
+	}
+	runtime.LockOSThread() // for good: the thread ends with the test
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	got, err := run(t, config(rootfs(t), "grep Cpus_allowed_list /proc/self/status"))
+	if err != nil || strings.HasSuffix(got.out, "\t0\n") {
+		t.Errorf("%q, %v, want more than processor 0", got.out, err)
 	}
 }

@@ -47,7 +47,7 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 		copied.Linux = &specs.Linux{}
 	}
 	p.Keep(3 + opt.PreserveFDs)
-	p.userns = opt.Flags&unix.CLONE_NEWUSER != 0
+	p.userns, p.exec = opt.Flags&unix.CLONE_NEWUSER != 0, true
 	p.Isolate()
 	// What may look at this process from inside of the container finds a process that it must not
 	// touch, with no memory but the program and no descriptor but its own streams (CVE-2016-9962).

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -56,6 +57,20 @@ func (p *planner) affinity(field, list string) {
 		unix.SYS_SCHED_SETAFFINITY, program.Num(0), program.Num(8*len(mask)),
 		p.Bytes(words(mask...)).Ptr(),
 	)
+}
+
+// resetAffinity lets the process run wherever its group may, whatever its spawner was bound to, as
+// engines that are bound to some processors expect.
+func (p *planner) resetAffinity(proc *specs.Process) {
+	if proc.ExecCPUAffinity != nil && p.exec {
+		return // it says what remains
+	}
+	p.Field("process (processors)")
+	all := p.Bytes(bytes.Repeat([]byte{0xff}, maxNumber/8))
+	// A profile of a sandbox around this runtime may refuse it, and the group's limits hold anyway.
+	p.Call(
+		unix.SYS_SCHED_SETAFFINITY, program.Num(0), program.Num(maxNumber/8), all.Ptr(),
+	).Ignore(errnos(unix.EPERM, unix.ENOSYS)...)
 }
 
 func validateAffinity(field string, a *specs.CPUAffinity) error {

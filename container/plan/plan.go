@@ -204,6 +204,7 @@ type planner struct {
 	joins   []join
 	grouped bool // the cgroups are entered
 	userns  bool // in a user namespace other than the spawner's
+	exec    bool // one more process of a container
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor

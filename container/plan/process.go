@@ -174,6 +174,7 @@ func (p *planner) labels(proc *specs.Process) {
 
 // schedule sets what the scheduler and the memory policy look at.
 func (p *planner) schedule(proc *specs.Process) {
+	p.resetAffinity(proc)
 	if s := proc.Scheduler; s != nil {
 		p.Field("process.scheduler")
 		policy, flags, err := schedulerNumbers(s)
