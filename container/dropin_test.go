@@ -20,7 +20,9 @@ func TestListedPtmx(t *testing.T) {
 	root := rootfs(t)
 	for _, user := range []string{"host", "mapped"} {
 		t.Run(user, func(t *testing.T) {
-			spec := config(root, "readlink /dev/ptmx; readlink /dev/fd; test -c /dev/fuse && echo fuse")
+			spec := config(
+				root, "readlink /dev/ptmx; readlink /dev/fd; test -c /dev/fuse && echo fuse",
+			)
 			spec.Linux.Devices = []specs.LinuxDevice{
 				{Path: "/dev/ptmx", Type: "c", Major: 5, Minor: 2},
 				{Path: "/dev//ptmx", Type: "c", Major: 5, Minor: 2},

@@ -41,7 +41,8 @@ func TestEnviron(t *testing.T) {
 // to a file of the host, or not a file.
 func TestHome(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "passwd")
-	if err := os.WriteFile(outside, []byte("root:x:0:0::/of-the-host:/bin/sh\n"), 0o644); err != nil {
+	const host = "root:x:0:0::/of-the-host:/bin/sh\n"
+	if err := os.WriteFile(outside, []byte(host), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	const text = "broken\nroot:x:0:0:root:/root:/bin/sh\n" +

@@ -177,8 +177,8 @@ func TestRuntimeMissingRoot(t *testing.T) {
 	}
 }
 
-// TestRuntimePrivileged lists all devices, mounts a tmpfs with a copy of what the image has, and has
-// no HOME: what podman and dockerd make of --privileged and --read-only.
+// TestRuntimePrivileged lists devices that /dev has, mounts a tmpfs with a copy of what the image
+// has, and has no HOME: what podman and dockerd make of --privileged and --read-only.
 func TestRuntimePrivileged(t *testing.T) {
 	r := newOCIRig(t)
 	for name, text := range map[string]string{

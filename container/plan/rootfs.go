@@ -246,8 +246,8 @@ func (p *planner) hideWhole() {
 	}
 }
 
-// rootAttributes, and those of filesystems in memory, are set last, when nothing needs to be created
-// there any more.
+// rootAttributes, and those of filesystems in memory, are set last, when nothing needs to be
+// created there any more.
 func (p *planner) rootAttributes() {
 	for _, r := range p.readonly {
 		p.Field(r.field)
