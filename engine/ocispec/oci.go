@@ -96,9 +96,6 @@ func ResolveProcess(
 	if len(args) == 0 {
 		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "no command specified")
 	}
-	if args[0] == "" {
-		return nil, nil, "", message.New(errdefs.ErrInvalidArgument, "the command to run is empty")
-	}
 	for i, a := range args {
 		if strings.ContainsRune(a, 0) {
 			return nil, nil, "", message.New(

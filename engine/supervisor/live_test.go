@@ -435,7 +435,7 @@ func TestLiveExecErrors(t *testing.T) {
 		code int
 	}{
 		{"not found", "nonesuch", 127}, {"no such path", "/nonesuch", 127},
-		{"not executable", "/etc/passwd", 126}, {"a directory", "/etc", 126},
+		{"empty", "", 127}, {"not executable", "/etc/passwd", 126}, {"a directory", "/etc", 126},
 	} {
 		id, _, err := e.Create(t.Context(), engine.Spec{Image: "box", Cmd: []string{tt.cmd}})
 		if err != nil {

@@ -154,6 +154,9 @@ type launch struct {
 // the mount sources, side by side.
 func (l *launch) prepare(ctx context.Context) (err error) {
 	c, e, spec := l.c, l.e, &l.c.spec
+	if c.res.Args[0] == "" { // a command that no file has; its creation is no error
+		return notExecuted("", 127, "executable file not found in $PATH")
+	}
 	l.in = ocispec.Input{
 		ID: c.id, Spec: spec, Args: c.res.Args, Env: c.res.Env, Cwd: c.res.Cwd,
 		Host: e.host.facts(spec),
@@ -429,8 +432,14 @@ func startError(command string, err error) error {
 	case se.Errno == unix.EACCES:
 		why = "permission denied"
 	}
+	return notExecuted(command, se.Code, why)
+}
+
+// notExecuted is the error of a program that could not be executed, with the exit status of a
+// shell.
+func notExecuted(command string, code int, why string) *engine.ExecError {
 	return &engine.ExecError{
-		Code: se.Code,
+		Code: code,
 		Err: message.New(
 			errdefs.ErrInvalidArgument, "failed to create task for container: exec: %q: %s",
 			command, why,
