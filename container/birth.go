@@ -302,7 +302,7 @@ func (b *birth) listen() error {
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return fmt.Errorf("fchmod of a socket: %w", err)
 	}
-	return b.c.atStart(func(name *unix.SockaddrUnix) error {
+	return atStart(b.c.dir, func(name *unix.SockaddrUnix) error {
 		if err := unix.Bind(fd, name); err != nil {
 			return fmt.Errorf("bind %q: %w", filepath.Join(b.c.dir, startSocket), err)
 		}
@@ -310,11 +310,12 @@ func (b *birth) listen() error {
 	})
 }
 
-// atStart calls f with a name of the socket that is short enough for an address (unix(7)).
-func (c *Container) atStart(f func(name *unix.SockaddrUnix) error) error {
-	dir, err := unix.Open(c.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// atStart calls f with a name of the socket in a state directory that is short enough for an address
+// (unix(7)).
+func atStart(stateDir string, f func(name *unix.SockaddrUnix) error) error {
+	dir, err := unix.Open(stateDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %q: %w", c.dir, err)
+		return fmt.Errorf("open %q: %w", stateDir, err)
 	}
 	defer unix.Close(dir)
 	return f(&unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir, startSocket)})

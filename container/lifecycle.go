@@ -108,7 +108,7 @@ func (c *Container) release(ctx context.Context) error {
 	}
 	err = retry(func() error { return unix.Send(conn, []byte{1}, unix.MSG_NOSIGNAL) })
 	if errors.Is(err, unix.EPIPE) {
-		return c.endedEarly()
+		return endedEarly(c.rec.ID)
 	}
 	if err != nil {
 		return fmt.Errorf("release container %q: %w", c.rec.ID, err)
@@ -139,12 +139,12 @@ func (c *Container) connectStart() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
-	err = c.atStart(func(name *unix.SockaddrUnix) error {
+	err = atStart(c.dir, func(name *unix.SockaddrUnix) error {
 		return retry(func() error { return unix.Connect(fd, name) })
 	})
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
-		err = c.endedEarly()
+		err = endedEarly(c.rec.ID)
 	case err != nil:
 		err = fmt.Errorf("connect to container %q: %w", c.rec.ID, err)
 	}
@@ -155,10 +155,9 @@ func (c *Container) connectStart() (int, error) {
 	return fd, nil
 }
 
-func (c *Container) endedEarly() error {
+func endedEarly(id string) error {
 	return fmt.Errorf(
-		"container %q has ended before it was started: %w", c.rec.ID,
-		errdefs.ErrFailedPrecondition,
+		"container %q has ended before it was started: %w", id, errdefs.ErrFailedPrecondition,
 	)
 }
 

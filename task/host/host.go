@@ -284,38 +284,6 @@ func (h *Host) unregister(p *process) {
 	}
 }
 
-// launch has the keeper start a process. When the keeper dies before it has answered, the next one
-// is asked once more: what the dead one may have started is ended first.
-func (h *Host) launch(
-	ctx context.Context, id string, prepare preparation,
-) (*keeper.Process, error) {
-	h.mu.Lock()
-	k, fresh := h.keeper, h.fresh
-	h.mu.Unlock()
-	p, err := startBy(ctx, k, prepare)
-	if !lost(err) {
-		return p, err
-	}
-	if k, err = h.next(ctx, fresh, err); err != nil {
-		return nil, err
-	}
-	if err := k.Abort(ctx, id); err != nil {
-		return nil, err
-	}
-	return startBy(ctx, k, prepare)
-}
-
-// startBy has one keeper start a process.
-func startBy(ctx context.Context, k Keeper, prepare preparation) (*keeper.Process, error) {
-	l, req, err := prepare()
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	p, err := k.Start(ctx, req)
-	return p, explain(l, err)
-}
-
 // ask asks the keeper for something that may be done twice. When the keeper dies before it has
 // answered, the next one is asked.
 func (h *Host) ask(ctx context.Context, request func(Keeper) error) error {
