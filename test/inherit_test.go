@@ -26,12 +26,13 @@ func own(t *testing.T) string {
 	return string(out)
 }
 
-// TestRuntimeInherits checks that processes of containers, and hooks, have the processors and the
-// timer slack that strake-runtime was started with.
+// TestRuntimeInherits checks that hooks have the processors and the timer slack that strake-runtime
+// was started with, and processes of containers the slack, and all processors that their group may
+// use.
 func TestRuntimeInherits(t *testing.T) {
 	r := newOCIRig(t)
 	hook := filepath.Join(r.dir, "hook")
-	check := func(t *testing.T, want string) {
+	check := func(t *testing.T, want, hooked string) {
 		r.write(func(config map[string]any) {
 			shell(inherited + "; exec sleep 1000")(config)
 			list := []any{
@@ -69,12 +70,13 @@ func TestRuntimeInherits(t *testing.T) {
 		if got := r.do("delete", "--force", "c"); got.code != 0 {
 			t.Fatalf("delete: %+v", got)
 		}
-		if raw, _ := os.ReadFile(hook); string(raw) != want+want {
-			t.Errorf("hooks: %q, want %q twice", raw, want)
+		if raw, _ := os.ReadFile(hook); string(raw) != hooked+hooked {
+			t.Errorf("hooks: %q, want %q twice", raw, hooked)
 		}
 		os.Remove(hook)
 	}
-	check(t, own(t))
+	all := own(t)
+	check(t, all, all)
 	t.Run("one processor and a slack of its own", func(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
@@ -96,7 +98,10 @@ func TestRuntimeInherits(t *testing.T) {
 				return
 			}
 			unix.Prctl(unix.PR_SET_TIMERSLACK, 70_000, 0, 0, 0)
-			check(t, own(t))
+			bound := own(t)
+			processors, _, _ := strings.Cut(all, "\n")
+			_, slack, _ := strings.Cut(bound, "\n")
+			check(t, processors+"\n"+slack, bound)
 		}()
 		<-done
 	})
