@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,6 +86,15 @@ func TestZombie(t *testing.T) {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			t.Fatal(err)
+		}
+		// Until the parent is another program it may look for its children.
+		comm := "/proc/" + strconv.Itoa(cmd.Process.Pid) + "/comm"
+		for end := time.Now().Add(20 * time.Second); ; unix.Poll(nil, 1) {
+			if name, err := os.ReadFile(comm); string(name) == "sleep\n" {
+				break
+			} else if time.Now().After(end) {
+				t.Fatalf("the parent is %q, %v", name, err)
+			}
 		}
 		w.Close()
 		wait(t, fd, unix.POLLIN)

@@ -356,6 +356,7 @@ func TestGuardStopped(t *testing.T) {
 	req.Stdio.Stdin = true
 	p := r.start(req)
 	guard := r.guardPID()
+	r.guardHas(4)
 	if err := unix.Kill(guard, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
