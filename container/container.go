@@ -206,7 +206,7 @@ func (r *Runtime) Create(
 		return nil, nil, err
 	}
 	if held {
-		b.prog.Close() // our copy of the FIFO whose closing says that the process was executed
+		b.prog.Close() // our copy of the socket, which a process that has ended must refuse
 		if err := b.c.execute(ctx, b.child.PidFD); err != nil {
 			return nil, nil, err
 		}
