@@ -175,7 +175,7 @@ func (c *Container) startFailure(f *spawn.Failure) error {
 	if err != nil {
 		return err
 	}
-	spec := absolute(c.spec, c.rec.Bundle)
+	spec := complete(c.spec, c.rec.Bundle)
 	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: spec, host: host, c: c}
 	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
@@ -310,7 +310,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if !force {
 		if status, err := c.Status(); err != nil {
 			return err
-		} else if status != specs.StateStopped && status != specs.StateCreated {
+		} else if !deletable(status) {
 			return fmt.Errorf(
 				"cannot delete container %q: it is %s, not stopped: %w", c.rec.ID, status,
 				errdefs.ErrFailedPrecondition,
@@ -336,6 +336,16 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		return nil
 	}
 	return os.RemoveAll(c.dir)
+}
+
+// deletable says whether Delete takes a container without force. One that is being created is
+// deletable because its creator may have been killed.
+func deletable(status specs.ContainerState) bool {
+	switch status {
+	case specs.StateStopped, specs.StateCreated, specs.StateCreating:
+		return true
+	}
+	return false
 }
 
 // poststop runs all poststop hooks. That one fails is a warning (runtime-spec runtime.md,
