@@ -346,7 +346,7 @@ func (b *birth) follow(ctx context.Context) error {
 			return err
 		}
 	}
-	help := &assistant{plan: b.prog.Plan(), child: b.child, first: -1}
+	help := &assistant{m: b.m, plan: b.prog.Plan(), child: b.child, first: -1}
 	defer help.close()
 	for {
 		m, err := b.child.Next()

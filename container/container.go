@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -215,7 +216,8 @@ func (r *Runtime) Create(
 }
 
 // absolute returns spec with the paths that are relative to the bundle made absolute: of the root
-// and of bind mounts' sources (runtime-spec config.md, Mounts).
+// and of bind mounts' sources (runtime-spec config.md, Mounts). Destinations that are given by their
+// path on the host become paths from the root on.
 func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 	copied := *spec
 	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {
@@ -223,15 +225,31 @@ func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 		root.Path = filepath.Join(bundle, r.Path)
 		copied.Root = &root
 	}
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
-			continue
-		}
+	change := func(i int) *specs.Mount {
 		if &copied.Mounts[0] == &spec.Mounts[0] {
 			copied.Mounts = slices.Clone(spec.Mounts)
 		}
-		copied.Mounts[i].Source = filepath.Join(bundle, m.Source)
+		return &copied.Mounts[i]
+	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if dest, ok := inRoot(copied.Root, m.Destination); ok {
+			change(i).Destination = dest
+		}
+		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
+			continue
+		}
+		change(i).Source = filepath.Join(bundle, m.Source)
 	}
 	return &copied
+}
+
+// inRoot returns the destination of a mount from the root on, if it is given by its path on the
+// host, as runc allows.
+func inRoot(root *specs.Root, dest string) (string, bool) {
+	if root == nil || root.Path == "" {
+		return "", false
+	}
+	rest, ok := strings.CutPrefix(filepath.Clean(dest), filepath.Clean(root.Path)+"/")
+	return "/" + rest, ok
 }

@@ -265,7 +265,7 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
 		}
 	}
-	tree := p.tree(t)
+	tree := p.source(i, t)
 	p.finishMount(tree, o)
 	if o.attr != (mountAttr{}) {
 		p.setattr(tree, o.attr, false)
@@ -273,6 +273,52 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 	target := p.target(field, dest, likeSource, tree, resolveInRoot)
 	p.refuseProc(target.Value(), dest)
 	p.attach(tree, target.Value())
+}
+
+// source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
+// in the container's root can be seen by the child only. It resolves such a source inside of the
+// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
+func (p *planner) source(i int, t Tree) program.Arg {
+	name, filled := p.filled(i, &t)
+	if !filled {
+		return p.tree(t)
+	}
+	fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Result()
+	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
+	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
+	if len(t.UIDMap) == 0 {
+		return tree
+	}
+	if !p.opt.Assist {
+		p.fail(t.Field, "an id-mapped mount of what another mount provides is not supported here")
+	}
+	a := Assist{Kind: MapTree, Field: t.Field, Path: t.Path, Continue: p.waits(), Tree: t}
+	p.assist(a, tree, tree)
+	return tree
+}
+
+// filled says whether the source of mounts[i] lies in the root at a place that an earlier mount
+// covers or, if the source is recursive, is mounted below, and returns its path from the root.
+// Only the names are compared.
+func (p *planner) filled(i int, t *Tree) (name string, ok bool) {
+	if p.opt.Overlay != nil {
+		return "", false
+	}
+	root, source := path.Clean(p.spec.Root.Path), path.Clean(t.Path)
+	if !within(source, root) {
+		return "", false
+	}
+	name = path.Clean("/" + strings.TrimPrefix(source, root))
+	ok = slices.ContainsFunc(p.spec.Mounts[:i], func(m specs.Mount) bool {
+		dest := path.Clean("/" + m.Destination)
+		return within(name, dest) || t.Recursive && within(dest, name)
+	})
+	return name, ok
+}
+
+// within says whether a clean absolute path is a directory or lies below it.
+func within(name, dir string) bool {
+	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // finishMount sets recursive attributes and propagation.
@@ -311,13 +357,19 @@ func (p *planner) refuseProc(target program.Arg, dest string) {
 	if slices.Contains(procTargets, dest) {
 		return
 	}
-	const procMagic = 0x9fa0
+	p.refuseMagic(target, unix.PROC_SUPER_MAGIC)
+}
+
+// refuseMagic fails if a descriptor is of a filesystem of one of some types (statfs(2)).
+func (p *planner) refuseMagic(fd program.Arg, magics ...uint64) {
 	buf := p.Room(120) // struct statfs
-	ok := p.Label()
-	p.Call(unix.SYS_FSTATFS, target, buf.Ptr())
-	p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(procMagic), ok)
-	p.Fail(program.Num(uint64(unix.EPERM)))
-	p.Place(ok)
+	p.Call(unix.SYS_FSTATFS, fd, buf.Ptr())
+	for _, magic := range magics {
+		ok := p.Label()
+		p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(magic), ok)
+		p.Fail(program.Num(uint64(unix.EPERM)))
+		p.Place(ok)
+	}
 }
 
 // cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every
