@@ -1,0 +1,17 @@
+package cgroup
+
+import "testing"
+
+// TestHolds tells a group from one whose name begins like it.
+func TestHolds(t *testing.T) {
+	t.Parallel()
+	g := &Group{path: "/a/b"}
+	for text, want := range map[string]bool{
+		"5:pids:/a/b\n": true, "0::/a/b/c\n": true, "4:memory:/\n0::/a/b\n": true,
+		"5:pids:/a/bc\n": false, "0::/a\n": false, "1:name=x:/a/b:c\n": false, "0::/": false, "": false,
+	} {
+		if got := g.holds(text); got != want {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
