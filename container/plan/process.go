@@ -428,7 +428,12 @@ func (p *planner) install(f *seccomp.Filter) {
 //
 // A process that is added to the container meanwhile may look at this one, which has opened files
 // of procfs and directories of the host while nothing was masked yet. So all that is open while it
-// waits is what its process will have, and a socket, which cannot be opened through procfs.
+// waits is what its process will have, a socket and a signalfd, neither of which can be opened
+// through procfs.
+//
+// A signal that asks for an end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) ends the process while it waits,
+// with the status that a shell shows for it: the kernel would not, if this is PID 1 of a namespace
+// (pid_namespaces(7)).
 func (p *planner) hold() {
 	if !p.opt.Hold {
 		return
@@ -439,7 +444,7 @@ func (p *planner) hold() {
 	p.Stage(program.StageReady)
 	p.Call(unix.SYS_CLOSE, sync)
 	conn := p.Cell()
-	again, started := p.Here(), p.Label()
+	again, started := p.awaitStart(listener), p.Label()
 	p.Call(
 		unix.SYS_ACCEPT4, listener, program.Num(0), program.Num(0),
 		program.Num(unix.SOCK_CLOEXEC),
@@ -454,6 +459,35 @@ func (p *planner) hold() {
 	p.Call(unix.SYS_CLOSE, listener)
 	p.Report(conn.Value())
 	p.starter = conn
+}
+
+// awaitStart waits for a connection to listener or for the end, and returns its beginning. All
+// signals are blocked.
+func (p *planner) awaitStart(listener program.Arg) program.Label {
+	end := uint64(
+		1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(unix.SIGTERM-1),
+	)
+	signals := p.Call(
+		unix.SYS_SIGNALFD4, program.Num(-1), p.Bytes(words(end)).Ptr(), program.Num(8),
+		program.Num(unix.SFD_CLOEXEC),
+	).Result()
+	polled := p.Room(16) // two of struct pollfd (poll(2))
+	const wanted = uint64(unix.POLLIN) << 32
+	p.Set(p.CellIn(polled, 0), listener, program.Or, program.Num(wanted))
+	p.Set(p.CellIn(polled, 8), signals.Value(), program.Or, program.Num(wanted))
+	again, connected := p.Here(), p.Label()
+	p.Call(
+		unix.SYS_PPOLL, polled.Ptr(), program.Num(2), program.Num(0), program.Num(0),
+		program.Num(0),
+	)
+	p.If(polled.Load(14, 2), ^uint64(0), program.Equal, program.Num(0), connected)
+	info := p.Room(128) // struct signalfd_siginfo
+	p.Call(unix.SYS_READ, signals.Value(), info.Ptr(), program.Num(128))
+	status := p.Cell()
+	p.Set(status, info.Load(0, 4), program.Add, program.Num(128))
+	p.Exit(status.Value())
+	p.Place(connected)
+	return again
 }
 
 // closeAllBut closes all descriptors that the process will not have, but for two.
