@@ -20,8 +20,9 @@ import (
 // ExecOptions say how a process is added to a container.
 type ExecOptions struct {
 	Process *specs.Process
-	// Cgroup is a group below the container's own; empty for that one.
-	Cgroup      string
+	// Cgroups are groups below the container's own by controller, with "" for all controllers; nil
+	// for the container's own.
+	Cgroups     map[string]string
 	PreserveFDs int
 	// IgnorePaused lets the process be started in a frozen container, where it will not run until
 	// that thaws.
@@ -42,7 +43,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	}
 	if status == StatePaused && !opt.IgnorePaused {
 		return nil, fmt.Errorf(
-			"cannot exec in container %q: it is paused: %w", c.rec.ID,
+			"cannot exec in a paused container: %q: %w", c.rec.ID,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
@@ -108,11 +109,13 @@ func (e *execution) enter() (err error) {
 	if e.host, err = e.c.cgroupHost(); err != nil {
 		return err
 	}
-	path := e.c.rec.CgroupPath
-	if e.opt.Cgroup != "" {
-		if path, err = cgroup.Below(path, e.opt.Cgroup); err != nil {
+	path, tasks := e.c.rec.CgroupPath, []string(nil)
+	if len(e.opt.Cgroups) > 0 {
+		if path, tasks, err = e.host.Sub(path, e.opt.Cgroups); err != nil {
 			return err
 		}
+	} else if e.host.Version() == 1 {
+		tasks = e.host.TaskPaths(path)
 	}
 	group, err := e.host.At(path)
 	if err != nil {
@@ -125,7 +128,7 @@ func (e *execution) enter() (err error) {
 		e.entry.Born = int(e.born.Fd())
 	}
 	if e.host.Version() == 1 {
-		e.entry.Tasks = e.host.TaskPaths(path)
+		e.entry.Tasks = tasks
 		e.entry.Root, err = openCgroups(e.host)
 	}
 	return err
