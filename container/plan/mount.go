@@ -260,8 +260,9 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 		t.UIDMap, t.GIDMap, t.MapRecursive = m.UIDMappings, m.GIDMappings, o.ridmap
 		if len(t.UIDMap) == 0 && len(t.GIDMap) == 0 {
 			t.UIDMap, t.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
+			t.UserNamespace = p.joinedUser(&t)
 		}
-		if len(t.UIDMap) == 0 || len(t.GIDMap) == 0 {
+		if t.UserNamespace == "" && (len(t.UIDMap) == 0 || len(t.GIDMap) == 0) {
 			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
 		}
 	}
@@ -275,6 +276,19 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 	p.attach(tree, target.Value())
 }
 
+// Mapped says whether the tree becomes an id-mapped mount.
+func (t *Tree) Mapped() bool { return len(t.UIDMap) > 0 || t.UserNamespace != "" }
+
+// joinedUser is the user namespace that is joined, whose mappings are those of a tree without any.
+func (p *planner) joinedUser(t *Tree) string {
+	for _, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace && len(t.UIDMap)+len(t.GIDMap) == 0 {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
 // source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
 // in the container's root can be seen by the child only. It resolves such a source inside of the
 // root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
@@ -286,7 +300,7 @@ func (p *planner) source(i int, t Tree) program.Arg {
 	fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Result()
 	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
 	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
-	if len(t.UIDMap) == 0 {
+	if !t.Mapped() {
 		return tree
 	}
 	if !p.opt.Assist {

@@ -156,6 +156,8 @@ type Tree struct {
 	Recursive bool
 	// UIDMap and GIDMap, if any, are applied to the tree as an id-mapped mount (mount_setattr(2)).
 	UIDMap, GIDMap []specs.LinuxIDMapping
+	// UserNamespace, in place of them, is the file of a user namespace whose mappings are applied.
+	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
 }
