@@ -109,13 +109,16 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 			caps = *p.Capabilities
 		}
 		// As runc: what is added can be used by the process, and is not inherited
-		// (CVE-2022-29162).
+		// (CVE-2022-29162) unless the configuration has an inheritable set.
 		add := func(set []string) []string {
 			return append(append([]string(nil), set...), e.caps...)
 		}
 		caps.Bounding, caps.Effective, caps.Permitted = add(caps.Bounding), add(
 			caps.Effective,
 		), add(caps.Permitted)
+		if caps.Inheritable != nil {
+			caps.Ambient = add(caps.Ambient)
+		}
 		p.Capabilities = &caps
 	}
 	if e.user != "" {

@@ -1,6 +1,23 @@
 package cgroup
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// TestAccessLetters: the letter a, which runc ignores, changes nothing, and others are refused.
+func TestAccessLetters(t *testing.T) {
+	t.Parallel()
+	for access, want := range map[string]int{
+		"rwa": accessRead | accessWrite, "mrw": accessAll, "a": 0, "rwx": 0, "": 0,
+	} {
+		_, got, err := parseDeviceRule(&specs.LinuxDeviceCgroup{Type: "c", Access: access})
+		if got != want && err == nil || (err == nil) != (want != 0) {
+			t.Errorf("%q: got %d, %v", access, got, err)
+		}
+	}
+}
 
 // TestHolds tells a group from one whose name begins like it.
 func TestHolds(t *testing.T) {

@@ -141,12 +141,13 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 	if m.Type == "tmpfs" {
 		attr &^= unix.MOUNT_ATTR_RDONLY // until all that the container needs in it is made
 	}
-	mnt := p.newMount(m.Type, source, o.data, attr)
 	_, inFresh := p.inFresh(dest)
 	inherit := m.Type == "tmpfs" && !inFresh && !hasMode(o.data)
-	var made program.Cell
+	var mnt, made program.Cell
 	missing := func() {}
-	if inherit {
+	if !inherit {
+		mnt = p.newMount(m.Type, source, o.data, attr, nil)
+	} else {
 		made = p.Cell()
 		missing = func() { p.Set(made, program.Num(1), program.Move, program.Num(0)) }
 	}
@@ -155,7 +156,9 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 		p.refuseProc(target.Value(), dest)
 	}
 	if inherit {
-		p.inheritMode(mnt, target, made)
+		mnt = p.newMount(m.Type, source, o.data, attr, func(fs program.Cell) {
+			p.inheritMode(fs, target, made)
+		})
 	}
 	if o.copyUp {
 		owned := slices.ContainsFunc(o.data, func(opt string) bool {
@@ -189,15 +192,26 @@ func hasMode(data []string) bool {
 	})
 }
 
-// inheritMode gives the root of a new filesystem the mode of the directory that it covers, as runc
-// does, unless the directory was made for it.
-func (p *planner) inheritMode(mnt, target, made program.Cell) {
+// inheritMode makes the root of a filesystem that is being made have the mode of the directory that
+// it covers, as runc does, unless the directory was made for it. As an option it shows in the table
+// of mounts.
+func (p *planner) inheritMode(fs, target, made program.Cell) {
 	skip := p.Label()
 	p.If(made.Value(), ^uint64(0), program.NotEqual, program.Num(0), skip)
 	p.stat(target.Value())
-	mode := p.Cell()
-	p.Set(mode, p.statx.Load(statxMode, 2), program.And, program.Num(0o7777))
-	p.Call(unix.SYS_FCHMODAT, mnt.Value(), p.Str(".").Ptr(), mode.Value())
+	// Four octal digits as text, the highest first, which is the lowest byte.
+	text, digit := p.Cell(), p.Cell()
+	p.Set(text, program.Num(0x30303030), program.Move, program.Num(0))
+	for i := range 4 {
+		p.Set(digit, p.statx.Load(statxMode, 2), program.ShiftR, program.Num(9-3*i))
+		p.Set(digit, digit.Value(), program.And, program.Num(7))
+		p.Set(digit, digit.Value(), program.ShiftL, program.Num(8*i))
+		p.Set(text, text.Value(), program.Or, digit.Value())
+	}
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str("mode").Ptr(),
+		p.CellBuf(text).Ptr(), program.Num(0),
+	)
 	p.Place(skip)
 }
 
@@ -207,8 +221,11 @@ type readonly struct {
 	mnt   program.Cell
 }
 
-// newMount makes a filesystem that is attached nowhere yet.
-func (p *planner) newMount(fstype, source string, data []string, attr uint64) program.Cell {
+// newMount makes a filesystem that is attached nowhere yet. more, if not nil, emits what else
+// configures it.
+func (p *planner) newMount(
+	fstype, source string, data []string, attr uint64, more func(fs program.Cell),
+) program.Cell {
 	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
 	p.fsconfig(fs, "source", source)
 	for _, opt := range data {
@@ -222,6 +239,9 @@ func (p *planner) newMount(fstype, source string, data []string, attr uint64) pr
 		} else {
 			p.fsconfigFlag(fs, key)
 		}
+	}
+	if more != nil {
+		more(fs)
 	}
 	p.Call(
 		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
@@ -396,7 +416,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 	if host.Cgroup2 {
 		var mnt program.Arg
 		if private {
-			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set).Value()
+			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set, nil).Value()
 		} else {
 			mnt = p.tree(
 				Tree{Name: "cgroup", Field: field, Path: host.Hierarchies[0].Path, Recursive: true},
@@ -408,7 +428,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 		p.finishMount(mnt, options{recAttr: o.recAttr, propagation: o.propagation})
 		return
 	}
-	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY)
+	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY, nil)
 	p.attach(dir.Value(), target.Value())
 	for i, h := range host.Hierarchies {
 		name := path.Base(h.Dir)
@@ -418,7 +438,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 			fstype = "cgroup2"
 		}
 		if private {
-			mnt = p.newMount(fstype, fstype, h.Options, o.attr.set).Value()
+			mnt = p.newMount(fstype, fstype, h.Options, o.attr.set, nil).Value()
 		} else {
 			mnt = p.tree(Tree{Name: fmt.Sprintf("cgroup[%d]", i), Field: field, Path: h.Path})
 			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)
