@@ -43,6 +43,8 @@ type Runtime struct {
 	CgroupRoot string
 	// Log receives warnings about hooks that fail when it does not matter any more; nil for none.
 	Log func(format string, args ...any)
+	// Debug receives a line about each step that is taken; nil for none.
+	Debug func(format string, args ...any)
 }
 
 // Container is one container of a Runtime. Not for concurrent use.

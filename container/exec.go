@@ -168,10 +168,12 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 	if s := e.opt.Stdio; s != nil {
 		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}
+	e.c.rt.debugPlan(l.Plan())
 	child, err := e.m.Start(l.Request())
 	if err != nil {
 		return nil, err
 	}
+	e.c.rt.debug("process %d: cloned, joins container %q", child.Pid, e.c.rec.ID)
 	defer child.Release()
 	defer context.AfterFunc(ctx, child.Interrupt)()
 	if err := e.follow(child, l); err != nil {
@@ -188,6 +190,7 @@ func (e *execution) follow(child *spawn.Child, l *launch.Launch) error {
 		if err != nil {
 			return l.Explain(err)
 		}
+		e.c.rt.debug("process %d: %s", child.Pid, stageText(m.Stage))
 		if m.Stage == 0 {
 			return nil
 		}

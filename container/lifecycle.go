@@ -125,6 +125,7 @@ func (c *Container) release(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
 		case m.Stage == 0:
+			c.rt.debug("process %d: executes", c.rec.Pid)
 			return nil
 		}
 		if _, err := c.receive(m, nil); err != nil {
@@ -205,6 +206,7 @@ func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 	}
 	if sig == unix.SIGKILL && !c.ownsPids() {
 		if pids, perr := g.Pids(cgroup.Recursive); perr == nil && len(pids) > 0 {
+			c.rt.debug("cgroup %s: %d processes killed", g.Path(), len(pids))
 			return g.Kill(ctx, sig)
 		}
 	}
@@ -220,6 +222,7 @@ func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
 		// (pid_namespaces(7)), and before it is started the container's has none.
 		sig = unix.SIGKILL
 	}
+	c.rt.debug("process %d: signal %d", c.rec.Pid, int(sig))
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		return fmt.Errorf("send %s to container %q: %w", unix.SignalName(sig), c.rec.ID, err)
 	}
@@ -328,6 +331,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		if err := g.Remove(ctx); err != nil {
 			return err
 		}
+		c.rt.debug("cgroup %s: removed", g.Path())
 	} else if !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}

@@ -185,6 +185,8 @@ type Plan struct {
 	UIDMap, GIDMap []specs.LinuxIDMapping
 	// TimeOffsets is the text for timens_offsets of a new time namespace, or empty.
 	TimeOffsets string
+	// Filter is the seccomp filter that the program installs, or nil.
+	Filter *seccomp.Filter
 	// Warnings are things asked for that this host ignores.
 	Warnings []string
 }

@@ -400,6 +400,7 @@ func (p *planner) filter() *seccomp.Filter {
 }
 
 func (p *planner) install(f *seccomp.Filter) {
+	p.out.Filter = f
 	p.Field("linux.seccomp")
 	code := p.Bytes(f.Bytes())
 	prog := p.Room(16) // struct sock_fprog
