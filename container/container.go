@@ -218,8 +218,8 @@ func (r *Runtime) Create(
 }
 
 // absolute returns spec with the paths that are relative to the bundle made absolute: of the root
-// and of bind mounts' sources (runtime-spec config.md, Mounts). Destinations that are given by their
-// path on the host become paths from the root on.
+// and of bind mounts' sources (runtime-spec config.md, Mounts). Destinations that are given by
+// their path on the host become paths from the root on.
 func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 	copied := *spec
 	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {

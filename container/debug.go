@@ -1,6 +1,8 @@
 package container
 
 import (
+	"golang.org/x/sys/unix"
+
 	"strake/container/plan"
 	"strake/container/program"
 )
@@ -25,7 +27,11 @@ func (r *Runtime) debugPlan(p *plan.Plan) {
 		r.Debug("%s: source %s opened", p.Trees[i].Field, p.Trees[i].Path)
 	}
 	if f := p.Filter; f != nil {
-		r.Debug("seccomp filter flags: %d", f.Flags)
+		flags := uint64(f.Flags)
+		if f.Notify {
+			flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+		}
+		r.Debug("seccomp filter flags: %d", flags)
 		r.Debug("seccomp filter of %d instructions", len(f.Insns))
 	}
 }

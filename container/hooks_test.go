@@ -97,8 +97,8 @@ func TestEndCreated(t *testing.T) {
 	}
 }
 
-// TestEndCreatedByPidfd sends the signal to the process itself, as an engine does that has asked for
-// its pidfd.
+// TestEndCreatedByPidfd sends the signal to the process itself, as an engine does that has asked
+// for its pidfd.
 func TestEndCreatedByPidfd(t *testing.T) {
 	root := rootfs(t)
 	for _, reaper := range []bool{false, true} {
