@@ -265,7 +265,7 @@ func (b *birth) options() plan.Options {
 		Host: hostFacts(b.host, b.hierarchies(), b.spec.Process),
 		Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
-		Assist: true,
+		Assist: true, PlainTerminal: b.opt.PlainTerminal,
 	}
 	opt.Host.Whole = b.whole
 	if b.opt.Stdio != nil {

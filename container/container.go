@@ -145,6 +145,8 @@ type CreateOptions struct {
 	NoPivot, NoNewKeyring bool
 	// Terminal is called with the master of the container's terminal, which becomes the callee's.
 	Terminal func(master *os.File) error
+	// PlainTerminal: see plan.Options.
+	PlainTerminal bool
 	// Reaper puts a PID 1 in front of the process.
 	Reaper bool
 	// Stdio are the process's streams in place of the caller's own; nil to inherit those.

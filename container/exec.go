@@ -27,9 +27,10 @@ type ExecOptions struct {
 	// IgnorePaused lets the process be started in a frozen container, where it will not run until
 	// that thaws.
 	IgnorePaused bool
-	// Terminal and Stdio: see CreateOptions.
-	Terminal func(master *os.File) error
-	Stdio    *[3]*os.File
+	// Terminal, PlainTerminal and Stdio: see CreateOptions.
+	Terminal      func(master *os.File) error
+	PlainTerminal bool
+	Stdio         *[3]*os.File
 	// Log receives warnings.
 	Log func(format string, args ...any)
 }
@@ -149,6 +150,7 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 		Flags: flags,
 		Options: plan.Options{
 			Host: hostFacts(e.host, nil, e.opt.Process), PreserveFDs: e.opt.PreserveFDs,
+			PlainTerminal: e.opt.PlainTerminal,
 		},
 	}
 	if e.opt.Stdio != nil {

@@ -22,13 +22,15 @@ type savedOptions struct {
 	Whole  []string `json:"whole,omitempty"`
 	Reaper bool     `json:"reaper,omitempty"`
 	Pipes  bool     `json:"pipes,omitempty"`
+	// PlainTerminal: see plan.Options.
+	PlainTerminal bool `json:"plainTerminal,omitempty"`
 }
 
 func (b *birth) saveOptions() error {
 	raw, err := json.Marshal(savedOptions{
 		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Reaper: b.opt.Reaper,
-		Pipes: b.opt.Stdio != nil, Whole: b.whole,
+		Pipes: b.opt.Stdio != nil, Whole: b.whole, PlainTerminal: b.opt.PlainTerminal,
 	})
 	if err != nil {
 		return err
@@ -49,6 +51,7 @@ func (b *birth) restoreOptions(raw []byte) error {
 	}
 	b.opt.Hold, b.opt.PreserveFDs, b.opt.NoPivot = true, s.PreserveFDs, s.NoPivot
 	b.opt.NoNewKeyring, b.opt.Reaper, b.whole = s.NoNewKeyring, s.Reaper, s.Whole
+	b.opt.PlainTerminal = s.PlainTerminal
 	if s.Pipes {
 		b.opt.Stdio = new([3]*os.File)
 	}

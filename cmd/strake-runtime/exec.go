@@ -222,7 +222,7 @@ func (a *app) exec(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 		Cgroups: groups, Log: a.warn,
 	}
 	var fg foreground
-	opt.Terminal = fg.terminal
+	opt.Terminal, opt.PlainTerminal = fg.terminal, e.consoleSocket == ""
 	if e.consoleSocket != "" {
 		opt.Terminal = (&createFlags{consoleSocket: e.consoleSocket}).passTerminal
 	}

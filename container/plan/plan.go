@@ -115,6 +115,8 @@ type Options struct {
 	// Overlay, if not nil, is used in place of spec.Root.Path.
 	Overlay *Overlay
 	Stdio   Stdio
+	// PlainTerminal lets newlines of the terminal's output through without carriage returns.
+	PlainTerminal bool
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
 	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child
