@@ -249,6 +249,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.enter()
 	p.loopback()
 	p.rootfs()
+	p.netDevices()
 	p.mounts()
 	p.devices()
 	p.lateCgroups()
