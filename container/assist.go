@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/launch"
+	"strake/container/netdevice"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -21,9 +26,14 @@ import (
 // descriptors that the child has opened in the container's view of its files, and leaves the
 // directories that they refer to neither through links nor through "..".
 type assistant struct {
+	m     *spawn.Machine
 	plan  *plan.Plan
 	child *spawn.Child
 	first int // the descriptor of the first message, or -1
+
+	devices map[string]specs.LinuxNetDevice
+	moved   []*netdevice.Device
+	network *os.File // of the child, while a device may have to be moved back
 }
 
 // take handles a message, if it is of an assist.
@@ -45,6 +55,9 @@ func (a *assistant) take(ctx context.Context, m spawn.Message) (bool, error) {
 	defer unix.Close(first)
 	defer unix.Close(m.FD)
 	if err := a.assist(ctx, w, first, m.FD); err != nil {
+		if w.Kind == plan.MapTree {
+			return true, err // it names the field
+		}
 		return true, fmt.Errorf("%s: %w", w.Field, err)
 	}
 	for range w.Continue {
@@ -79,8 +92,46 @@ func (a *assistant) assist(ctx context.Context, w *plan.Assist, first, second in
 			return fmt.Errorf("tmpcopyup: %w", err)
 		}
 		return nil
+	case plan.MoveDevices:
+		return a.moveDevices()
+	case plan.MapTree:
+		return launch.MapTree(a.m, first, &w.Tree)
 	}
 	return fmt.Errorf("work of kind %d: %w", w.Kind, errdefs.ErrNotImplemented)
+}
+
+// moveDevices moves the devices in the order of their names.
+func (a *assistant) moveDevices() error {
+	// By the number: the child waits for this.
+	network, err := os.Open("/proc/" + strconv.Itoa(a.child.Pid) + "/ns/net")
+	if err != nil {
+		return err
+	}
+	a.network = network
+	for _, name := range slices.Sorted(maps.Keys(a.devices)) {
+		d, err := netdevice.Move(name, a.devices[name].Name, network)
+		if err != nil {
+			return err
+		}
+		a.moved = append(a.moved, d)
+	}
+	return nil
+}
+
+// giveBack moves the devices back where they were.
+func (a *assistant) giveBack() (err error) {
+	for _, d := range slices.Backward(a.moved) {
+		err = errors.Join(err, d.Back())
+	}
+	a.moved = nil
+	return err
+}
+
+// leave lets go of the child's network: what was moved there stays.
+func (a *assistant) leave() {
+	if a != nil && a.network != nil {
+		a.network.Close()
+	}
 }
 
 // maxLinks is how many links a path may lead through (path_resolution(7)).
