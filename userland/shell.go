@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	gosync "sync"
 	"syscall"
 	"time"
 
@@ -167,6 +168,8 @@ type shell struct {
 	// replace holds where commands stand that may take this process's place. Written before the run
 	// only.
 	replace map[shsyntax.Pos]bool
+	// functions are the names of functions that were seen; subshells look at it at the same time.
+	functions gosync.Map
 
 	interactive bool
 	foreground  programs
@@ -228,9 +231,11 @@ func (e zeroEnv) Get(name string) expand.Variable {
 
 // prepare changes what the interpreter does not do as a shell should: $0 of statements run one by
 // one, background programs, and >| (which is >, as there is no noclobber).
-func prepare(n shsyntax.Node) {
+func (s *shell) prepare(n shsyntax.Node) {
 	shsyntax.Walk(n, func(n shsyntax.Node) bool {
 		switch n := n.(type) {
+		case *shsyntax.FuncDecl:
+			s.functions.Store(n.Name.Value, true)
 		case *shsyntax.ParamExp:
 			if n.Param != nil && n.Param.Value == "0" {
 				n.Param.Value, n.Short = zeroName, false
@@ -275,7 +280,7 @@ func (s *shell) source(ctx context.Context, r io.Reader, name string, command bo
 		s.findReplaceable(file, command)
 	}
 	for _, st := range file.Stmts {
-		prepare(st)
+		s.prepare(st)
 	}
 	status := s.status(s.runner.Run(ctx, file))
 	if s.runner.Exited() {
@@ -349,7 +354,7 @@ func (s *shell) stream(ctx context.Context) int {
 			status = exitUsage
 			break
 		}
-		prepare(st)
+		s.prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status
@@ -388,7 +393,7 @@ func (s *shell) profile(ctx context.Context, name string) (status int, exited bo
 			s.c.errorf("%s: %v", name, err)
 			break
 		}
-		prepare(st)
+		s.prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status, true
@@ -410,7 +415,11 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	if job := jobNumber(hc, jobOwn); job != 0 && interp.IsBuiltin(args[0]) {
 		s.jobs.settle(job, 0) // its name was not known before it was expanded
 	}
-	switch args[0] {
+	name := args[0]
+	if _, defined := s.functions.Load(name); defined {
+		name = "" // a function goes before a command of the shell (sh(1p))
+	}
+	switch name {
 	case jobFork:
 		return []string{"eval", fmt.Sprintf("%s=%d", jobNext, s.jobs.fork())}, nil
 	case jobForked:
@@ -439,6 +448,17 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 	}
 	text, ok := s.traps.next()
 	if !ok {
+		switch name {
+		case "echo", "pwd":
+			// The interpreter's own do not look whether anything was written.
+			a, _ := Lookup(name)
+			return result(a.Serve(ctx, &Call{
+				Name: name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr,
+				Dir: hc.Dir, Env: []string{"PWD=" + hc.Env.Get("PWD").String()},
+			}))
+		case "ulimit":
+			return result(s.ulimit(hc, args[1:]))
+		}
 		return args, nil
 	}
 	words := make([]string, len(args))

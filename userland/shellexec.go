@@ -28,7 +28,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 			Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr,
 			Dir: hc.Dir, Env: exported(hc.Env),
 		}
-		status := a.Run(ctx, c)
+		status := a.Serve(ctx, c)
 		if a.Name == "kill" && status == exitOK {
 			s.traps.settle(args[1:])
 		}
