@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +43,8 @@ type Runtime struct {
 	CgroupRoot string
 	// Log receives warnings about hooks that fail when it does not matter any more; nil for none.
 	Log func(format string, args ...any)
+	// Debug receives a line about each step that is taken; nil for none.
+	Debug func(format string, args ...any)
 }
 
 // Container is one container of a Runtime. Not for concurrent use.
@@ -142,6 +145,8 @@ type CreateOptions struct {
 	NoPivot, NoNewKeyring bool
 	// Terminal is called with the master of the container's terminal, which becomes the callee's.
 	Terminal func(master *os.File) error
+	// PlainTerminal: see plan.Options.
+	PlainTerminal bool
 	// Reaper puts a PID 1 in front of the process.
 	Reaper bool
 	// Stdio are the process's streams in place of the caller's own; nil to inherit those.
@@ -215,7 +220,8 @@ func (r *Runtime) Create(
 }
 
 // absolute returns spec with the paths that are relative to the bundle made absolute: of the root
-// and of bind mounts' sources (runtime-spec config.md, Mounts).
+// and of bind mounts' sources (runtime-spec config.md, Mounts). Destinations that are given by
+// their path on the host become paths from the root on.
 func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 	copied := *spec
 	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {
@@ -223,15 +229,31 @@ func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 		root.Path = filepath.Join(bundle, r.Path)
 		copied.Root = &root
 	}
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
-			continue
-		}
+	change := func(i int) *specs.Mount {
 		if &copied.Mounts[0] == &spec.Mounts[0] {
 			copied.Mounts = slices.Clone(spec.Mounts)
 		}
-		copied.Mounts[i].Source = filepath.Join(bundle, m.Source)
+		return &copied.Mounts[i]
+	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if dest, ok := inRoot(copied.Root, m.Destination); ok {
+			change(i).Destination = dest
+		}
+		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
+			continue
+		}
+		change(i).Source = filepath.Join(bundle, m.Source)
 	}
 	return &copied
+}
+
+// inRoot returns the destination of a mount from the root on, if it is given by its path on the
+// host, as runc allows.
+func inRoot(root *specs.Root, dest string) (string, bool) {
+	if root == nil || root.Path == "" {
+		return "", false
+	}
+	rest, ok := strings.CutPrefix(filepath.Clean(dest), filepath.Clean(root.Path)+"/")
+	return "/" + rest, ok
 }

@@ -423,6 +423,11 @@ func TestCreatedHoldsNothing(t *testing.T) {
 				to, err := os.Readlink(filepath.Join(dir, e.Name()))
 				if strings.HasPrefix(to, "socket:") {
 					sockets++
+				} else if to == "anon_inode:[signalfd]" {
+					if f, err := os.Open(filepath.Join(dir, e.Name())); err == nil {
+						t.Error("a signalfd can be opened through procfs")
+						f.Close()
+					}
 				} else if n > 2 || err != nil {
 					t.Errorf("descriptor %s is %q, %v", e.Name(), to, err)
 				}

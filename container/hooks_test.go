@@ -96,3 +96,28 @@ func TestEndCreated(t *testing.T) {
 		}
 	}
 }
+
+// TestEndCreatedByPidfd sends the signal to the process itself, as an engine does that has asked
+// for its pidfd.
+func TestEndCreatedByPidfd(t *testing.T) {
+	root := rootfs(t)
+	for _, reaper := range []bool{false, true} {
+		_, c, p := create(t, config(root, "true"), nil, func(o *CreateOptions) {
+			o.Reaper = reaper
+		})
+		for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGTERM} {
+			if err := unix.PidfdSendSignal(p.PidFD, sig, nil, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ws, err := p.Wait(); err != nil || ws.ExitStatus() != 128+int(unix.SIGTERM) {
+			t.Errorf("reaper %v: wait status %#x, %v", reaper, ws, err)
+		}
+		if got, err := c.Status(); err != nil || got != specs.StateStopped {
+			t.Errorf("reaper %v: %s, %v", reaper, got, err)
+		}
+		if err := c.Start(t.Context()); err == nil {
+			t.Errorf("reaper %v: started", reaper)
+		}
+	}
+}

@@ -125,6 +125,7 @@ func (c *Container) release(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
 		case m.Stage == 0:
+			c.rt.debug("process %d: executes", c.rec.Pid)
 			return nil
 		}
 		if _, err := c.receive(m, nil); err != nil {
@@ -185,39 +186,50 @@ func (c *Container) startFailure(f *spawn.Failure) error {
 }
 
 // Kill sends a signal to the container's first process, or to all of its processes. Errors:
-// errdefs.ErrFailedPrecondition if it is not running.
+// errdefs.ErrFailedPrecondition if it is not running; all of none is no error.
+//
+// SIGKILL reaches all processes in any case: where the end of the first one is not the end of the
+// others, because the PID namespace is not the container's own, those of its group are killed, also
+// when the first one has ended before.
 func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
 	if all {
-		g, err := c.group()
-		if err != nil {
-			return err
-		}
-		defer g.Close()
 		return g.Kill(ctx, sig)
 	}
 	fd, err := c.pidfd()
+	if err == nil {
+		defer unix.Close(fd)
+	}
+	if sig == unix.SIGKILL && !c.ownsPids() {
+		if pids, perr := g.Pids(cgroup.Recursive); perr == nil && len(pids) > 0 {
+			c.rt.debug("cgroup %s: %d processes killed", g.Path(), len(pids))
+			return g.Kill(ctx, sig)
+		}
+	}
 	if err != nil {
+		// The words are those by which engines tell this from other errors.
 		return fmt.Errorf(
-			"cannot kill container %q: it is %s: %w", c.rec.ID, specs.StateStopped,
+			"cannot kill container %q: container not running: %w", c.rec.ID,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
-	defer unix.Close(fd)
 	if ends(sig) && c.waits() {
 		// The first process of a PID namespace ignores what it has no handler for
 		// (pid_namespaces(7)), and before it is started the container's has none.
 		sig = unix.SIGKILL
 	}
+	c.rt.debug("process %d: signal %d", c.rec.Pid, int(sig))
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		return fmt.Errorf("send %s to container %q: %w", unix.SignalName(sig), c.rec.ID, err)
 	}
 	if sig == unix.SIGKILL {
 		// On version 1 a frozen process is killed only when it thaws.
-		if g, err := c.group(); err == nil {
-			defer g.Close()
-			if frozen, err := g.Frozen(); err == nil && frozen {
-				return g.Thaw(ctx)
-			}
+		if frozen, err := g.Frozen(); err == nil && frozen {
+			return g.Thaw(ctx)
 		}
 	}
 	return nil
@@ -319,6 +331,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		if err := g.Remove(ctx); err != nil {
 			return err
 		}
+		c.rt.debug("cgroup %s: removed", g.Path())
 	} else if !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}

@@ -191,6 +191,7 @@ func (a *app) runContainer(ctx context.Context, fs *flag.FlagSet, args []string)
 	if detach {
 		opt.Terminal = c.passTerminal
 	} else {
+		opt.PlainTerminal = true
 		if err := fg.begin(); err != nil {
 			return 1, err
 		}

@@ -99,6 +99,8 @@ func (a *app) kill(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 	if err != nil {
 		return 1, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	return 0, c.Kill(ctx, sig, all)
 }
 

@@ -91,9 +91,9 @@ func (p *planner) enterInit(flags uint64, separate bool) {
 	default:
 		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
 		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
-	}
-	if flags&unix.CLONE_NEWUSER != 0 {
-		p.becomeRoot()
+		if flags&unix.CLONE_NEWUSER != 0 {
+			p.becomeRoot()
+		}
 	}
 	if flags&unix.CLONE_NEWPID != 0 {
 		p.Field("namespaces of the container (pid)")
@@ -103,25 +103,22 @@ func (p *planner) enterInit(flags uint64, separate bool) {
 	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
 }
 
-// enterEach joins the user namespace first, whose owner has the right to join the others, and the
-// view of files last.
+// enterEach joins one namespace after the other, the view of files last.
 func (p *planner) enterEach(flags uint64) {
-	enter := func(flag uint64) {
-		fd := p.Input(InitInput(flag))
-		p.Call(unix.SYS_SETNS, fd, program.Num(flag))
-		p.Call(unix.SYS_CLOSE, fd)
-	}
-	if flags&unix.CLONE_NEWUSER != 0 {
-		enter(unix.CLONE_NEWUSER)
-	}
-	for _, ns := range namespaceFlags {
-		if flags&ns.value != 0 && ns.value != unix.CLONE_NEWUSER && ns.value != unix.CLONE_NEWNS {
-			enter(ns.value)
+	var list []join
+	add := func(flag uint64) {
+		if flags&flag != 0 {
+			field := "namespaces of the container"
+			list = append(list, join{field: field, input: InitInput(flag), flag: flag})
 		}
 	}
-	if flags&unix.CLONE_NEWNS != 0 {
-		enter(unix.CLONE_NEWNS)
+	for _, ns := range namespaceFlags {
+		if ns.value != unix.CLONE_NEWNS {
+			add(ns.value)
+		}
 	}
+	add(unix.CLONE_NEWNS)
+	p.join(list)
 }
 
 // HookProcess compiles a process that joins the given namespaces of a container and executes path

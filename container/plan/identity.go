@@ -27,6 +27,15 @@ func (p *planner) capabilities(proc *specs.Process) capability.Sets {
 			"process.capabilities: this kernel does not know "+strings.Join(ignored, ", "),
 		)
 	}
+	// As runc: the kernel would refuse to raise these (capabilities(7), "Ambient").
+	lacking := sets.Ambient &^ (sets.Inheritable & sets.Permitted)
+	sets.Ambient &^= lacking
+	for _, name := range lacking.Names() {
+		p.out.Warnings = append(p.out.Warnings, fmt.Sprintf(
+			"process.capabilities.ambient: can't raise ambient capability %s: "+
+				"it is not both inheritable and permitted", name,
+		))
+	}
 	return sets
 }
 

@@ -400,6 +400,7 @@ func (p *planner) filter() *seccomp.Filter {
 }
 
 func (p *planner) install(f *seccomp.Filter) {
+	p.out.Filter = f
 	p.Field("linux.seccomp")
 	code := p.Bytes(f.Bytes())
 	prog := p.Room(16) // struct sock_fprog
@@ -420,62 +421,4 @@ func (p *planner) install(f *seccomp.Filter) {
 		}
 		p.SendFD(socket, program.StageSeccomp, call.Result().Value())
 	}
-}
-
-// hold reports that all is ready and, for a container that is created first and started later,
-// waits for the byte that starts it. From then on a failure is reported to who has sent that. The
-// end of that connection by execve is the good news.
-//
-// A process that is added to the container meanwhile may look at this one, which has opened files
-// of procfs and directories of the host while nothing was masked yet. So all that is open while it
-// waits is what its process will have, and a socket, which cannot be opened through procfs.
-func (p *planner) hold() {
-	if !p.opt.Hold {
-		return
-	}
-	p.Field("start")
-	listener, sync := p.Input(InputStart), p.Input(program.InputSync)
-	p.closeAllBut(listener, sync)
-	p.Stage(program.StageReady)
-	p.Call(unix.SYS_CLOSE, sync)
-	conn := p.Cell()
-	again, started := p.Here(), p.Label()
-	p.Call(
-		unix.SYS_ACCEPT4, listener, program.Num(0), program.Num(0),
-		program.Num(unix.SOCK_CLOEXEC),
-	).To(conn)
-	n := p.Call(
-		unix.SYS_READ, conn.Value(), p.Room(8).Ptr(), program.Num(1),
-	).Ignore(errnos(unix.ECONNRESET)...).Result()
-	p.If(n.Value(), ^uint64(0), program.Equal, program.Num(1), started)
-	p.Call(unix.SYS_CLOSE, conn.Value()) // another one was first, or has gone
-	p.Goto(again)
-	p.Place(started)
-	p.Call(unix.SYS_CLOSE, listener)
-	p.Report(conn.Value())
-	p.starter = conn
-}
-
-// closeAllBut closes all descriptors that the process will not have, but for two.
-func (p *planner) closeAllBut(one, other program.Arg) {
-	low, high := p.Cell(), p.Cell()
-	p.Set(low, one, program.Move, program.Num(0))
-	p.Set(high, other, program.Move, program.Num(0))
-	ordered := p.Label()
-	p.If(other, ^uint64(0), program.AtLeast, one, ordered)
-	p.Set(low, other, program.Move, program.Num(0))
-	p.Set(high, one, program.Move, program.Num(0))
-	p.Place(ordered)
-	first, last := p.Cell(), p.Cell()
-	closeRange := func(first, last program.Arg) {
-		// A range without any is refused.
-		p.Call(unix.SYS_CLOSE_RANGE, first, last, program.Num(0)).Ignore(errnos(unix.EINVAL)...)
-	}
-	p.Set(last, low.Value(), program.Sub, program.Num(1))
-	closeRange(program.Num(3+p.opt.PreserveFDs), last.Value())
-	p.Set(first, low.Value(), program.Add, program.Num(1))
-	p.Set(last, high.Value(), program.Sub, program.Num(1))
-	closeRange(first.Value(), last.Value())
-	p.Set(first, high.Value(), program.Add, program.Num(1))
-	closeRange(first.Value(), program.Num(uint32(0xffffffff)))
 }
