@@ -67,6 +67,8 @@ type Spec struct {
 	MaskedPaths     *[]string `json:"maskedPaths,omitempty"`   // nil: default
 	ReadonlyPaths   *[]string `json:"readonlyPaths,omitempty"` // nil: default
 	SystemPathsOpen bool      `json:"systemPathsOpen,omitempty"`
+	// WritableCgroups lets the container make groups below its own and change their limits.
+	WritableCgroups bool `json:"writableCgroups,omitempty"`
 
 	// Umask is that of the container's processes; nil is 022.
 	Umask *uint32 `json:"umask,omitempty"`

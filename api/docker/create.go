@@ -33,10 +33,13 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 	if err := decode(r, &raw); err != nil {
 		return err
 	}
+	if len(raw) == 0 {
+		return invalid("invalid JSON: EOF")
+	}
 	var req container.CreateRequest
 	var old dropped
 	for _, v := range []any{&req, &old} {
-		if err := json.Unmarshal(raw, v); len(raw) > 0 && err != nil {
+		if err := json.Unmarshal(raw, v); err != nil {
 			return invalid("invalid JSON: %v", err)
 		}
 	}
@@ -76,7 +79,10 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	id, warnings, err := a.engine.Create(r.Context(), spec)
-	if errdefs.IsNotFound(err) {
+	foreign := slices.ContainsFunc(spec.Mounts, func(m engine.Mount) bool {
+		return m.Driver != "" && m.Driver != "local"
+	})
+	if errdefs.IsNotFound(err) && !foreign { // dockerd answers 404 for a volume driver as well
 		// The answer 404 makes clients pull the image. If the image is here, something else is
 		// missing, and the answer is 400.
 		if _, rerr := a.images.Resolve(r.Context(), spec.Image); rerr == nil {

@@ -31,6 +31,7 @@ func newServer(b Backend, h host) *server {
 	if b.Log == nil {
 		b.Log = slog.New(slog.DiscardHandler)
 	}
+	h.root = b.Root
 	s := &server{
 		log: b.Log, product: "strake/" + b.Version + " (" + runtime.GOOS + ")",
 		routes: http.NewServeMux(),
