@@ -18,8 +18,9 @@ type createAPI struct {
 	engine interface {
 		Create(ctx context.Context, spec engine.Spec) (id string, warnings []string, err error)
 	}
-	images imageResolver
-	host   host
+	images  imageResolver
+	builtin Builtin
+	host    host
 }
 
 func (a *createAPI) routes() map[string]handler {
@@ -65,6 +66,9 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 		if m := &spec.Mounts[i]; r.version < 44 && m.Type == "bind" {
 			m.ReadOnlyNonRecursive = true // submounts stayed writable then
 		}
+	}
+	if _, err := a.builtin.restore(r.Context(), a.images, spec.Image); err != nil {
+		return err
 	}
 	if r.version >= 41 {
 		// The answer 404 makes clients pull the image for the platform.
