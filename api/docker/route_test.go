@@ -84,3 +84,27 @@ func TestFilterMatch(t *testing.T) {
 		t.Error("no filter lets nothing through")
 	}
 }
+
+// TestContentType: a body of another type than JSON is refused; a request without a type is taken.
+func TestContentType(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ kind, want string }{
+		{"", ""},
+		{"application/json", ""},
+		{"application/json; charset=utf-8", ""},
+		{"text/plain", "unsupported Content-Type header (text/plain): must be 'application/json'"},
+		{"a/b/c", "malformed Content-Type header (a/b/c)"},
+	} {
+		for _, path := range []string{"/volumes/create", "/commit?container=exited"} {
+			f := newFake(then)
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
+			r.Header.Set("Content-Type", tt.kind)
+			w := httptest.NewRecorder()
+			f.h.ServeHTTP(w, r)
+			ok := w.Code == http.StatusCreated
+			if ok != (tt.want == "") || !strings.Contains(w.Body.String(), tt.want) {
+				t.Errorf("%s with %q: %d %s", path, tt.kind, w.Code, w.Body)
+			}
+		}
+	}
+}
