@@ -315,9 +315,9 @@ func enterDirectory(r *ociRig) string {
 	return out
 }
 
-// foreign are the links in a listing of /proc/PID that lead to what processes of a container have no
+// beyond are the links in a listing of /proc/PID that lead to what processes of a container have no
 // business to hold: files of the host, and of a procfs that was opened before it was masked.
-func foreign(listing string) string {
+func beyond(listing string) string {
 	var list []string
 	for line := range strings.Lines(listing) {
 		_, to, _ := strings.Cut(strings.TrimSpace(line), " -> ")
@@ -348,7 +348,7 @@ func createdHolds(r *ociRig) string {
 		r.t.Fatalf("exec: %v: %s", err, out)
 	}
 	r.end()
-	return foreign(out)
+	return beyond(out)
 }
 
 func enteredHolds(r *ociRig) string {
@@ -360,7 +360,7 @@ func enteredHolds(r *ociRig) string {
 	defer host.Close()
 	out, _ := output(enter(pid, host, "busybox ls -l /proc/[0-9]*/fd; true"))
 	r.end()
-	return foreign(out)
+	return beyond(out)
 }
 
 // watch: a process of the container that may ptrace looks at those which join it, and finds what
@@ -398,7 +398,7 @@ func watch(r *ociRig, join func(r *ociRig, pid int, host *os.File)) string {
 		join(r, pid, host)
 	}
 	r.end()
-	return foreign(<-seen)
+	return beyond(<-seen)
 }
 
 func joinByExec(r *ociRig, _ int, _ *os.File) {
