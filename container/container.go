@@ -193,7 +193,7 @@ func (r *Runtime) Create(
 	if err := CheckID(opt.ID); err != nil {
 		return nil, nil, err
 	}
-	spec := absolute(opt.Spec, opt.Bundle)
+	spec := complete(opt.Spec, opt.Bundle)
 	b := &birth{rt: r, opt: &opt, spec: withEnviron(spec)}
 	if opt.Explain != nil {
 		return nil, nil, b.explain()
@@ -213,17 +213,21 @@ func (r *Runtime) Create(
 	}
 	if held {
 		b.prog.Close() // our copy of the socket, which a process that has ended must refuse
-		if err := b.c.execute(ctx, b.child.PidFD); err != nil {
+		if err := b.c.startHooks(ctx, b.child.PidFD); err != nil {
+			return nil, nil, err
+		}
+		if err := b.c.release(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	return b.c, b.p, nil
 }
 
-// absolute returns spec with the paths that are relative to the bundle made absolute: of the root
-// and of bind mounts' sources (runtime-spec config.md, Mounts). Destinations that are given by
-// their path on the host become paths from the root on.
-func absolute(spec *specs.Spec, bundle string) *specs.Spec {
+// complete returns spec with what it leaves to the bundle and to the caller: the paths that are
+// relative to the bundle made absolute, of the root and of bind mounts' sources (runtime-spec
+// config.md, Mounts), and the mappings of a user namespace that has none. Destinations that are
+// given by their path on the host become paths from the root on.
+func complete(spec *specs.Spec, bundle string) *specs.Spec {
 	copied := *spec
 	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {
 		root := *r
@@ -246,7 +250,29 @@ func absolute(spec *specs.Spec, bundle string) *specs.Spec {
 		}
 		change(i).Source = filepath.Join(bundle, m.Source)
 	}
+	mapSelf(&copied)
 	return &copied
+}
+
+// mapSelf maps the caller alone, as root, into a new user namespace for which the configuration has
+// no mappings at all, as crun does and "unshare --map-root-user" too.
+func mapSelf(spec *specs.Spec) {
+	l := spec.Linux
+	if l == nil || len(l.UIDMappings)+len(l.GIDMappings) > 0 ||
+		namespaceFlags(spec)&unix.CLONE_NEWUSER == 0 || joinsUsers(l) {
+		return
+	}
+	copied := *l
+	copied.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	copied.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	spec.Linux = &copied
+}
+
+// joinsUsers says whether the user namespace is one that exists.
+func joinsUsers(l *specs.Linux) bool {
+	return slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.UserNamespace && ns.Path != ""
+	})
 }
 
 // inRoot returns the destination of a mount from the root on, if it is given by its path on the

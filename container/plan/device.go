@@ -118,6 +118,8 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 			unix.SYS_OPENAT, dir.Value(), name,
 			program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
 		).Result()
+		// As with crun: a node is neither a program nor one with an owner's rights.
+		p.setattr(tree, mountAttr{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, false)
 		p.attach(tree, at.Value())
 		return
 	}

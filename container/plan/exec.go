@@ -121,22 +121,30 @@ func (p *planner) enterEach(flags uint64) {
 	p.join(list)
 }
 
-// HookProcess compiles a process that joins the given namespaces of a container and executes path
+// HookProcess compiles a process that joins the given namespaces of a container and executes a hook
 // there with the identity of the spawner: a createContainer or startContainer hook (runtime-spec
-// config.md, POSIX-platform Hooks). Its standard streams are the inputs of Pipes.
-func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
-	if !strings.HasPrefix(path, "/") {
-		return nil, invalid("hooks.path", "%q is not absolute", path)
+// config.md, POSIX-platform Hooks). It runs in the directory dir, if that is not empty and can be
+// entered. Its standard streams are the inputs of Pipes.
+func HookProcess(h *specs.Hook, dir string, flags uint64) (*Plan, error) {
+	if !strings.HasPrefix(h.Path, "/") {
+		return nil, invalid("hooks.path", "%q is not absolute", h.Path)
 	}
+	args := h.Args
 	if len(args) == 0 {
-		args = []string{path}
+		args = []string{h.Path}
 	}
 	p := newPlanner(&specs.Spec{Linux: &specs.Linux{}}, &Options{Stdio: Pipes})
 	p.Isolate()
 	p.enterInit(flags, false)
 	p.stdio(&specs.Process{})
 	p.openSignals()
-	p.Fieldf("hooks (%s)", path)
-	p.Call(unix.SYS_EXECVE, p.Str(path).Ptr(), p.Strs(args).Ptr(), p.Strs(env).Ptr())
+	p.Fieldf("hooks (%s)", h.Path)
+	if dir != "" {
+		// A directory that is only the process's user's to enter is no reason to fail.
+		p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr()).Ignore(
+			errnos(unix.EACCES, unix.EPERM, unix.ENOENT, unix.ENOTDIR)...,
+		)
+	}
+	p.Call(unix.SYS_EXECVE, p.Str(h.Path).Ptr(), p.Strs(args).Ptr(), p.Strs(h.Env).Ptr())
 	return p.finish()
 }

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"encoding/binary"
 	"fmt"
 	"path"
 	"strings"
@@ -23,6 +22,7 @@ func (p *planner) process(proc *specs.Process) {
 		return
 	}
 	p.stdio(proc)
+	p.ownPipes(proc)
 	p.Field("process.user.umask")
 	umask := uint32(0o022)
 	if proc.User.Umask != nil {
@@ -170,85 +170,6 @@ func (p *planner) labels(proc *specs.Process) {
 		p.Fieldf("process.selinuxLabel (%s)", label)
 		p.writeProc("self/attr/exec", label)
 	}
-}
-
-// schedule sets what the scheduler and the memory policy look at.
-func (p *planner) schedule(proc *specs.Process) {
-	p.resetAffinity(proc)
-	if s := proc.Scheduler; s != nil {
-		p.Field("process.scheduler")
-		policy, flags, err := schedulerNumbers(s)
-		if err != nil {
-			p.fail("process.scheduler", "%v", err)
-			return
-		}
-		attr := make([]byte, 48) // struct sched_attr (sched_setattr(2))
-		binary.LittleEndian.PutUint32(attr, 48)
-		binary.LittleEndian.PutUint32(attr[4:], policy)
-		binary.LittleEndian.PutUint64(attr[8:], flags)
-		binary.LittleEndian.PutUint32(attr[16:], uint32(s.Nice))
-		binary.LittleEndian.PutUint32(attr[20:], uint32(s.Priority))
-		binary.LittleEndian.PutUint64(attr[24:], s.Runtime)
-		binary.LittleEndian.PutUint64(attr[32:], s.Deadline)
-		binary.LittleEndian.PutUint64(attr[40:], s.Period)
-		p.Call(unix.SYS_SCHED_SETATTR, program.Num(0), p.Bytes(attr).Ptr(), program.Num(0))
-	}
-	if io := proc.IOPriority; io != nil {
-		p.Field("process.ioPriority")
-		class, ok := map[specs.IOPriorityClass]int{
-			specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3,
-		}[io.Class]
-		if !ok {
-			p.fail(
-				"process.ioPriority.class",
-				"%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class,
-			)
-			return
-		}
-		p.Call(
-			unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority),
-		)
-	}
-	p.memoryPolicy()
-	if per := p.spec.Linux; per != nil && per.Personality != nil {
-		p.Field("linux.personality")
-		domain, ok := map[specs.LinuxPersonalityDomain]uint64{
-			specs.PerLinux: 0, specs.PerLinux32: 8,
-		}[per.Personality.Domain]
-		if !ok || len(per.Personality.Flags) > 0 {
-			p.fail(
-				"linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags",
-				per.Personality.Domain, per.Personality.Flags,
-			)
-			return
-		}
-		p.Call(unix.SYS_PERSONALITY, program.Num(domain))
-	}
-}
-
-func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err error) {
-	policies := map[specs.LinuxSchedulerPolicy]uint32{
-		specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3,
-		specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
-	}
-	policy, ok := policies[s.Policy]
-	if !ok {
-		return 0, 0, fmt.Errorf("policy %q is unknown", s.Policy)
-	}
-	known := map[specs.LinuxSchedulerFlag]uint64{
-		specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
-		specs.SchedFlagKeepPolicy: 8,
-		specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32,
-		specs.SchedFlagUtilClampMax: 64,
-	}
-	for _, f := range s.Flags {
-		bit, ok := known[f]
-		if !ok {
-			return 0, 0, fmt.Errorf("flag %q is unknown", f)
-		}
-		flags |= bit
-	}
-	return policy, flags, nil
 }
 
 // rlimits are the names of getrlimit(2).
