@@ -83,19 +83,14 @@ func (c *Container) startHooks(ctx context.Context, pidfd int) error {
 	if !hasStartHooks(c.spec) {
 		return nil
 	}
-	m, err := spawn.New()
-	if err != nil {
-		return err
+	for i := range c.spec.Hooks.StartContainer {
+		h := &c.spec.Hooks.StartContainer[i]
+		if err := startHook(ctx, c, h); err != nil {
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			return fmt.Errorf("%s: %w", hookField("startContainer", i, h), err)
+		}
 	}
-	defer m.Close()
-	err = c.runHooksInside(
-		ctx, m, "startContainer", c.spec.Hooks.StartContainer,
-		c.ociState(specs.StateCreated, c.rec.Pid), pidfd,
-	)
-	if err != nil {
-		unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	}
-	return err
+	return nil
 }
 
 // release lets the waiting process go on and hears how that went.
