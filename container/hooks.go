@@ -43,7 +43,7 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 	if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
 		return err
 	}
-	return c.runHooksInside(ctx, m, h.CreateContainer, state, child.PidFD)
+	return runHooksInside(ctx, c, m, h.CreateContainer, state, child.PidFD)
 }
 
 func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
@@ -128,8 +128,8 @@ func tail(out []byte) string {
 
 // runHooksInside executes createContainer hooks in the namespaces of the container, as programs of
 // the host's view that join them.
-func (c *Container) runHooksInside(
-	ctx context.Context, m *spawn.Machine, hooks []specs.Hook, state []byte, pidfd int,
+func runHooksInside(
+	ctx context.Context, c *Container, m *spawn.Machine, hooks []specs.Hook, state []byte, pidfd int,
 ) error {
 	for i, h := range hooks {
 		field := hookField("createContainer", i, &h)

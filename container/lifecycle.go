@@ -66,7 +66,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	if err := c.startHooks(ctx, pidfd); err != nil {
+	if err := startHooks(ctx, c, pidfd); err != nil {
 		return errors.Join(err, c.Delete(ctx, true))
 	}
 	if err := c.release(ctx); err != nil {
@@ -79,7 +79,7 @@ func (c *Container) Start(ctx context.Context) error {
 }
 
 // startHooks runs the startContainer hooks. If one fails the waiting process is killed.
-func (c *Container) startHooks(ctx context.Context, pidfd int) error {
+func startHooks(ctx context.Context, c *Container, pidfd int) error {
 	if !hasStartHooks(c.spec) {
 		return nil
 	}
