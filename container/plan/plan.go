@@ -220,6 +220,8 @@ type planner struct {
 	grouped bool // the cgroups are entered
 	userns  bool // in a user namespace other than the spawner's
 	exec    bool // one more process of a container
+	// executable is ExecOptions.Executable.
+	executable string
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
