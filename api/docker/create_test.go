@@ -224,7 +224,7 @@ func TestCreateCoverage(t *testing.T) {
 		"HostConfig.VolumesFrom", "HostConfig.Links", "HostConfig.StorageOpt",
 		"HostConfig.Resources.DeviceRequests", "HostConfig.Isolation", "HostConfig.Cgroup",
 		"HostConfig.Mounts.ImageOptions", "HostConfig.Mounts.ClusterOptions",
-		"HostConfig.Mounts.VolumeOptions.Subpath", "HostConfig.Mounts.Consistency",
+		"HostConfig.Mounts.Consistency",
 		// Of Windows.
 		"HostConfig.Resources.CPUCount", "HostConfig.Resources.CPUPercent",
 		"HostConfig.Resources.IOMaximumIOps", "HostConfig.Resources.IOMaximumBandwidth",
