@@ -236,7 +236,7 @@ func TestCreateCoverage(t *testing.T) {
 		end + "NetworkID", end + "EndpointID", end + "Gateway", end + "IPAddress",
 		end + "IPPrefixLen", end + "IPv6Gateway", end + "GlobalIPv6Address",
 		end + "GlobalIPv6PrefixLen", end + "DNSNames",
-		end + "DriverOpts", end + "Links", end + "IPAMConfig.LinkLocalIPs",
+		end + "Links", end + "IPAMConfig.LinkLocalIPs",
 	})
 }
 
