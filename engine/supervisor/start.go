@@ -415,7 +415,7 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 			s.Width, s.Height = p.width, p.height
 		}
 	}
-	if l.run.task, err = e.cfg.Tasks.Start(ctx, s); err != nil {
+	if l.run.task, err = l.startTask(ctx, s); err != nil {
 		c.returnPending(pending)
 		return nil, startError(c.res.Args[0], err)
 	}
