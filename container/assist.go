@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/launch"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -19,6 +20,7 @@ import (
 // descriptors that the child has opened in the container's view of its files, and leaves the
 // directories that they refer to neither through links nor through "..".
 type assistant struct {
+	m     *spawn.Machine
 	plan  *plan.Plan
 	child *spawn.Child
 	first int // the descriptor of the first message, or -1
@@ -43,6 +45,9 @@ func (a *assistant) take(ctx context.Context, m spawn.Message) (bool, error) {
 	defer unix.Close(first)
 	defer unix.Close(m.FD)
 	if err := a.assist(ctx, w, first, m.FD); err != nil {
+		if w.Kind == plan.MapTree {
+			return true, err // it names the field
+		}
 		return true, fmt.Errorf("%s: %w", w.Field, err)
 	}
 	for range w.Continue {
@@ -77,6 +82,8 @@ func (a *assistant) assist(ctx context.Context, w *plan.Assist, first, second in
 			return fmt.Errorf("tmpcopyup: %w", err)
 		}
 		return nil
+	case plan.MapTree:
+		return launch.MapTree(a.m, first, &w.Tree)
 	}
 	return fmt.Errorf("work of kind %d: %w", w.Kind, errdefs.ErrNotImplemented)
 }

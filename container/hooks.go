@@ -37,10 +37,10 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 	state := c.ociState(specs.StateCreating, child.Pid)
 	h := c.spec.Hooks
 	//lint:ignore SA1019 see hasCreateHooks
-	if err := runHooks(ctx, "prestart", h.Prestart, state); err != nil {
+	if err := c.runHooks(ctx, "prestart", h.Prestart, state); err != nil {
 		return err
 	}
-	if err := runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
+	if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
 		return err
 	}
 	return c.runHooksInside(ctx, m, "createContainer", h.CreateContainer, state, child.PidFD)
@@ -59,9 +59,11 @@ func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
 }
 
 // runHooks executes hooks as plain processes of the host, one after the other, until one fails.
-func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte) error {
+func (c *Container) runHooks(
+	ctx context.Context, kind string, hooks []specs.Hook, state []byte,
+) error {
 	for i := range hooks {
-		if err := runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
+		if err := c.runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
 			return err
 		}
 	}
@@ -72,7 +74,12 @@ func hookField(kind string, i int, h *specs.Hook) string {
 	return fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
 }
 
-func runHook(ctx context.Context, field string, h *specs.Hook, state []byte) error {
+// runHook executes a hook in the bundle, as runc and crun do: a hook that is configured with the
+// bundle finds its files there. A hook without an environment inherits the runtime's, one with an
+// empty environment gets none.
+func (c *Container) runHook(
+	ctx context.Context, field string, h *specs.Hook, state []byte,
+) error {
 	defer early.Lock()()
 	hctx, cancel := hookTimeout(ctx, h.Timeout)
 	defer cancel()
@@ -81,8 +88,8 @@ func runHook(ctx context.Context, field string, h *specs.Hook, state []byte) err
 		cmd.Args = h.Args
 	}
 	cmd.Env = h.Env
-	if cmd.Env == nil {
-		cmd.Env = []string{}
+	if _, err := os.Stat(c.rec.Bundle); err == nil { // it may be gone when the container is deleted
+		cmd.Dir = c.rec.Bundle
 	}
 	cmd.Stdin = bytes.NewReader(state)
 	var out bytes.Buffer
@@ -125,7 +132,7 @@ func (c *Container) runHooksInside(
 	for i, h := range hooks {
 		field := hookField(kind, i, &h)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)
-		err := runInside(hctx, m, h, namespaceFlags(c.spec), state, pidfd)
+		err := runInside(hctx, m, h, c.hookDir(kind), namespaceFlags(c.spec), state, pidfd)
 		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("no end within %d s", *h.Timeout)
 		}
@@ -137,10 +144,21 @@ func (c *Container) runHooksInside(
 	return nil
 }
 
+// hookDir is the directory in which hooks run that join the container. The runtime-spec names none;
+// as with runc it is the root filesystem as long as that is a directory of the host's view, and the
+// process's directory afterwards.
+func (c *Container) hookDir(kind string) string {
+	if kind == "startContainer" {
+		return c.spec.Process.Cwd
+	}
+	return c.rec.Rootfs
+}
+
 func runInside(
-	ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int,
+	ctx context.Context, m *spawn.Machine, h specs.Hook, dir string, flags uint64, state []byte,
+	pidfd int,
 ) error {
-	l, err := launch.Hook(&h, flags, pidfd)
+	l, err := launch.Hook(&h, dir, flags, pidfd)
 	if err != nil {
 		return err
 	}

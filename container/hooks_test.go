@@ -1,12 +1,14 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +30,7 @@ func TestStartHooks(t *testing.T) {
 	if _, err := run(t, spec); err == nil || err.Error() != want {
 		t.Errorf("run: got %v, want %s", err, want)
 	}
-	_, c, p := create(t, spec, nil)
+	rt, c, p := create(t, spec, nil)
 	if err := c.Start(t.Context()); err == nil || err.Error() != want {
 		t.Errorf("start: got %v, want %s", err, want)
 	}
@@ -37,6 +39,9 @@ func TestStartHooks(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, "ran")); err == nil {
 		t.Error("the process was executed")
+	}
+	if _, err := rt.Load(c.ID()); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the container is still there: %v", err)
 	}
 }
 
@@ -62,8 +67,8 @@ func TestLateHooks(t *testing.T) {
 	if ws, err := p.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
 		t.Errorf("its process: %v, %v", ws, err)
 	}
-	if err := c.Delete(t.Context(), false); err != nil {
-		t.Errorf("delete: %v", err)
+	if _, err := rt.Load(c.ID()); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the container is still there: %v", err)
 	}
 	if len(said) != 1 || !strings.HasPrefix(said[0], "hooks.poststop[0] (/bin/false): ") {
 		t.Errorf("warnings: %q", said)
@@ -93,6 +98,31 @@ func TestEndCreated(t *testing.T) {
 		}
 		if got, err := c.Status(); err != nil || got != specs.StateStopped {
 			t.Errorf("after %v: %s, %v", sig, got, err)
+		}
+	}
+}
+
+// TestEndCreatedByPidfd sends the signal to the process itself, as an engine does that has asked
+// for its pidfd.
+func TestEndCreatedByPidfd(t *testing.T) {
+	root := rootfs(t)
+	for _, reaper := range []bool{false, true} {
+		_, c, p := create(t, config(root, "true"), nil, func(o *CreateOptions) {
+			o.Reaper = reaper
+		})
+		for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGTERM} {
+			if err := unix.PidfdSendSignal(p.PidFD, sig, nil, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ws, err := p.Wait(); err != nil || ws.ExitStatus() != 128+int(unix.SIGTERM) {
+			t.Errorf("reaper %v: wait status %#x, %v", reaper, ws, err)
+		}
+		if got, err := c.Status(); err != nil || got != specs.StateStopped {
+			t.Errorf("reaper %v: %s, %v", reaper, got, err)
+		}
+		if err := c.Start(t.Context()); err == nil {
+			t.Errorf("reaper %v: started", reaper)
 		}
 	}
 }

@@ -43,6 +43,8 @@ type Backend struct {
 	Images   Images
 	Networks Networks
 	Volumes  Volumes
+	// Builtin is the image that the program has in itself.
+	Builtin Builtin
 	// Log receives the errors that are answered with 500; nil discards them.
 	Log *slog.Logger
 	// Version is the product's version, Name the host's.

@@ -47,6 +47,19 @@ func newFakeImages(r *recorder) *fakeImages {
 	}}
 }
 
+// loadBuiltin puts the image that is built in on the list.
+func (s *fakeImages) loadBuiltin(context.Context) error {
+	err := s.do("builtin.Load")
+	if err == nil {
+		s.list = append(s.list, image.Summary{Image: image.Image{
+			ID: digest.Digest("sha256:" + strings.Repeat("8", 64)), Created: then,
+			RepoTags: []string{"product/base", "product/base:latest"},
+			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+		}})
+	}
+	return err
+}
+
 func (s *fakeImages) Resolve(_ context.Context, ref string) (image.Image, error) {
 	if err := s.read("images.Resolve"); err != nil {
 		return image.Image{}, err

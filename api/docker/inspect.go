@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
 
@@ -266,7 +265,7 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 		HostsPath: info.HostsPath, LogPath: info.LogPath,
 		Name: "/" + info.Spec.Name, RestartCount: st.RestartCount, Driver: "overlayfs",
 		Platform: "linux", AppArmorProfile: info.Spec.AppArmor,
-		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info),
+		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info, &h),
 	}
 	if st.Health != "" {
 		out.State.Health = &container.Health{
@@ -280,21 +279,6 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 				},
 			)
 		}
-	}
-	return out
-}
-
-func mountPoints(info *engine.Info) []container.MountPoint {
-	out := make([]container.MountPoint, 0, len(info.Mounts))
-	for _, m := range info.Mounts {
-		if m.Type == "bind" {
-			m.Propagation = cmp.Or(m.Propagation, "rprivate")
-		}
-		out = append(out, container.MountPoint{
-			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination,
-			Driver: m.Driver, Mode: m.Mode, RW: m.RW,
-			Propagation: mount.Propagation(m.Propagation),
-		})
 	}
 	return out
 }

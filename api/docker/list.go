@@ -207,7 +207,7 @@ func summary(c *engine.Info, v version) *container.Summary {
 		Command: command, Created: c.Created.Unix(),
 		Ports: portSummary(c), Labels: c.Spec.Labels,
 		State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
-		Mounts: mountPoints(c), NetworkSettings: &container.NetworkSettingsSummary{},
+		Mounts: mountPoints(c, nil), NetworkSettings: &container.NetworkSettingsSummary{},
 	}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}

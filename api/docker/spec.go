@@ -74,7 +74,7 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 		func() error { return unsupported(h) },
 		func() error { return securityOf(&s, h.SecurityOpt) },
 		func() error { return resourcesOf(&s, &h.Resources, on) },
-		func() error { return mountsOf(&s, c, h) },
+		func() error { return mountsOf(&s, c, h, on.root) },
 		func() error { return portsOf(&s, c, h) },
 		func() error { return endpointsOf(&s, req.NetworkingConfig) },
 		func() error { return logOf(&s, &h.LogConfig) },
@@ -146,7 +146,7 @@ var selinux = []string{"type", "level", "user", "role"}
 
 // securityOf reads --security-opt values: name=value, or name:value as old clients have it.
 func securityOf(s *engine.Spec, opts []string) error {
-	for _, opt := range opts {
+	for i, opt := range opts {
 		name, value, ok := strings.Cut(opt, "=")
 		if !ok {
 			name, value, ok = strings.Cut(opt, ":")
@@ -168,6 +168,10 @@ func securityOf(s *engine.Spec, opts []string) error {
 			}
 		case name == "apparmor" && ok:
 			s.AppArmor = value
+		case opt == "writable-cgroups":
+			s.WritableCgroups = true
+		case name == "writable-cgroups" && (value == "true" || value == "false"):
+			s.WritableCgroups = value == "true"
 		case name == "systempaths" && value == "unconfined":
 			s.SystemPathsOpen = true
 		case name == "label" && value == "disable":
@@ -176,9 +180,7 @@ func securityOf(s *engine.Spec, opts []string) error {
 			return notImplemented("--security-opt " + opt)
 		default:
 			return invalid(
-				"invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, "+
-					"systempaths=unconfined or label=disable",
-				opt,
+				"invalid --security-opt %d: %q", i+1, opt,
 			)
 		}
 	}

@@ -22,9 +22,10 @@ import (
 
 // transferAPI serves pulls, pushes, imports, and the loading and saving of archives.
 type transferAPI struct {
-	images transferImages
-	engine publisher
-	log    *slog.Logger
+	images  transferImages
+	engine  publisher
+	builtin Builtin
+	log     *slog.Logger
 }
 
 // transferImages is what transferAPI needs of Images.
@@ -102,11 +103,20 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 			ref += ":" + tag
 		}
 	}
+	p := newProgress(w)
+	if platform == nil {
+		here, err := a.builtin.restore(r.Context(), a.images, ref)
+		if err == nil && here {
+			p.send(map[string]string{"status": "Status: Image is up to date for " + ref})
+		}
+		if err != nil || here {
+			return p.end(err)
+		}
+	}
 	auth, err := authOf(r)
 	if err != nil {
 		return err
 	}
-	p := newProgress(w)
 	refs := []string{ref}
 	// A name without a tag means all tags of the repository: clients that want one send "latest".
 	if name, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(name) {

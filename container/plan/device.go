@@ -209,7 +209,23 @@ func (p *planner) prepareTerminal(proc *specs.Process) {
 		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSWINSZ), size.Ptr())
 	}
 	p.Field("process.terminal")
+	p.plainNewlines()
 	p.Call(
 		unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff)),
 	).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
+}
+
+// plainNewlines lets newlines of the terminal's output through as they are, if that was asked for
+// (termios(3), ONLCR). The process's first output may come before the spawner has the terminal.
+func (p *planner) plainNewlines() {
+	if !p.opt.PlainTerminal {
+		return
+	}
+	termios := p.Room(64) // struct termios of the kernel: the output flags are its second number
+	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCGETS), termios.Ptr())
+	p.Set(
+		p.CellIn(termios, 0), termios.Load(0, 8), program.And,
+		program.Num(^(uint64(unix.ONLCR) << 32)),
+	)
+	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCSETS), termios.Ptr())
 }

@@ -115,6 +115,8 @@ type Options struct {
 	// Overlay, if not nil, is used in place of spec.Root.Path.
 	Overlay *Overlay
 	Stdio   Stdio
+	// PlainTerminal lets newlines of the terminal's output through without carriage returns.
+	PlainTerminal bool
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
 	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child
@@ -156,6 +158,8 @@ type Tree struct {
 	Recursive bool
 	// UIDMap and GIDMap, if any, are applied to the tree as an id-mapped mount (mount_setattr(2)).
 	UIDMap, GIDMap []specs.LinuxIDMapping
+	// UserNamespace, in place of them, is the file of a user namespace whose mappings are applied.
+	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
 }
@@ -183,6 +187,8 @@ type Plan struct {
 	UIDMap, GIDMap []specs.LinuxIDMapping
 	// TimeOffsets is the text for timens_offsets of a new time namespace, or empty.
 	TimeOffsets string
+	// Filter is the seccomp filter that the program installs, or nil.
+	Filter *seccomp.Filter
 	// Warnings are things asked for that this host ignores.
 	Warnings []string
 }

@@ -274,6 +274,10 @@ func (p *planner) validateSysctl(name string) error {
 	if clean == "kernel/hostname" {
 		return invalid(field, "set hostname instead")
 	}
+	if d := p.spec.Domainname; clean == "kernel/domainname" && d != "" &&
+		d != p.spec.Linux.Sysctl[name] {
+		return invalid(field, "%q, but domainname is %q", p.spec.Linux.Sysctl[name], d)
+	}
 	need := sysctlNamespace(clean)
 	if need == "" {
 		return invalid(field, "is not separate for each container")

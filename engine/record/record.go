@@ -87,6 +87,8 @@ type Resolved struct {
 	Health     *engine.HealthConfig `json:"health,omitempty"`
 	Exposed    []string             `json:"exposed,omitempty"`
 	Mounts     []MountPoint         `json:"mounts,omitempty"`
+	// LogAttributes are the labels and variables that are written beside each line of the log.
+	LogAttributes map[string]string `json:"logAttributes,omitempty"`
 }
 
 // MountPoint is a mount with its volume made.

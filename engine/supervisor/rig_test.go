@@ -407,7 +407,8 @@ func (g worldGroup) Remove(context.Context) error {
 // worldTasks gives a Fake what holders of namespaces need.
 type worldTasks struct {
 	*tasktest.Fake
-	w *world
+	w   *world
+	log task.Log // of the container that was started last
 }
 
 func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
@@ -419,6 +420,7 @@ func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error)
 	} else if err := f.w.call("start"); err != nil {
 		return nil, err
 	}
+	f.log = s.Log
 	t, err := f.Fake.Start(ctx, s)
 	if err != nil {
 		return nil, err

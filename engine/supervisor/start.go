@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/engine"
+	"strake/engine/logattr"
 	"strake/engine/ocispec"
 	"strake/engine/record"
 	"strake/engine/state"
@@ -392,6 +393,13 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 			MaxFiles: c.spec.Log.MaxFiles,
 		},
 		Exited: func(exit task.Exit) { e.exited(c, l.run, exit) },
+	}
+	if s.Log.Attributes, err = logattr.Text(
+		c.res.LogAttributes, c.spec.Log.Tag, &logattr.Container{
+			FullID: c.id, Name: c.spec.Name, ImageFullID: c.res.ImageID, ImageName: c.spec.Image,
+		},
+	); err != nil {
+		return nil, err
 	}
 	if l.fs != nil {
 		if s.Overlay, err = c.overlay(l.fs); err != nil {

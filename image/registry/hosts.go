@@ -79,6 +79,11 @@ func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth)
 		if err != nil {
 			return nil, fmt.Errorf("configuration of registry %q: %w", host, err)
 		}
+		for _, h := range list {
+			if h.Scheme == "https" && cfg.insecure(h.Host) {
+				withPlainRetry(h.Client, cfg.insecure)
+			}
+		}
 		if auth != nil && auth.RegistryToken != "" {
 			for i := range list {
 				if list[i].Host == own || list[i].Host == domain {
