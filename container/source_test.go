@@ -66,7 +66,9 @@ func TestMountedSource(t *testing.T) {
 				}
 			}
 			want := "src/b/y\nsrc/b/y\n" + c.owner + "\n"
-			if got, err := run(t, spec); err != nil || got.out != want {
+			got, err := run(t, spec)
+			needMappable(t, err)
+			if err != nil || got.out != want {
 				t.Errorf("got %q, %v; want %q", got.out, err, want)
 			}
 		})
