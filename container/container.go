@@ -206,7 +206,6 @@ func (r *Runtime) Create(
 		if err != nil {
 			b.undo()
 		}
-		b.help.leave()
 	}()
 	if err := b.run(ctx); err != nil {
 		return nil, nil, err
@@ -254,6 +253,16 @@ func complete(spec *specs.Spec, bundle string) *specs.Spec {
 	return &copied
 }
 
+// inRoot returns the destination of a mount from the root on, if it is given by its path on the
+// host, as runc allows.
+func inRoot(root *specs.Root, dest string) (string, bool) {
+	if root == nil || root.Path == "" {
+		return "", false
+	}
+	rest, ok := strings.CutPrefix(filepath.Clean(dest), filepath.Clean(root.Path)+"/")
+	return "/" + rest, ok
+}
+
 // mapSelf maps the caller alone, as root, into a new user namespace for which the configuration has
 // no mappings at all, as crun does and "unshare --map-root-user" too.
 func mapSelf(spec *specs.Spec) {
@@ -273,14 +282,4 @@ func joinsUsers(l *specs.Linux) bool {
 	return slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.UserNamespace && ns.Path != ""
 	})
-}
-
-// inRoot returns the destination of a mount from the root on, if it is given by its path on the
-// host, as runc allows.
-func inRoot(root *specs.Root, dest string) (string, bool) {
-	if root == nil || root.Path == "" {
-		return "", false
-	}
-	rest, ok := strings.CutPrefix(filepath.Clean(dest), filepath.Clean(root.Path)+"/")
-	return "/" + rest, ok
 }

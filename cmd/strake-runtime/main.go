@@ -29,8 +29,11 @@ import (
 	"strake/internal/suggest"
 )
 
-// version is set by the build.
-var version = "0.1.0-dev"
+// version and commit are set by the build.
+var (
+	version = "0.1.0-dev"
+	commit  = "unknown"
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
@@ -158,7 +161,8 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 			"--cgroup-manager %q: want cgroupfs: strake-runtime writes cgroups itself", *manager,
 		)
 	case *showVersion:
-		fmt.Fprintf(a.out, "strake-runtime version %s\nspec: %s\n", version, specs.Version)
+		fmt.Fprintf(a.out, "strake-runtime version %s\ncommit: %s\nspec: %s\n",
+			version, commit, specs.Version)
 		return 0, nil
 	case fs.NArg() == 0 || fs.Arg(0) == "help":
 		a.help(a.out, fs)

@@ -162,6 +162,15 @@ type Tree struct {
 	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
+	// Node, if set, is the device node that the tree is to be. A spawner that may not make one opens
+	// Path.
+	Node *Node
+}
+
+// Node is a device node (mknod(2)) with the IDs of its owner outside of the container.
+type Node struct {
+	Mode, UID, GID uint32
+	Dev            uint64
 }
 
 // Namespace tells the spawner to open a namespace to join.
