@@ -111,3 +111,17 @@ func TestMountedSourceLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestRootAsSource binds the root into itself: the procfs that is mounted in it must not come along,
+// since what is masked in the one would show in the other.
+func TestRootAsSource(t *testing.T) {
+	root := rootfs(t)
+	for _, source := range []string{root, root + "/", filepath.Join(root, "sys", "..")} {
+		spec := config(root, "ls /data/bin/sh /data/proc; test -e /data/proc/self || echo none")
+		spec.Mounts = append(spec.Mounts, bindMount(source, "/data", false))
+		got, err := run(t, spec)
+		if err != nil || got.out != "/data/bin/sh\n\n/data/proc:\nnone\n" {
+			t.Errorf("%s: got %q, %v", source, got.out, err)
+		}
+	}
+}
