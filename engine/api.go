@@ -96,7 +96,7 @@ type Spec struct {
 
 	// Network: "" or "bridge" or a network's name, "none", "host", "container:NAME".
 	Network    string                  `json:"network,omitempty"`
-	Endpoints  map[string]EndpointSpec `json:"endpoints,omitempty"` // by network name
+	Endpoints  map[string]EndpointSpec `json:"endpoints,omitzero"` // by network name; nil: the primary one
 	Ports      []PortBinding           `json:"ports,omitempty"`
 	PublishAll bool                    `json:"publishAll,omitempty"`
 	Exposed    []string                `json:"exposed,omitempty"` // "80/tcp"

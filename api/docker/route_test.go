@@ -48,6 +48,8 @@ func TestUnknown(t *testing.T) {
 		{"GET", "/v1.41/containers/a/b/json", http.StatusNotFound, "No such container: a/b"},
 		{"GET", "/v1.41/plugins/a/json", http.StatusNotFound, `plugin \"a\" not found`},
 		{"GET", "/v1.41/services/a", http.StatusServiceUnavailable, "not a swarm manager"},
+		{"POST", "/v1.41/swarm/init", http.StatusNotImplemented, "no swarm mode"},
+		{"POST", "/v1.41/swarm/leave", http.StatusServiceUnavailable, "not part of a swarm"},
 		{"GET", "/nothing", http.StatusNotFound, "page not found"},
 		{"GET", "/v1.999/version", http.StatusBadRequest, "too new"},
 		{"GET", "/v1.1/version", http.StatusBadRequest, "too old"},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -183,7 +184,9 @@ func (a *transferAPI) importArchive(
 	}
 	id, err := a.images.Import(r.Context(), archive, opt)
 	p := newProgress(w)
-	if err == nil {
+	if err != nil {
+		drain(w, r)
+	} else {
 		imageEvent(a.engine, "import", id.String(), opt.Ref)
 		p.send(map[string]string{"status": id.String()})
 	}
@@ -288,9 +291,21 @@ func (a *transferAPI) load(w http.ResponseWriter, r *request) error {
 		imageEvent(a.engine, "load", l.ID.String(), l.ID.String())
 	}
 	if err != nil {
+		drain(w, r)
 		return p.fail(err) // clients read what is wrong with an archive from the stream alone
 	}
 	return p.end(nil)
+}
+
+// drainTime bounds how long an error waits for the rest of a request's body.
+const drainTime = 10 * time.Second
+
+// drain reads the rest of a request's body before an error is sent: many clients look for an answer
+// only after they have sent everything, and report a broken pipe if they cannot.
+func drain(w http.ResponseWriter, r *request) {
+	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
 }
 
 func (a *transferAPI) saveOne(w http.ResponseWriter, r *request, name string) error {

@@ -58,7 +58,7 @@ func (sys *system) dockerService(
 	server := &http.Server{
 		Handler: docker.Handler(docker.Backend{
 			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
-			Volumes: sys.engine.Volumes(), Log: log, Version: version, Name: name,
+			Volumes: sys.engine.Volumes(), Log: log, Version: version, GitCommit: commit, Name: name,
 			Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
 			Builtin: sys.builtin(s.DataRoot, log),
 		}),
