@@ -289,8 +289,12 @@ func inheritedSettings(v6 bool) error {
 	return nil
 }
 
+// resolverRoute leads to the resolver. It is in the local table: containers see the routes that they
+// have with dockerd, and keep their name server if they flush those.
 func resolverRoute(index int) link.Request {
-	return link.AddRoute(link.Route{Dst: netip.PrefixFrom(ResolverAddr, 32), Index: index})
+	return link.AddRoute(
+		link.Route{Dst: netip.PrefixFrom(ResolverAddr, 32), Index: index, Local: true},
+	)
 }
 
 // defaultRoutes are the ways out through an interface, in the place of others.

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -33,8 +34,13 @@ func (b *Builtin) restore(ctx context.Context, images imageResolver, ref string)
 	return err == nil, err
 }
 
-// sameName says whether two references name one image, whatever of it is left to defaults.
+// sameName says whether two references name one image, whatever of it is left to defaults. Almost
+// all references that are asked about do not have the name of a in them.
 func sameName(a, b string) bool {
+	name, _, _ := strings.Cut(a, ":")
+	if !strings.Contains(b, name) {
+		return false
+	}
 	first, err := reference.ParseNormalizedNamed(a)
 	if err != nil {
 		return false

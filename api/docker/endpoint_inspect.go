@@ -39,6 +39,12 @@ func endpointSettings(
 			asked = networking.EndpointsConfig[name]
 		}
 		settings.IPAMConfig = ipamOf(&wish, asked)
+		if id, ok := builtinNetwork(name); ok {
+			settings.NetworkID = id
+			if alive(info) {
+				settings.EndpointID = fixedID(name + " " + info.ID)
+			}
+		}
 		out[name] = settings
 	}
 	for name, e := range info.Networks {
@@ -59,6 +65,28 @@ func endpointSettings(
 		}
 	}
 	return out
+}
+
+// builtinNetwork is the ID of host or none: networks that the manager does not know.
+func builtinNetwork(name string) (id string, ok bool) {
+	if name != "host" && name != "none" {
+		return "", false
+	}
+	return fixedID(name), true
+}
+
+// alive says whether a container has processes.
+func alive(info *engine.Info) bool {
+	return info.State.Status == engine.Running || info.State.Status == engine.Paused
+}
+
+// nameNetworks fills in the IDs of the networks that a container asks for and is not in.
+func nameNetworks(nets map[string]*network.EndpointSettings, known []NetworkInfo) {
+	for i := range known {
+		if e := nets[known[i].Name]; e != nil && e.NetworkID == "" {
+			e.NetworkID = known[i].ID
+		}
+	}
 }
 
 // optionsOf are the driver options that a container asks of a network with; nil if there are none.

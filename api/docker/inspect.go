@@ -76,6 +76,13 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 	inForce(out.HostConfig, &info, a.logDriver)
 	ports := portMap(&info)
 	nets := endpointSettings(&info, f.Networking)
+	if !alive(&info) {
+		known, err := a.networks.List(r.Context())
+		if err != nil {
+			return err
+		}
+		nameNetworks(nets, known)
+	}
 	if r.version < 45 {
 		for name, e := range nets {
 			if container.NetworkMode(name).IsUserDefined() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 
 	"strake/engine"
 )
@@ -210,5 +211,40 @@ func TestInspectNetworkModes(t *testing.T) {
 		if got := slices.Sorted(maps.Keys(out.NetworkSettings.Networks)); !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", mode, got, want)
 		}
+	}
+}
+
+// TestInspectBothWays: a container and its network say the same of each other, also of host and
+// none, and a container that does not run names its networks by ID.
+func TestInspectBothWays(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"host", "none"} {
+		f := newFake(then)
+		for i := range f.engine.list {
+			f.engine.list[i].Spec.Network, f.engine.list[i].Networks = name, nil
+		}
+		var shown network.Inspect
+		w := get(t.Context(), f.h, "/networks/"+name)
+		if err := json.Unmarshal(w.Body.Bytes(), &shown); err != nil {
+			t.Fatal(err)
+		}
+		for i := range f.engine.list {
+			info := &f.engine.list[i]
+			has := endpointSettings(info, nil)[name]
+			listed, ok := shown.Containers[info.ID]
+			runs := info.State.Status == engine.Running || info.State.Status == engine.Paused
+			if ok != runs || has.NetworkID != shown.ID || has.EndpointID != listed.EndpointID ||
+				runs != (has.EndpointID != "") {
+				t.Errorf("%s %s: %+v, listed %v %+v", name, info.State.Status, has, ok, listed)
+			}
+		}
+	}
+	out := inspectedOf(t, newFake(then), "created", `{"Image":"one"}`, func(info *engine.Info) {
+		info.Spec.Endpoints = map[string]engine.EndpointSpec{"net": {}, "gone": {}}
+		info.Networks = nil
+	})
+	nets := out.NetworkSettings.Networks
+	if nets["net"].NetworkID == "" || nets["gone"].NetworkID != "" {
+		t.Errorf("networks of a created container: %+v, %+v", nets["net"], nets["gone"])
 	}
 }

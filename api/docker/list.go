@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"strake/engine"
 )
@@ -43,6 +44,7 @@ func (a *viewAPI) list(w http.ResponseWriter, r *request) error {
 		}
 	}
 	sized := r.flag("size")
+	manifests := map[string]*ocispec.Descriptor{} // by the images' IDs
 	out := make([]*container.Summary, 0, len(all))
 	for i := range all {
 		info := &all[i]
@@ -51,7 +53,12 @@ func (a *viewAPI) list(w http.ResponseWriter, r *request) error {
 		}
 		sum := summary(info, r.version)
 		if r.version >= 48 {
-			sum.ImageManifestDescriptor = manifestOf(r.Context(), a.images, info.ImageID)
+			manifest, known := manifests[info.ImageID]
+			if !known {
+				manifest = manifestOf(r.Context(), a.images, info.ImageID)
+				manifests[info.ImageID] = manifest
+			}
+			sum.ImageManifestDescriptor = manifest
 		}
 		if sized {
 			rw, root, err := a.engine.Usage(r.Context(), info.ID)

@@ -39,6 +39,9 @@ func inspectOfNetwork(n *NetworkInfo, containers []engine.Info) network.Inspect 
 	for i := range containers {
 		c := &containers[i]
 		e, ok := c.Networks[n.Name]
+		if _, builtin := builtinNetwork(n.Name); builtin && primary(c) == n.Name && alive(c) {
+			e, ok = engine.EndpointInfo{EndpointID: fixedID(n.Name + " " + c.ID)}, true
+		}
 		if !ok {
 			continue
 		}

@@ -65,7 +65,7 @@ func groups(b Backend, h host) []group {
 		&usageAPI{b.Engine, b.Images, b.Volumes},
 		&createAPI{b.Engine, b.Images, b.Builtin, h},
 		&lifecycleAPI{b.Engine, h},
-		&viewAPI{b.Engine, b.Images, b.Log, driver, h},
+		&viewAPI{b.Engine, b.Images, b.Networks, b.Log, driver, h},
 		&attachAPI{b.Engine},
 		&execAPI{b.Engine},
 		&imageAPI{b.Images, b.Engine},

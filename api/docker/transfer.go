@@ -122,7 +122,7 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 	if name, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(name) {
 		tags, err := a.images.Tags(r.Context(), ref, auth)
 		if err != nil {
-			return err
+			return pullDenied(ref, err)
 		}
 		if len(tags) == 0 {
 			return plainError{errdefs.ErrNotFound, fmt.Sprintf("no tags in repository %s", ref)}
@@ -136,11 +136,26 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 		if _, err := a.images.Pull(
 			r.Context(), ref, image.PullOptions{Platform: platform, Auth: auth, Progress: p.event},
 		); err != nil {
-			return p.end(err)
+			return p.end(pullDenied(ref, err))
 		}
 		imageEvent(a.engine, "pull", ref, ref)
 	}
 	return p.end(nil)
+}
+
+// pullDenied is dockerd's answer where a registry refuses a pull: it may have no such image, and
+// says so to those only who may see it.
+func pullDenied(ref string, err error) error {
+	if !errdefs.IsPermissionDenied(err) {
+		return err
+	}
+	if named, perr := reference.ParseNormalizedNamed(ref); perr == nil {
+		ref = reference.FamiliarName(named)
+	}
+	return plainError{errdefs.ErrNotFound, fmt.Sprintf(
+		"pull access denied for %s, repository does not exist or may require 'docker login': %v",
+		ref, err,
+	)}
 }
 
 func (a *transferAPI) importArchive(

@@ -15,7 +15,11 @@ import (
 type viewAPI struct {
 	engine viewEngine
 	images viewImages
-	log    *slog.Logger
+	// networks are looked at for the IDs of those that a container is not in yet, or no more.
+	networks interface {
+		List(ctx context.Context) ([]NetworkInfo, error)
+	}
+	log *slog.Logger
 	// logDriver is the default, shown for containers that were created without a driver.
 	logDriver string
 	host      host

@@ -128,6 +128,9 @@ var functions = template.FuncMap{
 // template is empty, the tag. It is empty if there is nothing to write. A template that cannot be
 // evaluated, and more than 8 KiB, are errdefs.ErrInvalidArgument.
 func Text(selected map[string]string, tag string, c *Container) (string, error) {
+	if len(selected) == 0 && tag == "" {
+		return "", nil
+	}
 	attrs := make(map[string]string, len(selected)+1)
 	for name, value := range selected {
 		attrs[name] = value

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,7 +15,6 @@ import (
 	"strake/engine"
 	"strake/engine/logattr"
 	"strake/engine/ocispec"
-	"strake/engine/record"
 	"strake/engine/state"
 	"strake/engine/userdb"
 	"strake/image"
@@ -24,7 +22,6 @@ import (
 	"strake/network/place"
 	"strake/sandbox"
 	"strake/task"
-	"strake/volume"
 )
 
 // Start implements engine.Containers. A container that runs already is errdefs.ErrNotModified.
@@ -331,62 +328,6 @@ func (l *launch) makeGroup(ctx context.Context) (task.Group, error) {
 		return nil, err
 	}
 	return l.e.cfg.Groups.Create(ctx, l.c.spec.CgroupParent, l.c.id, probe.Linux.Resources)
-}
-
-// sources resolves where mounts come from and makes what is missing and may be made.
-func (l *launch) sources() error {
-	c := l.c
-	if err := l.e.fault("start: mounts"); err != nil {
-		return err
-	}
-	for i := range c.res.Mounts {
-		m := &c.res.Mounts[i]
-		if m.Type == "bind" {
-			if err := bindSource(m); err != nil {
-				return err
-			}
-		}
-		from := m.Source
-		if m.Subpath != "" {
-			// Opened here, so that nothing that happens in the volume can lead the mount elsewhere.
-			f, err := volume.Below(m.Source, m.Subpath, unix.O_PATH)
-			if err != nil {
-				return err
-			}
-			l.open = append(l.open, closer{f})
-			from = sandbox.SelfPath(f)
-		}
-		l.in.Mounts = append(l.in.Mounts, ocispec.Mount{Mount: m.Mount, HostPath: from})
-	}
-	return nil
-}
-
-// bindSource makes sure that the source of a bind mount exists.
-func bindSource(m *record.MountPoint) error {
-	_, err := os.Stat(m.Source)
-	switch {
-	case err == nil:
-	case errors.Is(err, os.ErrNotExist) && m.CreateSource:
-		// Made for the user, who asked for it with -v; it stays as it does with dockerd.
-		if err := os.MkdirAll(m.Source, 0o755); err != nil {
-			return message.New(
-				errdefs.ErrInvalidArgument, "error while creating mount source path '%s': %w",
-				m.Source, err,
-			)
-		}
-	case errors.Is(err, os.ErrNotExist):
-		return message.New(
-			errdefs.ErrInvalidArgument,
-			"invalid mount config for type \"bind\": bind source path does not exist: %s",
-			m.Source,
-		)
-	default:
-		return message.New(
-			errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": stat %s: %w",
-			m.Source, err,
-		)
-	}
-	return nil
 }
 
 // execute generates the configuration and starts the task.

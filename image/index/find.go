@@ -1,6 +1,8 @@
 package index
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,7 +54,11 @@ func (x *state) find(ref string) (im *Entry, matched string, err error) {
 				}
 			}
 		} else if !hexPrefix.MatchString(ref) {
-			return nil, "", message.New(errdefs.ErrInvalidArgument, "invalid reference format")
+			if errors.Is(perr, reference.ErrReferenceInvalidFormat) {
+				// dockerd's whole sentence, which clients compare.
+				return nil, "", message.New(errdefs.ErrInvalidArgument, "invalid reference format")
+			}
+			return nil, "", fmt.Errorf("invalid reference format: %w", perr)
 		}
 	}
 	if hexPrefix.MatchString(id) {

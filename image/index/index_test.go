@@ -60,7 +60,11 @@ func TestFind(t *testing.T) {
 		{c.String(), "", "", "No such image: " + c.String()},
 		{"nothing", "", "", "No such image: nothing:latest"},
 		{"host:5000/x", "", "", "No such image: host:5000/x:latest"},
-		{"UPPER", "", "", "invalid reference format"},
+		{
+			"UPPER", "", "",
+			`invalid reference format: reference "UPPER": invalid reference format: repository name`,
+		},
+		{"a:sha256:b", "", "", "invalid reference format"},
 		{"", "", "", "invalid reference format"},
 	} {
 		im, matched, err := x.find(tc.ref)

@@ -192,11 +192,13 @@ func DelAddress(index int, p netip.Prefix) Request {
 	}
 }
 
-// Route is a route of the main table.
+// Route is a route of the main table, or of the local one, which is looked at first
+// (ip-rule(8)) and which ip(8) does not list unless it is asked to.
 type Route struct {
 	Dst   netip.Prefix // bits 0 for the default route
 	Via   netip.Addr   // invalid for a destination on the link
 	Index int          // outgoing interface
+	Local bool
 }
 
 func (r Route) body() []byte {
@@ -204,8 +206,12 @@ func (r Route) body() []byte {
 	if r.Via.IsValid() || r.Dst.Addr().Is6() {
 		scope = unix.RT_SCOPE_UNIVERSE
 	}
+	table := byte(unix.RT_TABLE_MAIN)
+	if r.Local {
+		table = unix.RT_TABLE_LOCAL
+	}
 	b := []byte{
-		familyOf(r.Dst.Addr()), byte(r.Dst.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT,
+		familyOf(r.Dst.Addr()), byte(r.Dst.Bits()), 0, 0, table, unix.RTPROT_BOOT,
 		scope, unix.RTN_UNICAST, 0, 0, 0, 0,
 	}
 	if r.Dst.Bits() > 0 {
