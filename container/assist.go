@@ -2,14 +2,20 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"runtime"
+	"slices"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"strake/container/launch"
+	"strake/container/netdevice"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -24,6 +30,10 @@ type assistant struct {
 	plan  *plan.Plan
 	child *spawn.Child
 	first int // the descriptor of the first message, or -1
+
+	devices map[string]specs.LinuxNetDevice
+	moved   []*netdevice.Device
+	network *os.File // of the child, while a device may have to be moved back
 }
 
 // take handles a message, if it is of an assist.
@@ -82,10 +92,46 @@ func (a *assistant) assist(ctx context.Context, w *plan.Assist, first, second in
 			return fmt.Errorf("tmpcopyup: %w", err)
 		}
 		return nil
+	case plan.MoveDevices:
+		return a.moveDevices()
 	case plan.MapTree:
 		return launch.MapTree(a.m, first, &w.Tree)
 	}
 	return fmt.Errorf("work of kind %d: %w", w.Kind, errdefs.ErrNotImplemented)
+}
+
+// moveDevices moves the devices in the order of their names.
+func (a *assistant) moveDevices() error {
+	// By the number: the child waits for this.
+	network, err := os.Open("/proc/" + strconv.Itoa(a.child.Pid) + "/ns/net")
+	if err != nil {
+		return err
+	}
+	a.network = network
+	for _, name := range slices.Sorted(maps.Keys(a.devices)) {
+		d, err := netdevice.Move(name, a.devices[name].Name, network)
+		if err != nil {
+			return err
+		}
+		a.moved = append(a.moved, d)
+	}
+	return nil
+}
+
+// giveBack moves the devices back where they were.
+func (a *assistant) giveBack() (err error) {
+	for _, d := range slices.Backward(a.moved) {
+		err = errors.Join(err, d.Back())
+	}
+	a.moved = nil
+	return err
+}
+
+// leave lets go of the child's network: what was moved there stays.
+func (a *assistant) leave() {
+	if a != nil && a.network != nil {
+		a.network.Close()
+	}
 }
 
 // hostID is whom root of a new user namespace is outside of it.

@@ -37,6 +37,7 @@ type birth struct {
 	prog  *launch.Launch
 	m     *spawn.Machine
 	child *spawn.Child
+	help  *assistant
 	made  bool     // the state directory
 	whole []string // plan.Host.Whole
 }
@@ -349,7 +350,7 @@ func (b *birth) follow(ctx context.Context) error {
 			return err
 		}
 	}
-	help := &assistant{m: b.m, plan: b.prog.Plan(), child: b.child, first: -1}
+	help := b.assistant()
 	defer help.close()
 	for {
 		m, err := b.child.Next()
@@ -384,6 +385,15 @@ func (b *birth) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// assistant is what helps the child.
+func (b *birth) assistant() *assistant {
+	b.help = &assistant{m: b.m, plan: b.prog.Plan(), child: b.child, first: -1}
+	if b.spec.Linux != nil {
+		b.help.devices = b.spec.Linux.NetDevices
+	}
+	return b.help
 }
 
 // receive takes over a descriptor that a child has sent, if it has: a terminal's master or a
@@ -427,6 +437,11 @@ func (b *birth) done() {
 
 // undo removes what was made.
 func (b *birth) undo() {
+	if b.help != nil {
+		if err := b.help.giveBack(); err != nil {
+			b.warn("linux.netDevices: %v", err)
+		}
+	}
 	if b.child != nil {
 		b.child.Kill()
 	}

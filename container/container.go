@@ -212,7 +212,7 @@ func (r *Runtime) Create(
 	}
 	if held {
 		b.prog.Close() // our copy of the socket, which a process that has ended must refuse
-		if err := b.c.startHooks(ctx, b.child.PidFD); err != nil {
+		if err := startHooks(ctx, b.c, b.child.PidFD); err != nil {
 			return nil, nil, err
 		}
 		if err := b.c.release(ctx); err != nil {

@@ -392,3 +392,16 @@ func TestAmbientBeyondInheritable(t *testing.T) {
 		t.Errorf("warnings: %q", warned)
 	}
 }
+
+// TestNoAgent: a filter that asks an agent that is not there is an error in runc's words.
+func TestNoAgent(t *testing.T) {
+	spec := config(rootfs(t), "true")
+	spec.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, ListenerPath: filepath.Join(t.TempDir(), "none"),
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}},
+	}
+	_, err := run(t, spec)
+	if err == nil || !strings.Contains(err.Error(), "failed to connect with seccomp agent") {
+		t.Errorf("got %v", err)
+	}
+}

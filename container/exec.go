@@ -33,6 +33,9 @@ type ExecOptions struct {
 	Stdio         *[3]*os.File
 	// Log receives warnings.
 	Log func(format string, args ...any)
+
+	// executable is the program of a hook, whatever the first argument says.
+	executable string
 }
 
 // Exec executes one more process in a running container. Errors: *plan.StepError,
@@ -147,7 +150,7 @@ func (e *execution) close() {
 // run starts the process and accompanies it until it executes.
 func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (*Process, error) {
 	opt := plan.ExecOptions{
-		Flags: flags,
+		Flags: flags, Executable: e.opt.executable,
 		Options: plan.Options{
 			Host: hostFacts(e.host, nil, e.opt.Process), PreserveFDs: e.opt.PreserveFDs,
 			PlainTerminal: e.opt.PlainTerminal,

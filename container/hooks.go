@@ -43,7 +43,7 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 	if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
 		return err
 	}
-	return c.runHooksInside(ctx, m, "createContainer", h.CreateContainer, state, child.PidFD)
+	return runHooksInside(ctx, c, m, h.CreateContainer, state, child.PidFD)
 }
 
 func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
@@ -71,7 +71,8 @@ func (c *Container) runHooks(
 }
 
 func hookField(kind string, i int, h *specs.Hook) string {
-	return fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+	// The words behind the field are runc's, by which others know it.
+	return fmt.Sprintf("hooks.%s[%d] (%s): error running %s hook #%d", kind, i, h.Path, kind, i)
 }
 
 // runHook executes a hook in the bundle, as runc and crun do: a hook that is configured with the
@@ -125,14 +126,16 @@ func tail(out []byte) string {
 	return ": " + s
 }
 
-// runHooksInside executes hooks in the namespaces of the container, as programs that join them.
-func (c *Container) runHooksInside(
-	ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int,
+// runHooksInside executes createContainer hooks in the namespaces of the container, as programs of
+// the host's view that join them.
+func runHooksInside(
+	ctx context.Context, c *Container, m *spawn.Machine, hooks []specs.Hook, state []byte, pidfd int,
 ) error {
 	for i, h := range hooks {
-		field := hookField(kind, i, &h)
+		field := hookField("createContainer", i, &h)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)
-		err := runInside(hctx, m, h, c.hookDir(kind), namespaceFlags(c.spec), state, pidfd)
+		// The runtime-spec names no directory; runc's is the root filesystem.
+		err := runInside(hctx, m, h, c.rec.Rootfs, namespaceFlags(c.spec), state, pidfd)
 		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("no end within %d s", *h.Timeout)
 		}
@@ -142,16 +145,6 @@ func (c *Container) runHooksInside(
 		}
 	}
 	return nil
-}
-
-// hookDir is the directory in which hooks run that join the container. The runtime-spec names none;
-// as with runc it is the root filesystem as long as that is a directory of the host's view, and the
-// process's directory afterwards.
-func (c *Container) hookDir(kind string) string {
-	if kind == "startContainer" {
-		return c.spec.Process.Cwd
-	}
-	return c.rec.Rootfs
 }
 
 func runInside(
@@ -195,15 +188,64 @@ func runInside(
 	if err != nil {
 		return err
 	}
-	if ws.ExitStatus() != 0 {
-		text := make([]byte, 4096)
-		n, _ := out.ReadAt(text, 0)
-		if ws.Signaled() {
-			return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
-		}
-		return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
+	return hookEnd(ws, out)
+}
+
+// hookEnd is the error of a hook that has ended with a wait status other than 0.
+func hookEnd(ws unix.WaitStatus, out *os.File) error {
+	if ws == 0 {
+		return nil
 	}
-	return nil
+	text := make([]byte, 4096)
+	n, _ := out.ReadAt(text, 0)
+	if ws.Signaled() {
+		return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
+	}
+	return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
+}
+
+// startHook executes a startContainer hook as a process of the container, with the identity, the
+// capabilities, the limits and the seccomp filter of the container's own process, as runc does: its
+// program may be one of the image.
+func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
+	hctx, cancel := hookTimeout(ctx, h.Timeout)
+	defer cancel()
+	in, err := memoryFile("hook-state", c.ociState(specs.StateCreated, c.rec.Pid))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := memoryFile("hook-output", nil)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	proc := *c.spec.Process
+	proc.Terminal, proc.ConsoleSize, proc.Args = false, nil, h.Args
+	if len(h.Args) == 0 {
+		proc.Args = []string{h.Path}
+	}
+	if h.Env != nil {
+		proc.Env = h.Env
+	}
+	p, err := c.Exec(hctx, ExecOptions{
+		Process: &proc, executable: h.Path, Stdio: &[3]*os.File{in, out, out},
+	})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	defer context.AfterFunc(hctx, func() {
+		unix.PidfdSendSignal(p.PidFD, unix.SIGKILL, nil, 0)
+	})()
+	ws, err := p.Wait()
+	switch {
+	case err != nil:
+		return err
+	case hctx.Err() != nil && ctx.Err() == nil:
+		return fmt.Errorf("no end within %d s", *h.Timeout)
+	}
+	return hookEnd(ws, out)
 }
 
 // memoryFile is a file that exists as a descriptor only, positioned at its beginning.
@@ -237,7 +279,9 @@ func sendListener(c *Container, fd int) error {
 		return err
 	}
 	if err := SendFD(s.ListenerPath, fd, msg); err != nil {
-		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
+		return fmt.Errorf(
+			"linux.seccomp.listenerPath: failed to connect with seccomp agent: %w", err,
+		)
 	}
 	return nil
 }

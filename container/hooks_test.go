@@ -26,7 +26,8 @@ func TestStartHooks(t *testing.T) {
 	}
 	os.Remove(filepath.Join(root, "ran"))
 	spec.Hooks.StartContainer = append(spec.Hooks.StartContainer, specs.Hook{Path: "/bin/false"})
-	const want = "hooks.startContainer[1] (/bin/false): exit status 1"
+	const want = "hooks.startContainer[1] (/bin/false): error running startContainer hook #1: " +
+		"exit status 1"
 	if _, err := run(t, spec); err == nil || err.Error() != want {
 		t.Errorf("run: got %v, want %s", err, want)
 	}
@@ -123,6 +124,57 @@ func TestEndCreatedByPidfd(t *testing.T) {
 		}
 		if err := c.Start(t.Context()); err == nil {
 			t.Errorf("reaper %v: started", reaper)
+		}
+	}
+}
+
+// TestStartHookConfined: a startContainer hook has the environment, the identity, the capabilities
+// and the filter of the container's process, since its program may be the image's.
+func TestStartHookConfined(t *testing.T) {
+	root := rootfs(t)
+	hook := func(script string, edit func(*specs.Spec)) error {
+		spec := config(root, "true")
+		spec.Process.Env = append(spec.Process.Env, "ONE=two")
+		spec.Process.User = specs.User{UID: 7, GID: 8}
+		spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{
+			Path: "/bin/sh", Args: []string{"ash", "-ec", script},
+		}}}
+		edit(spec)
+		_, err := run(t, spec)
+		return err
+	}
+	nothing := func(*specs.Spec) {}
+	for _, c := range []struct {
+		script string
+		edit   func(*specs.Spec)
+		want   string // in the error
+	}{
+		{`test $ONE = two; test $HOME = /; test $0 = ash; exit 3`, nothing, "exit status 3"},
+		{`test $ONE = two; test -n $HOME; test $(id -u):$(id -g) = 7:8`, nothing, ""},
+		{`grep -q '"status":"created"'`, nothing, ""},
+		{`grep -q 'CapEff:.*0000000000000000' /proc/self/status`, nothing, ""},
+		{`test -z "$ONE"; test $TWO = three`, func(s *specs.Spec) {
+			s.Hooks.StartContainer[0].Env = []string{"PATH=/bin", "TWO=three"}
+		}, ""},
+		{`mkdir /tmp/x`, func(s *specs.Spec) {
+			s.Process.User = specs.User{}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{
+				DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{
+					Names: []string{"mkdir", "mkdirat"}, Action: specs.ActKillProcess,
+				}},
+			}
+		}, "error running startContainer hook #0: ended by bad system call"},
+		{`sleep 100`, func(s *specs.Spec) {
+			second := 1
+			s.Hooks.StartContainer[0].Timeout = &second
+		}, "no end within 1 s"},
+		{`true`, func(s *specs.Spec) { s.Hooks.StartContainer[0].Path = "/none" },
+			"hooks.startContainer[0] (/none): error running startContainer hook #0: hooks (/none): "},
+		{`true`, func(s *specs.Spec) { s.Hooks.StartContainer[0].Path = "sh" }, "not absolute"},
+	} {
+		err := hook(c.script, c.edit)
+		if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.script, err, c.want)
 		}
 	}
 }

@@ -66,7 +66,7 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	if err := c.startHooks(ctx, pidfd); err != nil {
+	if err := startHooks(ctx, c, pidfd); err != nil {
 		return errors.Join(err, c.Delete(ctx, true))
 	}
 	if err := c.release(ctx); err != nil {
@@ -79,23 +79,18 @@ func (c *Container) Start(ctx context.Context) error {
 }
 
 // startHooks runs the startContainer hooks. If one fails the waiting process is killed.
-func (c *Container) startHooks(ctx context.Context, pidfd int) error {
+func startHooks(ctx context.Context, c *Container, pidfd int) error {
 	if !hasStartHooks(c.spec) {
 		return nil
 	}
-	m, err := spawn.New()
-	if err != nil {
-		return err
+	for i := range c.spec.Hooks.StartContainer {
+		h := &c.spec.Hooks.StartContainer[i]
+		if err := startHook(ctx, c, h); err != nil {
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			return fmt.Errorf("%s: %w", hookField("startContainer", i, h), err)
+		}
 	}
-	defer m.Close()
-	err = c.runHooksInside(
-		ctx, m, "startContainer", c.spec.Hooks.StartContainer,
-		c.ociState(specs.StateCreated, c.rec.Pid), pidfd,
-	)
-	if err != nil {
-		unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-	}
-	return err
+	return nil
 }
 
 // release lets the waiting process go on and hears how that went.

@@ -76,3 +76,25 @@ func TestCreating(t *testing.T) {
 	}
 	clean(t, rt, b.opt.ID)
 }
+
+// TestMappedDevice: in a user namespace a device that the host has not got by this name exists with
+// the owner and the mode of the configuration; one whose owner is not mapped is the host's.
+func TestMappedDevice(t *testing.T) {
+	spec := config(
+		rootfs(t), "stat -c '%F %t:%T %u:%g %a' /dev/own /dev/zero; head -c 3 /dev/own | wc -c; "+
+			"grep -E ' /dev/(own|null) ' /proc/self/mountinfo | grep -c nosuid,noexec",
+	)
+	mapUsers(spec)
+	uid, gid, mode, out := uint32(10), uint32(11), os.FileMode(0o644), uint32(70000)
+	spec.Linux.Devices = []specs.LinuxDevice{
+		{
+			Path: "/dev/own", Type: "c", Major: 1, Minor: 5, UID: &uid, GID: &gid, FileMode: &mode,
+		},
+		{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5, UID: &out, FileMode: &mode},
+	}
+	const want = "character special file 1:5 10:11 644\n" +
+		"character special file 1:5 65534:65534 666\n3\n2\n"
+	if got, err := run(t, spec); err != nil || got.out != want {
+		t.Errorf("got %q, %v, want %q", got.out, err, want)
+	}
+}

@@ -133,6 +133,9 @@ type Mount struct {
 	Propagation string `json:"propagation,omitempty"`
 	// CreateSource makes a missing bind source a directory, as -v does; otherwise it is an error.
 	CreateSource bool `json:"createSource,omitempty"`
+	// Subpath is the part of a volume that is mounted, a path without a way out of it; empty means
+	// the whole.
+	Subpath string `json:"subpath,omitempty"`
 	// NoCopy leaves a new volume empty instead of filling it from the image.
 	NoCopy       bool   `json:"noCopy,omitempty"`
 	SizeBytes    int64  `json:"sizeBytes,omitempty"` // tmpfs

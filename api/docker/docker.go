@@ -1,5 +1,6 @@
 // Package docker speaks the Docker Engine API (moby/moby/api, swagger.yaml) for an engine: it
-// translates requests into calls on package engine and back, and does nothing else.
+// translates requests into calls on package engine and back. It does nothing else, but for fetching
+// the archive of an import that names an address.
 //
 // Every version of the API from MinVersion to MaxVersion is answered in its own form, because old
 // clients read fields that new ones dropped. An endpoint of the API that is not served answers 501

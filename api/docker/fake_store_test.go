@@ -34,6 +34,9 @@ func newFakeImages(r *recorder) *fakeImages {
 			ID: digest.Digest(imageID), RepoTags: []string{"one:latest", "one:2"}, Size: 100,
 			Created: then, Labels: map[string]string{"k": "v"},
 			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+			Manifest: ocispec.Descriptor{
+				MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(imageID), Size: 3,
+			},
 		}, SharedSize: 40},
 		{Image: image.Image{
 			ID: digest.Digest(danglingID), Size: 7, Created: then,

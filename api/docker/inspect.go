@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"strake/engine"
 	"strake/image"
@@ -82,6 +83,9 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 			}
 		}
 	}
+	if r.version >= 48 {
+		out.ImageManifestDescriptor = manifestOf(r.Context(), a.images, info.ImageID)
+	}
 	if r.version < 43 {
 		out.HostConfig.Annotations = nil
 	}
@@ -123,6 +127,18 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// manifestOf describes the manifest of an image, with the platform; nil if the image is gone.
+func manifestOf(ctx context.Context, images imageResolver, id string) *ocispec.Descriptor {
+	img, err := images.Resolve(ctx, id)
+	if id == "" || err != nil || img.Manifest.Digest == "" {
+		return nil
+	}
+	return &ocispec.Descriptor{
+		MediaType: img.Manifest.MediaType, Digest: img.Manifest.Digest, Size: img.Manifest.Size,
+		Platform: &img.Platform,
+	}
 }
 
 // inForce fills in what holds for a container that was created without naming it, by an earlier

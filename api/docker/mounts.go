@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -196,9 +197,10 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 	case mount.TypeVolume:
 		if v := in.VolumeOptions; v != nil {
 			m.NoCopy, m.Labels = v.NoCopy, v.Labels
-			if v.Subpath != "" {
-				return bad("field VolumeOptions.Subpath is not supported")
+			if v.Subpath != "" && !filepath.IsLocal(v.Subpath) {
+				return bad("subpath must be a relative path within the volume")
 			}
+			m.Subpath = v.Subpath
 			if v.DriverConfig != nil {
 				m.Driver, m.Options = v.DriverConfig.Name, v.DriverConfig.Options
 			}

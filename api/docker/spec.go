@@ -146,7 +146,7 @@ var selinux = []string{"type", "level", "user", "role"}
 
 // securityOf reads --security-opt values: name=value, or name:value as old clients have it.
 func securityOf(s *engine.Spec, opts []string) error {
-	for i, opt := range opts {
+	for _, opt := range opts {
 		name, value, ok := strings.Cut(opt, "=")
 		if !ok {
 			name, value, ok = strings.Cut(opt, ":")
@@ -179,9 +179,11 @@ func securityOf(s *engine.Spec, opts []string) error {
 		case name == "label" && slices.Contains(selinux, label):
 			return notImplemented("--security-opt " + opt)
 		default:
-			return invalid(
-				"invalid --security-opt %d: %q", i+1, opt,
-			)
+			reason := 2 // as dockerd numbers the reasons
+			if !ok {
+				reason = 1
+			}
+			return invalid("invalid --security-opt %d: %q", reason, opt)
 		}
 	}
 	return nil

@@ -146,9 +146,6 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 func (a *transferAPI) importArchive(
 	w http.ResponseWriter, r *request, src string, platform *ocispec.Platform,
 ) error {
-	if src != "-" {
-		return invalid("fromSrc %q: strake imports what is sent to it (-); fetch it first", src)
-	}
 	opt := image.ImportOptions{Message: r.form("message")}
 	if platform != nil {
 		opt.Platform = *platform
@@ -163,7 +160,14 @@ func (a *transferAPI) importArchive(
 	if opt.Config, err = changesOf(image.RunConfig{}, r.URL.Query()["changes"]); err != nil {
 		return err
 	}
-	id, err := a.images.Import(r.Context(), r.Body, opt)
+	archive := r.Body
+	if src != "-" {
+		if archive, err = fetch(r, src); err != nil {
+			return err
+		}
+		defer archive.Close()
+	}
+	id, err := a.images.Import(r.Context(), archive, opt)
 	p := newProgress(w)
 	if err != nil {
 		drain(w, r)

@@ -135,6 +135,9 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
 	fs.BoolVar(&a.debug, "debug", false, "say each step, on standard error or in the log")
 	systemd := fs.Bool("systemd-cgroup", false, "let systemd make cgroups")
+	manager := fs.String(
+		"cgroup-manager", "cgroupfs", "as crun's: cgroupfs, since strake-runtime writes cgroups itself",
+	)
 	fs.String("rootless", "auto", "accepted for runc's sake: privileges are found out")
 	fs.String("criu", "", "accepted for runc's sake")
 	showVersion := fs.Bool("version", false, "print the version")
@@ -152,6 +155,10 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	case *systemd:
 		return 1, errors.New(
 			"--systemd-cgroup: strake-runtime writes cgroups itself; leave the option out",
+		)
+	case *manager != "cgroupfs":
+		return 1, fmt.Errorf(
+			"--cgroup-manager %q: want cgroupfs: strake-runtime writes cgroups itself", *manager,
 		)
 	case *showVersion:
 		fmt.Fprintf(a.out, "strake-runtime version %s\ncommit: %s\nspec: %s\n",

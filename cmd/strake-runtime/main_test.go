@@ -118,3 +118,15 @@ func TestNearFlag(t *testing.T) {
 		}
 	}
 }
+
+// TestCgroupManager: crun's option is taken with the value that says what is done anyway.
+func TestCgroupManager(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]int{"cgroupfs": 0, "systemd": 1, "disabled": 1} {
+		args := []string{"strake-runtime", "--cgroup-manager=" + value, "--root", t.TempDir(), "list"}
+		var shown bytes.Buffer
+		if code := run(t.Context(), args, io.Discard, &shown); code != want {
+			t.Errorf("%s: exit code %d, %q", value, code, shown.String())
+		}
+	}
+}

@@ -74,8 +74,16 @@ func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 			in.Close()
 		}
 	}()
+	var nodes nodeMaker
+	defer nodes.close()
 	for i := range p.Trees {
 		t := &p.Trees[i]
+		if t.Node != nil {
+			if fd, err := nodes.make(t.Node); err == nil {
+				in.Own(t.Name, fd)
+				continue
+			}
+		}
 		fd, err := openTree(m, t)
 		if err != nil {
 			return err

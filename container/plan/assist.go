@@ -16,6 +16,8 @@ const (
 	// MapTree applies the mappings of Assist.Tree to the mount of the first descriptor, which is
 	// attached nowhere: that wants a right over the filesystem which the child may not have.
 	MapTree
+	// MoveDevices moves linux.netDevices into the network namespace of the child.
+	MoveDevices
 )
 
 // Assist is work that a program asks of its spawner, which has to look at files: it sends two

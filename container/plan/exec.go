@@ -20,6 +20,9 @@ type ExecOptions struct {
 	// Separate says that each namespace is joined by a descriptor of its own: the inputs InputInit
 	// followed by a slash and the namespace's name, InitInput.
 	Separate bool
+	// Executable is the path of the program of a hook, whatever the first argument says; empty for
+	// the one that the first argument names.
+	Executable string
 }
 
 // InitInput is the input by which one namespace of a container's first process is joined, if
@@ -45,6 +48,9 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	}
 	if copied.Linux == nil {
 		copied.Linux = &specs.Linux{}
+	}
+	if p.executable = opt.Executable; p.executable != "" && p.executable[0] != '/' {
+		return nil, invalid("hooks.path", "%q is not absolute", p.executable)
 	}
 	p.Keep(3 + opt.PreserveFDs)
 	p.userns, p.exec = opt.Flags&unix.CLONE_NEWUSER != 0, true

@@ -97,6 +97,9 @@ func hint(e *StepError) string {
 		return "/dev/pts/ptmx of the container is not of a devpts filesystem"
 	case e.Errno == unix.ELOOP && strings.HasPrefix(e.Field, "mounts["):
 		return "must be mounted on ordinary directory, but a symbolic link is in its place"
+	case e.Errno == unix.EPERM && strings.HasSuffix(e.Field, withCPUs):
+		return "perhaps process scheduler can't be used together with AllowedCPUs: " +
+			"a deadline wants all processors"
 	case e.Errno == unix.EPERM && e.Call == "setns":
 		return "the namespace belongs to another user namespace than the container's"
 	case e.Errno == unix.EXDEV:

@@ -201,6 +201,16 @@ func (p *planner) loopback() {
 	p.Place(done)
 }
 
+// netDevices has the spawner move devices into the network namespace, before anything is set there.
+func (p *planner) netDevices() {
+	if len(p.spec.Linux.NetDevices) == 0 {
+		return
+	}
+	p.Field("linux.netDevices")
+	a := Assist{Kind: MoveDevices, Field: "linux.netDevices", Continue: p.waits()}
+	p.assist(a, p.root.Value(), p.root.Value())
+}
+
 // becomeRoot takes the identity that a new member of a user namespace needs to act in it.
 func (p *planner) becomeRoot() {
 	p.Field("linux.uidMappings")

@@ -162,6 +162,15 @@ type Tree struct {
 	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
+	// Node, if set, is the device node that the tree is to be. A spawner that may not make one opens
+	// Path.
+	Node *Node
+}
+
+// Node is a device node (mknod(2)) with the IDs of its owner outside of the container.
+type Node struct {
+	Mode, UID, GID uint32
+	Dev            uint64
 }
 
 // Namespace tells the spawner to open a namespace to join.
@@ -211,6 +220,8 @@ type planner struct {
 	grouped bool // the cgroups are entered
 	userns  bool // in a user namespace other than the spawner's
 	exec    bool // one more process of a container
+	// executable is ExecOptions.Executable.
+	executable string
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
@@ -249,6 +260,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.enter()
 	p.loopback()
 	p.rootfs()
+	p.netDevices()
 	p.mounts()
 	p.devices()
 	p.lateCgroups()

@@ -82,7 +82,7 @@ func (p *planner) process(proc *specs.Process) {
 		p.reaper()
 		p.openSignals()
 	}
-	p.Fieldf("process.args (%s)", proc.Args[0])
+	p.Field(p.programField(proc))
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
@@ -239,9 +239,12 @@ func (p *planner) proc0() *specs.Process { return p.spec.Process }
 // process. It leaves the address of the path in a cell. A name with a slash is the path itself:
 // execve reports what is wrong with it, or, for a process that is held before execve, a check does.
 func (p *planner) lookup(proc *specs.Process) program.Cell {
-	p.Fieldf("process.args (%s)", proc.Args[0])
+	p.Field(p.programField(proc))
 	exe := p.Cell()
 	name := proc.Args[0]
+	if p.executable != "" {
+		name = p.executable
+	}
 	if strings.Contains(name, "/") {
 		p.Set(exe, p.Str(name).Ptr(), program.Move, program.Num(0))
 		if p.opt.Hold {
@@ -290,6 +293,14 @@ func (p *planner) lookup(proc *specs.Process) program.Cell {
 	p.Fail(program.Num(uint64(unix.ENOENT)))
 	p.Place(found)
 	return exe
+}
+
+// programField names the program in errors.
+func (p *planner) programField(proc *specs.Process) string {
+	if p.executable != "" {
+		return "hooks (" + p.executable + ")"
+	}
+	return "process.args (" + proc.Args[0] + ")"
 }
 
 // pathList is $PATH of an environment; the last assignment counts.

@@ -15,6 +15,9 @@ func (p *planner) schedule(proc *specs.Process) {
 	p.resetAffinity(proc)
 	if s := proc.Scheduler; s != nil {
 		p.Field("process.scheduler")
+		if p.limitsCPUs() {
+			p.Field("process.scheduler" + withCPUs)
+		}
 		policy, flags, err := schedulerNumbers(s)
 		if err != nil {
 			p.fail("process.scheduler", "%v", err)
@@ -123,4 +126,15 @@ func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err erro
 		flags |= bit
 	}
 	return policy, flags, nil
+}
+
+// withCPUs is part of the field that an error names, where the scheduler may be at odds with the
+// processors.
+const withCPUs = " (with linux.resources.cpu.cpus)"
+
+// limitsCPUs says whether the group has not all processors, which deadline scheduling needs
+// (sched_setattr(2), EPERM).
+func (p *planner) limitsCPUs() bool {
+	l := p.spec.Linux
+	return l != nil && l.Resources != nil && l.Resources.CPU != nil && l.Resources.CPU.Cpus != ""
 }

@@ -434,7 +434,11 @@ func (e *Engine) makeVolumes(ctx context.Context, c *container, back *undo) erro
 		if err != nil {
 			return fmt.Errorf("fill volume %q from %q of the image: %w", v.Name, m.Target, err)
 		}
-		err = e.volumes.Fill(v.Name, c.id, src)
+		if m.Subpath != "" {
+			err = e.volumes.FillBelow(v.Name, m.Subpath, src)
+		} else {
+			err = e.volumes.Fill(v.Name, c.id, src)
+		}
 		src.Close()
 		if err != nil {
 			return err

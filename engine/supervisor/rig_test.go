@@ -409,6 +409,8 @@ type worldTasks struct {
 	*tasktest.Fake
 	w   *world
 	log task.Log // of the container that was started last
+	// mounted are the files that the mounts of that container come from, by their places.
+	mounted map[string]string
 }
 
 func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
@@ -420,7 +422,10 @@ func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error)
 	} else if err := f.w.call("start"); err != nil {
 		return nil, err
 	}
-	f.log = s.Log
+	f.log, f.mounted = s.Log, map[string]string{}
+	for _, m := range s.Config.Mounts {
+		f.mounted[m.Destination], _ = filepath.EvalSymlinks(m.Source)
+	}
 	t, err := f.Fake.Start(ctx, s)
 	if err != nil {
 		return nil, err

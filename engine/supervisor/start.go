@@ -24,6 +24,7 @@ import (
 	"strake/network/place"
 	"strake/sandbox"
 	"strake/task"
+	"strake/volume"
 )
 
 // Start implements engine.Containers. A container that runs already is errdefs.ErrNotModified.
@@ -345,7 +346,17 @@ func (l *launch) sources() error {
 				return err
 			}
 		}
-		l.in.Mounts = append(l.in.Mounts, ocispec.Mount{Mount: m.Mount, HostPath: m.Source})
+		from := m.Source
+		if m.Subpath != "" {
+			// Opened here, so that nothing that happens in the volume can lead the mount elsewhere.
+			f, err := volume.Below(m.Source, m.Subpath, unix.O_PATH)
+			if err != nil {
+				return err
+			}
+			l.open = append(l.open, closer{f})
+			from = sandbox.SelfPath(f)
+		}
+		l.in.Mounts = append(l.in.Mounts, ocispec.Mount{Mount: m.Mount, HostPath: from})
 	}
 	return nil
 }

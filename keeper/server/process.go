@@ -416,9 +416,17 @@ func (p *process) finish(e wire.Exit) {
 	}
 	p.state, p.stage, p.exit = wire.Exited, 0, e
 	p.closeStdin()
-	for _, st := range p.streams {
-		if st != nil {
-			st.drain()
+	for i, st := range p.streams {
+		if st == nil {
+			continue
+		}
+		st.drain()
+		// Another process may have the pipe still, if only a child that was cloned at the same
+		// moment and has not yet given up its inheritance. The beginning of a line is complete for
+		// this process, and clients read the log as soon as they learn of its end.
+		if p.log != nil {
+			p.log.Flush(logwriter.Stream(i), time.Now())
+			p.tellLoss()
 		}
 	}
 	if p.aborted {

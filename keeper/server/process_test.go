@@ -356,6 +356,36 @@ func TestGrandchildKeepsPipes(t *testing.T) {
 	}
 }
 
+// TestGrandchildKeepsLine: what a process wrote is in the log when its end is told, also the
+// beginning of a line that another process could still continue.
+func TestGrandchildKeepsLine(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a", "exec 3<&0; (read x <&3; echo late) & echo -n early; echo -n err >&2")
+	req.Stdio.Stdin = false
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	req.Inputs = map[string]int{"stdin": int(read.Fd())}
+	r.start(req)
+	read.Close()
+	r.exit("a")
+	if got := logged(t, r.logPath("a"), "stdout"); got != "early" {
+		t.Errorf("log at the exit %q", got)
+	}
+	if got := logged(t, r.logPath("a"), "stderr"); got != "err" {
+		t.Errorf("log of errors at the exit %q", got)
+	}
+	if _, err := write.WriteString("\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.streamsClosed("a")
+	if got := logged(t, r.logPath("a"), "stdout"); got != "earlylate\n" {
+		t.Errorf("log %q", got)
+	}
+}
+
 // TestChannelKeptElsewhere ends a process whose channel to the keeper is still open in another one,
 // as a child that is cloned at the same moment has it for a while.
 func TestChannelKeptElsewhere(t *testing.T) {
