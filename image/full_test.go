@@ -76,8 +76,8 @@ func TestFullDisk(t *testing.T) {
 }
 
 // TestOpenOnFullDisk opens a store whose last process was killed in an operation, on a disk without
-// space: what the operation had written is given back, and what the database does not know is found.
-// It needs root, to mount a small tmpfs.
+// space: what the operation had written is given back, and what the database does not know is
+// found. It needs root, to mount a small tmpfs.
 func TestOpenOnFullDisk(t *testing.T) {
 	t.Parallel()
 	needOverlay(t)

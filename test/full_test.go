@@ -109,8 +109,8 @@ const databaseBytes = 256 << 10
 const probeInodes = 2
 
 // TestFullDisk fills the disk at each operation in turn. The operation succeeds or gives one clear
-// error; on the full disk containers and images are stopped and removed; then all space is back, for
-// this engine and for one that is started after it was killed.
+// error; on the full disk containers and images are stopped and removed; then all space is back,
+// for this engine and for one that is started after it was killed.
 func TestFullDisk(t *testing.T) {
 	for _, kind := range []string{"ext4", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {

@@ -71,8 +71,8 @@ func onSmallDisk(t *testing.T, kind string) *smallDisk {
 	}}
 }
 
-// loopDevice makes an ext4 file system in a file and a block device of it (loop(4)), which ends with
-// its last user.
+// loopDevice makes an ext4 file system in a file and a block device of it (loop(4)), which ends
+// with its last user.
 func loopDevice(t *testing.T, file string) string {
 	t.Helper()
 	mkfs := testneed.Program(t, "mkfs.ext4", "e2fsprogs")
