@@ -50,7 +50,8 @@ func (p *project) does(args ...string) string {
 	got := p.compose(args...)
 	if got.code != 0 {
 		p.t.Fatalf(
-			"docker-compose %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out, got.err,
+			"docker-compose %s: status %d\n%s%s", strings.Join(args, " "), got.code, got.out,
+			got.err,
 		)
 	}
 	return got.out
