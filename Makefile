@@ -6,8 +6,10 @@ SHELL := /bin/bash
 export CGO_ENABLED := 0
 PREFIX ?= /usr/local
 BIN := bin
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMIT ?= $(shell git describe --always --exclude '*' --dirty 2>/dev/null || echo unknown)
+# Clients parse it as a number: that of the newest tag, or what comes before the first.
+VERSION ?= $(patsubst v%,%,$(or $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null),0.1.0-dev+$(COMMIT)))
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 # What runs for milliseconds is entered before the Go runtime (internal/early).
 EARLY := $(LDFLAGS) -E strake/internal/early.entry
 BASE := image/base/embed

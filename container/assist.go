@@ -4,26 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"runtime"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"strake/container/launch"
+	"strake/container/netdevice"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
+	"strake/internal/inroot"
 )
 
 // assistant does what a program asks of its spawner while it waits (plan.Assist). It works on
 // descriptors that the child has opened in the container's view of its files, and leaves the
 // directories that they refer to neither through links nor through "..".
 type assistant struct {
+	m     *spawn.Machine
 	plan  *plan.Plan
 	child *spawn.Child
 	first int // the descriptor of the first message, or -1
+
+	devices map[string]specs.LinuxNetDevice
+	moved   []*netdevice.Device
+	network *os.File // of the child, while a device may have to be moved back
 }
 
 // take handles a message, if it is of an assist.
@@ -45,6 +55,9 @@ func (a *assistant) take(ctx context.Context, m spawn.Message) (bool, error) {
 	defer unix.Close(first)
 	defer unix.Close(m.FD)
 	if err := a.assist(ctx, w, first, m.FD); err != nil {
+		if w.Kind == plan.MapTree {
+			return true, err // it names the field
+		}
 		return true, fmt.Errorf("%s: %w", w.Field, err)
 	}
 	for range w.Continue {
@@ -69,22 +82,57 @@ func (a *assistant) assist(ctx context.Context, w *plan.Assist, first, second in
 		if err := unix.Fstat(second, &st); err != nil {
 			return fmt.Errorf("fstat: %w", err)
 		}
-		walk := &rootWalk{
-			dirs: []int{first}, uid: hostID(a.plan.UIDMap), gid: hostID(a.plan.GIDMap),
-		}
-		defer walk.top()
-		return walk.make(w.Path, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+		uid, gid := hostID(a.plan.UIDMap), hostID(a.plan.GIDMap)
+		return inroot.Make(
+			first, w.Path, st.Mode&unix.S_IFMT == unix.S_IFDIR,
+			func(f func() error) error { return actAs(uid, gid, f) },
+		)
 	case plan.CopyUp:
 		if err := copyUp(ctx, first, second, w.Owner); err != nil {
 			return fmt.Errorf("tmpcopyup: %w", err)
 		}
 		return nil
+	case plan.MoveDevices:
+		return a.moveDevices()
+	case plan.MapTree:
+		return launch.MapTree(a.m, first, &w.Tree)
 	}
 	return fmt.Errorf("work of kind %d: %w", w.Kind, errdefs.ErrNotImplemented)
 }
 
-// maxLinks is how many links a path may lead through (path_resolution(7)).
-const maxLinks = 40
+// moveDevices moves the devices in the order of their names.
+func (a *assistant) moveDevices() error {
+	// By the number: the child waits for this.
+	network, err := os.Open("/proc/" + strconv.Itoa(a.child.Pid) + "/ns/net")
+	if err != nil {
+		return err
+	}
+	a.network = network
+	for _, name := range slices.Sorted(maps.Keys(a.devices)) {
+		d, err := netdevice.Move(name, a.devices[name].Name, network)
+		if err != nil {
+			return err
+		}
+		a.moved = append(a.moved, d)
+	}
+	return nil
+}
+
+// giveBack moves the devices back where they were.
+func (a *assistant) giveBack() (err error) {
+	for _, d := range slices.Backward(a.moved) {
+		err = errors.Join(err, d.Back())
+	}
+	a.moved = nil
+	return err
+}
+
+// leave lets go of the child's network: what was moved there stays.
+func (a *assistant) leave() {
+	if a != nil && a.network != nil {
+		a.network.Close()
+	}
+}
 
 // hostID is whom root of a new user namespace is outside of it.
 func hostID(list []specs.LinuxIDMapping) int {
@@ -94,113 +142,6 @@ func hostID(list []specs.LinuxIDMapping) int {
 		}
 	}
 	return 0
-}
-
-// make makes a directory or an empty file at a path below the root, with what is missing above it.
-// Links are followed as a process would whose root directory it is; what they lead to is made.
-func (w *rootWalk) make(name string, directory bool) error {
-	rest := strings.Split(name, "/")
-	for links := 0; len(rest) > 0; {
-		part := rest[0]
-		rest = rest[1:]
-		switch part {
-		case "", ".":
-			continue
-		case "..":
-			w.up()
-			continue
-		}
-		more := slices.ContainsFunc(rest, func(s string) bool { return s != "" && s != "." })
-		link, err := w.enter(part, directory || more)
-		if err != nil {
-			return err
-		}
-		if link == "" {
-			continue
-		}
-		if links++; links > maxLinks {
-			return fmt.Errorf("%q: %w", name, unix.ELOOP)
-		}
-		if link[0] == '/' {
-			w.top()
-		}
-		rest = append(strings.Split(link, "/"), rest...)
-	}
-	return nil
-}
-
-// rootWalk is a place below a root directory: handles of the directories that lead to it, the root
-// first, which is not the walk's. What is made belongs to uid and gid.
-type rootWalk struct {
-	dirs     []int
-	uid, gid int
-}
-
-func (w *rootWalk) up() {
-	if n := len(w.dirs); n > 1 {
-		unix.Close(w.dirs[n-1])
-		w.dirs = w.dirs[:n-1]
-	}
-}
-
-func (w *rootWalk) top() {
-	for len(w.dirs) > 1 {
-		w.up()
-	}
-}
-
-// enter goes on to a name in the present directory, which is made if it is missing. Of a link it
-// returns what it says, and stays.
-func (w *rootWalk) enter(name string, directory bool) (link string, err error) {
-	here := w.dirs[len(w.dirs)-1]
-	fd, err := unix.Openat(here, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
-		err = actAs(w.uid, w.gid, func() error {
-			if directory {
-				return unix.Mkdirat(here, name, 0o755)
-			}
-			// mknod(2) makes an empty regular file and never follows a link.
-			return unix.Mknodat(here, name, unix.S_IFREG|0o644, 0)
-		})
-		if err != nil && err != unix.EEXIST {
-			return "", fmt.Errorf("make %q: %w", name, err)
-		}
-		fd, err = unix.Openat(here, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	}
-	if err != nil {
-		return "", fmt.Errorf("open %q: %w", name, err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return "", fmt.Errorf("fstat %q: %w", name, err)
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFLNK:
-		defer unix.Close(fd)
-		return readLink(fd)
-	case unix.S_IFDIR:
-		w.dirs = append(w.dirs, fd)
-		return "", nil
-	}
-	unix.Close(fd)
-	if directory {
-		return "", fmt.Errorf("%q: %w", name, unix.ENOTDIR)
-	}
-	return "", nil
-}
-
-// readLink reads the link that a descriptor refers to.
-func readLink(fd int) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(fd, "", buf)
-	if err != nil {
-		return "", fmt.Errorf("readlink: %w", err)
-	}
-	if n == 0 || n == len(buf) {
-		return "", errors.New("readlink: no text, or more than a path can have")
-	}
-	return string(buf[:n]), nil
 }
 
 // actAs makes the system calls of f with other IDs for files (setfsuid(2)): a filesystem of a user

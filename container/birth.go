@@ -17,7 +17,6 @@ import (
 
 	"strake/container/cgroup"
 	"strake/container/launch"
-	"strake/container/ocijson"
 	"strake/container/plan"
 	"strake/container/program"
 	"strake/container/spawn"
@@ -38,6 +37,7 @@ type birth struct {
 	prog  *launch.Launch
 	m     *spawn.Machine
 	child *spawn.Child
+	help  *assistant
 	made  bool     // the state directory
 	whole []string // plan.Host.Whole
 }
@@ -73,6 +73,7 @@ func (b *birth) run(ctx context.Context) (err error) {
 	if err := b.makeState(); err != nil {
 		return err
 	}
+	b.rt.debug("container %q: state in %s", b.opt.ID, b.c.dir)
 	if b.host, err = cgroup.Detect(b.rt.CgroupRoot); err != nil {
 		return err
 	}
@@ -82,12 +83,15 @@ func (b *birth) run(ctx context.Context) (err error) {
 	if err := b.makeGroup(); err != nil {
 		return err
 	}
+	b.rt.debug("cgroup %s: made, version %d", b.c.rec.CgroupPath, b.host.Version())
 	if err := b.prepare(); err != nil {
 		return err
 	}
+	b.rt.debugPlan(b.prog.Plan())
 	if err := b.clone(); err != nil {
 		return err
 	}
+	b.rt.debug("process %d: cloned", b.child.Pid)
 	return b.follow(ctx)
 }
 
@@ -262,7 +266,7 @@ func (b *birth) options() plan.Options {
 		Host: hostFacts(b.host, b.hierarchies(), b.spec.Process),
 		Hold: b.opt.Hold, Reaper: b.opt.Reaper, PreserveFDs: b.opt.PreserveFDs,
 		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Hooks: hasCreateHooks(b.spec),
-		Assist: true,
+		Assist: true, PlainTerminal: b.opt.PlainTerminal,
 	}
 	opt.Host.Whole = b.whole
 	if b.opt.Stdio != nil {
@@ -346,7 +350,7 @@ func (b *birth) follow(ctx context.Context) error {
 			return err
 		}
 	}
-	help := &assistant{plan: b.prog.Plan(), child: b.child, first: -1}
+	help := b.assistant()
 	defer help.close()
 	for {
 		m, err := b.child.Next()
@@ -366,6 +370,7 @@ func (b *birth) follow(ctx context.Context) error {
 		if err := record(); err != nil {
 			return err
 		}
+		b.rt.debug("process %d: %s", b.child.Pid, stageText(m.Stage))
 		switch m.Stage {
 		case program.StageHooks:
 			if err := b.c.createHooks(ctx, b.m, b.child); err != nil {
@@ -380,6 +385,15 @@ func (b *birth) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// assistant is what helps the child.
+func (b *birth) assistant() *assistant {
+	b.help = &assistant{m: b.m, plan: b.prog.Plan(), child: b.child, first: -1}
+	if b.spec.Linux != nil {
+		b.help.devices = b.spec.Linux.NetDevices
+	}
+	return b.help
 }
 
 // receive takes over a descriptor that a child has sent, if it has: a terminal's master or a
@@ -423,6 +437,11 @@ func (b *birth) done() {
 
 // undo removes what was made.
 func (b *birth) undo() {
+	if b.help != nil {
+		if err := b.help.giveBack(); err != nil {
+			b.warn("linux.netDevices: %v", err)
+		}
+	}
 	if b.child != nil {
 		b.child.Kill()
 	}
@@ -441,50 +460,4 @@ func (b *birth) undo() {
 			os.RemoveAll(b.c.dir)
 		}
 	}
-}
-
-// optionsFile holds those options of a held container's creation that its program depends on.
-const optionsFile = "options.json"
-
-type savedOptions struct {
-	Tasks        int  `json:"tasks"`
-	Late         bool `json:"late,omitempty"`
-	PreserveFDs  int  `json:"preserveFDs,omitempty"`
-	NoPivot      bool `json:"noPivot,omitempty"`
-	NoNewKeyring bool `json:"noNewKeyring,omitempty"`
-	// Whole: see plan.Host.
-	Whole  []string `json:"whole,omitempty"`
-	Reaper bool     `json:"reaper,omitempty"`
-	Pipes  bool     `json:"pipes,omitempty"`
-}
-
-func (b *birth) saveOptions() error {
-	raw, err := json.Marshal(savedOptions{
-		Tasks: len(b.entry.Files), Late: b.entry.Late, PreserveFDs: b.opt.PreserveFDs,
-		NoPivot: b.opt.NoPivot, NoNewKeyring: b.opt.NoNewKeyring, Reaper: b.opt.Reaper,
-		Pipes: b.opt.Stdio != nil, Whole: b.whole,
-	})
-	if err != nil {
-		return err
-	}
-	return rawfile.Replace(b.c.dir, optionsFile, raw, 0o600)
-}
-
-func (b *birth) restoreOptions(raw []byte) error {
-	var s savedOptions
-	if err := ocijson.Decode(raw, &s); err != nil {
-		return err
-	}
-	b.entry = launch.Nowhere()
-	if s.Late {
-		b.enterLate()
-	} else {
-		b.entry.Files = make([]int, s.Tasks)
-	}
-	b.opt.Hold, b.opt.PreserveFDs, b.opt.NoPivot = true, s.PreserveFDs, s.NoPivot
-	b.opt.NoNewKeyring, b.opt.Reaper, b.whole = s.NoNewKeyring, s.Reaper, s.Whole
-	if s.Pipes {
-		b.opt.Stdio = new([3]*os.File)
-	}
-	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -42,6 +43,8 @@ type Runtime struct {
 	CgroupRoot string
 	// Log receives warnings about hooks that fail when it does not matter any more; nil for none.
 	Log func(format string, args ...any)
+	// Debug receives a line about each step that is taken; nil for none.
+	Debug func(format string, args ...any)
 }
 
 // Container is one container of a Runtime. Not for concurrent use.
@@ -142,6 +145,8 @@ type CreateOptions struct {
 	NoPivot, NoNewKeyring bool
 	// Terminal is called with the master of the container's terminal, which becomes the callee's.
 	Terminal func(master *os.File) error
+	// PlainTerminal: see plan.Options.
+	PlainTerminal bool
 	// Reaper puts a PID 1 in front of the process.
 	Reaper bool
 	// Stdio are the process's streams in place of the caller's own; nil to inherit those.
@@ -188,7 +193,7 @@ func (r *Runtime) Create(
 	if err := CheckID(opt.ID); err != nil {
 		return nil, nil, err
 	}
-	spec := absolute(opt.Spec, opt.Bundle)
+	spec := complete(opt.Spec, opt.Bundle)
 	b := &birth{rt: r, opt: &opt, spec: withEnviron(spec)}
 	if opt.Explain != nil {
 		return nil, nil, b.explain()
@@ -207,31 +212,74 @@ func (r *Runtime) Create(
 	}
 	if held {
 		b.prog.Close() // our copy of the socket, which a process that has ended must refuse
-		if err := b.c.execute(ctx, b.child.PidFD); err != nil {
+		if err := startHooks(ctx, b.c, b.child.PidFD); err != nil {
+			return nil, nil, err
+		}
+		if err := b.c.release(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
 	return b.c, b.p, nil
 }
 
-// absolute returns spec with the paths that are relative to the bundle made absolute: of the root
-// and of bind mounts' sources (runtime-spec config.md, Mounts).
-func absolute(spec *specs.Spec, bundle string) *specs.Spec {
+// complete returns spec with what it leaves to the bundle and to the caller: the paths that are
+// relative to the bundle made absolute, of the root and of bind mounts' sources (runtime-spec
+// config.md, Mounts), and the mappings of a user namespace that has none. Destinations that are
+// given by their path on the host become paths from the root on.
+func complete(spec *specs.Spec, bundle string) *specs.Spec {
 	copied := *spec
 	if r := spec.Root; r != nil && r.Path != "" && !filepath.IsAbs(r.Path) {
 		root := *r
 		root.Path = filepath.Join(bundle, r.Path)
 		copied.Root = &root
 	}
-	for i := range spec.Mounts {
-		m := &spec.Mounts[i]
-		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
-			continue
-		}
+	change := func(i int) *specs.Mount {
 		if &copied.Mounts[0] == &spec.Mounts[0] {
 			copied.Mounts = slices.Clone(spec.Mounts)
 		}
-		copied.Mounts[i].Source = filepath.Join(bundle, m.Source)
+		return &copied.Mounts[i]
 	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if dest, ok := inRoot(copied.Root, m.Destination); ok {
+			change(i).Destination = dest
+		}
+		if m.Source == "" || filepath.IsAbs(m.Source) || m.Type != "bind" && !bindsFiles(m) {
+			continue
+		}
+		change(i).Source = filepath.Join(bundle, m.Source)
+	}
+	mapSelf(&copied)
 	return &copied
+}
+
+// inRoot returns the destination of a mount from the root on, if it is given by its path on the
+// host, as runc allows.
+func inRoot(root *specs.Root, dest string) (string, bool) {
+	if root == nil || root.Path == "" {
+		return "", false
+	}
+	rest, ok := strings.CutPrefix(filepath.Clean(dest), filepath.Clean(root.Path)+"/")
+	return "/" + rest, ok
+}
+
+// mapSelf maps the caller alone, as root, into a new user namespace for which the configuration has
+// no mappings at all, as crun does and "unshare --map-root-user" too.
+func mapSelf(spec *specs.Spec) {
+	l := spec.Linux
+	if l == nil || len(l.UIDMappings)+len(l.GIDMappings) > 0 ||
+		namespaceFlags(spec)&unix.CLONE_NEWUSER == 0 || joinsUsers(l) {
+		return
+	}
+	copied := *l
+	copied.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Geteuid()), Size: 1}}
+	copied.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(os.Getegid()), Size: 1}}
+	spec.Linux = &copied
+}
+
+// joinsUsers says whether the user namespace is one that exists.
+func joinsUsers(l *specs.Linux) bool {
+	return slices.ContainsFunc(l.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.UserNamespace && ns.Path != ""
+	})
 }

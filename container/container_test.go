@@ -463,6 +463,18 @@ func TestExecJoinsEverything(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		want := "/dev/pts/0\r\n33 99\r\nyes\r\nc\r\n"
+		if plain {
+			want = strings.ReplaceAll(want, "\r", "")
+		}
+		if got := terminalOutput(t, plain); got != want {
+			t.Errorf("plain %v: got %q, want %q", plain, got, want)
+		}
+	}
+}
+
+func terminalOutput(t *testing.T, plain bool) string {
 	s := config(rootfs(t), "tty; stty size; test -t 0 && echo yes; ls -l /dev/console | cut -c1")
 	s.Process.Terminal = true
 	s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 99}
@@ -474,7 +486,9 @@ func TestTerminal(t *testing.T) {
 		return nil
 	}
 	c, p, err := rt.Create(
-		context.Background(), CreateOptions{ID: id, Bundle: "/", Spec: s, Terminal: take},
+		context.Background(), CreateOptions{
+			ID: id, Bundle: "/", Spec: s, Terminal: take, PlainTerminal: plain,
+		},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -487,9 +501,7 @@ func TestTerminal(t *testing.T) {
 		t.Error(err)
 	}
 	clean(t, rt, id)
-	if want := "/dev/pts/0\r\n33 99\r\nyes\r\nc\r\n"; string(out) != want {
-		t.Errorf("got %q, want %q", out, want)
-	}
+	return string(out)
 }
 
 // TestReaper runs an orphan behind a PID 1 of ours, which reaps it and ends with the status of the

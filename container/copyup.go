@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"strake/internal/inroot"
 )
 
 // copyUp copies what is in the directory src to the directory dst, the root of a filesystem that no
@@ -139,7 +141,7 @@ func (c *copier) entry(from, to int, name, at string) error {
 		err = c.file(fd, to, name, &st)
 	case unix.S_IFLNK:
 		var link string
-		if link, err = readLink(fd); err == nil {
+		if link, err = inroot.ReadLink(fd); err == nil {
 			err = c.act(func() error { return unix.Symlinkat(link, to, name) })
 		}
 	default:

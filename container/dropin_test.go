@@ -56,7 +56,8 @@ func TestTmpfsMode(t *testing.T) {
 		}
 	}
 	spec := config(root, "stat -c '%n %a' /plain /sticky /chosen /new /dev/new; "+
-		"touch /plain/x && echo written; touch /sticky/x 2>/dev/null || echo refused; ls /sticky")
+		"touch /plain/x && echo written; touch /sticky/x 2>/dev/null || echo refused; ls /sticky; "+
+		"grep -c 'tmpfs /plain tmpfs .*mode=710' /proc/mounts")
 	for _, m := range []specs.Mount{
 		{Destination: "/plain"},
 		{Destination: "/sticky", Options: []string{"ro"}},
@@ -68,14 +69,14 @@ func TestTmpfsMode(t *testing.T) {
 		spec.Mounts = append(spec.Mounts, m)
 	}
 	want := "/plain 710\n/sticky 1755\n/chosen 700\n/new 1777\n/dev/new 1777\n" +
-		"written\nrefused\nbelow\n"
+		"written\nrefused\nbelow\n1\n"
 	if got, err := run(t, spec); err != nil || got.out != want {
 		t.Errorf("got %q, %v; want %q", got.out, err, want)
 	}
 	// The second start finds /new and /chosen, which the first one made.
 	mapUsers(spec)
 	want = "/plain 710\n/sticky 1755\n/chosen 700\n/new 755\n/dev/new 1777\n" +
-		"written\nrefused\nbelow\n"
+		"written\nrefused\nbelow\n1\n"
 	if got, err := run(t, spec); err != nil || got.out != want {
 		t.Errorf("in a user namespace: got %q, %v; want %q", got.out, err, want)
 	}
@@ -355,4 +356,52 @@ func TestLoopback(t *testing.T) {
 		}
 	}
 	up("joined", spec, "0x8\n")
+}
+
+// TestRepeatedPaths: a path that is named twice, or in two spellings, is covered once.
+func TestRepeatedPaths(t *testing.T) {
+	root := rootfs(t)
+	spec := config(root, "grep -c ' /data ' /proc/mounts; grep -c ' /etc ' /proc/mounts")
+	spec.Linux.MaskedPaths = append(spec.Linux.MaskedPaths, "/data", "/data", "/data/", "data")
+	spec.Linux.ReadonlyPaths = append(spec.Linux.ReadonlyPaths, "/etc", "//etc", "/etc")
+	if got, err := run(t, spec); err != nil || got.out != "1\n1\n" {
+		t.Errorf("got %q, %v", got.out, err)
+	}
+}
+
+// TestAmbientBeyondInheritable: ambient capabilities that the kernel would not raise are warned of
+// and left out, and the others are raised.
+func TestAmbientBeyondInheritable(t *testing.T) {
+	spec := config(rootfs(t), "grep CapAmb /proc/self/status")
+	list := []string{"CAP_CHOWN", "CAP_KILL"}
+	spec.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: list, Permitted: list, Effective: list, Ambient: list,
+		Inheritable: []string{"CAP_KILL"},
+	}
+	var warned []string
+	got, err := run(t, spec, func(o *CreateOptions) {
+		o.Log = func(format string, args ...any) {
+			warned = append(warned, fmt.Sprintf(format, args...))
+		}
+	})
+	if err != nil || got.out != "CapAmb:\t0000000000000020\n" {
+		t.Errorf("got %q, %v", got.out, err)
+	}
+	if len(warned) != 1 ||
+		!strings.Contains(warned[0], "can't raise ambient capability CAP_CHOWN: ") {
+		t.Errorf("warnings: %q", warned)
+	}
+}
+
+// TestNoAgent: a filter that asks an agent that is not there is an error in runc's words.
+func TestNoAgent(t *testing.T) {
+	spec := config(rootfs(t), "true")
+	spec.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, ListenerPath: filepath.Join(t.TempDir(), "none"),
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir"}, Action: specs.ActNotify}},
+	}
+	_, err := run(t, spec)
+	if err == nil || !strings.Contains(err.Error(), "failed to connect with seccomp agent") {
+		t.Errorf("got %v", err)
+	}
 }

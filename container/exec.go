@@ -20,17 +20,22 @@ import (
 // ExecOptions say how a process is added to a container.
 type ExecOptions struct {
 	Process *specs.Process
-	// Cgroup is a group below the container's own; empty for that one.
-	Cgroup      string
+	// Cgroups are groups below the container's own by controller, with "" for all controllers; nil
+	// for the container's own.
+	Cgroups     map[string]string
 	PreserveFDs int
 	// IgnorePaused lets the process be started in a frozen container, where it will not run until
 	// that thaws.
 	IgnorePaused bool
-	// Terminal and Stdio: see CreateOptions.
-	Terminal func(master *os.File) error
-	Stdio    *[3]*os.File
+	// Terminal, PlainTerminal and Stdio: see CreateOptions.
+	Terminal      func(master *os.File) error
+	PlainTerminal bool
+	Stdio         *[3]*os.File
 	// Log receives warnings.
 	Log func(format string, args ...any)
+
+	// executable is the program of a hook, whatever the first argument says.
+	executable string
 }
 
 // Exec executes one more process in a running container. Errors: *plan.StepError,
@@ -42,7 +47,7 @@ func (c *Container) Exec(ctx context.Context, opt ExecOptions) (_ *Process, err 
 	}
 	if status == StatePaused && !opt.IgnorePaused {
 		return nil, fmt.Errorf(
-			"cannot exec in container %q: it is paused: %w", c.rec.ID,
+			"cannot exec in a paused container: %q: %w", c.rec.ID,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
@@ -108,11 +113,13 @@ func (e *execution) enter() (err error) {
 	if e.host, err = e.c.cgroupHost(); err != nil {
 		return err
 	}
-	path := e.c.rec.CgroupPath
-	if e.opt.Cgroup != "" {
-		if path, err = cgroup.Below(path, e.opt.Cgroup); err != nil {
+	path, tasks := e.c.rec.CgroupPath, []string(nil)
+	if len(e.opt.Cgroups) > 0 {
+		if path, tasks, err = e.host.Sub(path, e.opt.Cgroups); err != nil {
 			return err
 		}
+	} else if e.host.Version() == 1 {
+		tasks = e.host.TaskPaths(path)
 	}
 	group, err := e.host.At(path)
 	if err != nil {
@@ -125,7 +132,7 @@ func (e *execution) enter() (err error) {
 		e.entry.Born = int(e.born.Fd())
 	}
 	if e.host.Version() == 1 {
-		e.entry.Tasks = e.host.TaskPaths(path)
+		e.entry.Tasks = tasks
 		e.entry.Root, err = openCgroups(e.host)
 	}
 	return err
@@ -143,9 +150,10 @@ func (e *execution) close() {
 // run starts the process and accompanies it until it executes.
 func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (*Process, error) {
 	opt := plan.ExecOptions{
-		Flags: flags,
+		Flags: flags, Executable: e.opt.executable,
 		Options: plan.Options{
 			Host: hostFacts(e.host, nil, e.opt.Process), PreserveFDs: e.opt.PreserveFDs,
+			PlainTerminal: e.opt.PlainTerminal,
 		},
 	}
 	if e.opt.Stdio != nil {
@@ -165,10 +173,12 @@ func (e *execution) run(ctx context.Context, init *leader.Joint, flags uint64) (
 	if s := e.opt.Stdio; s != nil {
 		l.Streams(int(s[0].Fd()), int(s[1].Fd()), int(s[2].Fd()))
 	}
+	e.c.rt.debugPlan(l.Plan())
 	child, err := e.m.Start(l.Request())
 	if err != nil {
 		return nil, err
 	}
+	e.c.rt.debug("process %d: cloned, joins container %q", child.Pid, e.c.rec.ID)
 	defer child.Release()
 	defer context.AfterFunc(ctx, child.Interrupt)()
 	if err := e.follow(child, l); err != nil {
@@ -185,6 +195,7 @@ func (e *execution) follow(child *spawn.Child, l *launch.Launch) error {
 		if err != nil {
 			return l.Explain(err)
 		}
+		e.c.rt.debug("process %d: %s", child.Pid, stageText(m.Stage))
 		if m.Stage == 0 {
 			return nil
 		}

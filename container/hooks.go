@@ -37,13 +37,13 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 	state := c.ociState(specs.StateCreating, child.Pid)
 	h := c.spec.Hooks
 	//lint:ignore SA1019 see hasCreateHooks
-	if err := runHooks(ctx, "prestart", h.Prestart, state); err != nil {
+	if err := c.runHooks(ctx, "prestart", h.Prestart, state); err != nil {
 		return err
 	}
-	if err := runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
+	if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
 		return err
 	}
-	return c.runHooksInside(ctx, m, "createContainer", h.CreateContainer, state, child.PidFD)
+	return runHooksInside(ctx, c, m, h.CreateContainer, state, child.PidFD)
 }
 
 func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
@@ -59,9 +59,11 @@ func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
 }
 
 // runHooks executes hooks as plain processes of the host, one after the other, until one fails.
-func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte) error {
+func (c *Container) runHooks(
+	ctx context.Context, kind string, hooks []specs.Hook, state []byte,
+) error {
 	for i := range hooks {
-		if err := runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
+		if err := c.runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
 			return err
 		}
 	}
@@ -69,10 +71,16 @@ func runHooks(ctx context.Context, kind string, hooks []specs.Hook, state []byte
 }
 
 func hookField(kind string, i int, h *specs.Hook) string {
-	return fmt.Sprintf("hooks.%s[%d] (%s)", kind, i, h.Path)
+	// The words behind the field are runc's, by which others know it.
+	return fmt.Sprintf("hooks.%s[%d] (%s): error running %s hook #%d", kind, i, h.Path, kind, i)
 }
 
-func runHook(ctx context.Context, field string, h *specs.Hook, state []byte) error {
+// runHook executes a hook in the bundle, as runc and crun do: a hook that is configured with the
+// bundle finds its files there. A hook without an environment inherits the runtime's, one with an
+// empty environment gets none.
+func (c *Container) runHook(
+	ctx context.Context, field string, h *specs.Hook, state []byte,
+) error {
 	defer early.Lock()()
 	hctx, cancel := hookTimeout(ctx, h.Timeout)
 	defer cancel()
@@ -81,8 +89,8 @@ func runHook(ctx context.Context, field string, h *specs.Hook, state []byte) err
 		cmd.Args = h.Args
 	}
 	cmd.Env = h.Env
-	if cmd.Env == nil {
-		cmd.Env = []string{}
+	if _, err := os.Stat(c.rec.Bundle); err == nil { // it may be gone when the container is deleted
+		cmd.Dir = c.rec.Bundle
 	}
 	cmd.Stdin = bytes.NewReader(state)
 	var out bytes.Buffer
@@ -118,14 +126,16 @@ func tail(out []byte) string {
 	return ": " + s
 }
 
-// runHooksInside executes hooks in the namespaces of the container, as programs that join them.
-func (c *Container) runHooksInside(
-	ctx context.Context, m *spawn.Machine, kind string, hooks []specs.Hook, state []byte, pidfd int,
+// runHooksInside executes createContainer hooks in the namespaces of the container, as programs of
+// the host's view that join them.
+func runHooksInside(
+	ctx context.Context, c *Container, m *spawn.Machine, hooks []specs.Hook, state []byte, pidfd int,
 ) error {
 	for i, h := range hooks {
-		field := hookField(kind, i, &h)
+		field := hookField("createContainer", i, &h)
 		hctx, cancel := hookTimeout(ctx, h.Timeout)
-		err := runInside(hctx, m, h, namespaceFlags(c.spec), state, pidfd)
+		// The runtime-spec names no directory; runc's is the root filesystem.
+		err := runInside(hctx, m, h, c.rec.Rootfs, namespaceFlags(c.spec), state, pidfd)
 		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("no end within %d s", *h.Timeout)
 		}
@@ -138,9 +148,10 @@ func (c *Container) runHooksInside(
 }
 
 func runInside(
-	ctx context.Context, m *spawn.Machine, h specs.Hook, flags uint64, state []byte, pidfd int,
+	ctx context.Context, m *spawn.Machine, h specs.Hook, dir string, flags uint64, state []byte,
+	pidfd int,
 ) error {
-	l, err := launch.Hook(&h, flags, pidfd)
+	l, err := launch.Hook(&h, dir, flags, pidfd)
 	if err != nil {
 		return err
 	}
@@ -177,15 +188,64 @@ func runInside(
 	if err != nil {
 		return err
 	}
-	if ws.ExitStatus() != 0 {
-		text := make([]byte, 4096)
-		n, _ := out.ReadAt(text, 0)
-		if ws.Signaled() {
-			return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
-		}
-		return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
+	return hookEnd(ws, out)
+}
+
+// hookEnd is the error of a hook that has ended with a wait status other than 0.
+func hookEnd(ws unix.WaitStatus, out *os.File) error {
+	if ws == 0 {
+		return nil
 	}
-	return nil
+	text := make([]byte, 4096)
+	n, _ := out.ReadAt(text, 0)
+	if ws.Signaled() {
+		return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
+	}
+	return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
+}
+
+// startHook executes a startContainer hook as a process of the container, with the identity, the
+// capabilities, the limits and the seccomp filter of the container's own process, as runc does: its
+// program may be one of the image.
+func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
+	hctx, cancel := hookTimeout(ctx, h.Timeout)
+	defer cancel()
+	in, err := memoryFile("hook-state", c.ociState(specs.StateCreated, c.rec.Pid))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := memoryFile("hook-output", nil)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	proc := *c.spec.Process
+	proc.Terminal, proc.ConsoleSize, proc.Args = false, nil, h.Args
+	if len(h.Args) == 0 {
+		proc.Args = []string{h.Path}
+	}
+	if h.Env != nil {
+		proc.Env = h.Env
+	}
+	p, err := c.Exec(hctx, ExecOptions{
+		Process: &proc, executable: h.Path, Stdio: &[3]*os.File{in, out, out},
+	})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	defer context.AfterFunc(hctx, func() {
+		unix.PidfdSendSignal(p.PidFD, unix.SIGKILL, nil, 0)
+	})()
+	ws, err := p.Wait()
+	switch {
+	case err != nil:
+		return err
+	case hctx.Err() != nil && ctx.Err() == nil:
+		return fmt.Errorf("no end within %d s", *h.Timeout)
+	}
+	return hookEnd(ws, out)
 }
 
 // memoryFile is a file that exists as a descriptor only, positioned at its beginning.
@@ -219,7 +279,9 @@ func sendListener(c *Container, fd int) error {
 		return err
 	}
 	if err := SendFD(s.ListenerPath, fd, msg); err != nil {
-		return fmt.Errorf("linux.seccomp.listenerPath: %w", err)
+		return fmt.Errorf(
+			"linux.seccomp.listenerPath: failed to connect with seccomp agent: %w", err,
+		)
 	}
 	return nil
 }

@@ -1,12 +1,14 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -24,11 +26,12 @@ func TestStartHooks(t *testing.T) {
 	}
 	os.Remove(filepath.Join(root, "ran"))
 	spec.Hooks.StartContainer = append(spec.Hooks.StartContainer, specs.Hook{Path: "/bin/false"})
-	const want = "hooks.startContainer[1] (/bin/false): exit status 1"
+	const want = "hooks.startContainer[1] (/bin/false): error running startContainer hook #1: " +
+		"exit status 1"
 	if _, err := run(t, spec); err == nil || err.Error() != want {
 		t.Errorf("run: got %v, want %s", err, want)
 	}
-	_, c, p := create(t, spec, nil)
+	rt, c, p := create(t, spec, nil)
 	if err := c.Start(t.Context()); err == nil || err.Error() != want {
 		t.Errorf("start: got %v, want %s", err, want)
 	}
@@ -37,6 +40,9 @@ func TestStartHooks(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, "ran")); err == nil {
 		t.Error("the process was executed")
+	}
+	if _, err := rt.Load(c.ID()); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the container is still there: %v", err)
 	}
 }
 
@@ -62,8 +68,8 @@ func TestLateHooks(t *testing.T) {
 	if ws, err := p.Wait(); err != nil || ws.Signal() != unix.SIGKILL {
 		t.Errorf("its process: %v, %v", ws, err)
 	}
-	if err := c.Delete(t.Context(), false); err != nil {
-		t.Errorf("delete: %v", err)
+	if _, err := rt.Load(c.ID()); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the container is still there: %v", err)
 	}
 	if len(said) != 1 || !strings.HasPrefix(said[0], "hooks.poststop[0] (/bin/false): ") {
 		t.Errorf("warnings: %q", said)
@@ -93,6 +99,82 @@ func TestEndCreated(t *testing.T) {
 		}
 		if got, err := c.Status(); err != nil || got != specs.StateStopped {
 			t.Errorf("after %v: %s, %v", sig, got, err)
+		}
+	}
+}
+
+// TestEndCreatedByPidfd sends the signal to the process itself, as an engine does that has asked
+// for its pidfd.
+func TestEndCreatedByPidfd(t *testing.T) {
+	root := rootfs(t)
+	for _, reaper := range []bool{false, true} {
+		_, c, p := create(t, config(root, "true"), nil, func(o *CreateOptions) {
+			o.Reaper = reaper
+		})
+		for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGTERM} {
+			if err := unix.PidfdSendSignal(p.PidFD, sig, nil, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ws, err := p.Wait(); err != nil || ws.ExitStatus() != 128+int(unix.SIGTERM) {
+			t.Errorf("reaper %v: wait status %#x, %v", reaper, ws, err)
+		}
+		if got, err := c.Status(); err != nil || got != specs.StateStopped {
+			t.Errorf("reaper %v: %s, %v", reaper, got, err)
+		}
+		if err := c.Start(t.Context()); err == nil {
+			t.Errorf("reaper %v: started", reaper)
+		}
+	}
+}
+
+// TestStartHookConfined: a startContainer hook has the environment, the identity, the capabilities
+// and the filter of the container's process, since its program may be the image's.
+func TestStartHookConfined(t *testing.T) {
+	root := rootfs(t)
+	hook := func(script string, edit func(*specs.Spec)) error {
+		spec := config(root, "true")
+		spec.Process.Env = append(spec.Process.Env, "ONE=two")
+		spec.Process.User = specs.User{UID: 7, GID: 8}
+		spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{
+			Path: "/bin/sh", Args: []string{"ash", "-ec", script},
+		}}}
+		edit(spec)
+		_, err := run(t, spec)
+		return err
+	}
+	nothing := func(*specs.Spec) {}
+	for _, c := range []struct {
+		script string
+		edit   func(*specs.Spec)
+		want   string // in the error
+	}{
+		{`test $ONE = two; test $HOME = /; test $0 = ash; exit 3`, nothing, "exit status 3"},
+		{`test $ONE = two; test -n $HOME; test $(id -u):$(id -g) = 7:8`, nothing, ""},
+		{`grep -q '"status":"created"'`, nothing, ""},
+		{`grep -q 'CapEff:.*0000000000000000' /proc/self/status`, nothing, ""},
+		{`test -z "$ONE"; test $TWO = three`, func(s *specs.Spec) {
+			s.Hooks.StartContainer[0].Env = []string{"PATH=/bin", "TWO=three"}
+		}, ""},
+		{`mkdir /tmp/x`, func(s *specs.Spec) {
+			s.Process.User = specs.User{}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{
+				DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{{
+					Names: []string{"mkdir", "mkdirat"}, Action: specs.ActKillProcess,
+				}},
+			}
+		}, "error running startContainer hook #0: ended by bad system call"},
+		{`sleep 100`, func(s *specs.Spec) {
+			second := 1
+			s.Hooks.StartContainer[0].Timeout = &second
+		}, "no end within 1 s"},
+		{`true`, func(s *specs.Spec) { s.Hooks.StartContainer[0].Path = "/none" },
+			"hooks.startContainer[0] (/none): error running startContainer hook #0: hooks (/none): "},
+		{`true`, func(s *specs.Spec) { s.Hooks.StartContainer[0].Path = "sh" }, "not absolute"},
+	} {
+		err := hook(c.script, c.edit)
+		if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.script, err, c.want)
 		}
 	}
 }

@@ -55,7 +55,8 @@ func (c *Container) need(verb string, want ...specs.ContainerState) (specs.Conta
 }
 
 // Start executes the process of a created container and returns when it runs. A process that cannot
-// be executed is a *plan.StepError, and the container is stopped then.
+// be executed is a *plan.StepError, and the container is stopped then. If a hook fails the container
+// is deleted (runtime-spec runtime.md, Lifecycle, steps 7, 9 and 12).
 func (c *Container) Start(ctx context.Context) error {
 	if _, err := c.need("start", specs.StateCreated); err != nil {
 		return err
@@ -65,30 +66,31 @@ func (c *Container) Start(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(pidfd)
-	if err := c.execute(ctx, pidfd); err != nil {
+	if err := startHooks(ctx, c, pidfd); err != nil {
+		return errors.Join(err, c.Delete(ctx, true))
+	}
+	if err := c.release(ctx); err != nil {
 		return err
 	}
-	return c.Poststart(ctx)
+	if err := c.Poststart(ctx); err != nil {
+		return errors.Join(err, c.Delete(ctx, true))
+	}
+	return nil
 }
 
-// execute runs the startContainer hooks and lets the waiting process execute. If a hook fails the
-// process is killed.
-func (c *Container) execute(ctx context.Context, pidfd int) error {
-	if hasStartHooks(c.spec) {
-		m, err := spawn.New()
-		if err != nil {
-			return err
-		}
-		defer m.Close()
-		if err := c.runHooksInside(
-			ctx, m, "startContainer", c.spec.Hooks.StartContainer,
-			c.ociState(specs.StateCreated, c.rec.Pid), pidfd,
-		); err != nil {
+// startHooks runs the startContainer hooks. If one fails the waiting process is killed.
+func startHooks(ctx context.Context, c *Container, pidfd int) error {
+	if !hasStartHooks(c.spec) {
+		return nil
+	}
+	for i := range c.spec.Hooks.StartContainer {
+		h := &c.spec.Hooks.StartContainer[i]
+		if err := startHook(ctx, c, h); err != nil {
 			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
-			return err
+			return fmt.Errorf("%s: %w", hookField("startContainer", i, h), err)
 		}
 	}
-	return c.release(ctx)
+	return nil
 }
 
 // release lets the waiting process go on and hears how that went.
@@ -125,6 +127,7 @@ func (c *Container) release(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("learn how the start of container %q went: %w", c.rec.ID, err)
 		case m.Stage == 0:
+			c.rt.debug("process %d: executes", c.rec.Pid)
 			return nil
 		}
 		if _, err := c.receive(m, nil); err != nil {
@@ -168,7 +171,7 @@ func (c *Container) startFailure(f *spawn.Failure) error {
 	if err != nil {
 		return err
 	}
-	spec := absolute(c.spec, c.rec.Bundle)
+	spec := complete(c.spec, c.rec.Bundle)
 	b := &birth{rt: c.rt, opt: &CreateOptions{ID: c.rec.ID}, spec: spec, host: host, c: c}
 	raw, err := rawfile.Read(filepath.Join(c.dir, optionsFile))
 	if err == nil {
@@ -185,39 +188,50 @@ func (c *Container) startFailure(f *spawn.Failure) error {
 }
 
 // Kill sends a signal to the container's first process, or to all of its processes. Errors:
-// errdefs.ErrFailedPrecondition if it is not running.
+// errdefs.ErrFailedPrecondition if it is not running; all of none is no error.
+//
+// SIGKILL reaches all processes in any case: where the end of the first one is not the end of the
+// others, because the PID namespace is not the container's own, those of its group are killed, also
+// when the first one has ended before.
 func (c *Container) Kill(ctx context.Context, sig unix.Signal, all bool) error {
+	g, err := c.group()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
 	if all {
-		g, err := c.group()
-		if err != nil {
-			return err
-		}
-		defer g.Close()
 		return g.Kill(ctx, sig)
 	}
 	fd, err := c.pidfd()
+	if err == nil {
+		defer unix.Close(fd)
+	}
+	if sig == unix.SIGKILL && !c.ownsPids() {
+		if pids, perr := g.Pids(cgroup.Recursive); perr == nil && len(pids) > 0 {
+			c.rt.debug("cgroup %s: %d processes killed", g.Path(), len(pids))
+			return g.Kill(ctx, sig)
+		}
+	}
 	if err != nil {
+		// The words are those by which engines tell this from other errors.
 		return fmt.Errorf(
-			"cannot kill container %q: it is %s: %w", c.rec.ID, specs.StateStopped,
+			"cannot kill container %q: container not running: %w", c.rec.ID,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
-	defer unix.Close(fd)
 	if ends(sig) && c.waits() {
 		// The first process of a PID namespace ignores what it has no handler for
 		// (pid_namespaces(7)), and before it is started the container's has none.
 		sig = unix.SIGKILL
 	}
+	c.rt.debug("process %d: signal %d", c.rec.Pid, int(sig))
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil {
 		return fmt.Errorf("send %s to container %q: %w", unix.SignalName(sig), c.rec.ID, err)
 	}
 	if sig == unix.SIGKILL {
 		// On version 1 a frozen process is killed only when it thaws.
-		if g, err := c.group(); err == nil {
-			defer g.Close()
-			if frozen, err := g.Frozen(); err == nil && frozen {
-				return g.Thaw(ctx)
-			}
+		if frozen, err := g.Frozen(); err == nil && frozen {
+			return g.Thaw(ctx)
 		}
 	}
 	return nil
@@ -303,7 +317,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	if !force {
 		if status, err := c.Status(); err != nil {
 			return err
-		} else if status != specs.StateStopped && status != specs.StateCreated {
+		} else if !deletable(status) {
 			return fmt.Errorf(
 				"cannot delete container %q: it is %s, not stopped: %w", c.rec.ID, status,
 				errdefs.ErrFailedPrecondition,
@@ -319,6 +333,7 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 		if err := g.Remove(ctx); err != nil {
 			return err
 		}
+		c.rt.debug("cgroup %s: removed", g.Path())
 	} else if !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
@@ -331,12 +346,22 @@ func (c *Container) Delete(ctx context.Context, force bool) error {
 	return os.RemoveAll(c.dir)
 }
 
+// deletable says whether Delete takes a container without force. One that is being created is
+// deletable because its creator may have been killed.
+func deletable(status specs.ContainerState) bool {
+	switch status {
+	case specs.StateStopped, specs.StateCreated, specs.StateCreating:
+		return true
+	}
+	return false
+}
+
 // poststop runs all poststop hooks. That one fails is a warning (runtime-spec runtime.md,
 // Lifecycle): the container is gone.
 func (c *Container) poststop(ctx context.Context) {
 	state := c.ociState(specs.StateStopped, 0)
 	for i := range c.spec.Hooks.Poststop {
-		if err := runHook(
+		if err := c.runHook(
 			ctx, hookField("poststop", i, &c.spec.Hooks.Poststop[i]), &c.spec.Hooks.Poststop[i],
 			state,
 		); err != nil && c.rt.Log != nil {
@@ -376,7 +401,7 @@ func (c *Container) Poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	err := runHooks(
+	err := c.runHooks(
 		ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid),
 	)
 	if err == nil {

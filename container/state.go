@@ -172,8 +172,12 @@ func (c *Container) process(pidfd int) leader.Process {
 	return leader.Process{Pid: c.rec.Pid, PidFD: pidfd}
 }
 
-// Status asks the kernel what the container does.
+// Status asks the kernel what the container does. One whose creation has not come to a process is
+// "creating", also if it never will because the creator was killed.
 func (c *Container) Status() (specs.ContainerState, error) {
+	if c.rec.Pid == 0 {
+		return specs.StateCreating, nil
+	}
 	fd, err := c.pidfd()
 	if err != nil {
 		return specs.StateStopped, nil

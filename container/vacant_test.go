@@ -64,8 +64,8 @@ func TestOccupiedGroup(t *testing.T) {
 	}
 	group(top + "/a").Close() // empty: may be used
 	_, c, _ := create(t, in(top+"/a"), nil)
-	refused(top+"/a", "is not empty: it has 1 processes")
-	refused(top, "is not empty: it has 1 processes")
+	refused(top+"/a", "container's cgroup is not empty: \""+top+"/a\" has 1 processes")
+	refused(top, "container's cgroup is not empty")
 	if got, err := c.Status(); err != nil || got != specs.StateCreated {
 		t.Errorf("the first container: %s, %v", got, err)
 	}
@@ -75,8 +75,8 @@ func TestOccupiedGroup(t *testing.T) {
 	if err := upper.Freeze(t.Context()); err != nil {
 		t.Skipf("needs a freezer: %v", err)
 	}
-	refused(top, "is frozen")
-	refused(top+"/b/c", "is frozen")
+	refused(top, "container's cgroup unexpectedly frozen")
+	refused(top+"/b/c", "container's cgroup unexpectedly frozen")
 	if err := upper.Thaw(t.Context()); err != nil {
 		t.Fatal(err)
 	}

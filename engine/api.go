@@ -67,6 +67,8 @@ type Spec struct {
 	MaskedPaths     *[]string `json:"maskedPaths,omitempty"`   // nil: default
 	ReadonlyPaths   *[]string `json:"readonlyPaths,omitempty"` // nil: default
 	SystemPathsOpen bool      `json:"systemPathsOpen,omitempty"`
+	// WritableCgroups lets the container make groups below its own and change their limits.
+	WritableCgroups bool `json:"writableCgroups,omitempty"`
 
 	// Umask is that of the container's processes; nil is 022.
 	Umask *uint32 `json:"umask,omitempty"`
@@ -94,7 +96,7 @@ type Spec struct {
 
 	// Network: "" or "bridge" or a network's name, "none", "host", "container:NAME".
 	Network    string                  `json:"network,omitempty"`
-	Endpoints  map[string]EndpointSpec `json:"endpoints,omitempty"` // by network name
+	Endpoints  map[string]EndpointSpec `json:"endpoints,omitzero"` // by network name; nil: the primary one
 	Ports      []PortBinding           `json:"ports,omitempty"`
 	PublishAll bool                    `json:"publishAll,omitempty"`
 	Exposed    []string                `json:"exposed,omitempty"` // "80/tcp"
@@ -131,6 +133,9 @@ type Mount struct {
 	Propagation string `json:"propagation,omitempty"`
 	// CreateSource makes a missing bind source a directory, as -v does; otherwise it is an error.
 	CreateSource bool `json:"createSource,omitempty"`
+	// Subpath is the part of a volume that is mounted, a path without a way out of it; empty means
+	// the whole.
+	Subpath string `json:"subpath,omitempty"`
 	// NoCopy leaves a new volume empty instead of filling it from the image.
 	NoCopy       bool   `json:"noCopy,omitempty"`
 	SizeBytes    int64  `json:"sizeBytes,omitempty"` // tmpfs
@@ -162,6 +167,13 @@ type LogConfig struct {
 	Driver   string `json:"driver,omitempty"`
 	MaxBytes int64  `json:"maxBytes,omitempty"` // per file; 0: the default of 20 MiB
 	MaxFiles int    `json:"maxFiles,omitempty"` // 0: the default of 5
+	// What is written beside each line: labels and variables, named in lists separated by commas
+	// and by regular expressions, and a tag, a template (package logattr).
+	Labels      string `json:"labels,omitempty"`
+	LabelsRegex string `json:"labelsRegex,omitempty"`
+	Env         string `json:"env,omitempty"`
+	EnvRegex    string `json:"envRegex,omitempty"`
+	Tag         string `json:"tag,omitempty"`
 }
 
 // HealthConfig is Docker's HEALTHCHECK. Test is ["NONE"], ["CMD", …] or ["CMD-SHELL", …].
@@ -314,6 +326,8 @@ type LogLine struct {
 	Stream string // "stdout" or "stderr"
 	Time   time.Time
 	Line   []byte // with its newline, if it had one
+	// Attributes are what was written beside the line (LogConfig.Labels and so on).
+	Attributes map[string]string
 }
 
 // Event is Docker's event message without its wire form.

@@ -51,8 +51,6 @@ type words struct {
 // published is what became visible.
 type published struct {
 	id digest.Digest
-	// fresh says that the image was not visible before.
-	fresh bool
 	// moved are references that named another image before, with its ID.
 	moved map[string]digest.Digest
 }
@@ -85,8 +83,6 @@ func (p *publication) run(ctx context.Context) (published, error) {
 		return published{}, err
 	}
 	out := published{id: m.Config.Digest}
-	old, known := p.s.index.Image(out.id)
-	out.fresh = !known || old.Rec.Removed
 	layers, err := p.layers(ctx, m.Layers, config.RootFS.DiffIDs)
 	if err != nil {
 		return published{}, err

@@ -75,13 +75,14 @@ func (s *Store) pull(
 		s: s, o: op, src: src, refs: refs, report: report, words: pullWords, slots: s.downloads,
 		labels: map[string]string{registry.SourceLabel(named): reference.Path(named)},
 	}
+	before, berr := s.Resolve(ctx, named.String())
 	out, err := p.run(ctx)
 	if err != nil {
 		return err
 	}
 	report.Send(progress.Event{Status: "Digest: " + target.Digest.String()})
 	status := "Status: Image is up to date for "
-	if out.fresh {
+	if berr != nil || before.ID != out.id { // also if the image is here under other names
 		status = "Status: Downloaded newer image for "
 	}
 	report.Send(progress.Event{Status: status + reference.FamiliarString(named)})

@@ -111,6 +111,9 @@ func sampleLayers(t testing.TB) [][]byte {
 	}
 }
 
+// errOf is the error of a call that has another result too.
+func errOf[T any](_ T, err error) error { return err }
+
 func TestPullPush(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -157,8 +160,31 @@ func TestPullPush(t *testing.T) {
 	}
 	// Again: nothing but the manifest is asked for.
 	g.Forget()
-	if _, err := s.Pull(ctx, p.ref, PullOptions{}); err != nil {
-		t.Fatal(err)
+	again := func() string {
+		t.Helper()
+		seen = nil
+		if _, err := s.Pull(ctx, p.ref, PullOptions{Progress: func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, e.Status)
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		return seen[len(seen)-1]
+	}
+	if got, want := again(), "Status: Image is up to date for "+p.ref; got != want {
+		t.Errorf("pulled again: %q, want %q", got, want)
+	}
+	// The tag is new to an image that is here under another name only.
+	for _, err := range []error{
+		s.Tag(ctx, p.ref, "kept:1"), errOf(s.Remove(ctx, p.ref, RemoveOptions{})),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := again(), "Status: Downloaded newer image for "+p.ref; got != want {
+		t.Errorf("pulled after the tag was removed: %q, want %q", got, want)
 	}
 	for _, r := range g.Requests() {
 		if strings.Contains(r, "/blobs/") {

@@ -82,8 +82,18 @@ func (s *Store) Close() error {
 }
 
 // recover removes the leftovers of operations that did not end. When the last process ended in
-// order it only reads.
+// order it only reads. A disk that is full is no reason not to open: it is removals that are needed
+// then.
 func (s *Store) recover(ctx context.Context) error {
+	err := s.removeLeftovers(ctx)
+	if backend.Full(err) {
+		s.log.Warn("remove what an interrupted image operation left behind", "error", err)
+		return nil
+	}
+	return err
+}
+
+func (s *Store) removeLeftovers(ctx context.Context) error {
 	interrupted, err := s.backend.Recover(ctx)
 	if err != nil {
 		return err
@@ -104,10 +114,7 @@ func (s *Store) recover(ctx context.Context) error {
 		return nil
 	}
 	s.log.Info("collecting what an interrupted image operation left behind")
-	if err := s.backend.Sweep(ctx); err != nil {
-		return err
-	}
-	return s.Collect(ctx)
+	return s.index.Clean(ctx, s.backend.Sweep)
 }
 
 // run carries out an operation under a lease that keeps what it makes. What a failed one made is

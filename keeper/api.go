@@ -76,6 +76,9 @@ type LogConfig struct {
 	MaxBytes int64
 	// MaxFiles counts Path and its renamed predecessors; 0 and 1 mean that a full file is emptied.
 	MaxFiles int
+	// Attributes, for LogJSONFile, is a JSON object that is written beside each line, as "attrs"; ""
+	// writes none. It has at most 8192 bytes.
+	Attributes string
 }
 
 // Overflow says what happens to a subscriber that does not keep up, when 256 KiB wait for it.

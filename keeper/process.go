@@ -62,13 +62,24 @@ const (
 	fdCount
 )
 
+func logConfig(l *wire.Log) LogConfig {
+	out := LogConfig{
+		Driver: l.Driver, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles),
+		Attributes: l.Attributes,
+	}
+	if l.Driver == wire.LogJSONAttributes {
+		out.Driver = LogJSONFile
+	}
+	return out
+}
+
 // newProcess takes over the descriptors that came with b. It is false if they are not those that b
 // announces; then they are the caller's still.
 func newProcess(b *wire.Process, fds []int) (*Process, bool) {
 	p := &Process{
 		ID: b.ID, Owner: b.Owner, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage,
 		Pid: b.Pid, Started: time.Unix(0, b.Started), Stdio: Stdio(b.Stdio),
-		Log:           LogConfig{b.Log.Driver, b.Log.Path, b.Log.MaxBytes, int(b.Log.MaxFiles)},
+		Log:           logConfig(&b.Log),
 		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted,
 	}
 	if b.State == Exited {

@@ -272,9 +272,13 @@ func (l *LogConfig) wire() (wire.Log, error) {
 			"log.maxFiles %d: must not be negative: %w", l.MaxFiles, errdefs.ErrInvalidArgument,
 		)
 	}
-	return wire.Log{
+	out := wire.Log{
 		Driver: l.Driver, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: uint32(l.MaxFiles),
-	}, nil
+	}
+	if l.Driver == LogJSONFile && l.Attributes != "" {
+		out.Driver, out.Attributes = wire.LogJSONAttributes, l.Attributes
+	}
+	return out, nil
 }
 
 // attachments appends the descriptors of a list to fds.

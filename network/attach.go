@@ -135,13 +135,26 @@ func (m *Manager) attachMore(
 		)
 	}
 	used := map[string]bool{}
-	hasWayOut := false
+	published := false
 	for _, ep := range sb.endpoints {
 		if ep.net == n {
 			return nil, fmt.Errorf("container is attached already: %w", errdefs.ErrAlreadyExists)
 		}
 		used[ep.veth.name] = true
-		hasWayOut = hasWayOut || !ep.net.rec.Internal
+		published = published || len(ep.rec.Ports) > 0
+	}
+	if used[req.Interface] {
+		return nil, fmt.Errorf(
+			"container has an interface %q: %w", req.Interface, errdefs.ErrAlreadyExists,
+		)
+	}
+	gateways, replaced := sb.gateways(n, req.GatewayPriority)
+	if replaced && published {
+		// Answers of the published ports would leave through another network than they came.
+		return nil, fmt.Errorf(
+			"gateway priority %d: the container has ports published in the network that is its "+
+				"way out: %w", req.GatewayPriority, errdefs.ErrFailedPrecondition,
+		)
 	}
 	name := ""
 	for i := 0; name == "" || used[name]; i++ {
@@ -150,10 +163,6 @@ func (m *Manager) attachMore(
 	veth, err := m.ifaces.allocate(ctx, n, req.requested(), name, waitForIt)
 	if err != nil {
 		return nil, err
-	}
-	gateways := n.gateways()
-	if hasWayOut {
-		gateways = nil
 	}
 	err = link.Enter(sb.ns, func() error {
 		rt, err := link.Open()
@@ -169,7 +178,11 @@ func (m *Manager) attachMore(
 		ep, err = m.endpoints.register(sb, n, req, *veth)
 	}
 	if err != nil {
-		return nil, errors.Join(err, m.ifaces.remove(n, veth))
+		err = errors.Join(err, m.ifaces.remove(n, veth))
+		if replaced {
+			err = errors.Join(err, m.reroute(sb))
+		}
+		return nil, err
 	}
 	return ep.attachment(), nil
 }

@@ -108,8 +108,10 @@ func DefaultSysctls() map[string]string {
 var (
 	prefixPattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,5}$`)
 	namePattern   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
-	ownerPattern  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	sysctlPattern = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
+	// networkPattern allows spaces inside of a name, which dockerd does too.
+	networkPattern = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_. -]{0,126}[a-zA-Z0-9_.-])?$`)
+	ownerPattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	sysctlPattern  = regexp.MustCompile(`^net(\.[a-zA-Z0-9_-]+)+$`)
 )
 
 // complete fills in the defaults and names the first field that cannot be used, as an

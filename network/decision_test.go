@@ -132,6 +132,8 @@ func TestRequestValidate(t *testing.T) {
 		"IPv4 address":         func(r *Request) { r.IPv4 = r.IPv6 },
 		"IPv6 address":         func(r *Request) { r.IPv6 = r.IPv4 },
 		"mapped IPv6 address":  func(r *Request) { r.IPv6 = mapped },
+		"interface":            func(r *Request) { r.Interface = "a/b" },
+		"sysctl":               func(r *Request) { r.Sysctls = []string{"x=1"} },
 		"multicast MAC":        func(r *Request) { r.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} },
 		"long MAC":             func(r *Request) { r.MAC = make(net.HardwareAddr, 8) },
 		"port":                 func(r *Request) { r.Ports = []place.Port{{}} },

@@ -2,6 +2,8 @@ package network
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -143,22 +145,33 @@ func TestAddressesAtOnce(t *testing.T) {
 	m := l.open(func(c *Config) { c.PoolSize = -1 })
 	a := l.attach(m, Request{ContainerID: "a"})
 	err := link.Enter(a.NetNS, func() error {
-		flags, err := addressFlags()
-		// The kernel gives the link-local one when it has seen the other end come up, in the
-		// background.
-		for deadline := time.Now().Add(10 * time.Second); err == nil && len(flags) < 2 &&
-			time.Now().Before(deadline); {
-			flags, err = addressFlags()
+		// Without the search the kernel is done with an address when it has seen the other end come
+		// up, in the background. Link-local ones count too: they are what neighbours are asked from.
+		searches, err := filepath.Glob("/proc/sys/net/ipv6/conf/eth*/accept_dad")
+		if err != nil || len(searches) != 1 {
+			t.Errorf("settings of interfaces: %q, %v", searches, err)
 		}
-		for address, f := range flags {
-			const tentative = 0x40 // IFA_F_TENTATIVE
-			// Link-local ones included: they are what neighbours are asked from.
-			if f&tentative != 0 {
-				t.Errorf("%s is tentative", address)
+		for _, name := range searches {
+			if raw, err := os.ReadFile(name); err != nil || string(raw) != "0\n" {
+				t.Errorf("%s: %q, %v; want 0", name, raw, err)
 			}
 		}
-		if len(flags) < 2 {
-			t.Errorf("addresses %v: want the network's and a link-local one", flags)
+		usable := func(flags map[string]uint64) bool {
+			for _, f := range flags {
+				const tentative = 0x40 // IFA_F_TENTATIVE
+				if f&tentative != 0 {
+					return false
+				}
+			}
+			return len(flags) >= 2
+		}
+		flags, err := addressFlags()
+		for deadline := time.Now().Add(10 * time.Second); err == nil && !usable(flags); {
+			if time.Now().After(deadline) {
+				t.Errorf("addresses %v: want the network's and a link-local one, usable", flags)
+				break
+			}
+			flags, err = addressFlags()
 		}
 		return err
 	})

@@ -118,9 +118,10 @@ func (m *Manager) CreateNetwork(ctx context.Context, spec Spec) (Network, error)
 // define checks a Spec, completes it, and records the network. device is the bridge's name if the
 // network is the default one, and empty otherwise. Precondition: registry.mu is held.
 func (m *Manager) define(spec Spec, device string, p phase) (*network, error) {
-	if !namePattern.MatchString(spec.Name) {
+	if !networkPattern.MatchString(spec.Name) {
 		return nil, fmt.Errorf(
-			"name %q: want a letter or digit, then up to 127 letters, digits, '_', '.' and '-': %w",
+			"name %q: want a letter or digit, then up to 127 letters, digits, '_', '.', '-' and "+
+				"spaces, the last no space: %w",
 			spec.Name, errdefs.ErrInvalidArgument,
 		)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -44,8 +45,9 @@ func (m *Manager) Detach(ctx context.Context, endpointID string) error {
 	return err
 }
 
-// reroute makes the first network that has a way out the container's default, and its interface the
-// one towards the resolver. Precondition: sb.mu is held.
+// reroute makes the container's ways out those that its networks' priorities decide, and the
+// interface of its first network the one towards the resolver. The kernel has removed the routes of
+// an interface that went. Precondition: sb.mu is held.
 func (m *Manager) reroute(sb *sandbox) error {
 	return link.Enter(sb.ns, func() error {
 		rt, err := link.Open()
@@ -54,6 +56,7 @@ func (m *Manager) reroute(sb *sandbox) error {
 		}
 		defer rt.Close()
 		var reqs []link.Request
+		v4, v6 := sb.wayOut(false), sb.wayOut(true)
 		for i, ep := range sb.endpoints {
 			info, err := rt.ByName(ep.veth.name)
 			if err != nil {
@@ -62,15 +65,14 @@ func (m *Manager) reroute(sb *sandbox) error {
 			if i == 0 {
 				reqs = append(reqs, resolverRoute(info.Index))
 			}
-			if gws := ep.net.gateways(); len(gws) > 0 {
-				reqs = append(reqs, defaultRoutes(info.Index, gws)...)
-				break
+			for _, gw := range ep.net.gateways() {
+				if gw.Is4() && ep == v4 || gw.Is6() && ep == v6 {
+					reqs = append(reqs, defaultRoutes(info.Index, []netip.Addr{gw})...)
+				}
 			}
 		}
 		var errs []error
 		for _, r := range reqs {
-			// The kernel removed the routes of the interface that went; those of others are there
-			// already.
 			if err := rt.Do(r); err != nil && !errors.Is(err, unix.EEXIST) {
 				errs = append(errs, err)
 			}

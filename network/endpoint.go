@@ -99,6 +99,7 @@ func (e *endpoints) register(
 		ContainerID: req.ContainerID, NetworkID: n.rec.ID, Name: req.Name,
 		Names: callable(req), DNS: req.DNS, IPv4: veth.v4, IPv6: veth.v6, MAC: veth.mac.String(),
 		Host: veth.host, Interface: veth.name, Cookie: sb.cookie, Recycling: req.Recycling,
+		Place: len(sb.endpoints), GatewayPriority: req.GatewayPriority,
 		Baseline: statsOf(info.Stats),
 	}}
 	if ep.rec.Ports, ep.held, err = e.publisher.publish(ep, req.Ports); err != nil {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,11 +32,15 @@ type interfaces struct {
 
 // requested is what a user chose for an interface; zero values are the network's to choose.
 type requested struct {
-	v4, v6 netip.Addr
-	mac    net.HardwareAddr
+	v4, v6  netip.Addr
+	mac     net.HardwareAddr
+	name    string // in the container
+	sysctls []string
 }
 
-func (r requested) any() bool { return r.v4.IsValid() || r.v6.IsValid() || r.mac != nil }
+func (r requested) any() bool {
+	return r.v4.IsValid() || r.v6.IsValid() || r.mac != nil || r.name != "" || len(r.sysctls) > 0
+}
 
 // waiting says whether an allocation waits for addresses that are about to be free.
 type waiting bool
@@ -45,7 +50,8 @@ const (
 	waitForIt waiting = true
 )
 
-// allocate takes addresses, a bridge port and a name for a new pair called name in the container.
+// allocate takes addresses, a bridge port and a name for a new pair, which the container calls name
+// unless it has chosen another one.
 func (f *interfaces) allocate(
 	ctx context.Context, n *network, r requested, name string, wait waiting,
 ) (*vethPair, error) {
@@ -53,7 +59,7 @@ func (f *interfaces) allocate(
 	if err != nil {
 		return nil, err
 	}
-	p := &vethPair{name: name, shard: s, mac: r.mac}
+	p := &vethPair{name: cmp.Or(r.name, name), shard: s, mac: r.mac, sysctls: r.sysctls}
 	if err := f.takeAddresses(ctx, n, p, r, wait); err != nil {
 		f.reg.mu.Lock()
 		s.ports--
@@ -251,7 +257,19 @@ func (f *interfaces) create(
 	}
 	reqs = append(reqs, defaultRoutes(p.index, gateways)...)
 	f.cfg.Fault("interface: addresses")
-	return rt.Do(reqs...)
+	if err := rt.Do(reqs...); err != nil {
+		return err
+	}
+	for _, s := range p.sysctls {
+		name, value, err := interfaceSysctl(s, p.name)
+		if err == nil {
+			err = writeSysctl(name, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inheritedSettings are what an interface of the calling thread's namespace inherits when it is
@@ -275,6 +293,7 @@ func resolverRoute(index int) link.Request {
 	return link.AddRoute(link.Route{Dst: netip.PrefixFrom(ResolverAddr, 32), Index: index})
 }
 
+// defaultRoutes are the ways out through an interface, in the place of others.
 func defaultRoutes(index int, gateways []netip.Addr) []link.Request {
 	var out []link.Request
 	for _, gw := range gateways {
@@ -283,7 +302,10 @@ func defaultRoutes(index int, gateways []netip.Addr) []link.Request {
 			zero = netip.IPv6Unspecified()
 		}
 		out = append(
-			out, link.AddRoute(link.Route{Dst: netip.PrefixFrom(zero, 0), Via: gw, Index: index}),
+			out,
+			link.ReplaceRoute(
+				link.Route{Dst: netip.PrefixFrom(zero, 0), Via: gw, Index: index},
+			),
 		)
 	}
 	return out

@@ -72,7 +72,7 @@ func TestTeardown(t *testing.T) {
 	before := l.inventory()
 	m := l.open(nil)
 	l.network(m, Spec{Name: "inner", Internal: true, EnableIPv6: true})
-	l.network(m, Spec{Name: "unused"})
+	l.network(m, Spec{Name: "not used"})
 	port := []place.Port{{ContainerPort: 80, HostPort: 8080}}
 	l.attach(m, Request{Owner: "docker", ContainerID: "a", Ports: port})
 	l.attach(m, Request{Owner: "cri", ContainerID: "b"})
@@ -166,6 +166,7 @@ func TestNetworks(t *testing.T) {
 		{"name that is taken", Spec{Name: "own"}, errdefs.ErrAlreadyExists},
 		{"name of the default", Spec{Name: DefaultName}, errdefs.ErrAlreadyExists},
 		{"bad name", Spec{Name: "a/b"}, errdefs.ErrInvalidArgument},
+		{"space at the end", Spec{Name: "a "}, errdefs.ErrInvalidArgument},
 		{"driver", Spec{Name: "x", Driver: "macvlan"}, errdefs.ErrInvalidArgument},
 		{
 			"option", Spec{Name: "x", Options: map[string]string{"o": "1"}},

@@ -58,6 +58,9 @@ type endpointRecord struct {
 	Cookie      uint64    // of the network namespace
 	Ports       []binding `json:",omitempty"`
 	Recycling   Recycling `json:",omitempty"`
+	// Place is how many networks the container was in before.
+	Place           int `json:",omitempty"`
+	GatewayPriority int `json:",omitempty"`
 	// Baseline is what the counters of Host said before the container had it.
 	Baseline Stats
 }

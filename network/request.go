@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -44,6 +46,14 @@ type Request struct {
 	// With one of them the pool has nothing that fits, and Attach takes about a millisecond longer.
 	IPv4, IPv6 netip.Addr
 	MAC        net.HardwareAddr
+	// Interface is the interface's name in the container; empty means the first free one of eth0,
+	// eth1 and so on. Sysctls are its settings, as "net.ipv4.conf.IFNAME.log_martians=1". Both cost
+	// what a chosen address costs.
+	Interface string
+	Sysctls   []string
+	// GatewayPriority makes the network that has the highest one of the container's networks its
+	// way out, for IPv4 and IPv6 on their own; of equal ones it is the network that came first.
+	GatewayPriority int
 	// Ports are published on the host. An invalid HostIP means the network's default, which is
 	// 0.0.0.0 and, on a network with IPv6, also ::, under the same port.
 	Ports []place.Port
@@ -54,7 +64,9 @@ type Request struct {
 }
 
 // requested is what the request chooses for its interface.
-func (r Request) requested() requested { return requested{r.IPv4, r.IPv6, r.MAC} }
+func (r Request) requested() requested {
+	return requested{r.IPv4, r.IPv6, r.MAC, r.Interface, r.Sysctls}
+}
 
 // Attachment is a container's new interface.
 type Attachment struct {
@@ -102,6 +114,18 @@ func (r Request) validate() error {
 	if r.MAC != nil && (len(r.MAC) != 6 || r.MAC[0]&1 != 0) {
 		return bad("hardware address %q: want six bytes, not a multicast address", r.MAC)
 	}
+	if r.Interface != "" && !interfacePattern.MatchString(r.Interface) ||
+		slices.Contains(reservedInterfaces, r.Interface) {
+		return bad(
+			"interface %q: want one to 15 letters, digits, '_', '.' and '-', none of %q",
+			r.Interface, reservedInterfaces,
+		)
+	}
+	for _, s := range r.Sysctls {
+		if _, _, err := interfaceSysctl(s, "eth0"); err != nil {
+			return bad("%w", err)
+		}
+	}
 	for _, p := range r.Ports {
 		if err := p.Validate(); err != nil {
 			return fmt.Errorf("attach container %q: %w", r.ContainerID, err)
@@ -114,6 +138,14 @@ func (r Request) validate() error {
 	}
 	return nil
 }
+
+// interfacePattern is narrower than what the kernel takes (dev_valid_name), which is what people
+// call interfaces.
+var interfacePattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,14}$`)
+
+// reservedInterfaces are names that the kernel keeps for loopback and for the settings of all
+// interfaces.
+var reservedInterfaces = []string{"lo", "all", "default"}
 
 func isID(s string) bool {
 	if len(s) != 64 {

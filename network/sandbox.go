@@ -57,6 +57,8 @@ type vethPair struct {
 	mac    net.HardwareAddr
 	v4, v6 netip.Prefix // v6 invalid without IPv6
 	shard  *shard       // nil after a restart
+	// sysctls are settings of the container's interface, before it is made.
+	sysctls []string
 }
 
 // has says whether the pair has one of the valid addresses of r.
@@ -67,10 +69,41 @@ func (p *vethPair) has(r requested) bool {
 // sort puts the endpoints in the order of their interfaces.
 func (s *sandbox) sort() {
 	number := func(ep *endpoint) int {
-		i, _ := strconv.Atoi(strings.TrimPrefix(ep.veth.name, "eth"))
-		return i
+		if i, err := strconv.Atoi(strings.TrimPrefix(ep.veth.name, "eth")); err == nil {
+			return i
+		}
+		return ep.rec.Place // a name that the container has chosen
 	}
-	sort.Slice(s.endpoints, func(i, j int) bool {
+	sort.SliceStable(s.endpoints, func(i, j int) bool {
 		return number(s.endpoints[i]) < number(s.endpoints[j])
 	})
+}
+
+// gateways are those of a network's gateways that become the container's if the network joins it
+// with a priority: for each family, if no network is the way out or the one that is has a lower
+// priority. replaced says whether another network is the way out for one of them. Precondition: mu
+// is held.
+func (s *sandbox) gateways(n *network, priority int) (out []netip.Addr, replaced bool) {
+	for _, gw := range n.gateways() {
+		way := s.wayOut(gw.Is6())
+		if way == nil || priority > way.rec.GatewayPriority {
+			out = append(out, gw)
+			replaced = replaced || way != nil
+		}
+	}
+	return out, replaced
+}
+
+// wayOut is the endpoint through which packets of a family leave the container, or nil. Precondition:
+// mu is held.
+func (s *sandbox) wayOut(v6 bool) (way *endpoint) {
+	for _, ep := range s.endpoints {
+		for _, gw := range ep.net.gateways() {
+			if gw.Is6() == v6 &&
+				(way == nil || ep.rec.GatewayPriority > way.rec.GatewayPriority) {
+				way = ep
+			}
+		}
+	}
+	return way
 }

@@ -23,6 +23,24 @@ func confName(family, device, key string) string {
 	return "net." + family + ".conf." + strings.ReplaceAll(device, ".", "/") + "." + key
 }
 
+// interfaceSysctl takes "net.ipv4.conf.IFNAME.log_martians=1" apart, a setting of an interface in
+// the form of dockerd's option com.docker.network.endpoint.sysctls, for a device.
+func interfaceSysctl(text, device string) (name, value string, err error) {
+	name, value, ok := strings.Cut(text, "=")
+	part := strings.SplitN(name, ".", 5)
+	// docker's command line makes lower case of IFNAME.
+	if !ok || len(part) != 5 || part[0] != "net" || !strings.EqualFold(part[3], "IFNAME") ||
+		part[1] != "ipv4" && part[1] != "ipv6" && part[1] != "mpls" ||
+		strings.ContainsAny(name, "/") || part[2] == "" || part[4] == "" {
+		return "", "", fmt.Errorf(
+			"unrecognised network interface sysctl '%s'; represent 'net.X.Y.ethN.Z=V' as "+
+				"'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'", text,
+		)
+	}
+	part[3] = strings.ReplaceAll(device, ".", "/")
+	return strings.Join(part, "."), value, nil
+}
+
 // writeSysctl sets a sysctl in the network namespace of the calling thread.
 func writeSysctl(name, value string) error {
 	f, err := os.OpenFile(sysctlPath(name), os.O_WRONLY, 0)

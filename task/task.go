@@ -112,6 +112,9 @@ type Log struct {
 	// ones and the current one.
 	MaxBytes int64
 	MaxFiles int
+	// Attributes, in the format JSONFile, is a JSON object that is written beside each line; ""
+	// writes none. It has at most 8192 bytes.
+	Attributes string
 }
 
 // Output is a subscription to a process's output. The files are pipes or stream sockets, stay the

@@ -727,11 +727,11 @@ func TestListings(t *testing.T) {
 		// version and info
 		if got := c.ok(
 			"version", "--format", "{{.Server.Version}}|{{.Server.Os}}|{{.Client.Version}}",
-		); !regexp.MustCompile(`^\S+\|linux\|\S+\n$`).MatchString(got) {
+		); !regexp.MustCompile(`^\d+\.\d+\.\d+\S*\|linux\|\d\S+\n$`).MatchString(got) {
 			t.Errorf("version: %q", got)
 		}
 		if v := c.object("version", "-f", "{{json .}}"); field(v, "Server", "Os") != "linux" ||
-			field(v, "Server", "ApiVersion") == "" {
+			field(v, "Server", "ApiVersion") == "" || field(v, "Server", "GitCommit") == "" {
 			t.Errorf("version -f '{{json .}}': %v", v)
 		}
 		if got := c.ok("version"); !strings.Contains(got, "Client:") ||

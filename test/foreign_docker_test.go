@@ -22,6 +22,8 @@ func TestDockerdOnRuntime(t *testing.T) {
 	dockerd := testneed.Program(t, "dockerd", "docker.io")
 	f.forget("/etc/docker/key.json", "/etc/docker", "/run/docker/plugins", "/run/docker")
 	f.weaken()
+	// dockerd mounts its directory on itself, and at times leaves that, busy as it is at its end.
+	t.Cleanup(func() { unix.Unmount(f.path("data"), unix.MNT_DETACH) })
 	f.containerd()
 	socket := f.path("docker.sock")
 	f.daemon(

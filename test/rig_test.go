@@ -39,6 +39,12 @@ type rig struct {
 // test.
 func start(t testing.TB) *rig {
 	t.Helper()
+	return startOn(t, func(string) {})
+}
+
+// startOn is start with a directory that is prepared before the engine comes up in it.
+func startOn(t testing.TB, prepare func(dir string)) *rig {
+	t.Helper()
 	bin := os.Getenv("STRAKE_BIN")
 	if bin == "" {
 		t.Skip("needs STRAKE_BIN, the directory of the built binaries (make test sets it)")
@@ -51,6 +57,7 @@ func start(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(dir)
 	r := &rig{t: t, dir: dir, bin: bin, before: host(t, dir)}
 	r.all = newConfinement(t, dir)
 	t.Cleanup(r.end)

@@ -23,11 +23,12 @@ import (
 	"strake/internal/testneed"
 )
 
-// ociRig is strake-runtime with a state directory and a bundle of its own.
+// ociRig is strake-runtime, or a peer of it, with a state directory and a bundle of its own.
 type ociRig struct {
 	t                     testing.TB
 	program, dir, root    string
 	bundle, group, rootfs string
+	peer                  []string // the command that takes the place of program, if not empty
 }
 
 func newOCIRig(t testing.TB) *ociRig {
@@ -89,8 +90,8 @@ func (r *ociRig) write(edit func(config map[string]any)) {
 	r.t.Helper()
 	name := filepath.Join(r.bundle, "config.json")
 	os.Remove(name)
-	if got := r.do("spec", "-b", r.bundle); got.code != 0 {
-		r.t.Fatalf("spec: %+v", got)
+	if out, err := exec.Command(r.program, "spec", "-b", r.bundle).CombinedOutput(); err != nil {
+		r.t.Fatalf("spec: %v: %s", err, out)
 	}
 	raw, err := os.ReadFile(name)
 	if err != nil {
@@ -103,6 +104,9 @@ func (r *ociRig) write(edit func(config map[string]any)) {
 	config["process"].(map[string]any)["terminal"] = false
 	config["linux"].(map[string]any)["cgroupsPath"] = r.group + "/c"
 	config["root"].(map[string]any)["readonly"] = false
+	if len(r.peer) > 0 {
+		config["ociVersion"] = "1.0.2" // what Debian's versions know
+	}
 	if edit != nil {
 		edit(config)
 	}
@@ -124,7 +128,12 @@ func shell(script string) func(map[string]any) {
 func (r *ociRig) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	r.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, r.program, append([]string{"--root", r.root}, args...)...)
+	words := append([]string{r.program}, "--root", r.root)
+	if len(r.peer) > 0 {
+		words = append(slices.Clone(r.peer), "--root", r.root)
+	}
+	words = append(words, args...)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Dir = r.bundle
 	return cmd
 }

@@ -82,6 +82,7 @@ func Applets() []Applet {
 		{"sleep", "TIME[smhd]...", sleep, false},
 		{"sort", "[-nhVfrbusczm] [-k KEY]... [-t CHAR] [-o FILE] [FILE]...", sortLines, false},
 		{"stat", "[-Lf] [-c FORMAT] FILE...", stat, true},
+		{"stty", "[-F DEVICE] [-a | -g | size | speed | MODE...]", stty, true},
 		{"sync", "[FILE]...", sync, true},
 		{"tail", "[-n [+]N | -c [+]N] [-f | -F] [-s SECONDS] [-qv] [FILE]...", tail, false},
 		{

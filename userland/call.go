@@ -52,6 +52,45 @@ type Applet struct {
 	Inline bool
 }
 
+// Serve runs the applet. What it could not write is an error of its own, also where it did not look:
+// a line that a full disk has not taken was not written.
+func (a Applet) Serve(ctx context.Context, c *Call) int {
+	if !a.Inline {
+		return a.Run(ctx, c) // those write much, and look
+	}
+	w := &checked{Writer: c.Stdout}
+	c.Stdout = w
+	status := a.Run(ctx, c)
+	if w.err != nil && status == exitOK {
+		status = c.fault("write", w.err)
+	}
+	return status
+}
+
+// checked keeps the first error of a writer.
+type checked struct {
+	io.Writer
+	err error
+}
+
+func (w *checked) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
+}
+
+// stdoutFile is standard output if it is a file.
+func (c *Call) stdoutFile() (*os.File, bool) {
+	out := c.Stdout
+	if w, ok := out.(*checked); ok {
+		out = w.Writer
+	}
+	f, ok := out.(*os.File)
+	return f, ok
+}
+
 // Lookup finds an applet by its name.
 func Lookup(name string) (Applet, bool) {
 	for _, a := range Applets() {

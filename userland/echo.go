@@ -4,17 +4,17 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// Echo writes args as echo(1) of busybox and bash do: -n without the newline, -e with backslash
+// Echo writes the arguments as echo(1) of busybox and bash do: -n without the newline, -e with backslash
 // escapes, -E without them. It is exported because the multi-call binary serves it before it looks
 // at anything else.
-func Echo(w io.Writer, args []string) int {
+func Echo(c *Call) int {
+	args := c.Args
 	newline, escapes := true, false
 	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' &&
 		strings.Trim(args[0][1:], "neE") == "" {
@@ -39,13 +39,13 @@ func Echo(w io.Writer, args []string) int {
 	if newline {
 		out = append(out, '\n')
 	}
-	if _, err := w.Write(out); err != nil {
-		return exitFault
+	if _, err := c.Stdout.Write(out); err != nil {
+		return c.fault("write", err)
 	}
 	return exitOK
 }
 
-func echo(_ context.Context, c *Call) int { return Echo(c.Stdout, c.Args) }
+func echo(_ context.Context, c *Call) int { return Echo(c) }
 
 // unescape expands backslash escapes; stop means that \c ended the output. zeroOctal is the form of
 // echo and %b (\0nnn), without it that of printf's format (\nnn).

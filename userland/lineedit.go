@@ -46,7 +46,7 @@ func (s *shell) interact(ctx context.Context, in, out *os.File) int {
 			status = exitUsage
 			continue
 		}
-		prepare(file)
+		s.prepare(file)
 		st, exited := s.line(ctx, file, status)
 		if exited {
 			return st
@@ -292,7 +292,7 @@ func (s *shell) commands(prefix string) []string {
 	seen := map[string]bool{}
 	for _, b := range []string{
 		"cd", "exit", "export", "set", "unset", "alias", "exec", "eval", "read", "source", "trap",
-		"umask", "wait", "type", "command",
+		"ulimit", "umask", "wait", "type", "command",
 	} {
 		seen[b] = true
 	}

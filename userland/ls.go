@@ -89,7 +89,7 @@ func ls(ctx context.Context, c *Call) int {
 
 // terminalWidth is the number of columns of standard output, 0 when it is no terminal.
 func terminalWidth(c *Call) int {
-	f, ok := c.Stdout.(*os.File)
+	f, ok := c.stdoutFile()
 	if !ok {
 		return 0
 	}

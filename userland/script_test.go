@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 func TestMain(m *testing.M) {
 	if a, ok := Lookup(filepath.Base(os.Args[0])); ok {
 		os.Exit(
-			a.Run(
+			a.Serve(
 				context.Background(),
 				&Call{
 					Name: a.Name, Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout,

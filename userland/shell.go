@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	gosync "sync"
 	"syscall"
 	"time"
 
@@ -167,6 +168,8 @@ type shell struct {
 	// replace holds where commands stand that may take this process's place. Written before the run
 	// only.
 	replace map[shsyntax.Pos]bool
+	// functions are the names of functions that were seen; subshells look at it at the same time.
+	functions gosync.Map
 
 	interactive bool
 	foreground  programs
@@ -228,9 +231,11 @@ func (e zeroEnv) Get(name string) expand.Variable {
 
 // prepare changes what the interpreter does not do as a shell should: $0 of statements run one by
 // one, background programs, and >| (which is >, as there is no noclobber).
-func prepare(n shsyntax.Node) {
+func (s *shell) prepare(n shsyntax.Node) {
 	shsyntax.Walk(n, func(n shsyntax.Node) bool {
 		switch n := n.(type) {
+		case *shsyntax.FuncDecl:
+			s.functions.Store(n.Name.Value, true)
 		case *shsyntax.ParamExp:
 			if n.Param != nil && n.Param.Value == "0" {
 				n.Param.Value, n.Short = zeroName, false
@@ -275,7 +280,7 @@ func (s *shell) source(ctx context.Context, r io.Reader, name string, command bo
 		s.findReplaceable(file, command)
 	}
 	for _, st := range file.Stmts {
-		prepare(st)
+		s.prepare(st)
 	}
 	status := s.status(s.runner.Run(ctx, file))
 	if s.runner.Exited() {
@@ -349,7 +354,7 @@ func (s *shell) stream(ctx context.Context) int {
 			status = exitUsage
 			break
 		}
-		prepare(st)
+		s.prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status
@@ -388,64 +393,13 @@ func (s *shell) profile(ctx context.Context, name string) (status int, exited bo
 			s.c.errorf("%s: %v", name, err)
 			break
 		}
-		prepare(st)
+		s.prepare(st)
 		status = s.status(s.runner.Run(ctx, st))
 		if s.runner.Exited() {
 			return status, true
 		}
 	}
 	return status, false
-}
-
-// call sees every simple command before it runs (interp.CallHandlerFunc): here pending traps are
-// served, and the built-in commands that the interpreter lacks.
-func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
-	hc := interp.HandlerCtx(ctx)
-	result := func(status int) ([]string, error) {
-		if status == exitOK {
-			return []string{"true"}, nil
-		}
-		return []string{"false"}, nil
-	}
-	if job := jobNumber(hc, jobOwn); job != 0 && interp.IsBuiltin(args[0]) {
-		s.jobs.settle(job, 0) // its name was not known before it was expanded
-	}
-	switch args[0] {
-	case jobFork:
-		return []string{"eval", fmt.Sprintf("%s=%d", jobNext, s.jobs.fork())}, nil
-	case jobForked:
-		return []string{"eval", s.forkedText(ctx, hc)}, nil
-	case "wait":
-		args = waitArgs(hc, args)
-	case "printf":
-		// The interpreter's knows few formats; -v, which sets a variable, is its alone.
-		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "printf"); err == nil &&
-			(len(args) < 2 || args[1] != "-v") {
-			args = append([]string{p}, args[1:]...)
-		}
-	case "umask":
-		return result(s.umask(hc, args[1:]))
-	case "trap":
-		rest, status := s.traps.set(hc, args[1:])
-		if rest == nil {
-			return result(status)
-		}
-		return append([]string{"trap"}, rest...), nil
-	case "kill":
-		// The interpreter reserves the name but has no such command; a path is no built-in.
-		if p, err := interp.LookPathDir(hc.Dir, hc.Env, "kill"); err == nil {
-			args = append([]string{p}, args[1:]...)
-		}
-	}
-	text, ok := s.traps.next()
-	if !ok {
-		return args, nil
-	}
-	words := make([]string, len(args))
-	for i, a := range args {
-		words[i] = quoteWord(a)
-	}
-	return []string{"eval", text + "\n" + strings.Join(words, " ")}, nil
 }
 
 // watch ends the running command line when the terminal's interrupt comes and no program runs that

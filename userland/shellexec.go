@@ -28,7 +28,7 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 			Name: a.Name, Args: args[1:], Stdin: hc.Stdin, Stdout: hc.Stdout, Stderr: hc.Stderr,
 			Dir: hc.Dir, Env: exported(hc.Env),
 		}
-		status := a.Run(ctx, c)
+		status := a.Serve(ctx, c)
 		if a.Name == "kill" && status == exitOK {
 			s.traps.settle(args[1:])
 		}
@@ -161,38 +161,4 @@ func (s *shell) become(hc interp.HandlerContext, path string, args []string) {
 	for i, fd := range own {
 		_ = unix.Dup3(fd, i, 0)
 	}
-}
-
-// umask shows or sets the mask of the process (umask(1p)); subshells share it.
-func (s *shell) umask(hc interp.HandlerContext, args []string) int {
-	c := &Call{Name: "umask", Args: args, Stdout: hc.Stdout, Stderr: hc.Stderr}
-	o, words, status, ok := c.options("S", "")
-	if !ok {
-		return status
-	}
-	old := currentUmask()
-	switch {
-	case len(words) > 1:
-		return c.usagef("extra operand %q", words[1])
-	case len(words) == 0 && o.has('S'):
-		m := modeString(^old & 0o777)
-		fmt.Fprintf(
-			hc.Stdout, "u=%s,g=%s,o=%s\n", strings.ReplaceAll(m[1:4], "-", ""),
-			strings.ReplaceAll(m[4:7], "-", ""), strings.ReplaceAll(m[7:], "-", ""),
-		)
-		return exitOK
-	case len(words) == 0:
-		fmt.Fprintf(hc.Stdout, "%04o\n", old)
-		return exitOK
-	}
-	change, err := parseMode(words[0], 0)
-	if err != nil {
-		return c.usagef("%v", err)
-	}
-	mask := change(^old&0o777, false)
-	if words[0][0] < '0' || words[0][0] > '9' {
-		mask = ^mask // symbolic modes name what is allowed
-	}
-	unix.Umask(int(mask & 0o777))
-	return exitOK
 }

@@ -95,7 +95,7 @@ func top(ctx context.Context, c *Call) int {
 // topScreen is the terminal on both sides of the call.
 func topScreen(c *Call) (*os.File, bool) {
 	in, inFile := c.Stdin.(*os.File)
-	out, outFile := c.Stdout.(*os.File)
+	out, outFile := c.stdoutFile()
 	if !inFile || !outFile || !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) {
 		return nil, false
 	}

@@ -25,6 +25,11 @@ func copyInto(target string, src *os.File) error {
 		return err
 	}
 	defer dst.Close()
+	return copyTo(dst, src)
+}
+
+// copyTo copies what is in the directory src, and its attributes, to the directory dst.
+func copyTo(dst, src *os.File) error {
 	c := &copier{links: map[[2]uint64]string{}, root: int(dst.Fd())}
 	if err := c.dir(int(src.Fd()), int(dst.Fd()), "."); err != nil {
 		return err

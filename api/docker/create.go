@@ -18,8 +18,9 @@ type createAPI struct {
 	engine interface {
 		Create(ctx context.Context, spec engine.Spec) (id string, warnings []string, err error)
 	}
-	images imageResolver
-	host   host
+	images  imageResolver
+	builtin Builtin
+	host    host
 }
 
 func (a *createAPI) routes() map[string]handler {
@@ -33,10 +34,13 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 	if err := decode(r, &raw); err != nil {
 		return err
 	}
+	if len(raw) == 0 {
+		return invalid("invalid JSON: EOF")
+	}
 	var req container.CreateRequest
 	var old dropped
 	for _, v := range []any{&req, &old} {
-		if err := json.Unmarshal(raw, v); len(raw) > 0 && err != nil {
+		if err := json.Unmarshal(raw, v); err != nil {
 			return invalid("invalid JSON: %v", err)
 		}
 	}
@@ -63,6 +67,9 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 			m.ReadOnlyNonRecursive = true // submounts stayed writable then
 		}
 	}
+	if _, err := a.builtin.restore(r.Context(), a.images, spec.Image); err != nil {
+		return err
+	}
 	if r.version >= 41 {
 		// The answer 404 makes clients pull the image for the platform.
 		if err := ofPlatform(r, a.images, spec.Image, "platform"); err != nil {
@@ -76,7 +83,10 @@ func (a *createAPI) create(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	id, warnings, err := a.engine.Create(r.Context(), spec)
-	if errdefs.IsNotFound(err) {
+	foreign := slices.ContainsFunc(spec.Mounts, func(m engine.Mount) bool {
+		return m.Driver != "" && m.Driver != "local"
+	})
+	if errdefs.IsNotFound(err) && !foreign { // dockerd answers 404 for a volume driver as well
 		// The answer 404 makes clients pull the image. If the image is here, something else is
 		// missing, and the answer is 400.
 		if _, rerr := a.images.Resolve(r.Context(), spec.Image); rerr == nil {

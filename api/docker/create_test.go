@@ -224,7 +224,7 @@ func TestCreateCoverage(t *testing.T) {
 		"HostConfig.VolumesFrom", "HostConfig.Links", "HostConfig.StorageOpt",
 		"HostConfig.Resources.DeviceRequests", "HostConfig.Isolation", "HostConfig.Cgroup",
 		"HostConfig.Mounts.ImageOptions", "HostConfig.Mounts.ClusterOptions",
-		"HostConfig.Mounts.VolumeOptions.Subpath", "HostConfig.Mounts.Consistency",
+		"HostConfig.Mounts.Consistency",
 		// Of Windows.
 		"HostConfig.Resources.CPUCount", "HostConfig.Resources.CPUPercent",
 		"HostConfig.Resources.IOMaximumIOps", "HostConfig.Resources.IOMaximumBandwidth",
@@ -236,7 +236,7 @@ func TestCreateCoverage(t *testing.T) {
 		end + "NetworkID", end + "EndpointID", end + "Gateway", end + "IPAddress",
 		end + "IPPrefixLen", end + "IPv6Gateway", end + "GlobalIPv6Address",
 		end + "GlobalIPv6PrefixLen", end + "DNSNames",
-		end + "DriverOpts", end + "Links", end + "IPAMConfig.LinkLocalIPs",
+		end + "Links", end + "IPAMConfig.LinkLocalIPs",
 	})
 }
 

@@ -1,5 +1,6 @@
 // Package docker speaks the Docker Engine API (moby/moby/api, swagger.yaml) for an engine: it
-// translates requests into calls on package engine and back, and does nothing else.
+// translates requests into calls on package engine and back. It does nothing else, but for fetching
+// the archive of an import that names an address.
 //
 // Every version of the API from MinVersion to MaxVersion is answered in its own form, because old
 // clients read fields that new ones dropped. An endpoint of the API that is not served answers 501
@@ -43,6 +44,8 @@ type Backend struct {
 	Images   Images
 	Networks Networks
 	Volumes  Volumes
+	// Builtin is the image that the program has in itself.
+	Builtin Builtin
 	// Log receives the errors that are answered with 500; nil discards them.
 	Log *slog.Logger
 	// Version is the product's version, Name the host's.

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
@@ -29,14 +30,13 @@ func endpointSettings(
 ) map[string]*network.EndpointSettings {
 	out := map[string]*network.EndpointSettings{}
 	for name, wish := range wishes(info) {
-		settings := &network.EndpointSettings{Aliases: wish.Aliases}
+		settings := &network.EndpointSettings{
+			Aliases: wish.Aliases, GwPriority: wish.GatewayPriority, DriverOpts: optionsOf(&wish),
+		}
 		settings.MacAddress.UnmarshalText([]byte(wish.MAC))
 		var asked *network.EndpointSettings
 		if networking != nil {
 			asked = networking.EndpointsConfig[name]
-		}
-		if asked != nil {
-			settings.GwPriority = asked.GwPriority
 		}
 		settings.IPAMConfig = ipamOf(&wish, asked)
 		out[name] = settings
@@ -57,6 +57,18 @@ func endpointSettings(
 		if e.IPv6.IsValid() {
 			settings.GlobalIPv6Address, settings.GlobalIPv6PrefixLen = e.IPv6.Addr(), e.IPv6.Bits()
 		}
+	}
+	return out
+}
+
+// optionsOf are the driver options that a container asks of a network with; nil if there are none.
+func optionsOf(wish *engine.EndpointSpec) map[string]string {
+	var out map[string]string
+	if wish.Interface != "" {
+		setEntry(&out, optInterface, wish.Interface)
+	}
+	if len(wish.Sysctls) > 0 {
+		setEntry(&out, optSysctls, strings.Join(wish.Sysctls, ","))
 	}
 	return out
 }

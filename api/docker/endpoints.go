@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -14,9 +13,6 @@ import (
 func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	if n == nil {
 		return nil
-	}
-	if err := gatewayOf(s.Network, n.EndpointsConfig); err != nil {
-		return err
 	}
 	for name, e := range n.EndpointsConfig {
 		if e == nil {
@@ -34,33 +30,23 @@ func endpointsOf(s *engine.Spec, n *network.NetworkingConfig) error {
 	return nil
 }
 
-// gatewayOf refuses priorities (GwPriority) that select the gateway of another network than the
-// first one.
-func gatewayOf(first string, ends map[string]*network.EndpointSettings) error {
-	highest := 0
-	if e := ends[first]; e != nil {
-		highest = e.GwPriority
-	}
-	for _, name := range sortedKeys(ends) {
-		if e := ends[name]; e != nil && e.GwPriority > highest {
-			return notImplemented(
-				fmt.Sprintf(
-					"EndpointsConfig[%s].GwPriority %d: a gateway in another network than %s, "+
-						"the first one,",
-					name, e.GwPriority, first,
-				),
-			)
-		}
-	}
-	return nil
-}
+// Options of a place in a network that are known (EndpointsConfig.DriverOpts).
+const (
+	optInterface = "com.docker.network.endpoint.ifname"
+	optSysctls   = "com.docker.network.endpoint.sysctls"
+)
 
 func endpointOf(e *network.EndpointSettings) (engine.EndpointSpec, error) {
-	out := engine.EndpointSpec{Aliases: e.Aliases}
-	if len(e.DriverOpts) > 0 {
-		return out, notImplemented(
-			"EndpointsConfig.DriverOpts (" + strings.Join(sortedKeys(e.DriverOpts), ", ") + ")",
-		)
+	out := engine.EndpointSpec{Aliases: e.Aliases, GatewayPriority: e.GwPriority}
+	for _, name := range sortedKeys(e.DriverOpts) {
+		switch value := e.DriverOpts[name]; name {
+		case optInterface:
+			out.Interface = value
+		case optSysctls:
+			out.Sysctls = strings.Split(value, ",")
+		default:
+			return out, notImplemented("EndpointsConfig.DriverOpts " + name)
+		}
 	}
 	if len(e.MacAddress) > 0 {
 		out.MAC = e.MacAddress.String()

@@ -34,6 +34,9 @@ func newFakeImages(r *recorder) *fakeImages {
 			ID: digest.Digest(imageID), RepoTags: []string{"one:latest", "one:2"}, Size: 100,
 			Created: then, Labels: map[string]string{"k": "v"},
 			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+			Manifest: ocispec.Descriptor{
+				MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(imageID), Size: 3,
+			},
 		}, SharedSize: 40},
 		{Image: image.Image{
 			ID: digest.Digest(danglingID), Size: 7, Created: then,
@@ -45,6 +48,19 @@ func newFakeImages(r *recorder) *fakeImages {
 			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
 		}, SharedSize: -1},
 	}}
+}
+
+// loadBuiltin puts the image that is built in on the list.
+func (s *fakeImages) loadBuiltin(context.Context) error {
+	err := s.do("builtin.Load")
+	if err == nil {
+		s.list = append(s.list, image.Summary{Image: image.Image{
+			ID: digest.Digest("sha256:" + strings.Repeat("8", 64)), Created: then,
+			RepoTags: []string{"product/base", "product/base:latest"},
+			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64"},
+		}})
+	}
+	return err
 }
 
 func (s *fakeImages) Resolve(_ context.Context, ref string) (image.Image, error) {

@@ -438,6 +438,7 @@ func newFake(now time.Time) *fakeBackend {
 		Engine: f.engine, Images: f.images, Networks: fakeNetworks{recorder: r},
 		Volumes: fakeVolumes{r}, Version: "1", Name: "host", Root: "/data",
 		Insecure: []string{"10.0.0.0/8", "registry.test"},
+		Builtin:  Builtin{"product/base:latest", f.images.loadBuiltin},
 	}
 	f.h = http.HandlerFunc(newServer(f.b, testHost).serve)
 	return f

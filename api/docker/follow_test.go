@@ -28,7 +28,10 @@ func TestLogs(t *testing.T) {
 	t.Parallel()
 	lines := []engine.LogLine{
 		{Stream: "stdout", Time: then, Line: []byte("one\n")},
-		{Stream: "stderr", Time: then, Line: []byte("two\n")},
+		{
+			Stream: "stderr", Time: then, Line: []byte("two\n"),
+			Attributes: map[string]string{"tag": "a b", "env": "x,y"},
+		},
 		{Stream: "stdout", Time: then, Line: []byte("part")},
 	}
 	const stamp = "2026-01-02T03:04:05.000006000Z "
@@ -45,6 +48,12 @@ func TestLogs(t *testing.T) {
 		{
 			"/v1.56/containers/running/logs?stdout=1&stderr=1&timestamps=1", multiplexedStream,
 			frame(1, stamp+"one\n") + frame(2, stamp+"two\n") + frame(1, stamp+"part"), "",
+		},
+		{
+			"/v1.56/containers/running/logs?stdout=1&stderr=1&timestamps=1&details=1",
+			multiplexedStream,
+			frame(1, stamp+" one\n") + frame(2, stamp+"env=x%2Cy,tag=a+b two\n") +
+				frame(1, stamp+" part"), "",
 		},
 		{
 			"/v1.56/containers/running/logs?stderr=1&tail=5&follow=1", multiplexedStream, plain,

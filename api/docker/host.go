@@ -13,6 +13,8 @@ type host struct {
 	// cpus is the number of processors, cgroups the version of control groups, "1" or "2".
 	cpus    int
 	cgroups string
+	// root is the engine's data root; empty means unknown.
+	root string
 	// blockDevice finds the numbers of a block device by its path.
 	blockDevice func(path string) (major, minor int64, err error)
 	memoryBytes uint64
@@ -26,14 +28,15 @@ func thisHost() host {
 		info = unix.Sysinfo_t{} // ps(1) then shows a share of memory of 0.0
 	}
 	return host{
-		runtime.NumCPU(), cgroupVersion(), deviceNumber, info.Totalram * uint64(info.Unit),
-		func(id int) string {
+		cpus: runtime.NumCPU(), cgroups: cgroupVersion(), blockDevice: deviceNumber,
+		memoryBytes: info.Totalram * uint64(info.Unit),
+		userName: func(id int) string {
 			if u, err := user.LookupId(strconv.Itoa(id)); err == nil {
 				return u.Username
 			}
 			return ""
 		},
-		func(id int) string {
+		groupName: func(id int) string {
 			if g, err := user.LookupGroupId(strconv.Itoa(id)); err == nil {
 				return g.Name
 			}

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/api/types/storage"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"strake/engine"
 	"strake/image"
@@ -83,6 +83,9 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 			}
 		}
 	}
+	if r.version >= 48 {
+		out.ImageManifestDescriptor = manifestOf(r.Context(), a.images, info.ImageID)
+	}
 	if r.version < 43 {
 		out.HostConfig.Annotations = nil
 	}
@@ -124,6 +127,18 @@ func (a *viewAPI) inspect(w http.ResponseWriter, r *request) error {
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// manifestOf describes the manifest of an image, with the platform; nil if the image is gone.
+func manifestOf(ctx context.Context, images imageResolver, id string) *ocispec.Descriptor {
+	img, err := images.Resolve(ctx, id)
+	if id == "" || err != nil || img.Manifest.Digest == "" {
+		return nil
+	}
+	return &ocispec.Descriptor{
+		MediaType: img.Manifest.MediaType, Digest: img.Manifest.Digest, Size: img.Manifest.Size,
+		Platform: &img.Platform,
+	}
 }
 
 // inForce fills in what holds for a container that was created without naming it, by an earlier
@@ -266,7 +281,7 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 		HostsPath: info.HostsPath, LogPath: info.LogPath,
 		Name: "/" + info.Spec.Name, RestartCount: st.RestartCount, Driver: "overlayfs",
 		Platform: "linux", AppArmorProfile: info.Spec.AppArmor,
-		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info),
+		ExecIDs: info.ExecIDs, HostConfig: &h, Config: &c, Mounts: mountPoints(info, &h),
 	}
 	if st.Health != "" {
 		out.State.Health = &container.Health{
@@ -280,21 +295,6 @@ func inspectOf(info *engine.Info, f *front) *container.InspectResponse {
 				},
 			)
 		}
-	}
-	return out
-}
-
-func mountPoints(info *engine.Info) []container.MountPoint {
-	out := make([]container.MountPoint, 0, len(info.Mounts))
-	for _, m := range info.Mounts {
-		if m.Type == "bind" {
-			m.Propagation = cmp.Or(m.Propagation, "rprivate")
-		}
-		out = append(out, container.MountPoint{
-			Type: mount.Type(m.Type), Name: m.Name, Source: m.Source, Destination: m.Destination,
-			Driver: m.Driver, Mode: m.Mode, RW: m.RW,
-			Propagation: mount.Propagation(m.Propagation),
-		})
 	}
 	return out
 }

@@ -52,12 +52,16 @@ func TestInspectInForce(t *testing.T) {
 	t.Parallel()
 	out := inspectedOf(
 		t, newFake(then), "running",
-		`{"Image":"one","HostConfig":{"PidsLimit":-1,"MemorySwappiness":-1}}`,
+		`{"Image":"one","HostConfig":{"PidsLimit":-1,"MemorySwappiness":-1,
+			"Binds":["/a:/a","/b:/b:ro,rslave","v:/v/"],
+			"Mounts":[{"Type":"volume","Target":"/w/"}]}}`,
 		func(info *engine.Info) {
 			info.Mounts = []engine.MountInfo{
 				{Type: "bind", Source: "/a", Destination: "/a"},
 				{Type: "bind", Source: "/b", Destination: "/b", Propagation: "rslave"},
 				{Type: "volume", Name: "v", Destination: "/v"},
+				{Type: "volume", Name: "w", Destination: "/w"},
+				{Type: "volume", Name: "image", Destination: "/image"},
 				{Type: "tmpfs", Destination: "/t"},
 			}
 		},
@@ -69,11 +73,14 @@ func TestInspectInForce(t *testing.T) {
 	if h.PidsLimit != nil || h.MemorySwappiness != nil {
 		t.Errorf("got limits %v and %v, want none", h.PidsLimit, h.MemorySwappiness)
 	}
-	var got []string
+	var got, modes []string
 	for _, m := range out.Mounts {
-		got = append(got, string(m.Propagation))
+		got, modes = append(got, string(m.Propagation)), append(modes, m.Mode)
 	}
-	if want := []string{"rprivate", "rslave", "", ""}; !reflect.DeepEqual(got, want) {
+	if want := []string{"", "ro,rslave", "z", "z", "", ""}; !reflect.DeepEqual(modes, want) {
+		t.Errorf("modes: got %q, want %q", modes, want)
+	}
+	if want := []string{"rprivate", "rslave", "", "", "", ""}; !reflect.DeepEqual(got, want) {
 		t.Errorf("propagation: got %q, want %q", got, want)
 	}
 }

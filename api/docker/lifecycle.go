@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"strake/engine"
+	"strake/engine/naming"
 )
 
 // lifecycleAPI serves what changes the state of a container that exists.
@@ -61,6 +62,12 @@ func (a *lifecycleAPI) routes() map[string]handler {
 }
 
 func (a *lifecycleAPI) start(w http.ResponseWriter, r *request) error {
+	if id := r.form("checkpoint"); id != "" {
+		if naming.Check(id) != nil {
+			return invalid("invalid checkpoint ID %q", id)
+		}
+		return notImplemented("a start from a checkpoint")
+	}
 	info, err := a.engine.Inspect(r.Context(), r.PathValue("name"))
 	if err != nil {
 		return err

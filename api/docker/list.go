@@ -42,6 +42,7 @@ func (a *viewAPI) list(w http.ResponseWriter, r *request) error {
 			return invalid("limit %q: want a number", text)
 		}
 	}
+	sized := r.flag("size")
 	out := make([]*container.Summary, 0, len(all))
 	for i := range all {
 		info := &all[i]
@@ -49,7 +50,10 @@ func (a *viewAPI) list(w http.ResponseWriter, r *request) error {
 			continue
 		}
 		sum := summary(info, r.version)
-		if r.flag("size") {
+		if r.version >= 48 {
+			sum.ImageManifestDescriptor = manifestOf(r.Context(), a.images, info.ImageID)
+		}
+		if sized {
 			rw, root, err := a.engine.Usage(r.Context(), info.ID)
 			if err == nil {
 				sum.SizeRw, sum.SizeRootFs = rw, root
@@ -207,7 +211,7 @@ func summary(c *engine.Info, v version) *container.Summary {
 		Command: command, Created: c.Created.Unix(),
 		Ports: portSummary(c), Labels: c.Spec.Labels,
 		State: container.ContainerState(c.State.Status), Status: statusText(&c.State, time.Now()),
-		Mounts: mountPoints(c), NetworkSettings: &container.NetworkSettingsSummary{},
+		Mounts: mountPoints(c, nil), NetworkSettings: &container.NetworkSettingsSummary{},
 	}
 	if out.Labels == nil {
 		out.Labels = map[string]string{}

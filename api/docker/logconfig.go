@@ -19,7 +19,15 @@ func logOf(s *engine.Spec, l *container.LogConfig) error {
 			"logger: no log driver named '%s' is registered; want json-file, local or none", l.Type,
 		)
 	}
+	texts := map[string]*string{
+		"labels": &s.Log.Labels, "labels-regex": &s.Log.LabelsRegex, "env": &s.Log.Env,
+		"env-regex": &s.Log.EnvRegex, "tag": &s.Log.Tag,
+	}
 	for key, value := range l.Config {
+		if to, ok := texts[key]; ok {
+			*to = value
+			continue
+		}
 		switch key {
 		case "max-size":
 			n, err := parseSize(value)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"strake/engine"
@@ -33,7 +34,7 @@ func (a *viewAPI) logs(w http.ResponseWriter, r *request) error {
 	if opt.Until, err = timestamp(r.form("until")); err != nil {
 		return invalid("until: %v", err)
 	}
-	stamps := r.flag("timestamps")
+	stamps, details := r.flag("timestamps"), r.flag("details")
 	tty := info.Spec.TTY
 	out := newFlusher(w)
 	streams := writersFor(out, tty)
@@ -52,6 +53,9 @@ func (a *viewAPI) logs(w http.ResponseWriter, r *request) error {
 	err = a.engine.Logs(r.Context(), info.ID, opt, func(l engine.LogLine) error {
 		begin()
 		line := l.Line
+		if details {
+			line = append(append(attributes(l.Attributes), ' '), line...)
+		}
 		if stamps {
 			line = append(
 				[]byte(l.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")+" "), line...,
@@ -73,4 +77,16 @@ func (a *viewAPI) logs(w http.ResponseWriter, r *request) error {
 		return errAnswered
 	}
 	return nil
+}
+
+// attributes is what the parameter details puts in front of a line: names and values, escaped as in
+// the query of a URL, in the order of the names.
+func attributes(attrs map[string]string) (out []byte) {
+	for i, name := range sortedKeys(attrs) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, url.QueryEscape(name)+"="+url.QueryEscape(attrs[name])...)
+	}
+	return out
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"path"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -12,8 +13,10 @@ import (
 	"strake/engine"
 )
 
-// mountsOf translates binds, mounts and volumes.
-func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) error {
+// mountsOf translates binds, mounts and volumes. root is the engine's data root.
+func mountsOf(
+	s *engine.Spec, c *container.Config, h *container.HostConfig, root string,
+) error {
 	seen := map[string]bool{}
 	add := func(field string, m engine.Mount) error {
 		m.Target = path.Clean(m.Target)
@@ -26,6 +29,9 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 		}
 		if seen[m.Target] {
 			return invalid("Duplicate mount point: %s", m.Target)
+		}
+		if err := engineRoot(&m, root); err != nil {
+			return err
 		}
 		seen[m.Target] = true
 		s.Mounts = append(s.Mounts, m)
@@ -68,12 +74,42 @@ func mountsOf(s *engine.Spec, c *container.Config, h *container.HostConfig) erro
 	}
 	sort.Strings(s.Volumes)
 	for target := range h.Tmpfs {
-		if !path.IsAbs(target) || path.Clean(target) == "/" {
-			return invalid("invalid tmpfs mount %q: want an absolute path other than '/'", target)
+		if !path.IsAbs(target) {
+			return invalid(
+				"invalid mount path: '%s' mount path must be absolute", target,
+			)
+		}
+		if path.Clean(target) == "/" {
+			return invalid("invalid specification: destination can't be '/'")
 		}
 		if seen[path.Clean(target)] {
 			return invalid("Duplicate mount point: %s", target)
 		}
+	}
+	return nil
+}
+
+// engineRoot lets a bind mount that has the engine's data root in it follow the host's mounts
+// (mount_namespaces(7), propagation rslave), as dockerd does: a private copy would keep mounts
+// there busy after the engine has removed them. Other propagations are refused.
+func engineRoot(m *engine.Mount, root string) error {
+	within := func(dir, at string) bool {
+		return strings.HasPrefix(path.Clean(at)+"/", strings.TrimSuffix(path.Clean(dir), "/")+"/")
+	}
+	if m.Type != "bind" || root == "" || !within(root, m.Source) && !within(m.Source, root) {
+		return nil
+	}
+	switch m.Propagation {
+	case "":
+		m.Propagation = string(mount.PropagationRSlave)
+	case string(mount.PropagationRSlave), string(mount.PropagationRShared):
+	default:
+		return invalid(
+			`invalid mount config: must use either propagation mode "rslave" or "rshared" when `+
+				"mount source is within the daemon root, daemon root: %q, bind mount source: %q, "+
+				"propagation: %q",
+			root, m.Source, m.Propagation,
+		)
 	}
 	return nil
 }
@@ -161,9 +197,10 @@ func mountOf(in *mount.Mount) (engine.Mount, error) {
 	case mount.TypeVolume:
 		if v := in.VolumeOptions; v != nil {
 			m.NoCopy, m.Labels = v.NoCopy, v.Labels
-			if v.Subpath != "" {
-				return bad("field VolumeOptions.Subpath is not supported")
+			if v.Subpath != "" && !filepath.IsLocal(v.Subpath) {
+				return bad("subpath must be a relative path within the volume")
 			}
+			m.Subpath = v.Subpath
 			if v.DriverConfig != nil {
 				m.Driver, m.Options = v.DriverConfig.Name, v.DriverConfig.Options
 			}

@@ -334,13 +334,8 @@ func (a *networkAPI) connect(w http.ResponseWriter, r *request) error {
 		if r.version < 54 {
 			e.MacAddress = nil // ignored in those versions
 		}
-		if r.version >= 48 && e.GwPriority > 0 {
-			return notImplemented(
-				fmt.Sprintf(
-					"EndpointConfig.GwPriority %d: another gateway for a container that has one",
-					e.GwPriority,
-				),
-			)
+		if r.version < 48 {
+			e.GwPriority = 0
 		}
 		if ep, err = endpointOf(req.EndpointConfig); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -41,8 +42,28 @@ func (r *request) flagOr(name string, absent bool) bool {
 // maxBody bounds JSON bodies; the largest ones are container configurations with long environments.
 const maxBody = 8 << 20
 
+// isJSON refuses a body that its request says to be of another type. A request that names no type
+// is taken.
+func isJSON(r *request) error {
+	text := r.Header.Get("Content-Type")
+	if text == "" {
+		return nil
+	}
+	kind, _, err := mime.ParseMediaType(text)
+	if err != nil {
+		return invalid("malformed Content-Type header (%s): %v", text, err)
+	}
+	if kind != "application/json" {
+		return invalid("unsupported Content-Type header (%s): must be 'application/json'", text)
+	}
+	return nil
+}
+
 // decode reads a JSON body. An empty one leaves v as it is.
 func decode(r *request, v any) error {
+	if err := isJSON(r); err != nil {
+		return err
+	}
 	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
 	if err := d.Decode(v); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -51,7 +72,7 @@ func decode(r *request, v any) error {
 		return invalid("invalid JSON: %v", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return invalid("invalid JSON: unexpected content after the request")
+		return invalid("unexpected content after JSON")
 	}
 	return nil
 }
@@ -94,16 +115,28 @@ func timeout(r *request) (*int, error) {
 	return &n, nil
 }
 
-func sizeOf(r *request) (width, height uint16, err error) {
-	h, herr := strconv.ParseUint(r.form("h"), 10, 16)
-	wd, werr := strconv.ParseUint(r.form("w"), 10, 16)
-	if herr != nil || werr != nil {
-		return 0, 0, invalid(
-			"invalid resize height and width %q and %q: want numbers up to 65535", r.form("h"),
-			r.form("w"),
-		)
+// cells reads a side of a terminal, in characters.
+func cells(side, text string) (uint16, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && (n < 0 || n >= 1<<16) {
+		err = strconv.ErrRange
 	}
-	return uint16(wd), uint16(h), nil
+	if err != nil {
+		// The cause alone: what strconv adds is its own name.
+		for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(err) {
+			err = cause
+		}
+		return 0, invalid("invalid resize %s %q: %v", side, text, err)
+	}
+	return uint16(n), nil
+}
+
+// sizeOf reads the size of a terminal.
+func sizeOf(r *request) (width, height uint16, err error) {
+	if height, err = cells("height", r.form("h")); err == nil {
+		width, err = cells("width", r.form("w"))
+	}
+	return width, height, err
 }
 
 // version is an API version, minor number only: the major one is 1.

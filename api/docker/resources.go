@@ -87,7 +87,9 @@ func cpuOf(s *engine.Spec, r *container.Resources, cpus int) error {
 	case r.NanoCPUs > 0 && (r.CPUPeriod > 0 || r.CPUQuota > 0):
 		return invalid("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
 	case r.CPUShares < 0:
-		return invalid("CpuShares %d: want 0 or more", r.CPUShares)
+		return invalid(
+			"invalid CPU shares (%d): value must be a positive integer", r.CPUShares,
+		)
 	case r.CPUPeriod != 0 && (r.CPUPeriod < 1000 || r.CPUPeriod > 1000000):
 		return invalid(
 			"CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",

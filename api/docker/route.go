@@ -76,6 +76,12 @@ func unknown(method, path string) error {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	kind, name, slashed := slashedName(path)
 	switch {
+	case path == "/swarm/init", path == "/swarm/join":
+		return plainError{
+			errdefs.ErrNotImplemented, "strake has no swarm mode: this node cannot become part of one",
+		}
+	case path == "/swarm/leave":
+		return plainError{errdefs.ErrUnavailable, "This node is not part of a swarm"}
 	case swarm[first]:
 		return plainError{
 			errdefs.ErrUnavailable,

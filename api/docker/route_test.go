@@ -48,6 +48,8 @@ func TestUnknown(t *testing.T) {
 		{"GET", "/v1.41/containers/a/b/json", http.StatusNotFound, "No such container: a/b"},
 		{"GET", "/v1.41/plugins/a/json", http.StatusNotFound, `plugin \"a\" not found`},
 		{"GET", "/v1.41/services/a", http.StatusServiceUnavailable, "not a swarm manager"},
+		{"POST", "/v1.41/swarm/init", http.StatusNotImplemented, "no swarm mode"},
+		{"POST", "/v1.41/swarm/leave", http.StatusServiceUnavailable, "not part of a swarm"},
 		{"GET", "/nothing", http.StatusNotFound, "page not found"},
 		{"GET", "/v1.999/version", http.StatusBadRequest, "too new"},
 		{"GET", "/v1.1/version", http.StatusBadRequest, "too old"},
@@ -80,5 +82,29 @@ func TestFilterMatch(t *testing.T) {
 	}
 	if !(filters{}).match("name", "/web") {
 		t.Error("no filter lets nothing through")
+	}
+}
+
+// TestContentType: a body of another type than JSON is refused; a request without a type is taken.
+func TestContentType(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ kind, want string }{
+		{"", ""},
+		{"application/json", ""},
+		{"application/json; charset=utf-8", ""},
+		{"text/plain", "unsupported Content-Type header (text/plain): must be 'application/json'"},
+		{"a/b/c", "malformed Content-Type header (a/b/c)"},
+	} {
+		for _, path := range []string{"/volumes/create", "/commit?container=exited"} {
+			f := newFake(then)
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}"))
+			r.Header.Set("Content-Type", tt.kind)
+			w := httptest.NewRecorder()
+			f.h.ServeHTTP(w, r)
+			ok := w.Code == http.StatusCreated
+			if ok != (tt.want == "") || !strings.Contains(w.Body.String(), tt.want) {
+				t.Errorf("%s with %q: %d %s", path, tt.kind, w.Code, w.Body)
+			}
+		}
 	}
 }

@@ -31,6 +31,7 @@ func newServer(b Backend, h host) *server {
 	if b.Log == nil {
 		b.Log = slog.New(slog.DiscardHandler)
 	}
+	h.root = b.Root
 	s := &server{
 		log: b.Log, product: "strake/" + b.Version + " (" + runtime.GOOS + ")",
 		routes: http.NewServeMux(),
@@ -62,13 +63,13 @@ func groups(b Backend, h host) []group {
 		},
 		&eventAPI{b.Engine},
 		&usageAPI{b.Engine, b.Images, b.Volumes},
-		&createAPI{b.Engine, b.Images, h},
+		&createAPI{b.Engine, b.Images, b.Builtin, h},
 		&lifecycleAPI{b.Engine, h},
 		&viewAPI{b.Engine, b.Images, b.Log, driver, h},
 		&attachAPI{b.Engine},
 		&execAPI{b.Engine},
 		&imageAPI{b.Images, b.Engine},
-		&transferAPI{b.Images, b.Engine, b.Log},
+		&transferAPI{b.Images, b.Engine, b.Builtin, b.Log},
 		&commitAPI{b.Images, b.Engine},
 		buildAPI{},
 		&networkAPI{b.Networks, b.Engine},

@@ -74,7 +74,7 @@ func specOf(req *container.CreateRequest, on host) (engine.Spec, error) {
 		func() error { return unsupported(h) },
 		func() error { return securityOf(&s, h.SecurityOpt) },
 		func() error { return resourcesOf(&s, &h.Resources, on) },
-		func() error { return mountsOf(&s, c, h) },
+		func() error { return mountsOf(&s, c, h, on.root) },
 		func() error { return portsOf(&s, c, h) },
 		func() error { return endpointsOf(&s, req.NetworkingConfig) },
 		func() error { return logOf(&s, &h.LogConfig) },
@@ -168,6 +168,10 @@ func securityOf(s *engine.Spec, opts []string) error {
 			}
 		case name == "apparmor" && ok:
 			s.AppArmor = value
+		case opt == "writable-cgroups":
+			s.WritableCgroups = true
+		case name == "writable-cgroups" && (value == "true" || value == "false"):
+			s.WritableCgroups = value == "true"
 		case name == "systempaths" && value == "unconfined":
 			s.SystemPathsOpen = true
 		case name == "label" && value == "disable":
@@ -175,11 +179,11 @@ func securityOf(s *engine.Spec, opts []string) error {
 		case name == "label" && slices.Contains(selinux, label):
 			return notImplemented("--security-opt " + opt)
 		default:
-			return invalid(
-				"invalid --security-opt: %q: want seccomp=, apparmor=, no-new-privileges, "+
-					"systempaths=unconfined or label=disable",
-				opt,
-			)
+			reason := 2 // as dockerd numbers the reasons
+			if !ok {
+				reason = 1
+			}
+			return invalid("invalid --security-opt %d: %q", reason, opt)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -21,9 +22,10 @@ import (
 
 // transferAPI serves pulls, pushes, imports, and the loading and saving of archives.
 type transferAPI struct {
-	images transferImages
-	engine publisher
-	log    *slog.Logger
+	images  transferImages
+	engine  publisher
+	builtin Builtin
+	log     *slog.Logger
 }
 
 // transferImages is what transferAPI needs of Images.
@@ -101,11 +103,20 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 			ref += ":" + tag
 		}
 	}
+	p := newProgress(w)
+	if platform == nil {
+		here, err := a.builtin.restore(r.Context(), a.images, ref)
+		if err == nil && here {
+			p.send(map[string]string{"status": "Status: Image is up to date for " + ref})
+		}
+		if err != nil || here {
+			return p.end(err)
+		}
+	}
 	auth, err := authOf(r)
 	if err != nil {
 		return err
 	}
-	p := newProgress(w)
 	refs := []string{ref}
 	// A name without a tag means all tags of the repository: clients that want one send "latest".
 	if name, err := reference.ParseNormalizedNamed(ref); err == nil && reference.IsNameOnly(name) {
@@ -135,9 +146,6 @@ func (a *transferAPI) create(w http.ResponseWriter, r *request) error {
 func (a *transferAPI) importArchive(
 	w http.ResponseWriter, r *request, src string, platform *ocispec.Platform,
 ) error {
-	if src != "-" {
-		return invalid("fromSrc %q: strake imports what is sent to it (-); fetch it first", src)
-	}
 	opt := image.ImportOptions{Message: r.form("message")}
 	if platform != nil {
 		opt.Platform = *platform
@@ -152,9 +160,18 @@ func (a *transferAPI) importArchive(
 	if opt.Config, err = changesOf(image.RunConfig{}, r.URL.Query()["changes"]); err != nil {
 		return err
 	}
-	id, err := a.images.Import(r.Context(), r.Body, opt)
+	archive := r.Body
+	if src != "-" {
+		if archive, err = fetch(r, src); err != nil {
+			return err
+		}
+		defer archive.Close()
+	}
+	id, err := a.images.Import(r.Context(), archive, opt)
 	p := newProgress(w)
-	if err == nil {
+	if err != nil {
+		drain(w, r)
+	} else {
 		imageEvent(a.engine, "import", id.String(), opt.Ref)
 		p.send(map[string]string{"status": id.String()})
 	}
@@ -259,9 +276,21 @@ func (a *transferAPI) load(w http.ResponseWriter, r *request) error {
 		imageEvent(a.engine, "load", l.ID.String(), l.ID.String())
 	}
 	if err != nil {
+		drain(w, r)
 		return p.fail(err) // clients read what is wrong with an archive from the stream alone
 	}
 	return p.end(nil)
+}
+
+// drainTime bounds how long an error waits for the rest of a request's body.
+const drainTime = 10 * time.Second
+
+// drain reads the rest of a request's body before an error is sent: many clients look for an answer
+// only after they have sent everything, and report a broken pipe if they cannot.
+func drain(w http.ResponseWriter, r *request) {
+	if http.NewResponseController(w).SetReadDeadline(time.Now().Add(drainTime)) == nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
 }
 
 func (a *transferAPI) saveOne(w http.ResponseWriter, r *request, name string) error {

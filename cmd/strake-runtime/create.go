@@ -67,22 +67,59 @@ func (c *createFlags) options(a *app, id string) (container.CreateOptions, error
 	if c.explain {
 		opt.Explain = a.out
 	}
-	// sd_listen_fds(3): sockets handed to us are the container's.
-	if n, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && n > 0 &&
-		opt.Spec.Process != nil {
+	if n := listenFDs(); n > 0 && opt.Spec.Process != nil {
 		opt.PreserveFDs += n
 		opt.Spec.Process.Env = append(
 			opt.Spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1",
 		)
 	}
-	for fd := 3; fd < 3+opt.PreserveFDs; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			return opt, fmt.Errorf(
-				"--preserve-fds %d: descriptor %d is not open", opt.PreserveFDs, fd,
-			)
-		}
+	if err := fillClosed(opt.PreserveFDs); err != nil {
+		return opt, fmt.Errorf("--preserve-fds %d: %w", opt.PreserveFDs, err)
 	}
 	return opt, nil
+}
+
+// listenFDs is how many sockets were handed to this process for the container (sd_listen_fds(3)).
+// Those of which LISTEN_PID says that they are another process's are not.
+func listenFDs() int {
+	pid := os.Getenv("LISTEN_PID")
+	if pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// fillClosed opens /dev/null on those of the n descriptors from 3 on that the caller has not opened,
+// so that nothing which this program opens later takes their place in the container's process while
+// that is set up. As descriptors of this program do, they close when the process executes.
+func fillClosed(n int) error {
+	null := -1
+	for fd := 3; fd < 3+n; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			continue
+		}
+		var err error
+		if null < 0 {
+			null, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if null == fd {
+				continue
+			}
+		}
+		if err == nil {
+			err = unix.Dup3(null, fd, unix.O_CLOEXEC)
+		}
+		if err != nil {
+			return fmt.Errorf("descriptor %d: %w", fd, err)
+		}
+	}
+	if null >= 3+n {
+		unix.Close(null)
+	}
+	return nil
 }
 
 // started is done for every process that was created: its pid is written where it was asked for.
@@ -191,6 +228,7 @@ func (a *app) runContainer(ctx context.Context, fs *flag.FlagSet, args []string)
 	if detach {
 		opt.Terminal = c.passTerminal
 	} else {
+		opt.PlainTerminal = true
 		if err := fg.begin(); err != nil {
 			return 1, err
 		}

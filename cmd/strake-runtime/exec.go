@@ -61,7 +61,10 @@ func (e *execFlags) define(fs *flag.FlagSet) {
 	fs.BoolVar(&e.noNewPrivs, "no-new-privs", false, "set no_new_privs")
 	both("cap,c", func(n string) { fs.Var(&e.caps, n, "add a `capability`") })
 	fs.IntVar(&e.preserveFDs, "preserve-fds", 0, "pass `N` more descriptors, from 3 on")
-	fs.Var(&e.cgroup, "cgroup", "`group` below the container's, to run in")
+	fs.Var(
+		&e.cgroup, "cgroup",
+		"`group` below the container's, to run in; or CONTROLLER[,CONTROLLER]:GROUP, several times",
+	)
 	fs.BoolVar(&e.ignorePaused, "ignore-paused", false, "allow exec in a paused container")
 }
 
@@ -106,13 +109,16 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 			caps = *p.Capabilities
 		}
 		// As runc: what is added can be used by the process, and is not inherited
-		// (CVE-2022-29162).
+		// (CVE-2022-29162) unless the configuration has an inheritable set.
 		add := func(set []string) []string {
 			return append(append([]string(nil), set...), e.caps...)
 		}
 		caps.Bounding, caps.Effective, caps.Permitted = add(caps.Bounding), add(
 			caps.Effective,
 		), add(caps.Permitted)
+		if caps.Inheritable != nil {
+			caps.Ambient = add(caps.Ambient)
+		}
 		p.Capabilities = &caps
 	}
 	if e.user != "" {
@@ -133,6 +139,33 @@ func (e *execFlags) build(c *container.Container, args []string) (*specs.Process
 		p.User.AdditionalGids = append(p.User.AdditionalGids, n)
 	}
 	return &p, nil
+}
+
+// subgroups takes the values of --cgroup: one GROUP for all controllers, or several as
+// CONTROLLER[,CONTROLLER]:GROUP (runc-exec(8)).
+func subgroups(list []string) (map[string]string, error) {
+	groups := make(map[string]string, len(list))
+	for _, text := range list {
+		names, group, ok := strings.Cut(text, ":")
+		if !ok {
+			if len(list) > 1 {
+				return nil, fmt.Errorf("--cgroup %q: of several, each wants a controller", text)
+			}
+			return map[string]string{"": text}, nil
+		}
+		for name := range strings.SplitSeq(names, ",") {
+			if _, ok := groups[name]; ok || name == "" {
+				return nil, fmt.Errorf(
+					"--cgroup %q: controller %q is empty or given twice", text, name,
+				)
+			}
+			if group == "" {
+				return nil, fmt.Errorf("--cgroup %q: the group is missing", text)
+			}
+			groups[name] = group
+		}
+	}
+	return groups, nil
 }
 
 // parseUser takes UID or UID:GID as plain decimal numbers and nothing else (CVE-2026-30892).
@@ -180,20 +213,16 @@ func (a *app) exec(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 	if proc.Terminal && e.detach && e.consoleSocket == "" {
 		return 255, errors.New("exec: a detached terminal needs --console-socket")
 	}
-	if len(e.cgroup) > 1 || len(e.cgroup) == 1 && strings.Contains(e.cgroup[0], ":") {
-		return 255, fmt.Errorf(
-			"--cgroup %q: want one path below the container's group", e.cgroup.String(),
-		)
+	groups, err := subgroups(e.cgroup)
+	if err != nil {
+		return 255, err
 	}
 	opt := container.ExecOptions{
 		Process: proc, PreserveFDs: e.preserveFDs, IgnorePaused: e.ignorePaused,
-		Log: a.warn,
-	}
-	if len(e.cgroup) == 1 {
-		opt.Cgroup = e.cgroup[0]
+		Cgroups: groups, Log: a.warn,
 	}
 	var fg foreground
-	opt.Terminal = fg.terminal
+	opt.Terminal, opt.PlainTerminal = fg.terminal, e.consoleSocket == ""
 	if e.consoleSocket != "" {
 		opt.Terminal = (&createFlags{consoleSocket: e.consoleSocket}).passTerminal
 	}

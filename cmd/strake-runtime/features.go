@@ -49,7 +49,7 @@ func (a *app) features(_ context.Context, fs *flag.FlagSet, args []string) (int,
 				Modes: can.MemoryModes, Flags: can.MemoryFlags,
 			},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
-			NetDevices:      &features.NetDevices{Enabled: &no},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
 	})
 }

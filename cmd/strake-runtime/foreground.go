@@ -28,16 +28,15 @@ func (f *foreground) begin() (err error) {
 	return err
 }
 
-// terminal takes the master of the process's terminal and connects it with ours.
+// terminal takes the master of the process's terminal and connects it with ours. Newlines come as
+// the process wrote them (PlainTerminal): a terminal of the user adds the carriage returns, a file
+// or a pipe gets none.
 func (f *foreground) terminal(master *os.File) error {
 	// Reads through the poller end when the process's side is closed.
 	unix.SetNonblock(int(master.Fd()), true)
 	f.master = os.NewFile(uintptr(dup(master)), master.Name())
 	master.Close()
 	f.resize()
-	if err := plainNewlines(int(f.master.Fd())); err != nil {
-		return err
-	}
 	if err := f.take(); err != nil {
 		return err
 	}
@@ -67,12 +66,6 @@ func (f *foreground) take() error {
 func inBackground() bool {
 	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && group != unix.Getpgrp()
-}
-
-// plainNewlines leaves newlines of a terminal's output as they are. The terminal of the user, if
-// there is one, adds the carriage returns; a file or a pipe gets what the process wrote.
-func plainNewlines(fd int) error {
-	return changeTerminal(fd, func(t *unix.Termios) { t.Oflag &^= unix.ONLCR })
 }
 
 // makeRaw is cfmakeraw(3), but for the output, which keeps getting its carriage returns.

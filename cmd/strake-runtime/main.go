@@ -29,8 +29,11 @@ import (
 	"strake/internal/suggest"
 )
 
-// version is set by the build.
-var version = "0.1.0-dev"
+// version and commit are set by the build.
+var (
+	version = "0.1.0-dev"
+	commit  = "unknown"
+)
 
 func main() {
 	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
@@ -43,6 +46,8 @@ type app struct {
 	rootGiven bool // by --root
 	logFile   string
 	logFormat string
+	logTo     *os.File // logFile, once it is open
+	debug     bool
 	name      string
 }
 
@@ -100,6 +105,11 @@ func run(ctx context.Context, args []string, out, errw io.Writer) int {
 	a := &app{out: out, err: errw}
 	a.rt.Log = a.warn
 	code, err := a.dispatch(ctx, args)
+	defer func() {
+		if a.logTo != nil {
+			a.logTo.Close()
+		}
+	}()
 	if err != nil {
 		a.report(err)
 		if code == 0 {
@@ -118,10 +128,16 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 	fs.StringVar(
 		&a.rt.Root, "root", defaultRoot(), "`directory` for the state of containers (on a tmpfs)",
 	)
-	fs.StringVar(&a.logFile, "log", "", "write errors to `file` as well")
+	fs.StringVar(
+		&a.logFile, "log", "",
+		"`file` for warnings and what --debug prints; errors are written to it as well",
+	)
 	fs.StringVar(&a.logFormat, "log-format", "text", "`format` of the log: text or json")
-	fs.Bool("debug", false, "accepted for runc's sake: errors and warnings say all there is")
+	fs.BoolVar(&a.debug, "debug", false, "say each step, on standard error or in the log")
 	systemd := fs.Bool("systemd-cgroup", false, "let systemd make cgroups")
+	manager := fs.String(
+		"cgroup-manager", "cgroupfs", "as crun's: cgroupfs, since strake-runtime writes cgroups itself",
+	)
 	fs.String("rootless", "auto", "accepted for runc's sake: privileges are found out")
 	fs.String("criu", "", "accepted for runc's sake")
 	showVersion := fs.Bool("version", false, "print the version")
@@ -131,7 +147,7 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 			a.help(a.out, fs)
 			return 0, nil
 		}
-		return 1, fmt.Errorf("%w (see strake-runtime --help)", err)
+		return 1, fmt.Errorf("%w (see strake-runtime --help)", nearFlag(fs, err))
 	}
 	switch {
 	case a.logFormat != "text" && a.logFormat != "json":
@@ -140,12 +156,20 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 		return 1, errors.New(
 			"--systemd-cgroup: strake-runtime writes cgroups itself; leave the option out",
 		)
+	case *manager != "cgroupfs":
+		return 1, fmt.Errorf(
+			"--cgroup-manager %q: want cgroupfs: strake-runtime writes cgroups itself", *manager,
+		)
 	case *showVersion:
-		fmt.Fprintf(a.out, "strake-runtime version %s\nspec: %s\n", version, specs.Version)
+		fmt.Fprintf(a.out, "strake-runtime version %s\ncommit: %s\nspec: %s\n",
+			version, commit, specs.Version)
 		return 0, nil
 	case fs.NArg() == 0 || fs.Arg(0) == "help":
 		a.help(a.out, fs)
 		return 0, nil
+	}
+	if err := a.openLog(); err != nil {
+		return 1, err
 	}
 	fs.Visit(func(f *flag.Flag) { a.rootGiven = a.rootGiven || f.Name == "root" })
 	root, err := filepath.Abs(a.rt.Root)
@@ -168,7 +192,28 @@ func (a *app) dispatch(ctx context.Context, args []string) (int, error) {
 		printFlags(a.out, sub)
 		return 0, nil
 	}
-	return code, err
+	return code, nearFlag(sub, err)
+}
+
+// nearFlag adds to the error about a flag that does not exist the one that was perhaps meant.
+func nearFlag(fs *flag.FlagSet, err error) error {
+	if err == nil {
+		return nil
+	}
+	word, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !ok {
+		return err
+	}
+	var names []string
+	fs.VisitAll(func(f *flag.Flag) {
+		if len(f.Name) > 1 {
+			names = append(names, f.Name)
+		}
+	})
+	if best := suggest.Nearest(word, names); best != "" {
+		return fmt.Errorf("unknown flag: --%s; did you mean --%s?", word, best)
+	}
+	return err
 }
 
 // defaultRoot is where root's containers are, or those of a user without privileges.
@@ -229,31 +274,47 @@ func (a *app) report(err error) {
 		return
 	}
 	fmt.Fprintf(a.err, "strake-runtime: %v\n", err)
-	if a.logFile != "" {
+	if a.logTo != nil {
 		a.log("error", err.Error())
 	}
 }
 
-// log appends an entry to the log file, in the form that engines parse.
-func (a *app) log(level, text string) {
-	f, err := os.OpenFile(a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		fmt.Fprintf(a.err, "strake-runtime: --log: %v\n", err)
-		return
+// openLog makes the log, which engines read also if nothing is in it, and turns on --debug.
+func (a *app) openLog() (err error) {
+	if a.logFile != "" {
+		a.logTo, err = os.OpenFile(
+			a.logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_CLOEXEC, 0o644,
+		)
+		if err != nil {
+			return fmt.Errorf("--log: %w", err)
+		}
 	}
-	defer f.Close()
+	if a.debug {
+		a.rt.Debug = func(format string, args ...any) {
+			a.log("debug", fmt.Sprintf(format, args...))
+		}
+	}
+	return nil
+}
+
+// log appends an entry to the log, in the form that engines parse, or prints it.
+func (a *app) log(level, text string) {
+	var w io.Writer = a.err
+	if a.logTo != nil {
+		w = a.logTo
+	}
 	now := time.Now().UTC().Format(time.RFC3339)
 	if a.logFormat == "json" {
-		fmt.Fprintf(f, "{\"level\":%q,\"msg\":%s,\"time\":%q}\n", level, jsonString(text), now)
+		fmt.Fprintf(w, "{\"level\":%q,\"msg\":%s,\"time\":%q}\n", level, jsonString(text), now)
 		return
 	}
-	fmt.Fprintf(f, "time=%q level=%s msg=%q\n", now, level, text)
+	fmt.Fprintf(w, "time=%q level=%s msg=%q\n", now, level, text)
 }
 
 // warn tells the reader of the log, or else the user, what was asked for and not done.
 func (a *app) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if a.logFile != "" {
+	if a.logTo != nil {
 		a.log("warning", text)
 		return
 	}

@@ -40,6 +40,12 @@ func (a *app) state(_ context.Context, fs *flag.FlagSet, args []string) (int, er
 	if err != nil {
 		return 1, err
 	}
+	if s.Status == specs.StateCreating {
+		// As with runc and crun, a caller that polls sees nothing until there is a process.
+		return 1, fmt.Errorf(
+			"container %q does not exist: it is being created, or its creation was cut short", id,
+		)
+	}
 	return 0, a.printJSON(s)
 }
 
@@ -99,6 +105,8 @@ func (a *app) kill(ctx context.Context, fs *flag.FlagSet, args []string) (int, e
 	if err != nil {
 		return 1, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	return 0, c.Kill(ctx, sig, all)
 }
 

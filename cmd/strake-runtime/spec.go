@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/container/cgroup"
 )
 
 func (a *app) spec(_ context.Context, fl *flag.FlagSet, args []string) (int, error) {
@@ -25,7 +27,14 @@ func (a *app) spec(_ context.Context, fl *flag.FlagSet, args []string) (int, err
 	if fl.NArg() > 0 {
 		return 1, fmt.Errorf("spec: unexpected argument %q", fl.Arg(0))
 	}
-	raw, err := json.MarshalIndent(exampleSpec(*rootless, os.Getuid(), os.Getgid()), "", "\t")
+	s := exampleSpec(*rootless, os.Getuid(), os.Getgid())
+	if host, err := cgroup.Detect(a.rt.CgroupRoot); err == nil && host.Version() == 2 {
+		// As runc: with version 1 the groups are seen by the paths that they have on the host.
+		s.Linux.Namespaces = append(
+			s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace},
+		)
+	}
+	raw, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
 		return 1, err
 	}
@@ -107,7 +116,7 @@ func exampleSpec(rootless bool, uid, gid int) *specs.Spec {
 			Namespaces: []specs.LinuxNamespace{
 				{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace},
 				{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-				{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace},
+				{Type: specs.MountNamespace},
 			},
 		},
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"strake/engine"
+	"strake/engine/logattr"
 )
 
 // settings are what flags and the configuration file decide. Flags go before the file; what both
@@ -416,7 +417,15 @@ func (s *settings) logConfig() (engine.LogConfig, error) {
 	if !slices.Contains([]string{"json-file", "local", "none"}, s.LogDriver) {
 		return c, usage("--log-driver %q: want json-file, local or none", s.LogDriver)
 	}
+	texts := map[string]*string{
+		"labels": &c.Labels, "labels-regex": &c.LabelsRegex, "env": &c.Env,
+		"env-regex": &c.EnvRegex, "tag": &c.Tag,
+	}
 	for k, v := range s.LogOpts {
+		if to, ok := texts[k]; ok {
+			*to = v
+			continue
+		}
 		switch k {
 		case "max-size":
 			n, err := parseSize(v)
@@ -433,9 +442,12 @@ func (s *settings) logConfig() (engine.LogConfig, error) {
 		default:
 			return c, usage(
 				"--log-opt %s: unknown log option%s", k,
-				didYouMean(k, []string{"max-size", "max-file"}, ""),
+				didYouMean(k, append(slices.Sorted(maps.Keys(texts)), "max-size", "max-file"), ""),
 			)
 		}
+	}
+	if err := logattr.Check(&c); err != nil {
+		return c, usage("--log-opt: %v", err)
 	}
 	return c, nil
 }

@@ -141,6 +141,7 @@ func TestParse(t *testing.T) {
 			name: "log option", args: []string{"--log-opt", "max-sise=1"},
 			fails: "did you mean max-size?",
 		},
+		{name: "log tag", args: []string{"--log-opt", "tag={{"}, fails: "tag"},
 		{name: "log size", args: []string{"--log-opt", "max-size=1q"}, fails: "max-size=1q"},
 		{name: "limits", args: []string{
 			"--default-ulimit", "nofile=10:20", "--default-ulimit", "core=-1",

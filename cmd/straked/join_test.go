@@ -136,6 +136,7 @@ func TestJoinNothing(t *testing.T) {
 	create("first", nil)
 	create("net", map[string]any{"NetworkMode": "container:first"})
 	create("ipc", map[string]any{"IpcMode": "container:first"})
+	create("pid", map[string]any{"PidMode": "container:first"})
 	start := func(name string) string {
 		t.Helper()
 		_, err := r.call("POST", "/containers/"+name+"/start", nil)
@@ -147,14 +148,17 @@ func TestJoinNothing(t *testing.T) {
 		json.Unmarshal([]byte("{"+body), &msg)
 		return msg.Message
 	}
-	if got := start("net"); !strings.Contains(got, "cannot join namespace of a non running container") {
+	if got := start("net"); !strings.Contains(got, "cannot join network namespace of a non running container") {
+		t.Errorf("message %q", got)
+	}
+	if got := start("pid"); !strings.HasPrefix(got, "failed to join PID namespace: container ") {
 		t.Errorf("message %q", got)
 	}
 	r.must("POST", "/containers/first/start", nil)
 	if got := start("ipc"); !strings.Contains(got, "non-shareable IPC") {
 		t.Errorf("message %q", got)
 	}
-	for _, name := range []string{"net", "ipc", "first"} {
+	for _, name := range []string{"net", "ipc", "pid", "first"} {
 		r.must("DELETE", "/containers/"+name+"?force=1", nil)
 	}
 	for _, x := range r.host() {

@@ -29,8 +29,11 @@ import (
 	"strake/internal/early"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version and commit are set by the linker.
+var (
+	version = "0.1.0-dev"
+	commit  = "unknown"
+)
 
 func main() {
 	early.Relax()

@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
+	"sync"
 	"time"
 
 	"strake/api/docker"
+	"strake/image/base"
 )
 
 // service is a server of straked: one front end, with the sockets that it answers on.
@@ -55,8 +58,9 @@ func (sys *system) dockerService(
 	server := &http.Server{
 		Handler: docker.Handler(docker.Backend{
 			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
-			Volumes: sys.engine.Volumes(), Log: log, Version: version, Name: name,
+			Volumes: sys.engine.Volumes(), Log: log, Version: version, GitCommit: commit, Name: name,
 			Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
+			Builtin: sys.builtin(s.DataRoot, log),
 		}),
 		ReadHeaderTimeout: 30 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return base },
@@ -105,4 +109,17 @@ func serveAll(ctx context.Context, list []service, listening func() error) error
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// builtin is the image strake/base for the API, which loads it again after it was removed.
+func (sys *system) builtin(dataRoot string, log *slog.Logger) docker.Builtin {
+	if _, err := base.Mark(runtime.GOARCH); err != nil {
+		return docker.Builtin{}
+	}
+	var mu sync.Mutex // loadBase writes a file
+	return docker.Builtin{Ref: base.Ref, Load: func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return loadBase(ctx, dataRoot, sys.images, log)
+	}}
 }

@@ -77,6 +77,10 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err != nil {
 		return nil, err
 	}
+	if sys.keeper, err = newKeepers(s, log); err != nil {
+		return nil, err
+	}
+	sys.keeper.begin(ctx)
 	// Steps of these cannot be told to fail, which their names say.
 	steps := func(of string) func(string) {
 		if s.fault == nil {
@@ -142,9 +146,6 @@ func (sys *system) groups(s *settings, owner string) *group.Groups {
 
 // openTasks connects to the keeper and opens the store of sandboxes, which all front ends share.
 func (sys *system) openTasks(ctx context.Context, s *settings, log *slog.Logger) (err error) {
-	if sys.keeper, err = newKeepers(s, log); err != nil {
-		return err
-	}
 	target := filepath.Join(s.ExecRoot, "rootfs")
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		return err
@@ -177,6 +178,9 @@ func (sys *system) close() error {
 	if sys.tasks != nil {
 		errs = append(errs, sys.tasks.Close())
 	}
+	if sys.keeper != nil {
+		errs = append(errs, sys.keeper.close())
+	}
 	if sys.network != nil {
 		errs = append(errs, sys.network.Close())
 	}
@@ -190,6 +194,37 @@ func (sys *system) close() error {
 type keepers struct {
 	launch keeper.Launch
 	log    *slog.Logger
+	// early is the connection that begin makes, until connect takes it; nil: none.
+	early chan earlyKeeper
+}
+
+// earlyKeeper is a connection to the keeper, or why there is none.
+type earlyKeeper struct {
+	client *keeper.Client
+	err    error
+}
+
+// begin connects in the background: a keeper comes up while other parts of the engine are opened.
+// The first connect takes the connection, or close does.
+func (k *keepers) begin(ctx context.Context) {
+	k.early = make(chan earlyKeeper, 1)
+	go func() {
+		c, err := k.dial(ctx)
+		k.early <- earlyKeeper{c, err}
+	}()
+}
+
+// close closes the connection that no connect has taken.
+func (k *keepers) close() error {
+	if k.early == nil {
+		return nil
+	}
+	e := <-k.early
+	k.early = nil
+	if e.client == nil {
+		return nil
+	}
+	return e.client.Close()
 }
 
 func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
@@ -212,27 +247,50 @@ func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 	}}, nil
 }
 
+// connect is host.Config.Connect.
 func (k *keepers) connect(ctx context.Context) (host.Keeper, error) {
-	c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
-	if err == nil {
-		// The old program does all that it did; only what is new is missing.
-		if err := k.renew(ctx, c); err != nil {
-			k.log.Warn("the keeper goes on with its old program", "error", err)
+	if k.early != nil {
+		e := <-k.early
+		k.early = nil
+		if e.err != nil {
+			return nil, e.err
 		}
-		return c, nil
+		return e.client, nil
 	}
-	if !errdefs.IsUnavailable(err) {
+	c, err := k.dial(ctx)
+	if err != nil {
 		return nil, err
 	}
-	p, err := keeper.StartProcess(&k.launch)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, err
+	return c, nil
+}
+
+// dialAttempts bounds how often a keeper is started that ends, or finds another one that does.
+const dialAttempts = 3
+
+// dial connects to the keeper that runs, or starts one. One that has nothing to do may end at any
+// moment until it is connected.
+func (k *keepers) dial(ctx context.Context) (*keeper.Client, error) {
+	for attempt := 1; ; attempt++ {
+		c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
+		if err == nil {
+			// The old program does all that it did; only what is new is missing.
+			if err := k.renew(ctx, c); err != nil {
+				k.log.Warn("the keeper goes on with its old program", "error", err)
+			}
+			return c, nil
+		}
+		if !errdefs.IsUnavailable(err) || attempt > dialAttempts {
+			return nil, err
+		}
+		p, err := keeper.StartProcess(&k.launch)
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return nil, err
+		}
+		if p != nil {
+			// It is a child of this process as long as that lives, and is reaped when it ends.
+			go p.Wait()
+		}
 	}
-	if p != nil {
-		// It is a child of this process as long as that lives, and is reaped when it ends.
-		go p.Wait()
-	}
-	return keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
 }
 
 // renew makes a keeper whose program is not the installed one become that in place: the engine has

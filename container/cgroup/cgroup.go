@@ -52,7 +52,7 @@ func Below(parent, sub string) (string, error) {
 	if sub == "" || path.IsAbs(sub) && path.Clean(sub) != sub ||
 		slices.Contains(strings.Split(sub, "/"), "..") {
 		return "", fmt.Errorf(
-			"cgroup %q: want a path below the group, without ..: %w", sub,
+			"cgroup %q: bad sub cgroup path: want one below the group, without ..: %w", sub,
 			errdefs.ErrInvalidArgument,
 		)
 	}

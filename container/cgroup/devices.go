@@ -123,6 +123,8 @@ func parseDeviceRule(r *specs.LinuxDeviceCgroup) (m deviceMatch, access int, err
 			access |= accessWrite
 		case 'm':
 			access |= accessMknod
+		case 'a':
+			// runc takes this letter and ignores it, and so do configurations.
 		default:
 			return bad("access %q: want letters of rwm", r.Access)
 		}

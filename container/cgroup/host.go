@@ -3,6 +3,7 @@ package cgroup
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -150,6 +151,64 @@ func (h *Host) TaskPaths(p string) (list []string) {
 		}
 	}
 	return list
+}
+
+// Sub names groups below p by controller, with "" for all hierarchies: what is below one controller's
+// is below that of all others in its hierarchy. It returns the group of the version 2 tree and, as
+// TaskPaths does, the files of version 1. Errors: errdefs.ErrInvalidArgument for a controller that
+// the host does not have and for a path that is not below p, errdefs.ErrNotFound for a group that
+// does not exist.
+func (h *Host) Sub(p string, sub map[string]string) (unified string, tasks []string, err error) {
+	groups, named := make([]string, len(h.list)), make([]string, len(h.list))
+	for i := range groups {
+		groups[i] = p
+	}
+	for _, name := range slices.Sorted(maps.Keys(sub)) {
+		group, err := Below(p, sub[name])
+		if err != nil {
+			return "", nil, err
+		}
+		found := name == ""
+		for i := range h.list {
+			switch {
+			case name == "":
+			case !h.list[i].has(name):
+				continue
+			case named[i] != "" && group != groups[i]:
+				return "", nil, fmt.Errorf(
+					"controllers %s and %s are of one hierarchy, and cannot be in two groups: %w",
+					named[i], name, errdefs.ErrInvalidArgument,
+				)
+			}
+			found, groups[i], named[i] = true, group, name
+		}
+		if !found {
+			return "", nil, fmt.Errorf(
+				"unknown controller %s: %w", name, errdefs.ErrInvalidArgument,
+			)
+		}
+	}
+	unified = p
+	for i := range h.list {
+		dir := h.list[i].Mount + path.Clean("/"+groups[i])
+		if err := unix.Access(dir, unix.F_OK); err != nil {
+			return "", nil, fmt.Errorf(
+				"cannot join: adding pid to %q: %w: %w", dir, err, errdefs.ErrNotFound,
+			)
+		}
+		if h.list[i].Name == unifiedName {
+			unified = groups[i]
+			continue
+		}
+		tasks = append(tasks, path.Base(h.list[i].Mount)+path.Clean("/"+groups[i])+"/tasks")
+	}
+	return unified, tasks, nil
+}
+
+// has says whether a controller, or a name as "name=systemd", is of this version 1 hierarchy.
+func (h *Hierarchy) has(name string) bool {
+	return slices.Contains(h.Controllers, name) ||
+		len(h.Controllers) == 0 && name == "name="+h.Name
 }
 
 // Root is the directory that hierarchies are mounted in.

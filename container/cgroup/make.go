@@ -52,7 +52,7 @@ func (h *Host) Vacant(p string) error {
 	}
 	if frozen, err := g.Frozen(); err == nil && frozen {
 		return fmt.Errorf(
-			"linux.cgroupsPath: cgroup %q is frozen, no process would run in it: %w", g.path,
+			"linux.cgroupsPath: container's cgroup unexpectedly frozen: %q: %w", g.path,
 			errdefs.ErrFailedPrecondition,
 		)
 	}
@@ -62,8 +62,8 @@ func (h *Host) Vacant(p string) error {
 	pids, err := g.Pids(Recursive)
 	if err == nil && len(pids) > 0 {
 		return fmt.Errorf(
-			"linux.cgroupsPath: cgroup %q is not empty: it has %d processes: %w", p, len(pids),
-			errdefs.ErrFailedPrecondition,
+			"linux.cgroupsPath: container's cgroup is not empty: %q has %d processes: %w", p,
+			len(pids), errdefs.ErrFailedPrecondition,
 		)
 	}
 	return nil

@@ -130,13 +130,25 @@ func signal(g *Group, pid int, sig unix.Signal) error {
 	}
 	defer unix.Close(fd)
 	raw, err := rawfile.Read("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil || !strings.Contains(string(raw), ":"+g.path) {
+	if err != nil || !g.holds(string(raw)) {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("send %s to process %d: %w", unix.SignalName(sig), pid, err)
 	}
 	return nil
+}
+
+// holds says whether the text of /proc/PID/cgroup (cgroups(7)) is of a process in this group or
+// below it.
+func (g *Group) holds(text string) bool {
+	for line := range strings.Lines(text) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) == 3 && (parts[2] == g.path || strings.HasPrefix(parts[2], g.path+"/")) {
+			return true
+		}
+	}
+	return false
 }
 
 func pause(ctx context.Context, d time.Duration) error {

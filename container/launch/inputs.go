@@ -74,8 +74,16 @@ func (in *Inputs) Open(m *spawn.Machine, p *plan.Plan) (err error) {
 			in.Close()
 		}
 	}()
+	var nodes nodeMaker
+	defer nodes.close()
 	for i := range p.Trees {
 		t := &p.Trees[i]
+		if t.Node != nil {
+			if fd, err := nodes.make(t.Node); err == nil {
+				in.Own(t.Name, fd)
+				continue
+			}
+		}
 		fd, err := openTree(m, t)
 		if err != nil {
 			return err
@@ -102,20 +110,29 @@ func openTree(m *spawn.Machine, t *plan.Tree) (int, error) {
 	if err != nil {
 		return -1, classify(fmt.Errorf("%s: open_tree %q: %w", t.Field, t.Path, err))
 	}
-	if len(t.UIDMap) == 0 {
+	if !t.Mapped() {
 		return fd, nil
 	}
-	if err := mapTree(m, fd, t); err != nil {
+	if err := MapTree(m, fd, t); err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
-// mapTree gives a mount the mappings of a user namespace that is made for this purpose and not kept
-// (mount_setattr(2), MOUNT_ATTR_IDMAP).
-func mapTree(m *spawn.Machine, fd int, t *plan.Tree) error {
-	ns, err := userNamespace(m, t.UIDMap, t.GIDMap)
+// MapTree gives a mount that is attached nowhere the mappings of a user namespace that is made for
+// this purpose and not kept (mount_setattr(2), MOUNT_ATTR_IDMAP). m is as in Init. Errors name the
+// field.
+func MapTree(m *spawn.Machine, fd int, t *plan.Tree) error {
+	var ns int
+	var err error
+	if t.UserNamespace != "" {
+		ns, err = openNamespace(&plan.Namespace{
+			Field: t.Field, Path: t.UserNamespace, Type: unix.CLONE_NEWUSER,
+		})
+	} else {
+		ns, err = userNamespace(m, t.UIDMap, t.GIDMap)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: user namespace for the mappings: %w", t.Field, err)
 	}

@@ -118,9 +118,9 @@ func Exec(
 }
 
 // Hook prepares a hook that runs in the namespaces flags (CLONE_NEW*) of the process initPidFD, in
-// the spawner's groups. Errors are those of plan.HookProcess.
-func Hook(h *specs.Hook, flags uint64, initPidFD int) (*Launch, error) {
-	p, err := plan.HookProcess(h.Path, h.Args, h.Env, flags)
+// the directory dir there and in the spawner's groups. Errors are those of plan.HookProcess.
+func Hook(h *specs.Hook, dir string, flags uint64, initPidFD int) (*Launch, error) {
+	p, err := plan.HookProcess(h, dir, flags)
 	if err != nil {
 		return nil, err
 	}

@@ -277,7 +277,7 @@ func TestExec(t *testing.T) {
 		}
 	}
 	hook := &specs.Hook{Path: "/bin/busybox", Args: []string{"busybox", "hostname"}}
-	if l, err = Hook(hook, opt.Flags, first.child.PidFD); err != nil {
+	if l, err = Hook(hook, "/", opt.Flags, first.child.PidFD); err != nil {
 		t.Fatal(err)
 	}
 	if got := finish(t, m, l, false); got != "inside\n" {

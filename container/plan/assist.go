@@ -13,6 +13,11 @@ const (
 	// CopyUp copies what is in the directory of the first descriptor into the new filesystem of the
 	// second one.
 	CopyUp
+	// MapTree applies the mappings of Assist.Tree to the mount of the first descriptor, which is
+	// attached nowhere: that wants a right over the filesystem which the child may not have.
+	MapTree
+	// MoveDevices moves linux.netDevices into the network namespace of the child.
+	MoveDevices
 )
 
 // Assist is work that a program asks of its spawner, which has to look at files: it sends two
@@ -24,6 +29,8 @@ type Assist struct {
 	Path  string
 	// Owner says that the new filesystem's root gets the owner of the directory.
 	Owner bool
+	// Tree is what MapTree works on, without a name.
+	Tree Tree
 	// Continue is how many times the child is continued when the work is done.
 	Continue int
 }

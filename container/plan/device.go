@@ -100,15 +100,15 @@ func (p *planner) devices() {
 	p.Call(unix.SYS_SYMLINKAT, p.Str("pts/ptmx").Ptr(), dev.Value(), p.Str("ptmx").Ptr())
 }
 
-// device makes one node in a directory. In a user namespace mknod(2) is refused and the host's node
-// is bound instead.
+// device makes one node in a directory. In a user namespace mknod(2) is refused; what is bound there
+// instead is a node that the spawner makes, or the host's.
 func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 	name := p.Str(path.Base(d.Path)).Ptr()
 	if p.userns {
 		tree := p.tree(
 			Tree{
 				Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")",
-				Path: path.Clean("/" + d.Path),
+				Path: path.Clean("/" + d.Path), Node: p.node(d),
 			},
 		)
 		p.Call(
@@ -118,38 +118,72 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 			unix.SYS_OPENAT, dir.Value(), name,
 			program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
 		).Result()
+		// As with crun: a node is neither a program nor one with an owner's rights.
+		p.setattr(tree, mountAttr{set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}, false)
 		p.attach(tree, at.Value())
 		return
 	}
-	mode := uint64(0o666)
-	if d.FileMode != nil {
-		mode = uint64(*d.FileMode & os.ModePerm)
-	}
-	switch d.Type {
-	case "b":
-		mode |= unix.S_IFBLK
-	case "p":
-		mode |= unix.S_IFIFO
-	default:
-		mode |= unix.S_IFCHR
-	}
-	dev := unix.Mkdev(uint32(d.Major), uint32(d.Minor))
-	p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(mode), program.Num(dev)).Ignore(
+	n := nodeOf(d)
+	p.Call(unix.SYS_MKNODAT, dir.Value(), name, program.Num(n.Mode), program.Num(n.Dev)).Ignore(
 		errnos(unix.EEXIST)...,
 	)
-	var uid, gid uint32
-	if d.UID != nil {
-		uid = *d.UID
-	}
-	if d.GID != nil {
-		gid = *d.GID
-	}
-	if uid != 0 || gid != 0 {
+	if n.UID != 0 || n.GID != 0 {
 		p.Call(
-			unix.SYS_FCHOWNAT, dir.Value(), name, program.Num(uid), program.Num(gid),
+			unix.SYS_FCHOWNAT, dir.Value(), name, program.Num(n.UID), program.Num(n.GID),
 			program.Num(unix.AT_SYMLINK_NOFOLLOW),
 		)
 	}
+}
+
+// nodeOf is a device with its defaults and the IDs of the configuration.
+func nodeOf(d *specs.LinuxDevice) Node {
+	n := Node{Mode: 0o666, Dev: unix.Mkdev(uint32(d.Major), uint32(d.Minor))}
+	if d.FileMode != nil {
+		n.Mode = uint32(*d.FileMode & os.ModePerm)
+	}
+	switch d.Type {
+	case "b":
+		n.Mode |= unix.S_IFBLK
+	case "p":
+		n.Mode |= unix.S_IFIFO
+	default:
+		n.Mode |= unix.S_IFCHR
+	}
+	if d.UID != nil {
+		n.UID = *d.UID
+	}
+	if d.GID != nil {
+		n.GID = *d.GID
+	}
+	return n
+}
+
+// node is what the spawner makes for a device of a container with a new user namespace, or nil if it
+// is one of those that every host has, or its owner has no ID on the host.
+func (p *planner) node(d *specs.LinuxDevice) *Node {
+	for i := range defaultDevices {
+		if d == &defaultDevices[i] {
+			return nil
+		}
+	}
+	n := nodeOf(d)
+	uid, known := hostID(p.out.UIDMap, n.UID)
+	gid, mapped := hostID(p.out.GIDMap, n.GID)
+	if !known || !mapped {
+		return nil
+	}
+	n.UID, n.GID = uid, gid
+	return &n
+}
+
+// hostID is the ID outside of a user namespace that an ID in it is mapped to.
+func hostID(list []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, m := range list {
+		if id >= m.ContainerID && id-m.ContainerID < m.Size {
+			return m.HostID + (id - m.ContainerID), true
+		}
+	}
+	return 0, false
 }
 
 // terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the
@@ -209,7 +243,23 @@ func (p *planner) prepareTerminal(proc *specs.Process) {
 		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSWINSZ), size.Ptr())
 	}
 	p.Field("process.terminal")
+	p.plainNewlines()
 	p.Call(
 		unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff)),
 	).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
+}
+
+// plainNewlines lets newlines of the terminal's output through as they are, if that was asked for
+// (termios(3), ONLCR). The process's first output may come before the spawner has the terminal.
+func (p *planner) plainNewlines() {
+	if !p.opt.PlainTerminal {
+		return
+	}
+	termios := p.Room(64) // struct termios of the kernel: the output flags are its second number
+	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCGETS), termios.Ptr())
+	p.Set(
+		p.CellIn(termios, 0), termios.Load(0, 8), program.And,
+		program.Num(^(uint64(unix.ONLCR) << 32)),
+	)
+	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCSETS), termios.Ptr())
 }

@@ -20,6 +20,9 @@ type ExecOptions struct {
 	// Separate says that each namespace is joined by a descriptor of its own: the inputs InputInit
 	// followed by a slash and the namespace's name, InitInput.
 	Separate bool
+	// Executable is the path of the program of a hook, whatever the first argument says; empty for
+	// the one that the first argument names.
+	Executable string
 }
 
 // InitInput is the input by which one namespace of a container's first process is joined, if
@@ -45,6 +48,9 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 	}
 	if copied.Linux == nil {
 		copied.Linux = &specs.Linux{}
+	}
+	if p.executable = opt.Executable; p.executable != "" && p.executable[0] != '/' {
+		return nil, invalid("hooks.path", "%q is not absolute", p.executable)
 	}
 	p.Keep(3 + opt.PreserveFDs)
 	p.userns, p.exec = opt.Flags&unix.CLONE_NEWUSER != 0, true
@@ -91,9 +97,9 @@ func (p *planner) enterInit(flags uint64, separate bool) {
 	default:
 		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
 		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
-	}
-	if flags&unix.CLONE_NEWUSER != 0 {
-		p.becomeRoot()
+		if flags&unix.CLONE_NEWUSER != 0 {
+			p.becomeRoot()
+		}
 	}
 	if flags&unix.CLONE_NEWPID != 0 {
 		p.Field("namespaces of the container (pid)")
@@ -103,43 +109,48 @@ func (p *planner) enterInit(flags uint64, separate bool) {
 	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
 }
 
-// enterEach joins the user namespace first, whose owner has the right to join the others, and the
-// view of files last.
+// enterEach joins one namespace after the other, the view of files last.
 func (p *planner) enterEach(flags uint64) {
-	enter := func(flag uint64) {
-		fd := p.Input(InitInput(flag))
-		p.Call(unix.SYS_SETNS, fd, program.Num(flag))
-		p.Call(unix.SYS_CLOSE, fd)
-	}
-	if flags&unix.CLONE_NEWUSER != 0 {
-		enter(unix.CLONE_NEWUSER)
-	}
-	for _, ns := range namespaceFlags {
-		if flags&ns.value != 0 && ns.value != unix.CLONE_NEWUSER && ns.value != unix.CLONE_NEWNS {
-			enter(ns.value)
+	var list []join
+	add := func(flag uint64) {
+		if flags&flag != 0 {
+			field := "namespaces of the container"
+			list = append(list, join{field: field, input: InitInput(flag), flag: flag})
 		}
 	}
-	if flags&unix.CLONE_NEWNS != 0 {
-		enter(unix.CLONE_NEWNS)
+	for _, ns := range namespaceFlags {
+		if ns.value != unix.CLONE_NEWNS {
+			add(ns.value)
+		}
 	}
+	add(unix.CLONE_NEWNS)
+	p.join(list)
 }
 
-// HookProcess compiles a process that joins the given namespaces of a container and executes path
+// HookProcess compiles a process that joins the given namespaces of a container and executes a hook
 // there with the identity of the spawner: a createContainer or startContainer hook (runtime-spec
-// config.md, POSIX-platform Hooks). Its standard streams are the inputs of Pipes.
-func HookProcess(path string, args, env []string, flags uint64) (*Plan, error) {
-	if !strings.HasPrefix(path, "/") {
-		return nil, invalid("hooks.path", "%q is not absolute", path)
+// config.md, POSIX-platform Hooks). It runs in the directory dir, if that is not empty and can be
+// entered. Its standard streams are the inputs of Pipes.
+func HookProcess(h *specs.Hook, dir string, flags uint64) (*Plan, error) {
+	if !strings.HasPrefix(h.Path, "/") {
+		return nil, invalid("hooks.path", "%q is not absolute", h.Path)
 	}
+	args := h.Args
 	if len(args) == 0 {
-		args = []string{path}
+		args = []string{h.Path}
 	}
 	p := newPlanner(&specs.Spec{Linux: &specs.Linux{}}, &Options{Stdio: Pipes})
 	p.Isolate()
 	p.enterInit(flags, false)
 	p.stdio(&specs.Process{})
 	p.openSignals()
-	p.Fieldf("hooks (%s)", path)
-	p.Call(unix.SYS_EXECVE, p.Str(path).Ptr(), p.Strs(args).Ptr(), p.Strs(env).Ptr())
+	p.Fieldf("hooks (%s)", h.Path)
+	if dir != "" {
+		// A directory that is only the process's user's to enter is no reason to fail.
+		p.Call(unix.SYS_CHDIR, p.Str(dir).Ptr()).Ignore(
+			errnos(unix.EACCES, unix.EPERM, unix.ENOENT, unix.ENOTDIR)...,
+		)
+	}
+	p.Call(unix.SYS_EXECVE, p.Str(h.Path).Ptr(), p.Strs(args).Ptr(), p.Strs(h.Env).Ptr())
 	return p.finish()
 }

@@ -77,7 +77,7 @@ func hint(e *StepError) string {
 		case unix.ENOENT:
 			switch {
 			case e.Call == "execve":
-				return "no such file or directory, or its interpreter is missing"
+				return "exec " + name + ": no such file or directory, or its interpreter is missing"
 			case strings.Contains(name, "/"):
 				return "no such file or directory"
 			}
@@ -96,7 +96,10 @@ func hint(e *StepError) string {
 	case e.Call == "check" && strings.HasPrefix(e.Field, "process.terminal"):
 		return "/dev/pts/ptmx of the container is not of a devpts filesystem"
 	case e.Errno == unix.ELOOP && strings.HasPrefix(e.Field, "mounts["):
-		return "the target must be an ordinary directory, but a symbolic link is in its place"
+		return "must be mounted on ordinary directory, but a symbolic link is in its place"
+	case e.Errno == unix.EPERM && strings.HasSuffix(e.Field, withCPUs):
+		return "perhaps process scheduler can't be used together with AllowedCPUs: " +
+			"a deadline wants all processors"
 	case e.Errno == unix.EPERM && e.Call == "setns":
 		return "the namespace belongs to another user namespace than the container's"
 	case e.Errno == unix.EXDEV:

@@ -27,6 +27,15 @@ func (p *planner) capabilities(proc *specs.Process) capability.Sets {
 			"process.capabilities: this kernel does not know "+strings.Join(ignored, ", "),
 		)
 	}
+	// As runc: the kernel would refuse to raise these (capabilities(7), "Ambient").
+	lacking := sets.Ambient &^ (sets.Inheritable & sets.Permitted)
+	sets.Ambient &^= lacking
+	for _, name := range lacking.Names() {
+		p.out.Warnings = append(p.out.Warnings, fmt.Sprintf(
+			"process.capabilities.ambient: can't raise ambient capability %s: "+
+				"it is not both inheritable and permitted", name,
+		))
+	}
 	return sets
 }
 
@@ -110,5 +119,27 @@ func (p *planner) ambient(c capability.Sets) {
 				program.Num(0),
 			)
 		}
+	}
+}
+
+// ownPipes gives the pipes among the streams to the user that the process becomes, who could not
+// open /dev/stdout otherwise, as runc and crun do. Files and terminals of the host keep their owner.
+func (p *planner) ownPipes(proc *specs.Process) {
+	if proc.Terminal || proc.User.UID == 0 {
+		return
+	}
+	p.Field("process.user (standard streams)")
+	for fd := range 3 {
+		next := p.Label()
+		p.Call(
+			unix.SYS_STATX, program.Num(fd), p.empty.Ptr(), program.Num(unix.AT_EMPTY_PATH),
+			program.Num(unix.STATX_TYPE), p.statx.Ptr(),
+		).Ignore(errnos(unix.EBADF)...).Else(next)
+		p.ifType(program.NotEqual, unix.S_IFIFO, next)
+		p.Call(
+			unix.SYS_FCHOWN, program.Num(fd), program.Num(proc.User.UID),
+			program.Num(proc.User.GID),
+		).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
+		p.Place(next)
 	}
 }

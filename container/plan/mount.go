@@ -141,12 +141,13 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 	if m.Type == "tmpfs" {
 		attr &^= unix.MOUNT_ATTR_RDONLY // until all that the container needs in it is made
 	}
-	mnt := p.newMount(m.Type, source, o.data, attr)
 	_, inFresh := p.inFresh(dest)
 	inherit := m.Type == "tmpfs" && !inFresh && !hasMode(o.data)
-	var made program.Cell
+	var mnt, made program.Cell
 	missing := func() {}
-	if inherit {
+	if !inherit {
+		mnt = p.newMount(m.Type, source, o.data, attr, nil)
+	} else {
 		made = p.Cell()
 		missing = func() { p.Set(made, program.Num(1), program.Move, program.Num(0)) }
 	}
@@ -155,7 +156,9 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 		p.refuseProc(target.Value(), dest)
 	}
 	if inherit {
-		p.inheritMode(mnt, target, made)
+		mnt = p.newMount(m.Type, source, o.data, attr, func(fs program.Cell) {
+			p.inheritMode(fs, target, made)
+		})
 	}
 	if o.copyUp {
 		owned := slices.ContainsFunc(o.data, func(opt string) bool {
@@ -189,15 +192,26 @@ func hasMode(data []string) bool {
 	})
 }
 
-// inheritMode gives the root of a new filesystem the mode of the directory that it covers, as runc
-// does, unless the directory was made for it.
-func (p *planner) inheritMode(mnt, target, made program.Cell) {
+// inheritMode makes the root of a filesystem that is being made have the mode of the directory that
+// it covers, as runc does, unless the directory was made for it. As an option it shows in the table
+// of mounts.
+func (p *planner) inheritMode(fs, target, made program.Cell) {
 	skip := p.Label()
 	p.If(made.Value(), ^uint64(0), program.NotEqual, program.Num(0), skip)
 	p.stat(target.Value())
-	mode := p.Cell()
-	p.Set(mode, p.statx.Load(statxMode, 2), program.And, program.Num(0o7777))
-	p.Call(unix.SYS_FCHMODAT, mnt.Value(), p.Str(".").Ptr(), mode.Value())
+	// Four octal digits as text, the highest first, which is the lowest byte.
+	text, digit := p.Cell(), p.Cell()
+	p.Set(text, program.Num(0x30303030), program.Move, program.Num(0))
+	for i := range 4 {
+		p.Set(digit, p.statx.Load(statxMode, 2), program.ShiftR, program.Num(9-3*i))
+		p.Set(digit, digit.Value(), program.And, program.Num(7))
+		p.Set(digit, digit.Value(), program.ShiftL, program.Num(8*i))
+		p.Set(text, text.Value(), program.Or, digit.Value())
+	}
+	p.Call(
+		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str("mode").Ptr(),
+		p.CellBuf(text).Ptr(), program.Num(0),
+	)
 	p.Place(skip)
 }
 
@@ -207,8 +221,11 @@ type readonly struct {
 	mnt   program.Cell
 }
 
-// newMount makes a filesystem that is attached nowhere yet.
-func (p *planner) newMount(fstype, source string, data []string, attr uint64) program.Cell {
+// newMount makes a filesystem that is attached nowhere yet. more, if not nil, emits what else
+// configures it.
+func (p *planner) newMount(
+	fstype, source string, data []string, attr uint64, more func(fs program.Cell),
+) program.Cell {
 	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
 	p.fsconfig(fs, "source", source)
 	for _, opt := range data {
@@ -222,6 +239,9 @@ func (p *planner) newMount(fstype, source string, data []string, attr uint64) pr
 		} else {
 			p.fsconfigFlag(fs, key)
 		}
+	}
+	if more != nil {
+		more(fs)
 	}
 	p.Call(
 		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
@@ -260,12 +280,13 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 		t.UIDMap, t.GIDMap, t.MapRecursive = m.UIDMappings, m.GIDMappings, o.ridmap
 		if len(t.UIDMap) == 0 && len(t.GIDMap) == 0 {
 			t.UIDMap, t.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
+			t.UserNamespace = p.joinedUser(&t)
 		}
-		if len(t.UIDMap) == 0 || len(t.GIDMap) == 0 {
+		if t.UserNamespace == "" && (len(t.UIDMap) == 0 || len(t.GIDMap) == 0) {
 			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
 		}
 	}
-	tree := p.tree(t)
+	tree := p.source(i, t)
 	p.finishMount(tree, o)
 	if o.attr != (mountAttr{}) {
 		p.setattr(tree, o.attr, false)
@@ -273,6 +294,65 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 	target := p.target(field, dest, likeSource, tree, resolveInRoot)
 	p.refuseProc(target.Value(), dest)
 	p.attach(tree, target.Value())
+}
+
+// Mapped says whether the tree becomes an id-mapped mount.
+func (t *Tree) Mapped() bool { return len(t.UIDMap) > 0 || t.UserNamespace != "" }
+
+// joinedUser is the user namespace that is joined, whose mappings are those of a tree without any.
+func (p *planner) joinedUser(t *Tree) string {
+	for _, ns := range p.spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace && len(t.UIDMap)+len(t.GIDMap) == 0 {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
+// source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
+// in the container's root can be seen by the child only. It resolves such a source inside of the
+// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
+func (p *planner) source(i int, t Tree) program.Arg {
+	name, filled := p.filled(i, &t)
+	if !filled {
+		return p.tree(t)
+	}
+	fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Result()
+	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
+	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
+	if !t.Mapped() {
+		return tree
+	}
+	if !p.opt.Assist {
+		p.fail(t.Field, "an id-mapped mount of what another mount provides is not supported here")
+	}
+	a := Assist{Kind: MapTree, Field: t.Field, Path: t.Path, Continue: p.waits(), Tree: t}
+	p.assist(a, tree, tree)
+	return tree
+}
+
+// filled says whether the source of mounts[i] lies in the root at a place that an earlier mount
+// covers or, if the source is recursive, is mounted below, and returns its path from the root.
+// Only the names are compared.
+func (p *planner) filled(i int, t *Tree) (name string, ok bool) {
+	if p.opt.Overlay != nil {
+		return "", false
+	}
+	root, source := path.Clean(p.spec.Root.Path), path.Clean(t.Path)
+	if !within(source, root) {
+		return "", false
+	}
+	name = path.Clean("/" + strings.TrimPrefix(source, root))
+	ok = slices.ContainsFunc(p.spec.Mounts[:i], func(m specs.Mount) bool {
+		dest := path.Clean("/" + m.Destination)
+		return within(name, dest) || t.Recursive && within(dest, name)
+	})
+	return name, ok
+}
+
+// within says whether a clean absolute path is a directory or lies below it.
+func within(name, dir string) bool {
+	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // finishMount sets recursive attributes and propagation.
@@ -311,13 +391,19 @@ func (p *planner) refuseProc(target program.Arg, dest string) {
 	if slices.Contains(procTargets, dest) {
 		return
 	}
-	const procMagic = 0x9fa0
+	p.refuseMagic(target, unix.PROC_SUPER_MAGIC)
+}
+
+// refuseMagic fails if a descriptor is of a filesystem of one of some types (statfs(2)).
+func (p *planner) refuseMagic(fd program.Arg, magics ...uint64) {
 	buf := p.Room(120) // struct statfs
-	ok := p.Label()
-	p.Call(unix.SYS_FSTATFS, target, buf.Ptr())
-	p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(procMagic), ok)
-	p.Fail(program.Num(uint64(unix.EPERM)))
-	p.Place(ok)
+	p.Call(unix.SYS_FSTATFS, fd, buf.Ptr())
+	for _, magic := range magics {
+		ok := p.Label()
+		p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(magic), ok)
+		p.Fail(program.Num(uint64(unix.EPERM)))
+		p.Place(ok)
+	}
 }
 
 // cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every
@@ -330,7 +416,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 	if host.Cgroup2 {
 		var mnt program.Arg
 		if private {
-			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set).Value()
+			mnt = p.newMount("cgroup2", "cgroup2", nil, o.attr.set, nil).Value()
 		} else {
 			mnt = p.tree(
 				Tree{Name: "cgroup", Field: field, Path: host.Hierarchies[0].Path, Recursive: true},
@@ -342,7 +428,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 		p.finishMount(mnt, options{recAttr: o.recAttr, propagation: o.propagation})
 		return
 	}
-	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY)
+	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY, nil)
 	p.attach(dir.Value(), target.Value())
 	for i, h := range host.Hierarchies {
 		name := path.Base(h.Dir)
@@ -352,7 +438,7 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 			fstype = "cgroup2"
 		}
 		if private {
-			mnt = p.newMount(fstype, fstype, h.Options, o.attr.set).Value()
+			mnt = p.newMount(fstype, fstype, h.Options, o.attr.set, nil).Value()
 		} else {
 			mnt = p.tree(Tree{Name: fmt.Sprintf("cgroup[%d]", i), Field: field, Path: h.Path})
 			p.setattr(mnt, mountAttr{propagation: unix.MS_SLAVE}, true)

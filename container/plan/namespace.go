@@ -3,6 +3,7 @@ package plan
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -120,28 +121,11 @@ func (p *planner) enter() {
 		p.Await()
 		p.becomeRoot()
 	}
-	// The user namespace first: its root has the right to join and own what comes after. A
-	// namespace that belongs to another user namespace is refused (EPERM), and the error says so.
-	order := func(flag uint64) int {
-		switch flag {
-		case unix.CLONE_NEWUSER:
-			return 0
-		case unix.CLONE_NEWNS:
-			return 2 // the view of the host goes last
-		}
-		return 1
-	}
 	sort.SliceStable(p.joins, func(i, k int) bool {
-		return order(p.joins[i].flag) < order(p.joins[k].flag)
+		// The view of the host goes last.
+		return p.joins[i].flag != unix.CLONE_NEWNS && p.joins[k].flag == unix.CLONE_NEWNS
 	})
-	for _, j := range p.joins {
-		p.Field(j.field)
-		p.Call(unix.SYS_SETNS, p.Input(j.input), program.Num(j.flag))
-		p.Call(unix.SYS_CLOSE, p.Input(j.input))
-		if j.flag == unix.CLONE_NEWUSER {
-			p.becomeRoot()
-		}
-	}
+	p.join(p.joins)
 	if p.twoStages() {
 		p.Field("linux.namespaces")
 		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP))
@@ -156,6 +140,44 @@ func (p *planner) enter() {
 		// The name is what runc uses; kernels without keys answer ENOSYS.
 		p.Call(unix.SYS_KEYCTL, program.Num(unix.KEYCTL_JOIN_SESSION_KEYRING), program.Num(0)).
 			Ignore(errnos(unix.ENOSYS, unix.EPERM, unix.EDQUOT)...)
+	}
+}
+
+// join joins namespaces (setns(2)), in their order, and the user namespace when the spawner's own
+// rights are not needed any more: they let it join what belongs to other user namespaces. What it
+// has no right to join it tries again as the root of the user namespace.
+func (p *planner) join(list []join) {
+	user := slices.IndexFunc(list, func(j join) bool { return j.flag == unix.CLONE_NEWUSER })
+	refused := make([]program.Cell, len(list))
+	for i, j := range list {
+		if i == user {
+			continue
+		}
+		p.Field(j.field)
+		call := p.Call(unix.SYS_SETNS, p.Input(j.input), program.Num(j.flag))
+		if user >= 0 {
+			refused[i] = call.Ignore(errnos(unix.EPERM)...).Result()
+			continue
+		}
+		p.Call(unix.SYS_CLOSE, p.Input(j.input))
+	}
+	if user < 0 {
+		return
+	}
+	p.Field(list[user].field)
+	p.Call(unix.SYS_SETNS, p.Input(list[user].input), program.Num(unix.CLONE_NEWUSER))
+	p.Call(unix.SYS_CLOSE, p.Input(list[user].input))
+	p.becomeRoot()
+	for i, j := range list {
+		if i == user {
+			continue
+		}
+		p.Field(j.field)
+		joined := p.Label()
+		p.If(refused[i].Value(), ^uint64(0), program.Equal, program.Num(0), joined)
+		p.Call(unix.SYS_SETNS, p.Input(j.input), program.Num(j.flag))
+		p.Place(joined)
+		p.Call(unix.SYS_CLOSE, p.Input(j.input))
 	}
 }
 
@@ -177,6 +199,16 @@ func (p *planner) loopback() {
 	p.Call(unix.SYS_IOCTL, fd.Value(), program.Num(unix.SIOCSIFFLAGS), p.Bytes(req).Ptr())
 	p.Call(unix.SYS_CLOSE, fd.Value())
 	p.Place(done)
+}
+
+// netDevices has the spawner move devices into the network namespace, before anything is set there.
+func (p *planner) netDevices() {
+	if len(p.spec.Linux.NetDevices) == 0 {
+		return
+	}
+	p.Field("linux.netDevices")
+	a := Assist{Kind: MoveDevices, Field: "linux.netDevices", Continue: p.waits()}
+	p.assist(a, p.root.Value(), p.root.Value())
 }
 
 // becomeRoot takes the identity that a new member of a user namespace needs to act in it.

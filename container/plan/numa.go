@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 
@@ -103,21 +104,23 @@ var (
 	}
 )
 
-// memoryPolicyNumbers is a policy as set_mempolicy(2) takes it. Which modes want nodes, and which
-// nodes there are, only the kernel knows.
+// memoryPolicyNumbers is a policy as set_mempolicy(2) takes it. Which nodes there are only the
+// kernel knows.
 func memoryPolicyNumbers(m *specs.LinuxMemoryPolicy) (mode uint64, nodes []uint64, err error) {
 	const field = "linux.memoryPolicy"
 	mode, ok := memoryModes.get(m.Mode)
 	if !ok {
 		return 0, nil, invalid(
-			field+".mode", "%q, want one of %s", m.Mode, strings.Join(MemoryModes(), ", "),
+			field+".mode", "invalid memory policy mode %q, want one of %s", m.Mode,
+			strings.Join(MemoryModes(), ", "),
 		)
 	}
 	for i, f := range m.Flags {
 		bit, ok := memoryFlags.get(f)
 		if !ok {
 			return 0, nil, invalid(
-				fmt.Sprintf("%s.flags[%d]", field, i), "%q, want one of %s", f,
+				fmt.Sprintf("%s.flags[%d]", field, i),
+				"invalid memory policy flag %q, want one of %s", f,
 				strings.Join(MemoryFlags(), ", "),
 			)
 		}
@@ -127,9 +130,20 @@ func memoryPolicyNumbers(m *specs.LinuxMemoryPolicy) (mode uint64, nodes []uint6
 		return mode, nil, nil
 	}
 	if nodes, err = numberSet(m.Nodes); err != nil {
-		return 0, nil, invalid(field+".nodes", "%v", err)
+		return 0, nil, invalid(field+".nodes", "invalid memory policy nodes: %v", err)
+	}
+	if n := count(nodes); n > 0 && (m.Mode == specs.MpolDefault || m.Mode == specs.MpolLocal) {
+		return 0, nil, invalid(field+".nodes", "mode requires 0 nodes but got %d", n)
 	}
 	return mode, nodes, nil
+}
+
+// count is how many numbers are in a set.
+func count(set []uint64) (n int) {
+	for _, word := range set {
+		n += bits.OnesCount64(word)
+	}
+	return n
 }
 
 // memoryPolicy sets on which memory nodes the process allocates.
@@ -145,12 +159,12 @@ func (p *planner) memoryPolicy() {
 		}
 		return
 	}
-	mask, bits := program.Num(0), 0
+	mask, size := program.Num(0), 0
 	if nodes != nil {
 		// The kernel takes one bit less than it is told.
-		mask, bits = p.Bytes(words(nodes...)).Ptr(), 64*len(nodes)+1
+		mask, size = p.Bytes(words(nodes...)).Ptr(), 64*len(nodes)+1
 	}
-	p.Call(unix.SYS_SET_MEMPOLICY, program.Num(mode), mask, program.Num(bits))
+	p.Call(unix.SYS_SET_MEMPOLICY, program.Num(mode), mask, program.Num(size))
 }
 
 // MemoryModes are the modes of linux.memoryPolicy.

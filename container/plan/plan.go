@@ -115,6 +115,8 @@ type Options struct {
 	// Overlay, if not nil, is used in place of spec.Root.Path.
 	Overlay *Overlay
 	Stdio   Stdio
+	// PlainTerminal lets newlines of the terminal's output through without carriage returns.
+	PlainTerminal bool
 	// Tasks is the number of cgroup v1 tasks files to enter: inputs InputTasks+"0" and so on.
 	Tasks int
 	// TaskPaths, in place of Tasks, are cgroup v1 tasks files below InputCgroups, which the child
@@ -156,8 +158,19 @@ type Tree struct {
 	Recursive bool
 	// UIDMap and GIDMap, if any, are applied to the tree as an id-mapped mount (mount_setattr(2)).
 	UIDMap, GIDMap []specs.LinuxIDMapping
+	// UserNamespace, in place of them, is the file of a user namespace whose mappings are applied.
+	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
+	// Node, if set, is the device node that the tree is to be. A spawner that may not make one opens
+	// Path.
+	Node *Node
+}
+
+// Node is a device node (mknod(2)) with the IDs of its owner outside of the container.
+type Node struct {
+	Mode, UID, GID uint32
+	Dev            uint64
 }
 
 // Namespace tells the spawner to open a namespace to join.
@@ -183,6 +196,8 @@ type Plan struct {
 	UIDMap, GIDMap []specs.LinuxIDMapping
 	// TimeOffsets is the text for timens_offsets of a new time namespace, or empty.
 	TimeOffsets string
+	// Filter is the seccomp filter that the program installs, or nil.
+	Filter *seccomp.Filter
 	// Warnings are things asked for that this host ignores.
 	Warnings []string
 }
@@ -205,6 +220,8 @@ type planner struct {
 	grouped bool // the cgroups are entered
 	userns  bool // in a user namespace other than the spawner's
 	exec    bool // one more process of a container
+	// executable is ExecOptions.Executable.
+	executable string
 	// hostView says that the process sees the files of the host.
 	hostView bool
 	// tmpfs mounts that this program makes: destination → descriptor
@@ -243,6 +260,7 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.enter()
 	p.loopback()
 	p.rootfs()
+	p.netDevices()
 	p.mounts()
 	p.devices()
 	p.lateCgroups()

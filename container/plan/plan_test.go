@@ -661,7 +661,7 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"process.args (/bin/true)", "execve", unix.ENOENT,
-			"process.args (/bin/true): execve: ENOENT: no such file or directory, " +
+			"process.args (/bin/true): execve: ENOENT: exec /bin/true: no such file or directory, " +
 				"or its interpreter is missing",
 			127,
 		},
@@ -672,7 +672,7 @@ func TestExplain(t *testing.T) {
 		},
 		{
 			"mounts[0] (/proc)", "openat2", unix.ELOOP,
-			"mounts[0] (/proc): openat2: ELOOP: the target must be an ordinary directory, " +
+			"mounts[0] (/proc): openat2: ELOOP: must be mounted on ordinary directory, " +
 				"but a symbolic link is in its place",
 			128,
 		},

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"encoding/binary"
 	"fmt"
 	"path"
 	"strings"
@@ -23,6 +22,7 @@ func (p *planner) process(proc *specs.Process) {
 		return
 	}
 	p.stdio(proc)
+	p.ownPipes(proc)
 	p.Field("process.user.umask")
 	umask := uint32(0o022)
 	if proc.User.Umask != nil {
@@ -82,7 +82,7 @@ func (p *planner) process(proc *specs.Process) {
 		p.reaper()
 		p.openSignals()
 	}
-	p.Fieldf("process.args (%s)", proc.Args[0])
+	p.Field(p.programField(proc))
 	p.Call(unix.SYS_EXECVE, exe.Value(), p.Strs(proc.Args).Ptr(), p.Strs(proc.Env).Ptr())
 }
 
@@ -172,85 +172,6 @@ func (p *planner) labels(proc *specs.Process) {
 	}
 }
 
-// schedule sets what the scheduler and the memory policy look at.
-func (p *planner) schedule(proc *specs.Process) {
-	p.resetAffinity(proc)
-	if s := proc.Scheduler; s != nil {
-		p.Field("process.scheduler")
-		policy, flags, err := schedulerNumbers(s)
-		if err != nil {
-			p.fail("process.scheduler", "%v", err)
-			return
-		}
-		attr := make([]byte, 48) // struct sched_attr (sched_setattr(2))
-		binary.LittleEndian.PutUint32(attr, 48)
-		binary.LittleEndian.PutUint32(attr[4:], policy)
-		binary.LittleEndian.PutUint64(attr[8:], flags)
-		binary.LittleEndian.PutUint32(attr[16:], uint32(s.Nice))
-		binary.LittleEndian.PutUint32(attr[20:], uint32(s.Priority))
-		binary.LittleEndian.PutUint64(attr[24:], s.Runtime)
-		binary.LittleEndian.PutUint64(attr[32:], s.Deadline)
-		binary.LittleEndian.PutUint64(attr[40:], s.Period)
-		p.Call(unix.SYS_SCHED_SETATTR, program.Num(0), p.Bytes(attr).Ptr(), program.Num(0))
-	}
-	if io := proc.IOPriority; io != nil {
-		p.Field("process.ioPriority")
-		class, ok := map[specs.IOPriorityClass]int{
-			specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3,
-		}[io.Class]
-		if !ok {
-			p.fail(
-				"process.ioPriority.class",
-				"%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class,
-			)
-			return
-		}
-		p.Call(
-			unix.SYS_IOPRIO_SET, program.Num(1), program.Num(0), program.Num(class<<13|io.Priority),
-		)
-	}
-	p.memoryPolicy()
-	if per := p.spec.Linux; per != nil && per.Personality != nil {
-		p.Field("linux.personality")
-		domain, ok := map[specs.LinuxPersonalityDomain]uint64{
-			specs.PerLinux: 0, specs.PerLinux32: 8,
-		}[per.Personality.Domain]
-		if !ok || len(per.Personality.Flags) > 0 {
-			p.fail(
-				"linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags",
-				per.Personality.Domain, per.Personality.Flags,
-			)
-			return
-		}
-		p.Call(unix.SYS_PERSONALITY, program.Num(domain))
-	}
-}
-
-func schedulerNumbers(s *specs.Scheduler) (policy uint32, flags uint64, err error) {
-	policies := map[specs.LinuxSchedulerPolicy]uint32{
-		specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3,
-		specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
-	}
-	policy, ok := policies[s.Policy]
-	if !ok {
-		return 0, 0, fmt.Errorf("policy %q is unknown", s.Policy)
-	}
-	known := map[specs.LinuxSchedulerFlag]uint64{
-		specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
-		specs.SchedFlagKeepPolicy: 8,
-		specs.SchedFlagKeepParams: 16, specs.SchedFlagUtilClampMin: 32,
-		specs.SchedFlagUtilClampMax: 64,
-	}
-	for _, f := range s.Flags {
-		bit, ok := known[f]
-		if !ok {
-			return 0, 0, fmt.Errorf("flag %q is unknown", f)
-		}
-		flags |= bit
-	}
-	return policy, flags, nil
-}
-
 // rlimits are the names of getrlimit(2).
 var rlimits = table[string, int]{
 	{"RLIMIT_CPU", unix.RLIMIT_CPU}, {"RLIMIT_FSIZE", unix.RLIMIT_FSIZE},
@@ -318,9 +239,12 @@ func (p *planner) proc0() *specs.Process { return p.spec.Process }
 // process. It leaves the address of the path in a cell. A name with a slash is the path itself:
 // execve reports what is wrong with it, or, for a process that is held before execve, a check does.
 func (p *planner) lookup(proc *specs.Process) program.Cell {
-	p.Fieldf("process.args (%s)", proc.Args[0])
+	p.Field(p.programField(proc))
 	exe := p.Cell()
 	name := proc.Args[0]
+	if p.executable != "" {
+		name = p.executable
+	}
 	if strings.Contains(name, "/") {
 		p.Set(exe, p.Str(name).Ptr(), program.Move, program.Num(0))
 		if p.opt.Hold {
@@ -371,6 +295,14 @@ func (p *planner) lookup(proc *specs.Process) program.Cell {
 	return exe
 }
 
+// programField names the program in errors.
+func (p *planner) programField(proc *specs.Process) string {
+	if p.executable != "" {
+		return "hooks (" + p.executable + ")"
+	}
+	return "process.args (" + proc.Args[0] + ")"
+}
+
 // pathList is $PATH of an environment; the last assignment counts.
 func pathList(env []string) []string {
 	for i := len(env) - 1; i >= 0; i-- {
@@ -400,6 +332,7 @@ func (p *planner) filter() *seccomp.Filter {
 }
 
 func (p *planner) install(f *seccomp.Filter) {
+	p.out.Filter = f
 	p.Field("linux.seccomp")
 	code := p.Bytes(f.Bytes())
 	prog := p.Room(16) // struct sock_fprog
@@ -420,62 +353,4 @@ func (p *planner) install(f *seccomp.Filter) {
 		}
 		p.SendFD(socket, program.StageSeccomp, call.Result().Value())
 	}
-}
-
-// hold reports that all is ready and, for a container that is created first and started later,
-// waits for the byte that starts it. From then on a failure is reported to who has sent that. The
-// end of that connection by execve is the good news.
-//
-// A process that is added to the container meanwhile may look at this one, which has opened files
-// of procfs and directories of the host while nothing was masked yet. So all that is open while it
-// waits is what its process will have, and a socket, which cannot be opened through procfs.
-func (p *planner) hold() {
-	if !p.opt.Hold {
-		return
-	}
-	p.Field("start")
-	listener, sync := p.Input(InputStart), p.Input(program.InputSync)
-	p.closeAllBut(listener, sync)
-	p.Stage(program.StageReady)
-	p.Call(unix.SYS_CLOSE, sync)
-	conn := p.Cell()
-	again, started := p.Here(), p.Label()
-	p.Call(
-		unix.SYS_ACCEPT4, listener, program.Num(0), program.Num(0),
-		program.Num(unix.SOCK_CLOEXEC),
-	).To(conn)
-	n := p.Call(
-		unix.SYS_READ, conn.Value(), p.Room(8).Ptr(), program.Num(1),
-	).Ignore(errnos(unix.ECONNRESET)...).Result()
-	p.If(n.Value(), ^uint64(0), program.Equal, program.Num(1), started)
-	p.Call(unix.SYS_CLOSE, conn.Value()) // another one was first, or has gone
-	p.Goto(again)
-	p.Place(started)
-	p.Call(unix.SYS_CLOSE, listener)
-	p.Report(conn.Value())
-	p.starter = conn
-}
-
-// closeAllBut closes all descriptors that the process will not have, but for two.
-func (p *planner) closeAllBut(one, other program.Arg) {
-	low, high := p.Cell(), p.Cell()
-	p.Set(low, one, program.Move, program.Num(0))
-	p.Set(high, other, program.Move, program.Num(0))
-	ordered := p.Label()
-	p.If(other, ^uint64(0), program.AtLeast, one, ordered)
-	p.Set(low, other, program.Move, program.Num(0))
-	p.Set(high, one, program.Move, program.Num(0))
-	p.Place(ordered)
-	first, last := p.Cell(), p.Cell()
-	closeRange := func(first, last program.Arg) {
-		// A range without any is refused.
-		p.Call(unix.SYS_CLOSE_RANGE, first, last, program.Num(0)).Ignore(errnos(unix.EINVAL)...)
-	}
-	p.Set(last, low.Value(), program.Sub, program.Num(1))
-	closeRange(program.Num(3+p.opt.PreserveFDs), last.Value())
-	p.Set(first, low.Value(), program.Add, program.Num(1))
-	p.Set(last, high.Value(), program.Sub, program.Num(1))
-	closeRange(first.Value(), last.Value())
-	p.Set(first, high.Value(), program.Add, program.Num(1))
-	closeRange(first.Value(), program.Num(uint32(0xffffffff)))
 }

@@ -55,7 +55,12 @@ func (p *planner) rootfs() {
 	}
 	p.Field("root.path")
 	tree := p.tree(Tree{Name: "root", Field: "root.path", Path: p.spec.Root.Path, Recursive: true})
-	p.setattr(tree, mountAttr{propagation: unix.MS_PRIVATE}, true)
+	own := uint64(unix.MS_PRIVATE)
+	if prop, ok := propagations.get(p.spec.Linux.RootfsPropagation); ok &&
+		prop.flag == unix.MS_SLAVE {
+		own = unix.MS_SLAVE // what the host mounts below the root shows in the container
+	}
+	p.setattr(tree, mountAttr{propagation: own}, true)
 	// The tree is attached on the directory that it was made from, found again by its own path of
 	// the host.
 	p.Call(

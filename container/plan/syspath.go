@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,9 @@ func (p *planner) systemPaths() {
 // readonlyPaths stacks a read-only copy of each path on itself.
 func (p *planner) readonlyPaths() {
 	for i, name := range p.spec.Linux.ReadonlyPaths {
+		if repeated(p.spec.Linux.ReadonlyPaths, i) {
+			continue
+		}
 		p.Fieldf("linux.readonlyPaths[%d] (%s)", i, name)
 		skip := p.Label()
 		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
@@ -28,6 +32,13 @@ func (p *planner) readonlyPaths() {
 		p.attach(tree.Value(), fd.Value())
 		p.Place(skip)
 	}
+}
+
+// repeated says whether list[i] names the same path as one before it.
+func repeated(list []string, i int) bool {
+	return slices.ContainsFunc(list[:i], func(s string) bool {
+		return relative(s) == relative(list[i])
+	})
 }
 
 // maskedPaths puts an empty directory on directories and the host's null device on everything else.
@@ -56,6 +67,9 @@ func (p *planner) maskedPaths() {
 
 	empty, attached := p.Cell(), p.Cell()
 	for i, name := range list {
+		if repeated(list, i) {
+			continue
+		}
 		field := fmt.Sprintf("linux.maskedPaths[%d] (%s)", i, name)
 		p.Field(field)
 		skip, directory := p.Label(), p.Label()
@@ -89,5 +103,6 @@ func (p *planner) emptyMount() program.Cell {
 	return p.newMount(
 		"tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
 		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+		nil,
 	)
 }

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -257,8 +259,36 @@ func (p *planner) validateLinux() error {
 			return err
 		}
 	}
-	if len(l.NetDevices) > 0 {
-		return invalid("linux.netDevices", "moving network devices is not done by strake")
+	return p.validateNetDevices()
+}
+
+// validateNetDevices wants a network namespace, names of interfaces, and none of them twice.
+func (p *planner) validateNetDevices() error {
+	devices := p.spec.Linux.NetDevices
+	if len(devices) == 0 {
+		return nil
+	}
+	if !p.hasType(specs.NetworkNamespace) {
+		return invalid("linux.netDevices", "unable to move network devices without a network namespace")
+	}
+	if !p.opt.Assist {
+		return invalid("linux.netDevices", "moving network devices is not supported here")
+	}
+	seen := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		field := fmt.Sprintf("linux.netDevices[%s]", name)
+		there := cmp.Or(devices[name].Name, name)
+		for _, s := range []string{name, there} {
+			// dev_valid_name of net/core/dev.c; % would be a pattern for a number.
+			if s == "" || len(s) >= unix.IFNAMSIZ || s == "." || s == ".." ||
+				strings.ContainsAny(s, "/:% \t\n\v\f\r\x00") {
+				return invalid(field, "invalid network device name %q", s)
+			}
+		}
+		if seen[there] {
+			return invalid(field, "another device is called %q in the container", there)
+		}
+		seen[there] = true
 	}
 	return nil
 }
@@ -273,6 +303,10 @@ func (p *planner) validateSysctl(name string) error {
 	}
 	if clean == "kernel/hostname" {
 		return invalid(field, "set hostname instead")
+	}
+	if d := p.spec.Domainname; clean == "kernel/domainname" && d != "" &&
+		d != p.spec.Linux.Sysctl[name] {
+		return invalid(field, "%q, but domainname is %q", p.spec.Linux.Sysctl[name], d)
 	}
 	need := sysctlNamespace(clean)
 	if need == "" {

@@ -20,6 +20,10 @@ func kernelMounts(in *Input) []specs.Mount {
 	if s.Privileged {
 		sysMode = "rw"
 	}
+	cgroupMode := sysMode
+	if s.WritableCgroups {
+		cgroupMode = "rw"
+	}
 	shm := s.ShmSizeBytes
 	if shm <= 0 {
 		shm = 64 << 20
@@ -45,7 +49,7 @@ func kernelMounts(in *Input) []specs.Mount {
 		},
 		{
 			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
-			Options: []string{"nosuid", "noexec", "nodev", sysMode},
+			Options: []string{"nosuid", "noexec", "nodev", cgroupMode},
 		},
 	}
 	// Of the host's IPC namespace as well, where the host has not mounted it (mq_overview(7)).

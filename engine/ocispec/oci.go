@@ -234,17 +234,17 @@ func namespaces(in *Input, cfg *specs.Spec) error {
 		add(specs.NetworkNamespace, in.NetPath)
 	}
 	for _, ns := range []struct {
-		field, mode, path string
-		t                 specs.LinuxNamespaceType
-		private           []string
+		name, mode, path string
+		t                specs.LinuxNamespaceType
+		private          []string
 	}{
-		{"UTSMode", s.UTSMode, in.UTSPath, specs.UTSNamespace, []string{"", "private"}},
-		{"PIDMode", s.PIDMode, in.PIDPath, specs.PIDNamespace, []string{"", "private"}},
+		{"UTS", s.UTSMode, in.UTSPath, specs.UTSNamespace, []string{"", "private"}},
+		{"PID", s.PIDMode, in.PIDPath, specs.PIDNamespace, []string{"", "private"}},
 		{
-			"IPCMode", s.IPCMode, in.IPCPath, specs.IPCNamespace,
+			"IPC", s.IPCMode, in.IPCPath, specs.IPCNamespace,
 			[]string{"", "private", "none", "shareable"},
 		},
-		{"CgroupMode", s.CgroupMode, "", specs.CgroupNamespace, []string{"", "private"}},
+		{"cgroup namespace", s.CgroupMode, "", specs.CgroupNamespace, []string{"", "private"}},
 	} {
 		switch {
 		case slices.Contains(ns.private, ns.mode):
@@ -254,8 +254,7 @@ func namespaces(in *Input, cfg *specs.Spec) error {
 			add(ns.t, ns.path)
 		default:
 			return message.New(
-				errdefs.ErrInvalidArgument, "%s %q: want one of %q, \"host\" or \"container:NAME\"",
-				ns.field, ns.mode, ns.private,
+				errdefs.ErrInvalidArgument, "invalid %s mode: %s", ns.name, ns.mode,
 			)
 		}
 	}

@@ -55,7 +55,7 @@ func TestSpecGolden(t *testing.T) {
 				},
 				DeviceRules: []string{"c 7:* rm"},
 				Sysctls:     map[string]string{"net.core.somaxconn": "9"}, Seccomp: "unconfined",
-				NoNewPrivileges: true,
+				NoNewPrivileges: true, WritableCgroups: true,
 			})
 			in.ShmPath = "/shm/x"
 			in.Identity = userdb.Identity{UID: 5, GID: 6, Groups: []uint32{6}, Home: "/h"}
@@ -118,8 +118,8 @@ func TestSpecRefuses(t *testing.T) {
 			name: "capability", spec: engine.Spec{CapAdd: []string{"FLY"}},
 			want: `unknown capability: "FLY"`,
 		},
-		{name: "pid mode", spec: engine.Spec{PIDMode: "shared"}, want: "PIDMode"},
-		{name: "ipc mode", spec: engine.Spec{IPCMode: "container:gone"}, want: "IPCMode"},
+		{name: "pid mode", spec: engine.Spec{PIDMode: "shared"}, want: "invalid PID mode: shared"},
+		{name: "ipc mode", spec: engine.Spec{IPCMode: "container:gone"}, want: "invalid IPC mode: container:gone"},
 		{name: "user namespace", spec: engine.Spec{UsernsMode: "keep-id"}, want: "UsernsMode"},
 		{
 			name: "sysctl of the host", spec: engine.Spec{Sysctls: map[string]string{"kernel.panic": "1"}},

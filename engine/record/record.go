@@ -87,6 +87,8 @@ type Resolved struct {
 	Health     *engine.HealthConfig `json:"health,omitempty"`
 	Exposed    []string             `json:"exposed,omitempty"`
 	Mounts     []MountPoint         `json:"mounts,omitempty"`
+	// LogAttributes are the labels and variables that are written beside each line of the log.
+	LogAttributes map[string]string `json:"logAttributes,omitempty"`
 }
 
 // MountPoint is a mount with its volume made.
@@ -122,14 +124,47 @@ func WriteState(dir string, st *State) error {
 	// What an engine that was killed has left of a line ends before this one.
 	line := make([]byte, 0, len(b)+2)
 	line = append(append(append(line, '\n'), b...), '\n')
-	size, err := rawfile.Append(filepath.Join(dir, StateFile), line, 0o600)
-	if err == nil && size > stateLimit {
+	path := filepath.Join(dir, StateFile)
+	size, err := rawfile.Append(path, line, 0o600)
+	switch {
+	case err == nil && size > stateLimit:
 		err = rawfile.Replace(dir, StateFile, line[1:], 0o600)
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		if overwrite(path, line[1:]) {
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("write %q: %w", StateFile, err)
 	}
 	return nil
+}
+
+// overwrite makes a line the only one of a file without a need for more space: it writes the line
+// over earlier ones and cuts the rest off. Until that last step the last whole line is the one that
+// was it before, so it must begin after the end of the new one; otherwise the file is only given
+// back what a failed append has left.
+func overwrite(path string, line []byte) bool {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	end := bytes.LastIndexByte(old, '\n') + 1
+	whole := bytes.TrimRight(old[:end], "\n")
+	begin := bytes.LastIndexByte(whole, '\n') + 1
+	if !json.Valid(whole[begin:]) || begin < len(line) {
+		_ = f.Truncate(int64(end))
+		return false
+	}
+	if _, err := f.WriteAt(line, 0); err != nil {
+		return false
+	}
+	return f.Truncate(int64(len(line))) == nil
 }
 
 // ReadState reads what WriteState wrote last. Where there is no file, or not a whole line of one,

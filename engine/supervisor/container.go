@@ -43,6 +43,9 @@ type container struct {
 	removal  *removal              // guarded by mu; a removal that has begun
 	removed  bool                  // guarded by mu
 	holds    int                   // guarded by mu; reasons not to remove itself at the next exit
+	// unrecorded is a task whose exit could not be written down, as on a full disk. It is not
+	// deleted, so that the next engine learns the status again. Guarded by mu.
+	unrecorded task.Task
 }
 
 type removal struct{ volumes bool }

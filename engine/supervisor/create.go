@@ -1,9 +1,11 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/engine"
+	"strake/engine/logattr"
 	"strake/engine/naming"
 	"strake/engine/ocispec"
 	"strake/engine/record"
@@ -127,6 +130,10 @@ func (e *Engine) resolve(spec *engine.Spec, facts *ocispec.Image, c *container) 
 		return err
 	}
 	r.Exposed = union(spec.Exposed, facts.Exposed)
+	if err := logattr.Check(&spec.Log); err != nil {
+		return err
+	}
+	r.LogAttributes = logAttributes(spec, facts.Labels, r.Env)
 	if err := checkPolicy(spec); err != nil {
 		return err
 	}
@@ -233,6 +240,21 @@ func checkPolicy(spec *engine.Spec) error {
 	return nil
 }
 
+// logAttributes are the labels, of the container and its image, and the variables that are written
+// beside each line of the container's log.
+func logAttributes(spec *engine.Spec, image map[string]string, env []string) map[string]string {
+	l := &spec.Log
+	if l.Labels == "" && l.LabelsRegex == "" && l.Env == "" && l.EnvRegex == "" {
+		return nil
+	}
+	labels := maps.Clone(image)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, spec.Labels)
+	return logattr.Select(l, labels, env)
+}
+
 func (e *Engine) logDefaults(spec *engine.Spec) {
 	d, l := e.cfg.LogDefaults, &spec.Log
 	if l.Driver == "" {
@@ -240,6 +262,12 @@ func (e *Engine) logDefaults(spec *engine.Spec) {
 	}
 	if l.Driver == "" {
 		l.Driver = "json-file"
+	}
+	for _, o := range []struct{ to, from *string }{
+		{&l.Labels, &d.Labels}, {&l.LabelsRegex, &d.LabelsRegex}, {&l.Env, &d.Env},
+		{&l.EnvRegex, &d.EnvRegex}, {&l.Tag, &d.Tag},
+	} {
+		*o.to = cmp.Or(*o.to, *o.from)
 	}
 	if l.MaxBytes == 0 {
 		l.MaxBytes = d.MaxBytes
@@ -406,7 +434,11 @@ func (e *Engine) makeVolumes(ctx context.Context, c *container, back *undo) erro
 		if err != nil {
 			return fmt.Errorf("fill volume %q from %q of the image: %w", v.Name, m.Target, err)
 		}
-		err = e.volumes.Fill(v.Name, c.id, src)
+		if m.Subpath != "" {
+			err = e.volumes.FillBelow(v.Name, m.Subpath, src)
+		} else {
+			err = e.volumes.Fill(v.Name, c.id, src)
+		}
 		src.Close()
 		if err != nil {
 			return err

@@ -93,11 +93,19 @@ func (e *Engine) exited(c *container, r *run, exit task.Exit) {
 	removing := slices.ContainsFunc(
 		acts, func(a state.Action) bool { return a.Do == state.DoRemove },
 	)
+	var unsaved error
 	if !removing {
-		e.warn("record an exit", e.save(c), "container", c.id)
+		unsaved = e.save(c)
+		e.warn("record an exit", unsaved, "container", c.id)
 	}
-	e.warn("forget an exit", e.fault("exit: forget"), "container", c.id)
-	e.warn("forget an exit", r.task.Delete(ctx), "container", c.id)
+	if unsaved == nil {
+		e.warn("forget an exit", e.fault("exit: forget"), "container", c.id)
+		e.warn("forget an exit", r.task.Delete(ctx), "container", c.id)
+	} else {
+		c.mu.Lock()
+		c.unrecorded = r.task
+		c.mu.Unlock()
+	}
 	if oom {
 		e.publish(c, "oom", nil)
 	}
@@ -110,4 +118,16 @@ func (e *Engine) exited(c *container, r *run, exit task.Exit) {
 	c.mu.Unlock()
 	close(r.ended)
 	e.act(c, acts)
+}
+
+// forgetExit deletes the task of a container whose exit could not be recorded at the time. Callers
+// hold op, and the exit is recorded now or does not matter any more.
+func (e *Engine) forgetExit(ctx context.Context, c *container) {
+	c.mu.Lock()
+	t := c.unrecorded
+	c.unrecorded = nil
+	c.mu.Unlock()
+	if t != nil {
+		e.warn("forget an exit", t.Delete(ctx), "container", c.id)
+	}
 }

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -57,12 +58,22 @@ func (e *Engine) freeze(
 	// An engine that dies here has not said that it is done: the next one makes the group again
 	// what the record says.
 	e.warn(action, e.fault(action+": record"), "container", c.id)
+	c.mu.Lock()
+	was := c.state
+	c.mu.Unlock()
 	if _, err := e.apply(c, state.Event{Kind: what}); err != nil {
 		return err
 	}
-	if err := e.save(c); err != nil {
-		return err
+	err = e.save(c)
+	if err != nil && what == state.HasPaused {
+		c.mu.Lock()
+		c.state = was
+		c.mu.Unlock()
+		return errors.Join(err, r.task.Resume(context.WithoutCancel(ctx)))
 	}
+	// A container that runs on is not frozen again because that cannot be recorded. If this engine
+	// dies before the container's next record, the next engine freezes it.
+	e.warn(action, err, "container", c.id)
 	e.publish(c, action, nil)
 	return nil
 }

@@ -35,7 +35,7 @@ func (l *launch) join(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		sb, err := l.member(ctx, name)
+		sb, err := l.member(ctx, name, j.kind)
 		if err != nil {
 			return err
 		}
@@ -70,13 +70,13 @@ func (l *launch) join(ctx context.Context) error {
 // joinPID opens the PID namespace of a running container: it ends with that container's first
 // process (pid_namespaces(7)), so no sandbox can hold it.
 func (l *launch) joinPID(name string) error {
-	other, r, err := l.e.livingPeer(name)
+	other, r, err := l.e.livingPeer(name, specs.PIDNamespace)
 	if err != nil {
 		return err
 	}
 	f, err := r.task.Namespace(specs.PIDNamespace)
 	if err != nil {
-		return notJoinable(other)
+		return notJoinable(other, specs.PIDNamespace)
 	}
 	l.open = append(l.open, closer{f})
 	l.in.PIDPath = sandbox.SelfPath(f)
@@ -85,7 +85,9 @@ func (l *launch) joinPID(name string) error {
 
 // member enters the sandbox of another container, which is held from then on: also one that does
 // not run any more, as long as other members hold its sandbox.
-func (l *launch) member(ctx context.Context, name string) (*sandbox.Sandbox, error) {
+func (l *launch) member(
+	ctx context.Context, name string, kind specs.LinuxNamespaceType,
+) (*sandbox.Sandbox, error) {
 	e, c := l.e, l.c
 	enter := func(sb *sandbox.Sandbox) error {
 		for _, has := range l.run.joined {
@@ -108,40 +110,50 @@ func (l *launch) member(ctx context.Context, name string) (*sandbox.Sandbox, err
 	if sb, err := e.cfg.Sandboxes.Get(id); err == nil && enter(sb) == nil {
 		return sb, nil
 	}
-	other, r, err := e.livingPeer(name)
+	other, r, err := e.livingPeer(name, kind)
 	if err != nil {
 		return nil, err
 	}
 	if err := enter(r.sandbox); err != nil {
-		return nil, notJoinable(other)
+		return nil, notJoinable(other, kind)
 	}
 	if err := e.cfg.Sandboxes.Hold(ctx, r.sandbox, r.task); err != nil {
 		if errdefs.IsFailedPrecondition(err) {
-			return nil, notJoinable(other)
+			return nil, notJoinable(other, kind)
 		}
 		return nil, err
 	}
 	return r.sandbox, nil
 }
 
-// livingPeer finds a running container whose namespaces another one shares.
-func (e *Engine) livingPeer(name string) (*container, *run, error) {
+// livingPeer finds a running container whose namespace of a kind another one shares.
+func (e *Engine) livingPeer(
+	name string, kind specs.LinuxNamespaceType,
+) (*container, *run, error) {
 	other, err := e.find(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	r := other.running()
 	if r == nil {
-		return nil, nil, notJoinable(other)
+		return nil, nil, notJoinable(other, kind)
 	}
 	return other, r, nil
 }
 
-// notJoinable is dockerd's sentence.
-func notJoinable(c *container) error {
+// notJoinable is dockerd's sentence about a container whose namespace cannot be joined, and
+// dockerd's class: a conflict for a network, an internal error for the others.
+func notJoinable(c *container, kind specs.LinuxNamespaceType) error {
+	if kind == specs.NetworkNamespace {
+		return message.New(
+			errdefs.ErrConflict,
+			"cannot join network namespace of a non running container: container %s is %s", c.id,
+			c.status(),
+		)
+	}
 	return message.New(
-		errdefs.ErrConflict,
-		"cannot join namespace of a non running container: container %s is %s", c.id, c.status(),
+		errdefs.ErrInternal, "failed to join %s namespace: container %s is not running",
+		strings.ToUpper(string(kind)), c.id,
 	)
 }
 

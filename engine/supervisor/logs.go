@@ -50,6 +50,8 @@ func (e *streams) Logs(
 		}()
 	}
 	return logfile.Read(ctx, path, o, func(l logfile.Line) error {
-		return emit(engine.LogLine{Stream: l.Stream, Time: l.Time, Line: []byte(l.Text)})
+		return emit(engine.LogLine{
+			Stream: l.Stream, Time: l.Time, Line: []byte(l.Text), Attributes: l.Attributes,
+		})
 	})
 }

@@ -74,6 +74,7 @@ func (e *Engine) remove(ctx context.Context, c *container, volumes bool) (err er
 	if err := e.mark(c, auto); err != nil {
 		return err
 	}
+	e.forgetExit(ctx, c)
 	if err := e.fault("remove: layer"); err != nil {
 		return err
 	}

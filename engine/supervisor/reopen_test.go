@@ -101,6 +101,30 @@ func TestReopenKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// A container that was taken out of its only network is in none for the next engine, not in the one
+// that it would have without a wish.
+func TestReopenKeepsNoNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e := w.open()
+	id := w.create(e, w.spec("box", "sleep"))
+	if err := e.DisconnectNetwork(t.Context(), "box", "bridge"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if eps := w.inspect(e, id).Spec.Endpoints; eps == nil || len(eps) != 0 {
+			t.Errorf("wishes for networks: %#v, want none", eps)
+		}
+		e = w.reopen(e)
+	}
+	if err := e.Start(t.Context(), "box"); err != nil {
+		t.Fatal(err)
+	}
+	if in := w.inspect(e, id); len(in.Networks) != 0 {
+		t.Errorf("in the networks %+v, want none", in.Networks)
+	}
+}
+
 func TestReopenKeepsHealth(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -407,7 +407,10 @@ func (g worldGroup) Remove(context.Context) error {
 // worldTasks gives a Fake what holders of namespaces need.
 type worldTasks struct {
 	*tasktest.Fake
-	w *world
+	w   *world
+	log task.Log // of the container that was started last
+	// mounted are the files that the mounts of that container come from, by their places.
+	mounted map[string]string
 }
 
 func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
@@ -418,6 +421,10 @@ func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error)
 		s = &hold
 	} else if err := f.w.call("start"); err != nil {
 		return nil, err
+	}
+	f.log, f.mounted = s.Log, map[string]string{}
+	for _, m := range s.Config.Mounts {
+		f.mounted[m.Destination], _ = filepath.EvalSymlinks(m.Source)
 	}
 	t, err := f.Fake.Start(ctx, s)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/engine"
+	"strake/engine/logattr"
 	"strake/engine/ocispec"
 	"strake/engine/record"
 	"strake/engine/state"
@@ -23,6 +24,7 @@ import (
 	"strake/network/place"
 	"strake/sandbox"
 	"strake/task"
+	"strake/volume"
 )
 
 // Start implements engine.Containers. A container that runs already is errdefs.ErrNotModified.
@@ -62,7 +64,11 @@ func (c *container) stopTimer() {
 // start brings a container that does not run to life. Callers hold op.
 func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 	var acts []state.Action
-	r, err := e.launch(ctx, c)
+	var r *run
+	err := e.recordLastExit(ctx, c)
+	if err == nil {
+		r, err = e.launch(ctx, c)
+	}
 	e.letGo(context.WithoutCancel(ctx), c)
 	if err == nil {
 		acts, err = e.recordStart(ctx, c, r, byUser)
@@ -80,14 +86,29 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 		c.mu.Lock()
 		c.wake(true, false)
 		c.mu.Unlock()
-		err = errors.Join(err, aerr, e.save(c))
+		e.warn("record a failed start", e.save(c), "container", c.id)
 		e.act(c, acts)
-		return err
+		return errors.Join(err, aerr)
 	}
 	e.warn("start", e.fault("start: acknowledge"), "container", c.id)
 	e.act(c, acts)
 	e.publish(c, "start", nil)
 	e.scheduleProbe(c, r)
+	return nil
+}
+
+// recordLastExit writes down the exit before this start if that could not be done at the time.
+func (e *Engine) recordLastExit(ctx context.Context, c *container) error {
+	c.mu.Lock()
+	late := c.unrecorded != nil
+	c.mu.Unlock()
+	if !late {
+		return nil
+	}
+	if err := e.save(c); err != nil {
+		return err
+	}
+	e.forgetExit(ctx, c)
 	return nil
 }
 
@@ -325,7 +346,17 @@ func (l *launch) sources() error {
 				return err
 			}
 		}
-		l.in.Mounts = append(l.in.Mounts, ocispec.Mount{Mount: m.Mount, HostPath: m.Source})
+		from := m.Source
+		if m.Subpath != "" {
+			// Opened here, so that nothing that happens in the volume can lead the mount elsewhere.
+			f, err := volume.Below(m.Source, m.Subpath, unix.O_PATH)
+			if err != nil {
+				return err
+			}
+			l.open = append(l.open, closer{f})
+			from = sandbox.SelfPath(f)
+		}
+		l.in.Mounts = append(l.in.Mounts, ocispec.Mount{Mount: m.Mount, HostPath: from})
 	}
 	return nil
 }
@@ -374,6 +405,13 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 		},
 		Exited: func(exit task.Exit) { e.exited(c, l.run, exit) },
 	}
+	if s.Log.Attributes, err = logattr.Text(
+		c.res.LogAttributes, c.spec.Log.Tag, &logattr.Container{
+			FullID: c.id, Name: c.spec.Name, ImageFullID: c.res.ImageID, ImageName: c.spec.Image,
+		},
+	); err != nil {
+		return nil, err
+	}
 	if l.fs != nil {
 		if s.Overlay, err = c.overlay(l.fs); err != nil {
 			return nil, err
@@ -396,7 +434,7 @@ func (l *launch) execute(ctx context.Context) (*run, error) {
 			s.Width, s.Height = p.width, p.height
 		}
 	}
-	if l.run.task, err = e.cfg.Tasks.Start(ctx, s); err != nil {
+	if l.run.task, err = l.startTask(ctx, s); err != nil {
 		c.returnPending(pending)
 		return nil, startError(c.res.Args[0], err)
 	}

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -218,7 +221,7 @@ func TestOperation(t *testing.T) {
 	if found, err := b.Recover(ctx); !found || err != nil {
 		t.Errorf("recovered %v, %v", found, err)
 	}
-	if err := errors.Join(b.Sweep(ctx), b.Collect(ctx)); err != nil {
+	if err := b.Sweep(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if has(b, second) || !has(b, other) {
@@ -226,6 +229,80 @@ func TestOperation(t *testing.T) {
 	}
 	if found, err := b.Recover(ctx); found || err != nil {
 		t.Errorf("recovered again: %v, %v", found, err)
+	}
+}
+
+// TestUnknownIngest opens a store beside beginnings of blobs that its database does not know: they
+// are removed, and a download that it knows is continued.
+func TestUnknownIngest(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	blob, broken := []byte("0123456789"), errors.New("broken")
+	func() {
+		b, err := Open(root, slog.New(slog.DiscardHandler), func(string) {})
+		if err != nil {
+			t.Skipf("needs root: %v", err)
+		}
+		defer b.Close()
+		o := begin(t, b)
+		defer o.End(t.Context())
+		src := source{blob: blob, breaks: []int{4}, err: broken}
+		if _, err := o.Fetch(
+			t.Context(), describe(blob), Origin{Open: src.open},
+		); !errors.Is(err, broken) {
+			t.Fatalf("Fetch: %v", err)
+		}
+	}()
+	ingest := filepath.Join(root, "content", "ingest")
+	for _, files := range [][]string{{"ref", "data", "startedat", "updatedat"}, {"ref"}, nil} {
+		dir := filepath.Join(ingest, digest.FromString(fmt.Sprint(files)).Encoded())
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if err := os.WriteFile(filepath.Join(dir, f), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b := open(t, root)
+	if found, err := b.Recover(t.Context()); found || err != nil {
+		t.Errorf("Recover: %v, %v", found, err)
+	}
+	if left, err := os.ReadDir(ingest); err != nil || len(left) != 1 {
+		t.Errorf("%d beginnings are left, %v; want the download alone", len(left), err)
+	}
+	src := source{blob: blob}
+	if _, err := begin(t, b).Fetch(
+		t.Context(), describe(blob), Origin{Open: src.open},
+	); err != nil || !slices.Equal(src.offsets, []int64{4}) {
+		t.Errorf("the download goes on at %v, %v", src.offsets, err)
+	}
+}
+
+// TestCollectIsMarked kills, as it were, a process in a collection: the next one sweeps.
+func TestCollectIsMarked(t *testing.T) {
+	t.Parallel()
+	b := open(t, t.TempDir())
+	var marked []bool
+	b.fault = func(step string) {
+		if strings.HasPrefix(step, "collect:") {
+			left, err := b.stores.Leases.List(Context(t.Context()), `labels."`+leaseLabel+`"`)
+			if err != nil {
+				t.Error(err)
+			}
+			marked = append(marked, len(left) > 0)
+		}
+	}
+	if err := b.Collect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(marked, []bool{true, true}) {
+		t.Errorf("marked at begin and end: %v", marked)
+	}
+	b.fault = func(string) {}
+	if found, err := b.Recover(t.Context()); found || err != nil {
+		t.Errorf("afterwards: %v, %v", found, err)
 	}
 }
 

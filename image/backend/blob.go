@@ -67,6 +67,9 @@ func (o *Operation) WriteDocument(
 		content.WithLabels(labels),
 	)
 	if err != nil {
+		if Full(err) {
+			err = errors.Join(err, o.b.dropUnknownIngests())
+		}
 		return fmt.Errorf("store %s: %w", what, err)
 	}
 	return o.b.label(ctx, d.Digest, labels)
@@ -115,6 +118,18 @@ type blobReader struct {
 	io.Closer
 }
 
+// openWriter begins or continues a blob. What the content store has made of a beginning that failed
+// on a full disk is removed.
+func (b *Backend) openWriter(
+	ctx context.Context, opts ...content.WriterOpt,
+) (content.Writer, error) {
+	w, err := content.OpenWriter(ctx, b.stores.Content, opts...)
+	if Full(err) {
+		err = errors.Join(err, b.dropUnknownIngests())
+	}
+	return w, err
+}
+
 // Writer is a blob of unknown digest that is being written under an operation.
 type Writer struct {
 	io.Writer // to the blob
@@ -127,7 +142,7 @@ type Writer struct {
 // NewWriter begins a blob. The caller calls Close in any case.
 func (o *Operation) NewWriter(ctx context.Context) (*Writer, error) {
 	ref := "made-" + rand.Text()
-	w, err := content.OpenWriter(o.In(ctx), o.b.stores.Content, content.WithRef(ref))
+	w, err := o.b.openWriter(o.In(ctx), content.WithRef(ref))
 	if err != nil {
 		return nil, fmt.Errorf("store blob: %w", err)
 	}
@@ -262,9 +277,7 @@ func (o *Operation) Fetch(
 func (o *Operation) fetch(ctx context.Context, d ocispec.Descriptor, from Origin) error {
 	ctx = Context(ctx)
 	ref := partialPrefix + d.Digest.String()
-	w, err := content.OpenWriter(
-		ctx, o.b.stores.Content, content.WithRef(ref), content.WithDescriptor(d),
-	)
+	w, err := o.b.openWriter(ctx, content.WithRef(ref), content.WithDescriptor(d))
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -298,7 +311,7 @@ func (o *Operation) receive(
 	}
 	if st.Offset < d.Size {
 		if n, err := copyFrom(ctx, w, st.Offset, d.Size, from); err != nil {
-			return st.Offset+n == 0 || full(err), err
+			return st.Offset+n == 0 || Full(err), err
 		}
 	}
 	if from.OnVerify != nil {
@@ -331,5 +344,5 @@ func copyFrom(
 	return n, err
 }
 
-// full recognises a disk or quota without room.
-func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// Full recognises the error of a disk or quota without room.
+func Full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -11,11 +11,18 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
 )
 
 // Recover ends the operations of a dead process and reports whether there were any. Sweep and
-// Collect remove what they left.
+// Collect remove what they left. The beginnings of blobs that the database does not know are removed
+// in any case: the content store makes and removes their directories inside of transactions, and a
+// process may die, or the disk be full, between the two.
 func (b *Backend) Recover(ctx context.Context) (found bool, err error) {
+	if err := b.dropUnknownIngests(); err != nil {
+		return false, err
+	}
 	ctx = Context(ctx)
 	left, err := b.stores.Leases.List(ctx, `labels."`+leaseLabel+`"`)
 	if err != nil {
@@ -29,8 +36,9 @@ func (b *Backend) Recover(ctx context.Context) (found bool, err error) {
 	return len(left) > 0, nil
 }
 
-// Sweep removes what a crash left on disk that the database does not know, and makes the next
-// Collect look for more. No operation may run.
+// Sweep removes what a crash left on disk that the database does not know. No operation may run.
+// On a full disk it removes what it can and returns ENOSPC; the next Collect that finds space then
+// removes the rest.
 func (b *Backend) Sweep(ctx context.Context) error {
 	ctx = Context(ctx)
 	// First the directories whose transaction never came: the snapshotter will give the same
@@ -38,32 +46,22 @@ func (b *Backend) Sweep(ctx context.Context) error {
 	if err := b.sweepDirs(ctx); err != nil {
 		return err
 	}
-	return b.provokeSweep(ctx)
-}
-
-// sweepDirs removes layer directories that the snapshotter's database does not know, and beginnings
-// of blobs that a crash left without their data or without a name to continue them by, which the
-// content store passes over.
-func (b *Backend) sweepDirs(ctx context.Context) error {
-	ingest := b.path("content", "ingest")
-	begun, err := os.ReadDir(ingest)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	// What the database knows goes next. It may be what the disk is full of.
+	if err := b.Collect(ctx); err != nil {
 		return err
 	}
-	for _, e := range begun {
-		ref, err := os.ReadFile(filepath.Join(ingest, e.Name(), "ref"))
-		_, derr := os.Stat(filepath.Join(ingest, e.Name(), "data"))
-		if err == nil && derr == nil && len(ref) > 0 {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(ingest, e.Name())); err != nil {
-			return err
-		}
-	}
+	b.gcMu.Lock()
+	b.unswept = true
+	b.gcMu.Unlock()
+	return b.Collect(ctx)
+}
+
+// sweepDirs removes layer directories that the snapshotter's database does not know.
+func (b *Backend) sweepDirs(ctx context.Context) error {
 	if b.overlay == nil {
 		return nil
 	}
-	err = b.overlay.Cleanup(ctx)
+	err := b.overlay.Cleanup(ctx)
 	if !errdefs.IsNotFound(err) {
 		return err
 	}
@@ -80,6 +78,63 @@ func (b *Backend) sweepDirs(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// dropUnknownIngests removes beginnings of blobs that the database does not know, or that lack a
+// part. It may be called at any time: directories and records of them change together while a
+// transaction holds the database's lock, which this takes too.
+func (b *Backend) dropUnknownIngests() error {
+	dir := b.path("content", "ingest")
+	begun, err := os.ReadDir(dir)
+	if len(begun) == 0 {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	tx, err := b.bolt.Begin(true)
+	if err != nil {
+		return fmt.Errorf("read image metadata: %w", err)
+	}
+	defer tx.Rollback() // nothing is written
+	if begun, err = os.ReadDir(dir); err != nil {
+		return err
+	}
+	known := ingestDirs(tx)
+	var errs []error
+	for _, e := range begun {
+		path := filepath.Join(dir, e.Name())
+		ref, err := os.ReadFile(filepath.Join(path, "ref"))
+		_, derr := os.Stat(filepath.Join(path, "data"))
+		if err == nil && derr == nil && len(ref) > 0 && known[e.Name()] {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
+// ingestDirs are the names of the directories of the unfinished blobs that the database knows
+// (containerd's core/metadata/buckets.go and plugins/content/local/store.go have the layout).
+func ingestDirs(tx *bolt.Tx) map[string]bool {
+	known := map[string]bool{}
+	bucket := tx.Bucket([]byte("v1"))
+	for _, name := range []string{Namespace, "content", "ingests"} {
+		if bucket == nil {
+			return known
+		}
+		bucket = bucket.Bucket([]byte(name))
+	}
+	if bucket == nil {
+		return known
+	}
+	bucket.ForEachBucket(func(ref []byte) error {
+		if in := bucket.Bucket(ref).Get([]byte("ref")); len(in) > 0 {
+			known[digest.FromBytes(in).Encoded()] = true
+		}
+		return nil
+	})
+	return known
 }
 
 // provokeSweep makes the next collection compare both backends with the metadata. containerd's
@@ -102,7 +157,20 @@ func (b *Backend) provokeSweep(ctx context.Context) error {
 func (b *Backend) Collect(ctx context.Context) error {
 	b.gcMu.Lock()
 	defer b.gcMu.Unlock()
+	// As long as this lease is there, a process that is killed between the database's transaction
+	// and the removal of the files is one whose leftovers the next one looks for.
+	if o, err := b.Begin(ctx); err == nil {
+		defer o.End(ctx)
+	} else if !Full(err) {
+		return err
+	}
 	b.fault("collect: begin")
+	if b.unswept {
+		if err := b.provokeSweep(ctx); err != nil {
+			return fmt.Errorf("collect unused image data: %w", err)
+		}
+		b.unswept = false
+	}
 	if _, err := b.meta.GarbageCollect(Context(ctx)); err != nil {
 		return fmt.Errorf("collect unused image data: %w", err)
 	}
@@ -113,6 +181,9 @@ func (b *Backend) Collect(ctx context.Context) error {
 // Prune removes the beginnings of blobs that no Fetch is at work on, which a later one could have
 // continued, and returns how many bytes they had. Beginnings of others than Fetch are left alone.
 func (b *Backend) Prune(ctx context.Context) (freed int64, err error) {
+	if err := b.dropUnknownIngests(); err != nil {
+		return 0, fmt.Errorf("prune downloads: %w", err)
+	}
 	ctx = Context(ctx)
 	partial, err := b.stores.Content.ListStatuses(ctx)
 	if err != nil {

@@ -163,7 +163,13 @@ func Choose(
 	var out []Document
 	for d := Slim(target); ; {
 		isManifest := images.IsManifestType(d.MediaType)
-		if !isManifest && (!images.IsIndexType(d.MediaType) || len(out) >= MaxIndexDepth) {
+		if len(out) > MaxIndexDepth || len(out) == MaxIndexDepth && !isManifest {
+			return nil, fmt.Errorf(
+				"index documents nest more than %d deep: %w", MaxIndexDepth,
+				errdefs.ErrInvalidArgument,
+			)
+		}
+		if !isManifest && !images.IsIndexType(d.MediaType) {
 			return nil, fmt.Errorf(
 				"media type %q is that of no image this engine can run: %w", d.MediaType,
 				errdefs.ErrInvalidArgument,

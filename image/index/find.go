@@ -1,7 +1,6 @@
 package index
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"strake/image/name"
+	"strake/internal/message"
 )
 
 // hexPrefix is what may abbreviate an image ID.
@@ -52,7 +52,7 @@ func (x *state) find(ref string) (im *Entry, matched string, err error) {
 				}
 			}
 		} else if !hexPrefix.MatchString(ref) {
-			return nil, "", fmt.Errorf("invalid reference format: %w", perr)
+			return nil, "", message.New(errdefs.ErrInvalidArgument, "invalid reference format")
 		}
 	}
 	if hexPrefix.MatchString(id) {

@@ -200,6 +200,8 @@ type Image struct {
 	Parent   digest.Digest
 	// LastTagged is zero for images that never had a tag here.
 	LastTagged time.Time
+	// Manifest describes the image's own manifest, without its platform.
+	Manifest ocispec.Descriptor
 }
 
 // Public is the image as callers of the store see it; ref is the reference that found it.
@@ -208,5 +210,6 @@ func (im *Entry) Public(ref string) Image {
 		ID: im.ID, Ref: ref, RepoTags: im.Tags, RepoDigests: im.Digests, Created: im.Rec.Created,
 		Size: im.Size, Labels: im.Rec.Labels,
 		Platform: im.Rec.Platform, Parent: im.Rec.Parent, LastTagged: im.Rec.LastTagged,
+		Manifest: im.Rec.Manifest,
 	}
 }

@@ -3,18 +3,22 @@
 //
 // Promises:
 //
-//   - What the network cut is asked for again, from the byte where it stopped; a transfer without a
-//     byte for a minute counts as cut. What a registry refuses or sends wrong is not asked for
+//   - What the network cut is asked for again, from the byte where it stopped, five times in all. A
+//     transfer without a byte for a minute counts as cut, as does one that brings less than 1 KiB for
+//     each second that it is waited for. What a registry refuses or sends wrong is not asked for
 //     again.
+//   - All that a registry sends is bounded: blobs by the sizes in their descriptors, manifests by 4
+//     MiB, other documents by 16 MiB, tokens by 1 MiB, heads by 256 KiB, redirects by 10.
 //   - Credentials go to the registry that they are for, never to its mirrors.
-//   - A registry does not choose which other hosts are talked to: neither descriptors nor answers
-//     lead to one.
+//   - Descriptors lead to no other host. Redirects and the address of a token server may, as the
+//     protocol has it, but to no other scheme, not from TLS to plain HTTP, with no credentials of
+//     the registry, and not to this host or its link unless the registry is on this host.
 //
 // Not for: keeping what it fetched, verifying layers (those who store them do), schema 1 manifests.
 //
 // Tested by servers in the test's process that want passwords, refuse and answer in pages, and by a
 // fake one that cuts, stalls and sends wrong documents, on a fake clock. Pulls and pushes of whole
-// images are tested through package image.
+// images are tested through package image, which also has registries that lie (TestLies there).
 package registry
 
 import (
@@ -36,6 +40,9 @@ func New(cfg Config, uploads int) *Client {
 	}
 	if cfg.StallTimeout == 0 {
 		cfg.StallTimeout = time.Minute
+	}
+	if cfg.RetryWait == 0 {
+		cfg.RetryWait = 500 * time.Millisecond
 	}
 	return &Client{cfg: cfg, uploads: semaphore.NewWeighted(int64(uploads))}
 }

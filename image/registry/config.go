@@ -25,9 +25,13 @@ type Config struct {
 	Mirrors []string
 	// UserAgent is sent with every request; empty means "strake".
 	UserAgent string
-	// StallTimeout ends an attempt to get something from a registry after so long without a byte.
-	// The attempt counts as one that the network cut. Zero means 60 seconds.
+	// StallTimeout ends an attempt to get something from a registry after so long without a byte,
+	// or with less than 1 KiB for each second of it. The attempt counts as one that the network
+	// cut. Zero means 60 seconds.
 	StallTimeout time.Duration
+	// RetryWait is the pause before the second attempt to get something; each further one is twice
+	// as long. Zero means half a second.
+	RetryWait time.Duration
 }
 
 // Auth is what a client sends as X-Registry-Auth. At most one of the three ways is used, in this
@@ -64,6 +68,12 @@ func (c Config) Validate() error {
 		return fmt.Errorf(
 			"image store: Registries.StallTimeout is %s, want 0 (default) or more: %w",
 			c.StallTimeout, errdefs.ErrInvalidArgument,
+		)
+	}
+	if c.RetryWait < 0 {
+		return fmt.Errorf(
+			"image store: Registries.RetryWait is %s, want 0 (default) or more: %w", c.RetryWait,
+			errdefs.ErrInvalidArgument,
 		)
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -16,6 +16,7 @@ import (
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
 )
 
 // connection is the way to one repository's registry for one operation.
@@ -23,18 +24,13 @@ type connection struct {
 	resolver remotes.Resolver
 	hosts    docker.RegistryHosts
 	domain   string
-	mu       sync.Mutex
-	clients  []*http.Client // guarded by mu
+	guard    *guard
+	// limit and wait are Config.StallTimeout and Config.RetryWait.
+	limit, wait time.Duration
 }
 
 // close gives idle connections back.
-func (r *connection) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.clients {
-		c.CloseIdleConnections()
-	}
-}
+func (r *connection) close() { r.guard.close() }
 
 // DefaultRegistry is where names without a host belong, as docker's clients have it.
 var DefaultRegistry = func() string {
@@ -47,7 +43,9 @@ var DefaultRegistry = func() string {
 
 func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth) *connection {
 	cfg, domain := c.cfg, reference.Domain(named)
-	r := &connection{domain: domain}
+	r := &connection{
+		domain: domain, guard: newGuard(), limit: cfg.StallTimeout, wait: cfg.RetryWait,
+	}
 	own, err := docker.DefaultHost(domain) // the name that it answers under
 	if err != nil {
 		own = domain
@@ -55,9 +53,7 @@ func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth)
 	o := config.HostOptions{
 		HostDir: cfg.hostDir,
 		UpdateClient: func(c *http.Client) error {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.clients = append(r.clients, c)
+			r.guard.protect(c)
 			return nil
 		},
 		// Mirrors are other parties: they never see the registry's credentials.
@@ -83,6 +79,11 @@ func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth)
 		if err != nil {
 			return nil, fmt.Errorf("configuration of registry %q: %w", host, err)
 		}
+		for _, h := range list {
+			if h.Scheme == "https" && cfg.insecure(h.Host) {
+				withPlainRetry(h.Client, cfg.insecure)
+			}
+		}
 		if auth != nil && auth.RegistryToken != "" {
 			for i := range list {
 				if list[i].Host == own || list[i].Host == domain {
@@ -97,7 +98,11 @@ func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth)
 			}
 		}
 		if host == DefaultRegistry {
-			list = append(cfg.mirrors(), list...)
+			list = append(cfg.mirrors(r.guard), list...)
+		}
+		for _, h := range list {
+			u := url.URL{Host: h.Host}
+			r.guard.allow(u.Hostname(), h.Scheme == "https" && !cfg.insecure(h.Host))
 		}
 		return list, nil
 	}
@@ -109,7 +114,7 @@ func (c *Client) connect(ctx context.Context, named reference.Named, auth *Auth)
 }
 
 // mirrors are hosts that can resolve and pull, never take a push.
-func (c Config) mirrors() []docker.RegistryHost {
+func (c Config) mirrors(g *guard) []docker.RegistryHost {
 	var out []docker.RegistryHost
 	for _, m := range c.Mirrors {
 		u, err := url.Parse(m)
@@ -121,6 +126,7 @@ func (c Config) mirrors() []docker.RegistryHost {
 				&tls.Config{InsecureSkipVerify: c.insecure(u.Host), MinVersion: tls.VersionTLS12},
 			),
 		}
+		g.protect(client)
 		out = append(out, docker.RegistryHost{
 			Client: client, Authorizer: docker.NewDockerAuthorizer(docker.WithAuthClient(client)),
 			Host: u.Host, Scheme: u.Scheme,
@@ -133,6 +139,17 @@ func (c Config) mirrors() []docker.RegistryHost {
 
 // explain says what a registry's refusal means, in dockerd's words.
 func explain(err error, named reference.Named) error {
+	if errdefs.IsNotFound(err) && !errdefs.IsInvalidArgument(err) {
+		return fmt.Errorf(
+			"manifest for %s not found: manifest unknown: %w", reference.FamiliarString(named),
+			errdefs.ErrNotFound,
+		)
+	}
+	return explainBlob(err, named, "")
+}
+
+// explainBlob is explain for something that the image's manifest or index names.
+func explainBlob(err error, named reference.Named, d digest.Digest) error {
 	if err == nil {
 		return nil
 	}
@@ -144,10 +161,19 @@ func explain(err error, named reference.Named) error {
 		return fmt.Errorf("access denied for %s, repository does not exist or may require "+
 			"authentication: %w: %w",
 			reference.FamiliarName(named), err, errdefs.ErrPermissionDenied)
-	case errdefs.IsNotFound(err):
+	case errdefs.IsFailedPrecondition(err) && d != "":
 		return fmt.Errorf(
-			"manifest for %s not found: manifest unknown: %w", reference.FamiliarString(named),
-			errdefs.ErrNotFound,
+			"the registry sends more bytes than belong to %s: %w", d, errdefs.ErrInvalidArgument,
+		)
+	case statusOf(err) == http.StatusRequestedRangeNotSatisfiable && d != "":
+		return fmt.Errorf(
+			"the registry has fewer bytes of %s than its descriptor says: %w", d,
+			errdefs.ErrInvalidArgument,
+		)
+	case errdefs.IsNotFound(err) && d != "":
+		return fmt.Errorf(
+			"the registry does not have %s, which %s consists of: %w", d,
+			reference.FamiliarString(named), errdefs.ErrNotFound,
 		)
 	}
 	return err

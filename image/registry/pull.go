@@ -34,7 +34,7 @@ type PullOptions struct {
 func (c *Client) Pull(ctx context.Context, named reference.Named, o PullOptions) (*Image, error) {
 	im := &Image{
 		conn: c.connect(ctx, named, o.Auth), named: named, report: o.Report, local: o.Local,
-		limit: c.cfg.StallTimeout,
+		limit: c.cfg.StallTimeout, wait: c.cfg.RetryWait,
 	}
 	if err := im.find(ctx, o.Platform); err != nil {
 		im.Close()
@@ -49,7 +49,8 @@ type Image struct {
 	named   reference.Named
 	report  *progress.Reporter
 	local   func(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
-	limit   time.Duration
+	limit   time.Duration // Config.StallTimeout
+	wait    time.Duration // Config.RetryWait
 	fetcher remotes.Fetcher
 	// docs are the documents from what the reference names down to the manifest.
 	docs   []document.Document
@@ -118,7 +119,7 @@ func (im *Image) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error
 		return nil, err
 	}
 	var b []byte
-	err := retry(ctx, im.report, "", func() (err error) {
+	err := retry(ctx, im.wait, im.report, "", func() (err error) {
 		watched, await, stop := watch(ctx, im.limit)
 		defer stop()
 		after := await()
@@ -127,11 +128,18 @@ func (im *Image) fetch(ctx context.Context, d ocispec.Descriptor) ([]byte, error
 			return err
 		}
 		defer rc.Close()
-		b, err = io.ReadAll(io.LimitReader(patientReader{rc, await}, document.MaxBytes))
+		patient := patientReader{r: rc, await: await, limit: im.limit}
+		b, err = io.ReadAll(io.LimitReader(&patient, d.Size+1))
 		return err
 	})
 	if err != nil {
-		return nil, explain(err, im.named)
+		return nil, explainBlob(err, im.named, d.Digest)
+	}
+	if int64(len(b)) != d.Size {
+		return nil, fmt.Errorf(
+			"registry sent another number of bytes than %d for %s: %w", d.Size, d.Digest,
+			errdefs.ErrInvalidArgument,
+		)
 	}
 	if got := d.Digest.Algorithm().FromBytes(b); got != d.Digest {
 		return nil, fmt.Errorf(
@@ -159,12 +167,13 @@ type layerReader struct {
 	desc ocispec.Descriptor
 	at   int64 // bytes that were read
 
-	attempt int // failed ones
+	attempt int   // failed ones
+	last    error // of the first one, and of those like it
 	wait    time.Duration
 	// The request at work; body is nil between two.
-	body  io.ReadCloser
-	await func() func(error) error
-	stop  func()
+	body    io.ReadCloser
+	patient patientReader // of body
+	stop    func()
 }
 
 func (l *layerReader) Read(p []byte) (int, error) {
@@ -180,10 +189,15 @@ func (l *layerReader) Read(p []byte) (int, error) {
 			continue
 		}
 		l.Close()
-		if l.attempt++; l.ctx.Err() != nil || l.attempt == attempts || final(err) {
-			return 0, explain(err, l.im.named)
+		if l.last != nil && l.last.Error() != err.Error() {
+			err = fmt.Errorf("%v; then %w", l.last, err)
+		} else {
+			l.last = err
 		}
-		l.wait = max(firstWait, 2*l.wait)
+		if l.attempt++; l.ctx.Err() != nil || l.attempt == attempts || final(err) {
+			return 0, explainBlob(err, l.im.named, l.desc.Digest)
+		}
+		l.wait = max(l.im.wait, 2*l.wait)
 		if err := pause(l.ctx, l.im.report, document.Short(l.desc.Digest), l.wait); err != nil {
 			return 0, err
 		}
@@ -197,7 +211,7 @@ func (l *layerReader) readOnce(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := patientReader{l.body, l.await}.Read(p)
+	n, err := l.patient.Read(p)
 	n = int(min(int64(n), l.desc.Size-l.at))
 	l.at += int64(n)
 	if err == io.EOF {
@@ -225,7 +239,8 @@ func (l *layerReader) open() error {
 		stop()
 		return err
 	}
-	l.body, l.await, l.stop = body, await, stop
+	l.body, l.stop = body, stop
+	l.patient = patientReader{r: body, await: await, limit: l.im.limit}
 	return nil
 }
 

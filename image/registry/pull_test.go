@@ -22,6 +22,9 @@ import (
 	"strake/image/progress"
 )
 
+// firstWait is the pause before the second attempt.
+const firstWait = 500 * time.Millisecond
+
 // answer is what a registry does with one request for a blob.
 type answer struct {
 	bytes int           // so many are sent from the offset asked for
@@ -89,7 +92,7 @@ func newImage(t *testing.T, f remotes.Fetcher, blob []byte, events *[]string) *I
 		t.Fatal(err)
 	}
 	return &Image{
-		named: named, fetcher: f, limit: time.Minute,
+		named: named, fetcher: f, limit: time.Minute, wait: firstWait,
 		report: progress.New(func(e progress.Event) { *events = append(*events, e.Status) }),
 		parsed: ocispec.Manifest{Layers: []ocispec.Descriptor{{
 			MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(blob),
@@ -114,7 +117,12 @@ func TestLayer(t *testing.T) {
 		{"at once", 0, []answer{{}}, []int64{0}, 0, nil},
 		{"continued", 4, []answer{{}}, []int64{4}, 0, nil},
 		{"complete", 10, []answer{{}}, nil, 0, nil},
-		{"slow", 0, []answer{{pause: 59 * time.Second}}, []int64{0}, 590 * time.Second, nil},
+		{"slow", 0, []answer{{pause: 900 * time.Microsecond}}, []int64{0}, 9 * time.Millisecond, nil},
+		{
+			// Two bytes come in two minutes, and the attempt counts as cut.
+			"dripping", 0, []answer{{pause: 59 * time.Second}, {}}, []int64{0, 2},
+			118*time.Second + firstWait, nil,
+		},
 		{
 			"cut", 2, []answer{{bytes: 3, err: cut}, {bytes: 1, err: cut}, {}}, []int64{2, 5, 6},
 			1500 * time.Millisecond, nil,
@@ -129,7 +137,7 @@ func TestLayer(t *testing.T) {
 		},
 		{
 			"stalled for good", 0, []answer{{bytes: 3, stall: true}, {stall: true}},
-			[]int64{0, 3, 3, 3, 3}, 5*time.Minute + 7500*time.Millisecond, errStalled{time.Minute},
+			[]int64{0, 3, 3, 3, 3}, 5*time.Minute + 7500*time.Millisecond, errStalled{limit: time.Minute},
 		},
 		{
 			"cut for good", 0, []answer{{err: cut}}, []int64{0, 0, 0, 0, 0},
@@ -210,13 +218,18 @@ func TestDocument(t *testing.T) {
 			t.Errorf("a stalled request took %s", took)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // slow is not silent
+	synctest.Test(t, func(t *testing.T) { // a drip
 		var events []string
 		f := &fakeRegistry{blob: doc, answers: []answer{{pause: 59 * time.Second}}}
 		im := newImage(t, f, doc, &events)
-		if b, err := im.document(t.Context(), d); err != nil || !bytes.Equal(b, doc) ||
-			len(f.offsets) != 1 {
-			t.Errorf("got %q, %v, %d requests", b, err, len(f.offsets))
+		start := time.Now()
+		_, err := im.document(t.Context(), d)
+		if want := (errStalled{118 * time.Second, 2}); !errors.Is(err, want) ||
+			len(f.offsets) != attempts {
+			t.Errorf("%v, %d requests", err, len(f.offsets))
+		}
+		if took := time.Since(start); took > 10*time.Minute {
+			t.Errorf("it took %s", took)
 		}
 	})
 	var events []string
@@ -245,7 +258,7 @@ func TestFinal(t *testing.T) {
 	for err, want := range map[error]bool{
 		errdefs.ErrNotFound: true, errdefs.ErrInvalidArgument: true,
 		errdefs.ErrPermissionDenied: true, io.ErrUnexpectedEOF: false, unix.ECONNRESET: false,
-		errStalled{time.Second}: false,
+		errStalled{limit: time.Second}: false,
 	} {
 		if got := final(fmt.Errorf("wrapped: %w", err)); got != want {
 			t.Errorf("final(%v) is %v", err, got)

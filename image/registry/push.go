@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
@@ -42,7 +43,7 @@ func (c *Client) Push(
 ) error {
 	r := c.connect(ctx, tag, o.Auth)
 	defer r.close()
-	p := &push{tag: tag, from: from, report: o.Report, uploads: c.uploads}
+	p := &push{tag: tag, from: from, report: o.Report, uploads: c.uploads, wait: r.wait}
 	var err error
 	p.pusher, err = r.resolver.Pusher(ctx, tag.String()+"@"+target.Digest.String())
 	if err == nil {
@@ -58,6 +59,7 @@ type push struct {
 	report  *progress.Reporter
 	pusher  remotes.Pusher
 	uploads *semaphore.Weighted
+	wait    time.Duration // Config.RetryWait
 }
 
 // tree sends what is below a descriptor and then the document itself.
@@ -127,7 +129,7 @@ func (p *push) send(ctx context.Context, d ocispec.Descriptor, m *progress.Meter
 	}
 	d = p.withSource(ctx, d)
 	status := "Pushed"
-	err := retry(ctx, p.report, id, func() error {
+	err := retry(ctx, p.wait, p.report, id, func() error {
 		err := p.upload(ctx, d, m)
 		if errdefs.IsAlreadyExists(err) {
 			status = "Layer already exists"

@@ -119,7 +119,8 @@ func (r *connection) tags(
 	var list struct {
 		Tags []string `json:"tags"`
 	}
-	body, err := io.ReadAll(io.LimitReader(patientReader{resp.Body, await}, document.MaxBytes))
+	patient := patientReader{r: resp.Body, await: await, limit: r.limit}
+	body, err := io.ReadAll(io.LimitReader(&patient, document.MaxBytes))
 	if err != nil {
 		return nil, nil, fmt.Errorf("list of tags: %w", err)
 	}

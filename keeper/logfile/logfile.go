@@ -41,6 +41,8 @@ type Line struct {
 	// Text has its newline, if one was written. In a CRI log every line that is not a piece of a
 	// longer one has.
 	Text string `json:"log"`
+	// Attributes are what a json-file log has beside the line.
+	Attributes map[string]string `json:"attrs"`
 }
 
 // Options select lines.

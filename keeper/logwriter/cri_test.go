@@ -60,7 +60,8 @@ func TestMaxRecord(t *testing.T) {
 	// The longest time, and the byte with the longest escape.
 	at := time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
 	line := bytes.Repeat([]byte{1}, maxLine)
-	for _, f := range []Format{JSON{}, CRI{}} {
+	attributes := `{"a":"` + strings.Repeat("x", maxAttributes-8) + `"}`
+	for _, f := range []Format{JSON{}, JSON{attributes}, CRI{}} {
 		for _, end := range []LineEnd{Newline, Split, EndOfStream} {
 			if n := len(f.AppendRecord(nil, line, end, Stderr, at)); n > f.MaxRecord() {
 				t.Errorf("%T: a record of %d bytes, at most %d are promised", f, n, f.MaxRecord())

@@ -8,15 +8,22 @@ import (
 // JSON is the format of Docker's json-file log driver: an object per line,
 // {"log":"…","stream":"…","time":"…"}. A line that was split, and what a stream ends with, have no
 // newline in "log".
-type JSON struct{}
+type JSON struct {
+	// Attributes is a JSON object of at most 8192 bytes that each record has as "attrs", in front
+	// of "time"; "" for none.
+	Attributes string
+}
+
+// maxAttributes bounds the attributes of a record: also of one that was written with others.
+const maxAttributes = 8192
 
 // MaxRecord implements Format: every byte of a line may be escaped to six.
-func (JSON) MaxRecord() int { return 6*maxLine + 128 }
+func (JSON) MaxRecord() int { return 6*maxLine + maxAttributes + 128 }
 
-var streamField = [streams]string{`,"stream":"stdout","time":"`, `,"stream":"stderr","time":"`}
+var streamField = [streams]string{`,"stream":"stdout"`, `,"stream":"stderr"`}
 
 // AppendRecord implements Format.
-func (JSON) AppendRecord(b, line []byte, end LineEnd, s Stream, now time.Time) []byte {
+func (j JSON) AppendRecord(b, line []byte, end LineEnd, s Stream, now time.Time) []byte {
 	b = append(b, `{"log":"`...)
 	b = appendEscaped(b, line)
 	if end == Newline {
@@ -24,6 +31,10 @@ func (JSON) AppendRecord(b, line []byte, end LineEnd, s Stream, now time.Time) [
 	}
 	b = append(b, '"')
 	b = append(b, streamField[s]...)
+	if j.Attributes != "" {
+		b = append(append(b, `,"attrs":`...), j.Attributes...)
+	}
+	b = append(b, `,"time":"`...)
 	b = now.UTC().AppendFormat(b, time.RFC3339Nano)
 	return append(b, "\"}\n"...)
 }

@@ -323,3 +323,20 @@ func FuzzWrite(f *testing.F) {
 		}
 	})
 }
+
+// TestAttributes: they stand where Docker's json-file has them, and what was written with longer
+// ones is found whole.
+func TestAttributes(t *testing.T) {
+	t.Parallel()
+	long := JSON{`{"a":"` + strings.Repeat("x", maxAttributes-8) + `"}`}
+	w := open(t, Config{Format: long})
+	w.Write(Stdout, bytes.Repeat([]byte{1}, maxLine), noon)
+	w.Write(Stdout, []byte("\n"), noon)
+	before := content(t, w.cfg.Path)
+	w = open(t, Config{Format: JSON{`{"b":"c"}`}, Path: w.cfg.Path})
+	w.Write(Stderr, []byte("line\n"), noon)
+	want := before + `{"log":"line\n","stream":"stderr","attrs":{"b":"c"},"time":"` + criTime + "\"}\n"
+	if got := content(t, w.cfg.Path); got != want {
+		t.Errorf("got %q", strings.TrimPrefix(got, before))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -174,6 +175,10 @@ func writeAll(fd int, b []byte) error {
 	return nil
 }
 
+// lockPatience is how long a keeper waits for the lock of one that is ending, and refuses clients by
+// then.
+const lockPatience = 2 * time.Second
+
 // lockDir makes sure that a state directory has one keeper. The lock belongs to the process
 // (fcntl(2), F_SETLK): children do not inherit it, and it outlives an upgrade as long as no
 // descriptor of the file is closed.
@@ -183,9 +188,14 @@ func lockDir(dir string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open %q: %w", path, err)
 	}
-	err = unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	if err == nil {
-		return fd, nil
+	for end := time.Now().Add(lockPatience); ; time.Sleep(5 * time.Millisecond) {
+		err = unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EAGAIN && err != unix.EACCES || time.Now().After(end) {
+			break
+		}
 	}
 	unix.Close(fd)
 	if err == unix.EAGAIN || err == unix.EACCES {

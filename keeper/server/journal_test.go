@@ -31,6 +31,13 @@ func aStart(id string) *record {
 	}}
 }
 
+// withAttributes is a record whose log has attributes.
+func withAttributes() *record {
+	r := aStart("attributes")
+	r.start.log.Driver, r.start.log.Attributes = wire.LogJSONAttributes, `{"a b":"\u003c"}`
+	return r
+}
+
 func TestJournalRoundTrip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -46,7 +53,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		j.started(aStart("running")), j.started(both), j.started(exited),
 		j.exited(&record{id: "both", owner: "cri", kind: wire.KindHold, exit: exit}),
 		j.exited(&record{id: "short", exit: &wire.Exit{Status: 9}}),
-		j.started(aStart("gone")), j.forget("gone"), j.forget("unknown"),
+		j.started(withAttributes()), j.started(aStart("gone")), j.forget("gone"), j.forget("unknown"),
 		// Its output goes on and is handed over to another guard.
 		j.exited(&record{id: "exited", owner: "cri", kind: wire.KindHold, exit: exit}),
 		j.started(aStart("exited")),
@@ -57,7 +64,8 @@ func TestJournalRoundTrip(t *testing.T) {
 	}
 	want := map[string]*record{
 		"running": aStart("running"), "both": aStart("both"), "exited": aStart("exited"),
-		"short": {id: "short", exit: &wire.Exit{Status: 9}},
+		"attributes": withAttributes(),
+		"short":      {id: "short", exit: &wire.Exit{Status: 9}},
 	}
 	want["both"].exit, want["exited"].exit = exit, exit
 	if !reflect.DeepEqual(j.records, want) {

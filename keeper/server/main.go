@@ -28,6 +28,7 @@ type options struct {
 	socket, state, log       string
 	fd, resume, check, spill int
 	oomScore                 int
+	linger                   time.Duration
 }
 
 func parse(args []string) (*options, error) {
@@ -44,6 +45,9 @@ func parse(args []string) (*options, error) {
 		&o.check, "check", -1, "descriptor with a state, to say whether it could be taken over",
 	)
 	f.IntVar(&o.spill, "spill", 0, "bytes that may wait on disk for one subscriber")
+	f.DurationVar(
+		&o.linger, "linger", 0, "how long to wait for a client while nothing runs",
+	)
 	if err := f.Parse(args); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
@@ -62,17 +66,20 @@ func parse(args []string) (*options, error) {
 		return nil, invalid("--state %q: must be an absolute path", o.state)
 	case o.log != "" && !filepath.IsAbs(o.log):
 		return nil, invalid("--log %q: must be an absolute path", o.log)
+	case o.linger < 0:
+		return nil, invalid("--linger %s: must not be negative", o.linger)
 	case o.spill < 0:
 		return nil, invalid("--spill %d: must not be negative", o.spill)
 	}
 	return o, nil
 }
 
-// Main is the keeper's command: --socket PATH or --fd N, --state DIR, and optionally --log FILE and
-// --spill BYTES. command is what leads to it ("strake-runtime", "keeper"), so that a successor can
+// Main is the keeper's command: --socket PATH or --fd N, --state DIR, and optionally --log FILE,
+// --spill BYTES and --linger DURATION. command is what leads to it ("strake-runtime", "keeper"), so that a successor can
 // be executed in the same way. The result is the exit status: 0, 1, or 2 for a wrong command line.
 //
-// SIGTERM ends it if no process runs; it has no other way to lose its children.
+// It ends when for some time no process runs and no client is connected, and at once by SIGTERM if no
+// process runs; it has no other way to lose its children.
 func Main(command, args, environ []string) int {
 	o, err := parse(args)
 	if err != nil {
@@ -106,6 +113,7 @@ func serve(o *options, command, environ []string) error {
 	cfg := Config{
 		Protection: protection,
 		Listener:   o.fd, StateDir: o.state, Resume: o.resume, SpillBytes: int64(o.spill),
+		Linger:  o.linger,
 		Environ: environ,
 		Successor: append(
 			command[:len(command):len(command)], "--state", o.state, "--oom-score",
@@ -120,6 +128,9 @@ func serve(o *options, command, environ []string) error {
 	}
 	if o.log != "" {
 		cfg.Successor = append(cfg.Successor, "--log", o.log)
+	}
+	if o.linger > 0 {
+		cfg.Successor = append(cfg.Successor, "--linger", o.linger.String())
 	}
 	if o.spill > 0 {
 		cfg.Successor = append(cfg.Successor, "--spill", strconv.Itoa(o.spill))

@@ -250,11 +250,14 @@ func (f *fields) start() *record {
 		Width: uint16(f.number(0, 1<<16-1)), Height: uint16(f.number(0, 1<<16-1)),
 	}
 	s.log = wire.Log{
-		Driver:   wire.LogDriver(f.number(0, int64(wire.LogCRI))),
+		Driver:   wire.LogDriver(f.number(0, int64(wire.LogJSONAttributes))),
 		MaxBytes: f.number(0, anyNumber), MaxFiles: uint32(f.number(0, 1<<32-1)),
 	}
 	s.held = f.places()
 	s.log.Path, s.note = f.quoted(4096), f.quoted(1024)
+	if s.log.Driver == wire.LogJSONAttributes {
+		s.log.Attributes = f.quoted(wire.MaxAttributes)
+	}
 	if s.log.Driver != wire.LogNone && f.err == nil {
 		cfg := logConfig(&s.log)
 		f.err = cfg.Validate()
@@ -330,5 +333,8 @@ func (r *record) startLine() []byte {
 	}
 	b = strconv.AppendQuote(append(b, ' '), s.log.Path)
 	b = strconv.AppendQuote(append(b, ' '), s.note)
+	if s.log.Driver == wire.LogJSONAttributes {
+		b = strconv.AppendQuote(append(b, ' '), s.log.Attributes)
+	}
 	return append(b, '\n')
 }

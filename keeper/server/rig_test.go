@@ -65,7 +65,7 @@ func newRig(t testing.TB, args ...string) *rig {
 	}
 	r.changed = sync.NewCond(&r.mu)
 	r.launch = keeper.Launch{
-		Command: []string{exe, "keeper"}, Socket: r.dir + "/run/keeper.sock",
+		Command: append([]string{exe, "keeper"}, args...), Socket: r.dir + "/run/keeper.sock",
 		StateDir: r.dir + "/state", LogFile: r.dir + "/keeper.log",
 		Environ: os.Environ(),
 	}

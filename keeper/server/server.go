@@ -37,6 +37,9 @@ type Config struct {
 	// Protection keeps the keeper from being killed for want of memory, while its children start
 	// with the score that it had itself.
 	Protection Protection
+	// Linger is how long the keeper waits for a client while nothing runs, before it ends; 0 for 5
+	// seconds, in which an engine that was restarted is back.
+	Linger time.Duration
 	// Terminate asks the keeper to end if no process runs; nil for never.
 	Terminate <-chan os.Signal
 	// Logf receives what an operator should know, a line each.
@@ -44,7 +47,8 @@ type Config struct {
 }
 
 const (
-	defaultSpill = 64 << 20
+	defaultSpill  = 64 << 20
+	defaultLinger = 5 * time.Second
 	// headroom in front of the buffer for output takes the header of a framed subscription.
 	headroom = 8
 	// outputSize is how much is read from a stream at once: what a pipe holds.
@@ -89,6 +93,7 @@ type server struct {
 	stopping bool                  // a forced shutdown waits for the last process
 	askers   []ticket              // who waits for it
 	upgrade  *upgrade              // waits for the end of cloning
+	lonely   time.Time             // since when there has been nothing to be there for; zero if there is
 	stop     error                 // why the loop ends
 }
 
@@ -107,6 +112,9 @@ func Serve(ctx context.Context, cfg Config) error {
 func newServer(cfg Config) (s *server, err error) {
 	if cfg.SpillBytes <= 0 {
 		cfg.SpillBytes = defaultSpill
+	}
+	if cfg.Linger <= 0 {
+		cfg.Linger = defaultLinger
 	}
 	if cfg.Logf == nil {
 		cfg.Logf = func(string, ...any) {}
@@ -228,6 +236,7 @@ func (s *server) run(ctx context.Context) error {
 		if s.stopping && len(s.live()) == 0 {
 			s.stop = errStop
 		}
+		s.linger(time.Now())
 		if s.stop == nil {
 			s.stop = context.Cause(ctx)
 		}
@@ -264,10 +273,41 @@ func (s *server) timeout(resting bool) time.Duration {
 		return tick
 	case len(s.custody.missing)+len(s.custody.closing) > 0:
 		return custodyPause
+	case !s.lonely.IsZero():
+		return max(s.cfg.Linger-time.Since(s.lonely), time.Millisecond)
 	case resting:
 		return -1
 	}
 	return rest
+}
+
+// linger ends the keeper when for some time there has been neither a client nor a process nor output
+// that comes after the end of one. Exits that were not forgotten are in the state directory by then.
+func (s *server) linger(now time.Time) {
+	switch {
+	case s.busy():
+		s.lonely = time.Time{}
+	case s.lonely.IsZero():
+		s.lonely = now
+	case now.Sub(s.lonely) >= s.cfg.Linger && s.stop == nil:
+		// From here on a client is refused, and starts the next keeper. One that has just connected
+		// loses its connection, and finds that out when it connects again.
+		unix.Shutdown(s.cfg.Listener, unix.SHUT_RD)
+		s.stop = errStop
+	}
+}
+
+// busy says that there is something to be there for.
+func (s *server) busy() bool {
+	if len(s.conns)+len(s.pending)+s.cloning > 0 || s.upgrade != nil {
+		return true
+	}
+	for _, p := range s.procs {
+		if p.state != wire.Exited || !p.streamsClosed() {
+			return true
+		}
+	}
+	return false
 }
 
 // terminate waits for signals until the loop is over.

@@ -99,7 +99,7 @@ func (s *server) admit(
 
 func logConfig(l *wire.Log) logwriter.Config {
 	cfg := logwriter.Config{
-		Format: logwriter.JSON{}, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles),
+		Format: logwriter.JSON{Attributes: l.Attributes}, Path: l.Path, MaxBytes: l.MaxBytes, MaxFiles: int(l.MaxFiles),
 	}
 	if l.Driver == wire.LogCRI {
 		cfg.Format = logwriter.CRI{}

@@ -64,10 +64,15 @@ type Log struct {
 	Path     string
 	MaxBytes int64
 	MaxFiles uint32
+	// Attributes go with LogJSONAttributes only.
+	Attributes string
 }
 
 func (l *Log) Code(c *Coder) {
-	Enum(c, &l.Driver, LogCRI)
+	Enum(c, &l.Driver, LogJSONAttributes)
+	if l.Driver == LogJSONAttributes {
+		Text(c, &l.Attributes, MaxAttributes)
+	}
 	Text(c, &l.Path, maxPath)
 	Int(c, &l.MaxBytes)
 	Uint(c, &l.MaxFiles)

@@ -24,6 +24,9 @@ const (
 	// can change.
 	ImageSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
+	// MaxAttributes is the largest size in bytes of what is written beside each line of a log.
+	MaxAttributes = 8192
+
 	maxID   = 128
 	maxNote = 1024
 	// maxOwner bounds the name of the front end that a process belongs to.
@@ -58,6 +61,8 @@ const (
 	LogNone LogDriver = iota
 	LogJSONFile
 	LogCRI
+	// LogJSONAttributes is LogJSONFile with attributes. A keeper that is older refuses it.
+	LogJSONAttributes
 )
 
 const (

@@ -30,6 +30,9 @@ func fill(v reflect.Value, rnd *rand.Rand) {
 		v.SetInt(-1 - rnd.Int64N(1<<40))
 	case reflect.Uint8:
 		v.SetUint(1)
+		if v.Type() == reflect.TypeFor[LogDriver]() {
+			v.SetUint(uint64(LogJSONAttributes)) // the one that has all fields of Log
+		}
 	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(1 + rnd.Uint64N(1<<15))
 	case reflect.Slice:
@@ -83,7 +86,7 @@ func TestLimits(t *testing.T) {
 		&Start{Inputs: make([]string, MaxFDs+1)},
 		&Start{Kind: KindHold + 1},
 		&Start{Owner: strings.Repeat("x", maxOwner+1)},
-		&Start{Log: Log{Driver: LogCRI + 1}},
+		&Start{Log: Log{Driver: LogJSONAttributes + 1}},
 		&Start{Inputs: []string{strings.Repeat("x", maxPath), strings.Repeat("x", maxPath+1)}},
 		&Start{Inputs: slicesOf(strings.Repeat("x", maxPath), 20)},
 	} {

@@ -225,6 +225,14 @@ func AddRoute(r Route) Request {
 	}
 }
 
+// ReplaceRoute adds a route in the place of the one to the same destination, if there is one.
+func ReplaceRoute(r Route) Request {
+	return Request{
+		what: fmt.Sprintf("replace route to %s", r.Dst), typ: unix.RTM_NEWROUTE,
+		flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, body: r.body(),
+	}
+}
+
 // DelRoute removes a route.
 func DelRoute(r Route) Request {
 	return Request{

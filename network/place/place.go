@@ -82,6 +82,13 @@ type EndpointSpec struct {
 	IPv4    netip.Addr `json:"ipv4,omitzero"`
 	IPv6    netip.Addr `json:"ipv6,omitzero"`
 	MAC     string     `json:"mac,omitempty"`
+	// GatewayPriority makes the network with the highest one the way out; of equal ones it is the
+	// first.
+	GatewayPriority int `json:"gatewayPriority,omitempty"`
+	// Interface is the name of the interface in the sandbox; empty leaves the choice to the network.
+	Interface string `json:"interface,omitempty"`
+	// Sysctls are settings of the interface, as "net.ipv4.conf.IFNAME.log_martians=1".
+	Sysctls []string `json:"sysctls,omitempty"`
 }
 
 // Endpoint is a sandbox's place in one network.
@@ -102,7 +109,8 @@ type Request struct {
 	// names that others in its networks resolve to it.
 	ID, Name, Hostname, Domainname string
 	// Endpoints by network name. The first network is Primary, or the first by name where Primary
-	// is none of them. Ports are published through the first one that is not internal.
+	// is none of them. Ports are published through the one that is the way out: of those that are
+	// not internal the one of the highest priority, of these the first.
 	Endpoints map[string]EndpointSpec
 	Primary   string
 	Ports     []Port

@@ -28,8 +28,11 @@ func TestRecordedForms(t *testing.T) {
 			&Bound{SCTP, 80, a6, 8080},
 		},
 		{
-			`{"aliases":["a"],"ipv4":"10.0.0.2","ipv6":"fd00::2","mac":"02:00:00:00:00:01"}`,
-			&EndpointSpec{[]string{"a"}, a4, a6, "02:00:00:00:00:01"},
+			`{"aliases":["a"],"ipv4":"10.0.0.2","ipv6":"fd00::2","mac":"02:00:00:00:00:01",` +
+				`"gatewayPriority":-1,"interface":"lan","sysctls":["a=b"]}`,
+			&EndpointSpec{
+				[]string{"a"}, a4, a6, "02:00:00:00:00:01", -1, "lan", []string{"a=b"},
+			},
 		},
 		{`{}`, &EndpointSpec{}},
 		{

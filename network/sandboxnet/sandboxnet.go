@@ -18,6 +18,7 @@
 package sandboxnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -58,7 +59,8 @@ func (n *Network) Attach(ctx context.Context, req *place.Request) (_ *place.Plac
 		return nil, err
 	}
 	order := networkOrder(req)
-	publisher, err := n.publisher(ctx, order, ports)
+	ranked := byPriority(req, order)
+	publisher, err := n.publisher(ctx, ranked, ports)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +71,7 @@ func (n *Network) Attach(ctx context.Context, req *place.Request) (_ *place.Plac
 	}()
 	out := &place.Place{Endpoints: map[string]place.Endpoint{}}
 	var own []netip.Addr
-	var gateway netip.Addr
+	gateways := map[string]netip.Addr{}
 	for _, name := range order {
 		r, err := endpointRequest(req, name, dns)
 		if err != nil {
@@ -82,13 +84,17 @@ func (n *Network) Attach(ctx context.Context, req *place.Request) (_ *place.Plac
 		if err != nil {
 			return nil, taken(r.Name, err)
 		}
-		if !gateway.IsValid() {
-			gateway = a.Gateway4
-		}
+		gateways[name] = a.Gateway4
 		out.NetnsPath = a.NetNSPath
 		out.Ports = append(out.Ports, a.Ports...)
 		out.Endpoints[name] = endpointOf(a, &r)
 		own = append(own, a.IPv4.Addr(), a.IPv6.Addr())
+	}
+	var gateway netip.Addr
+	for _, name := range ranked {
+		if !gateway.IsValid() {
+			gateway = gateways[name]
+		}
 	}
 	extra, err := extraHosts(req.ExtraHosts, gateway)
 	if err != nil {
@@ -106,7 +112,8 @@ func (n *Network) Attach(ctx context.Context, req *place.Request) (_ *place.Plac
 	return out, nil
 }
 
-// publisher chooses the network that publishes the ports: the first that is not internal. The
+// publisher chooses the network that publishes the ports: the first, by
+// priority, that is not internal. The
 // Manager makes the same one the way out, so answers to a published port leave by it. If all are
 // internal it is the first, whose refusal names the port.
 func (n *Network) publisher(
@@ -151,6 +158,17 @@ func networkOrder(req *place.Request) []string {
 	return names
 }
 
+// byPriority puts the networks in the order in which they become the way out.
+func byPriority(req *place.Request, order []string) []string {
+	ranked := slices.Clone(order)
+	slices.SortStableFunc(ranked, func(a, b string) int {
+		return cmp.Compare(
+			req.Endpoints[b].GatewayPriority, req.Endpoints[a].GatewayPriority,
+		)
+	})
+	return ranked
+}
+
 func endpointRequest(
 	req *place.Request, name string, dns []netip.Addr,
 ) (network.Request, error) {
@@ -158,6 +176,7 @@ func endpointRequest(
 	r := network.Request{
 		Owner: req.Owner, ContainerID: req.ID, Network: name, Name: req.Name,
 		Hostname: req.Hostname, Aliases: ep.Aliases, IPv4: ep.IPv4, IPv6: ep.IPv6, DNS: dns,
+		GatewayPriority: ep.GatewayPriority, Interface: ep.Interface, Sysctls: ep.Sysctls,
 	}
 	if req.Recycle {
 		r.Recycling = network.RecycleIfUnused

@@ -215,7 +215,7 @@ func logConfig(l task.Log) keeper.LogConfig {
 	case task.CRI:
 		out.Driver = keeper.LogCRI
 	default:
-		out.Driver = keeper.LogJSONFile
+		out.Driver, out.Attributes = keeper.LogJSONFile, l.Attributes
 	}
 	return out
 }

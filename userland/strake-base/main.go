@@ -48,7 +48,9 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 	case "false":
 		return 1
 	case "echo":
-		return userland.Echo(stdout, args)
+		return userland.Echo(
+			&userland.Call{Name: name, Args: args, Stdout: stdout, Stderr: stderr},
+		)
 	case "--list":
 		for _, a := range userland.Applets() {
 			fmt.Fprintln(stdout, a.Name)
@@ -73,5 +75,5 @@ func run(args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int 
 			userland.ExitOnSignals(c, func(os.Signal) bool { return false })
 		}
 	}
-	return a.Run(context.Background(), c)
+	return a.Serve(context.Background(), c)
 }
