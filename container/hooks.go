@@ -236,11 +236,16 @@ func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	defer context.AfterFunc(hctx, func() {
+	killed := make(chan struct{})
+	stop := context.AfterFunc(hctx, func() {
 		unix.PidfdSendSignal(p.PidFD, unix.SIGKILL, nil, 0)
-	})()
+		close(killed)
+	})
 	ws, err := p.Wait()
+	if !stop() {
+		<-killed // before the descriptor is closed
+	}
+	p.Close()
 	switch {
 	case err != nil:
 		return err
