@@ -249,7 +249,7 @@ func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
 	switch {
 	case err != nil:
 		return err
-	case hctx.Err() != nil && ctx.Err() == nil:
+	case ws.Signaled() && hctx.Err() != nil && ctx.Err() == nil:
 		return fmt.Errorf("no end within %d s", *h.Timeout)
 	}
 	return hookEnd(ws, out)
