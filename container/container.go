@@ -206,6 +206,7 @@ func (r *Runtime) Create(
 		if err != nil {
 			b.undo()
 		}
+		b.help.leave()
 	}()
 	if err := b.run(ctx); err != nil {
 		return nil, nil, err

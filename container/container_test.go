@@ -169,9 +169,7 @@ func TestBindMounts(t *testing.T) {
 			s := config(root, c.script)
 			s.Mounts = append(s.Mounts, c.mount)
 			got, err := run(t, s)
-			if err != nil && strings.Contains(err.Error(), "does not support id-mapped mounts") {
-				t.Skipf("needs a filesystem with id-mapped mounts below %s", os.TempDir())
-			}
+			needMappable(t, err)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -48,16 +48,20 @@ func namespaceFlags(spec *specs.Spec) (flags uint64) {
 	return flags
 }
 
+// twoStages says whether the program goes on in a second process, as plan decides.
 func (c *Container) twoStages() bool {
 	if c.spec.Linux == nil {
 		return false
 	}
+	joins, newUser := false, false
 	for _, ns := range c.spec.Linux.Namespaces {
 		if ns.Path != "" && (ns.Type == specs.PIDNamespace || ns.Type == specs.UserNamespace) {
 			return true
 		}
+		joins = joins || ns.Path != ""
+		newUser = newUser || ns.Path == "" && ns.Type == specs.UserNamespace
 	}
-	return false
+	return joins && newUser
 }
 
 func resources(spec *specs.Spec) *specs.LinuxResources {

@@ -214,3 +214,12 @@ func capable(t testing.TB, n int) bool {
 }
 
 func itoa(n int) string { return fmt.Sprint(n) }
+
+// needMappable skips a test where the filesystem of its files has no id-mapped mounts, as tmpfs
+// before Linux 6.3.
+func needMappable(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && strings.Contains(err.Error(), "does not support id-mapped mounts") {
+		t.Skipf("needs a filesystem with id-mapped mounts below %s", os.TempDir())
+	}
+}

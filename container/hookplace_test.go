@@ -7,8 +7,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestHookSurroundings: a hook of the host runs in the bundle and inherits the environment unless it
-// has one; createContainer hooks run in the root filesystem with the container's mounts, and
+// TestHookSurroundings: a hook of the host runs in the bundle and inherits the environment unless
+// it has one; createContainer hooks run in the root filesystem with the container's mounts, and
 // startContainer hooks where the process will.
 func TestHookSurroundings(t *testing.T) {
 	t.Setenv("STRAKE_HOOK_TEST", "inherited")

@@ -37,10 +37,11 @@ func (c *Container) createHooks(ctx context.Context, m *spawn.Machine, child *sp
 	state := c.ociState(specs.StateCreating, child.Pid)
 	h := c.spec.Hooks
 	//lint:ignore SA1019 see hasCreateHooks
-	if err := c.runHooks(ctx, "prestart", h.Prestart, state); err != nil {
+	if err := runHooks(ctx, c.rec.Bundle, "prestart", h.Prestart, state); err != nil {
 		return err
 	}
-	if err := c.runHooks(ctx, "createRuntime", h.CreateRuntime, state); err != nil {
+	err := runHooks(ctx, c.rec.Bundle, "createRuntime", h.CreateRuntime, state)
+	if err != nil {
 		return err
 	}
 	return runHooksInside(ctx, c, m, h.CreateContainer, state, child.PidFD)
@@ -59,11 +60,12 @@ func (c *Container) ociState(status specs.ContainerState, pid int) []byte {
 }
 
 // runHooks executes hooks as plain processes of the host, one after the other, until one fails.
-func (c *Container) runHooks(
-	ctx context.Context, kind string, hooks []specs.Hook, state []byte,
+func runHooks(
+	ctx context.Context, bundle, kind string, hooks []specs.Hook, state []byte,
 ) error {
 	for i := range hooks {
-		if err := c.runHook(ctx, hookField(kind, i, &hooks[i]), &hooks[i], state); err != nil {
+		field := hookField(kind, i, &hooks[i])
+		if err := runHook(ctx, bundle, field, &hooks[i], state); err != nil {
 			return err
 		}
 	}
@@ -78,8 +80,8 @@ func hookField(kind string, i int, h *specs.Hook) string {
 // runHook executes a hook in the bundle, as runc and crun do: a hook that is configured with the
 // bundle finds its files there. A hook without an environment inherits the runtime's, one with an
 // empty environment gets none.
-func (c *Container) runHook(
-	ctx context.Context, field string, h *specs.Hook, state []byte,
+func runHook(
+	ctx context.Context, bundle, field string, h *specs.Hook, state []byte,
 ) error {
 	defer early.Lock()()
 	hctx, cancel := hookTimeout(ctx, h.Timeout)
@@ -89,8 +91,8 @@ func (c *Container) runHook(
 		cmd.Args = h.Args
 	}
 	cmd.Env = h.Env
-	if _, err := os.Stat(c.rec.Bundle); err == nil { // it may be gone when the container is deleted
-		cmd.Dir = c.rec.Bundle
+	if _, err := os.Stat(bundle); err == nil { // it may be gone when the container is deleted
+		cmd.Dir = bundle
 	}
 	cmd.Stdin = bytes.NewReader(state)
 	var out bytes.Buffer

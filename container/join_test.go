@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,8 +155,61 @@ func TestJoinedMappings(t *testing.T) {
 		spec.Mounts = append(spec.Mounts, specs.Mount{
 			Source: dir, Destination: "/shared", Type: "bind", Options: []string{"bind", "idmap"},
 		})
-		if got, err := run(t, spec); err != nil || got.out != "7:8\n" {
+		got, err := run(t, spec)
+		needMappable(t, err)
+		if err != nil || got.out != "7:8\n" {
 			t.Errorf("joined %v: got %q, %v", joined, got.out, err)
+		}
+	}
+}
+
+// TestJoinWithNewUsers joins namespaces of the host's users, the PID namespace among them, into
+// which a container with users of its own is born.
+func TestJoinWithNewUsers(t *testing.T) {
+	root := rootfs(t)
+	host := started(t, config(root, "sleep 100"))
+	for _, types := range [][]specs.LinuxNamespaceType{
+		{specs.NetworkNamespace}, {specs.IPCNamespace, specs.UTSNamespace},
+		{specs.PIDNamespace, specs.NetworkNamespace},
+	} {
+		spec := config(root, "sleep 100")
+		mapUsers(spec)
+		adjust := 300
+		spec.Process.OOMScoreAdj = &adjust
+		spec.Hostname, spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = "", nil, nil
+		spec.Mounts = spec.Mounts[1:3] // procfs and sysfs are their owners' to mount
+		spec.Mounts = append(spec.Mounts, bindMount("/proc", "/tmp", false))
+		for i := range spec.Linux.Namespaces {
+			if ns := &spec.Linux.Namespaces[i]; slices.Contains(types, ns.Type) {
+				file := string(ns.Type)
+				if ns.Type == specs.NetworkNamespace {
+					file = "net"
+				}
+				ns.Path = "/proc/" + itoa(host.Pid()) + "/ns/" + file
+			}
+		}
+		c := started(t, spec)
+		for _, file := range []string{"pid", "net", "ipc", "uts", "user", "mnt"} {
+			a, err := os.Readlink("/proc/" + itoa(c.Pid()) + "/ns/" + file)
+			b, err2 := os.Readlink("/proc/" + itoa(host.Pid()) + "/ns/" + file)
+			kind := specs.LinuxNamespaceType(file)
+			if file == "net" {
+				kind = specs.NetworkNamespace
+			}
+			if err != nil || err2 != nil || (a == b) != slices.Contains(types, kind) {
+				t.Errorf("%v: %s is %s, %v; the other's %s, %v", types, file, a, err, b, err2)
+			}
+		}
+		raw, err := os.ReadFile("/proc/" + itoa(c.Pid()) + "/uid_map")
+		if f := strings.Fields(string(raw)); err != nil || len(f) != 3 || f[1] != "100000" {
+			t.Errorf("%v: users %q, %v", types, raw, err)
+		}
+		raw, err = os.ReadFile("/proc/" + itoa(c.Pid()) + "/oom_score_adj")
+		if err != nil || strings.TrimSpace(string(raw)) != "300" {
+			t.Errorf("%v: OOM score %q, %v", types, raw, err)
+		}
+		if got := execOutputOf(t, c, "/bin/id", "-u"); got != "0\n" {
+			t.Errorf("%v: exec: %q", types, got)
 		}
 	}
 }

@@ -55,8 +55,8 @@ func (c *Container) need(verb string, want ...specs.ContainerState) (specs.Conta
 }
 
 // Start executes the process of a created container and returns when it runs. A process that cannot
-// be executed is a *plan.StepError, and the container is stopped then. If a hook fails the container
-// is deleted (runtime-spec runtime.md, Lifecycle, steps 7, 9 and 12).
+// be executed is a *plan.StepError, and the container is stopped then. If a hook fails the
+// container is deleted (runtime-spec runtime.md, Lifecycle, steps 7, 9 and 12).
 func (c *Container) Start(ctx context.Context) error {
 	if _, err := c.need("start", specs.StateCreated); err != nil {
 		return err
@@ -361,10 +361,9 @@ func deletable(status specs.ContainerState) bool {
 func (c *Container) poststop(ctx context.Context) {
 	state := c.ociState(specs.StateStopped, 0)
 	for i := range c.spec.Hooks.Poststop {
-		if err := c.runHook(
-			ctx, hookField("poststop", i, &c.spec.Hooks.Poststop[i]), &c.spec.Hooks.Poststop[i],
-			state,
-		); err != nil && c.rt.Log != nil {
+		h := &c.spec.Hooks.Poststop[i]
+		err := runHook(ctx, c.rec.Bundle, hookField("poststop", i, h), h, state)
+		if err != nil && c.rt.Log != nil {
 			c.rt.Log("%v", err)
 		}
 	}
@@ -401,8 +400,9 @@ func (c *Container) Poststart(ctx context.Context) error {
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	err := c.runHooks(
-		ctx, "poststart", c.spec.Hooks.Poststart, c.ociState(specs.StateRunning, c.rec.Pid),
+	err := runHooks(
+		ctx, c.rec.Bundle, "poststart", c.spec.Hooks.Poststart,
+		c.ociState(specs.StateRunning, c.rec.Pid),
 	)
 	if err == nil {
 		return nil

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -40,6 +41,13 @@ func TestNetDevices(t *testing.T) {
 		edit(s)
 		return s
 	}
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
 	for name, edit := range map[string]func(*specs.Spec){
 		"no program": func(s *specs.Spec) { s.Process.Args = []string{"/none"} },
 		"no source": func(s *specs.Spec) {
@@ -71,7 +79,11 @@ func TestNetDevices(t *testing.T) {
 	for name, edit := range map[string]func(*specs.Spec){
 		"user namespace": mapUsers, "plain": func(*specs.Spec) {},
 	} {
+		before := descriptors()
 		got, err := run(t, with(edit))
+		if after := descriptors(); after > before {
+			t.Errorf("%s: %d descriptors, %d before", name, after, before)
+		}
 		if err != nil || !strings.Contains(got.out, "10.99.1.2/24") ||
 			!strings.HasSuffix(got.out, "\n1\n") {
 			t.Fatalf("%s: got %q, %v", name, got.out, err)

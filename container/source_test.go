@@ -66,7 +66,9 @@ func TestMountedSource(t *testing.T) {
 				}
 			}
 			want := "src/b/y\nsrc/b/y\n" + c.owner + "\n"
-			if got, err := run(t, spec); err != nil || got.out != want {
+			got, err := run(t, spec)
+			needMappable(t, err)
+			if err != nil || got.out != want {
 				t.Errorf("got %q, %v; want %q", got.out, err, want)
 			}
 		})
@@ -106,6 +108,20 @@ func TestMountedSourceLinks(t *testing.T) {
 		got, err := run(t, spec)
 		if !errors.Is(err, want) || want == nil && got.out != "mine\n1\n" {
 			t.Errorf("%s: got %q, %v; want %v", name, got.out, err, want)
+		}
+	}
+}
+
+// TestRootAsSource binds the root into itself: the procfs that is mounted in it must not come along,
+// since what is masked in the one would show in the other.
+func TestRootAsSource(t *testing.T) {
+	root := rootfs(t)
+	for _, source := range []string{root, root + "/", filepath.Join(root, "sys", "..")} {
+		spec := config(root, "ls /data/bin/sh /data/proc; test -e /data/proc/self || echo none")
+		spec.Mounts = append(spec.Mounts, bindMount(source, "/data", false))
+		got, err := run(t, spec)
+		if err != nil || got.out != "/data/bin/sh\n\n/data/proc:\nnone\n" {
+			t.Errorf("%s: got %q, %v", source, got.out, err)
 		}
 	}
 }

@@ -75,6 +75,62 @@ func TestFullDisk(t *testing.T) {
 	assertEmpty(t, s)
 }
 
+// TestOpenOnFullDisk opens a store whose last process was killed in an operation, on a disk without
+// space: what the operation had written is given back, and what the database does not know is
+// found. It needs root, to mount a small tmpfs.
+func TestOpenOnFullDisk(t *testing.T) {
+	t.Parallel()
+	needOverlay(t)
+	root, err := onTmpfs(t, "16m")
+	if err != nil {
+		t.Skipf("needs root and a tmpfs with trusted.* attributes: %v", err)
+	}
+	g := newRegistry(t)
+	small := publishTo(t, g, "small", "1", gzipped(t, tarOf(t, entry{name: "f", body: "x"})))
+	config := Config{Root: filepath.Join(root, "store")}
+	killed, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := killed.Pull(ctx, small.ref, PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	op, err := killed.backend.Begin(ctx) // and no End
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := noise(4 << 20)
+	made, err := op.Put(ctx, strings.NewReader(body), int64(len(body)), make([]byte, 64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := killed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A blob whose transaction never came.
+	blobs := filepath.Join(root, "store", "content", "blobs", "sha256")
+	unknown := filepath.Join(blobs, strings.Repeat("0", 64))
+	if err := os.WriteFile(unknown, make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fill := filepath.Join(root, "fill")
+	if err := os.WriteFile(fill, make([]byte, 16<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	s := openStore(t, config.Root)
+	if exists(t, blobs, made.Digest.Encoded()) || exists(t, unknown) {
+		t.Error("the operation's blob, or the unknown one, is there")
+	}
+	if err := os.WriteFile(filepath.Join(root, "fits"), make([]byte, 5<<20), 0o600); err != nil {
+		t.Errorf("the disk is still full: %v", err)
+	}
+	if _, err := s.Remove(ctx, small.ref, RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	assertEmpty(t, s)
+}
+
 // TestPrune gives up the beginning of a download, but not one that a pull is at work on, and not
 // what others began.
 func TestPrune(t *testing.T) {

@@ -142,7 +142,8 @@ func liesAboutLayers(t *testing.T) []lie {
 	}
 	broken := encoder.EncodeAll(plain, nil)
 	return []lie{
-		{name: "another diff ID", tell: of(zipped, digest.FromString("x")), want: "layer unpacks to"},
+		{name: "another diff ID", tell: of(zipped, digest.FromString("x")),
+			want: "layer unpacks to"},
 		{name: "a layer of noise", tell: of([]byte(noise(4096)), digest.FromString(noise(4096))),
 			want: "layer"},
 		{name: "half a gzip stream", tell: of(zipped[:len(zipped)/2], sum), want: "unexpected EOF"},

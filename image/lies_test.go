@@ -32,8 +32,8 @@ type lie struct {
 	partial bool
 }
 
-// TestLies pulls from registries that lie. Each pull ends soon, in bounded memory, in one error that
-// names the image and says what is wrong, and leaves nothing behind.
+// TestLies pulls from registries that lie. Each pull ends soon, in bounded memory, in one error
+// that names the image and says what is wrong, and leaves nothing behind.
 func TestLies(t *testing.T) {
 	lies := append(append(append(append(
 		liesAboutBytes(t), liesAboutDocuments(t)...), liesAboutTime()...), liesOfServers()...),
@@ -165,8 +165,10 @@ func liesAboutBytes(t *testing.T) []lie {
 	return []lie{
 		{name: "digest header of something else", tell: header(string(digest.FromString("x"))),
 			want: "registry sent a document with digest"},
-		{name: "digest header that is none", tell: header("sha256:xyz"), want: "not a valid digest"},
-		{name: "digest header of an unknown algorithm", tell: header("md5:" + strings.Repeat("0", 32)),
+		{name: "digest header that is none", tell: header("sha256:xyz"),
+			want: "not a valid digest"},
+		{name: "digest header of an unknown algorithm",
+			tell: header("md5:" + strings.Repeat("0", 32)),
 			want: "not a valid digest"},
 		{name: "another manifest for a digest", tell: func(l *liar) {
 			l.ref = l.host() + "/lie@" + string(digest.FromString("x"))
@@ -270,7 +272,8 @@ func liesAboutDocuments(t *testing.T) []lie {
 	}
 	return []lie{
 		{name: "a page", tell: as("text/html", "<html>"), want: `media type "text/html"`},
-		{name: "a page as a manifest", tell: as(manifest, "<html>"), want: "manifest: invalid character"},
+		{name: "a page as a manifest", tell: as(manifest, "<html>"),
+			want: "manifest: invalid character"},
 		{name: "a page as an index", tell: as(index, "<html>"), want: "index: invalid character"},
 		{name: "a deep manifest", tell: as(
 			manifest, strings.Repeat(`{"config":`, 200_000),

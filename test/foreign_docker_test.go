@@ -58,6 +58,10 @@ func TestDockerdOnRuntime(t *testing.T) {
 		s.prints("well\n\n", "inspect", "-f", "{{(index .State.Health.Log 0).Output}}", s.name)
 		s.does(0, "exec", s.name, "touch", "/tmp/sick")
 		s.untilPrints("unhealthy\n", "inspect", "-f", health, s.name)
+	}}, {"oom", func(s *scene) {
+		s.does(137, "run", "--name", s.name, "--memory", "16m", "box", "dd", "if=/dev/zero",
+			"of=/dev/shm/x", "bs=1M", "count=60")
+		s.untilPrints("true\n", "inspect", "-f", "{{.State.OOMKilled}}", s.name)
 	}}, {"default", func(s *scene) {
 		s.does(0, "run", "-d", "--name", s.name, "box", "sleep", "1000")
 		got := s.try("inspect", "-f", "{{.HostConfig.Runtime}}", s.name).out
@@ -136,6 +140,10 @@ stop_timeout = 1
 		s.does(0, "exec", s.name, "touch", "/tmp/sick")
 		s.does(1, "healthcheck", "run", s.name)
 		s.prints("unhealthy\n", "inspect", "-f", health, s.name)
+	}}, {"user-namespace", func(s *scene) {
+		s.does(0, "run", "--rm", "--name", s.name, "--uidmap", "0:70000:1000", "box", "sh", "-c",
+			"id -u; cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g /bin/sh /proc; "+
+				"mount -t tmpfs none /root || echo refused")
 	}}, {"copies-up", func(s *scene) {
 		// podman's --read-only has a tmpfs at /tmp, with a copy of what the image has there.
 		s.prints("kept\n", "run", "--rm", "--name", s.name, "--read-only", "box", "sh", "-c",
@@ -170,166 +178,205 @@ true`
 
 // dockerActs are what the command lines of docker and podman have in common.
 func dockerActs() []act {
-	sh := func(s *scene, code int, script string, options ...string) result {
-		s.t.Helper()
-		args := append([]string{"run", "--rm", "--name", s.name}, options...)
-		return s.does(code, append(args, "box", "sh", "-c", script)...)
-	}
-	const state = "{{.State.Status}} {{.State.ExitCode}}"
 	return []act{
-		{"statuses", func(s *scene) {
-			sh(s, 0, "echo out; echo err >&2")
-			sh(s, 3, "exit 3")
-			sh(s, 137, "kill -9 $$", "--init")
-			for _, c := range []struct {
-				program string
-				code    int
-			}{
-				{"/etc/text", 126}, {"/etc", 126}, {"/missing", 127}, {"missing", 127},
-				{"/etc/text/x", anyStatus},
-			} {
-				s.does(c.code, "run", "--rm", "--name", s.name, "box", c.program)
-			}
-			s.does(127, "run", "--rm", "--name", s.name, "-d", "box", "missing")
-		}},
-		{"inside", func(s *scene) {
-			for _, options := range [][]string{
-				{}, {"--privileged"}, {"--read-only"}, {"--init"}, {"--user", "worker"},
-				{"--cap-drop", "ALL", "--cap-add", "NET_RAW", "--cap-add", "chown"},
-			} {
-				sh(s, 0, insideScript, options...)
-			}
-		}},
-		{"mounts", func(s *scene) {
-			dir := s.path(s.name)
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				s.t.Fatal(err)
-			}
-			if err := os.WriteFile(dir+"/f", []byte("host\n"), 0o644); err != nil {
-				s.t.Fatal(err)
-			}
-			sh(s, 0, "cat /v/f; echo new > /v/g; cat /etc/f", "-v", dir+":/v", "-v",
-				dir+"/f:/etc/f")
-			if raw, err := os.ReadFile(dir + "/g"); err != nil || string(raw) != "new\n" {
-				s.t.Errorf("%s: written in a bind mount: %q, %v", s.rt.name, raw, err)
-			}
-			sh(s, 1, "cat /v/f; touch /v/h", "-v", dir+":/v:ro")
-			sh(s, 1, "touch /tmp/a && touch /b", "--read-only", "--tmpfs", "/tmp")
-			sh(s, 0, "grep ' /m ' /proc/self/mounts; stat -c %a /m", "--tmpfs",
-				"/m:size=64k,mode=1711,noexec")
-			sh(s, 0, "grep ' /dev/shm ' /proc/self/mounts", "--shm-size", "128k")
-			sh(s, 0, "echo kept > /v/f", "-v", s.name+":/v")
-			sh(s, 0, "cat /v/f", "-v", s.name+":/v:ro")
-			s.does(0, "volume", "rm", s.name)
-		}},
-		{"options", func(s *scene) {
-			sh(s, 0, "id; echo $HOME", "--user", "7:8", "--group-add", "9")
-			sh(s, 0, "id; echo $HOME", "--user", "4321")
-			sh(s, 126, "true", "--user", "worker", "--workdir", "/root/none", "--entrypoint",
-				"/etc/text")
-			sh(s, 0, "pwd; hostname", "--workdir", "/home/bin", "--hostname", "here")
-			sh(s, 0, "ulimit -n; ulimit -c", "--ulimit", "nofile=99:100", "--ulimit", "core=0",
-				"--ulimit", "nproc=1000:1000")
-			sh(s, 0, "cat /proc/sys/kernel/msgmax", "--sysctl", "kernel.msgmax=9999")
-			sh(s, 0, "grep NoNewPrivs /proc/self/status", "--security-opt", "no-new-privileges")
-			sh(s, 0, "grep Seccomp: /proc/self/status", "--security-opt", "seccomp=unconfined")
-			sh(s, 0, "ls -l /dev/full /dev/other", "--device", "/dev/full:/dev/other:r")
-			sh(s, 0, "cat /proc/self/oom_score_adj", "--oom-score-adj", "500")
-			sh(s, 0, "hostname | wc -c; ls /proc/1/ns >/dev/null", "--ipc", "host", "--uts", "host")
-		}},
-		{"host-pids", func(s *scene) {
-			got := sh(s, 0, "readlink /proc/self/ns/pid", "--pid", "host").out
-			if own, err := os.Readlink("/proc/self/ns/pid"); err != nil || got != own+"\n" {
-				s.t.Errorf("%s: namespace %q, the host's is %q", s.rt.name, got, own)
-			}
-			s.does(0, "run", "-d", "--name", s.name, "--pid", "host", "box", "sh", "-c",
-				"sleep 1000 & sleep 1001 & exec sleep 1002")
-			s.does(0, "kill", s.name)
-			s.does(0, "wait", s.name)
-			s.prints("exited 137\n", "inspect", "-f", state, s.name)
-			s.does(0, "rm", s.name)
-		}},
-		{"terminal", func(s *scene) {
-			const size = "until stty size 2>/dev/null | grep -q '^33 77$'; do usleep 20000; done; "
-			s.onTerminal(6, func(p *terminal) {
-				p.expect("TERM=xterm")
-				p.write("typed\r")
-				p.expect("got typed")
-			}, "run", "-it", "--name", s.name, "box", "sh", "-c", size+
-				"stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo terminals; "+
-				"stty -a | grep -o '.onlcr'; echo TERM=$TERM; read x; echo got $x; exit 6")
-			s.does(0, "rm", s.name)
-			s.prints("hi\r\n", "run", "--rm", "-t", "--name", s.name, "box", "echo", "hi")
-			s.does(0, "run", "-d", "-t", "--name", s.name, "box", "sleep", "1000")
-			s.onTerminal(5, func(p *terminal) {
-				p.expect("pts")
-				p.resize(50, 10)
-				p.write("typed\r")
-				p.expect("10 50\r\n")
-			}, "exec", "-it", s.name, "sh", "-c", size+"tty | tr -d 0-9; "+
-				"read x; until stty size | grep '^10 50$'; do usleep 20000; done; exit 5")
-		}},
-		{"exec", func(s *scene) {
-			s.does(0, "run", "-d", "--name", s.name, "--hostname", "h", "-e", "A=b", "box", "sleep",
-				"1000")
-			s.does(5, "exec", s.name, "sh", "-c", "echo out; echo err >&2; exit 5")
-			s.prints("/root b c /tmp\n", "exec", "-e", "C=c", "-w", "/tmp", s.name, "sh", "-c",
-				"echo $HOME $A $C $(pwd)")
-			s.prints("/home/bin\n", "exec", "-u", "worker", s.name, "sh", "-c", "echo $HOME")
-			s.does(0, "exec", "-u", "7:9", s.name, "sh", "-c", "id; env | sort")
-			s.does(0, "exec", "--privileged", s.name, "grep", "Cap", "/proc/self/status")
-			s.does(0, "exec", s.name, "grep", "-E", "Cap|Seccomp:|NoNew", "/proc/self/status")
-			s.does(137, "exec", s.name, "sh", "-c", "kill -9 $$")
-			// dockerd 20.10 says 126 of a program that is missing, podman 127.
-			for _, program := range []string{"missing", "/missing"} {
-				if got := s.does(anyStatus, "exec", s.name, program); got.code < 126 {
-					s.t.Errorf("%s: exec of %s: status %d", s.rt.name, program, got.code)
-				}
-			}
-			s.does(126, "exec", s.name, "/etc/text")
-			if got := s.try("top", s.name).out; !strings.Contains(got, "sleep 1000") {
-				s.t.Errorf("%s: top: %q", s.rt.name, got)
-			}
-		}},
-		{"life", func(s *scene) {
-			s.does(0, "create", "--name", s.name, "box", "sh", "-c",
-				"trap 'echo one' USR1; trap 'exit 9' TERM; echo up; while :; do usleep 50000; done")
-			s.prints("created 0\n", "inspect", "-f", state, s.name)
-			s.does(0, "start", s.name)
-			s.untilPrints("up\n", "logs", s.name)
-			s.does(0, "pause", s.name)
-			s.prints("paused 0\n", "inspect", "-f", state, s.name)
-			s.does(0, "unpause", s.name)
-			s.does(0, "kill", "-s", "USR1", s.name)
-			s.untilPrints("up\none\n", "logs", s.name)
-			s.does(0, "stop", s.name)
-			s.prints("exited 9\n", "inspect", "-f", state, s.name)
-			s.does(0, "start", s.name)
-			s.untilPrints("up\none\nup\n", "logs", s.name)
-			s.does(0, "restart", "-t", "3", s.name)
-			s.prints("running 0\n", "inspect", "-f", state, s.name)
-			s.does(0, "kill", s.name)
-			s.prints("137\n", "wait", s.name)
-			s.does(0, "rm", s.name)
-			s.does(0, "run", "-d", "--name", s.name, "box", "sleep", "1000") // ignores TERM
-			s.does(0, "stop", "-t", "1", s.name)
-			s.prints("exited 137\n", "inspect", "-f", state, s.name)
-			s.does(0, "start", s.name)
-			s.does(0, "rm", "-f", s.name)
-		}},
-		{"memory", func(s *scene) {
-			s.does(0, "run", "-d", "--name", s.name, "--memory", "32m", "--pids-limit", "40", "box",
-				"sh", "-c", "while [ ! -e /go ]; do usleep 20000; done; "+
-					"dd if=/dev/zero of=/dev/shm/x bs=1M count=60; usleep 200000")
-			const limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes " +
-				"/sys/fs/cgroup/memory.max 2>/dev/null; " +
-				"cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null"
-			s.does(1, "exec", s.name, "sh", "-c", limit)
-			s.does(0, "update", "--memory", "24m", "--memory-swap", "24m", s.name)
-			s.does(1, "exec", s.name, "sh", "-c", limit)
-			s.does(0, "exec", s.name, "touch", "/go")
-			s.does(0, "wait", s.name)
-			s.does(0, "inspect", "-f", state+" {{.State.OOMKilled}}", s.name)
-		}},
+		{"statuses", playStatuses},
+		{"inside", playInside},
+		{"mounts", playMounts},
+		{"options", playOptions},
+		{"host-pids", playHostPids},
+		{"terminal", playTerminal},
+		{"exec", playExec},
+		{"life", playLife},
+		{"memory", playMemory},
+		{"restarts", playRestarts},
 	}
+}
+
+// runs runs a script in a container that is removed afterwards.
+func (s *scene) runs(code int, script string, options ...string) result {
+	s.t.Helper()
+	args := append([]string{"run", "--rm", "--name", s.name}, options...)
+	return s.does(code, append(args, "box", "sh", "-c", script)...)
+}
+
+// stateFormat shows how inspect sees a container.
+const stateFormat = "{{.State.Status}} {{.State.ExitCode}}"
+
+// playStatuses: the exit statuses of containers, and of what cannot be started.
+func playStatuses(s *scene) {
+	s.runs(0, "echo out; echo err >&2")
+	s.runs(3, "exit 3")
+	s.runs(137, "kill -9 $$", "--init")
+	for _, c := range []struct {
+		program string
+		code    int
+	}{
+		{"/etc/text", 126}, {"/etc", 126}, {"/missing", 127}, {"missing", 127},
+		{"/etc/text/x", anyStatus},
+	} {
+		s.does(c.code, "run", "--rm", "--name", s.name, "box", c.program)
+	}
+	s.does(127, "run", "--rm", "--name", s.name, "-d", "box", "missing")
+}
+
+// playInside: what a process finds in containers of different options.
+func playInside(s *scene) {
+	for _, options := range [][]string{
+		{}, {"--privileged"}, {"--read-only"}, {"--init"}, {"--user", "worker"},
+		{"--cap-drop", "ALL", "--cap-add", "NET_RAW", "--cap-add", "chown"},
+	} {
+		s.runs(0, insideScript, options...)
+	}
+}
+
+// playMounts: binds, volumes, tmpfs and read-only roots.
+func playMounts(s *scene) {
+	dir := s.path(s.name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/f", []byte("host\n"), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	s.runs(0, "cat /v/f; echo new > /v/g; cat /etc/f", "-v", dir+":/v", "-v", dir+"/f:/etc/f")
+	if raw, err := os.ReadFile(dir + "/g"); err != nil || string(raw) != "new\n" {
+		s.t.Errorf("%s: written in a bind mount: %q, %v", s.rt.name, raw, err)
+	}
+	s.runs(1, "cat /v/f; touch /v/h", "-v", dir+":/v:ro")
+	s.runs(1, "touch /tmp/a && touch /b", "--read-only", "--tmpfs", "/tmp")
+	s.runs(0, "grep ' /m ' /proc/self/mounts; stat -c %a /m", "--tmpfs",
+		"/m:size=64k,mode=1711,noexec")
+	s.runs(0, "grep ' /dev/shm ' /proc/self/mounts", "--shm-size", "128k")
+	s.runs(0, "echo kept > /v/f", "-v", s.name+":/v")
+	s.runs(0, "cat /v/f", "-v", s.name+":/v:ro")
+	s.does(0, "volume", "rm", s.name)
+}
+
+// playOptions: single options and what they change.
+func playOptions(s *scene) {
+	s.runs(0, "id; echo $HOME", "--user", "7:8", "--group-add", "9")
+	s.runs(0, "id; echo $HOME", "--user", "4321")
+	s.runs(126, "true", "--user", "worker", "--workdir", "/root/none", "--entrypoint",
+		"/etc/text")
+	s.runs(0, "pwd; hostname", "--workdir", "/home/bin", "--hostname", "here")
+	s.runs(0, "ulimit -n; ulimit -c", "--ulimit", "nofile=99:100", "--ulimit", "core=0",
+		"--ulimit", "nproc=1000:1000")
+	s.runs(0, "cat /proc/sys/kernel/msgmax", "--sysctl", "kernel.msgmax=9999")
+	s.runs(0, "grep NoNewPrivs /proc/self/status", "--security-opt", "no-new-privileges")
+	s.runs(0, "grep Seccomp: /proc/self/status", "--security-opt", "seccomp=unconfined")
+	s.runs(0, "stat -c '%A %t,%T %n' /dev/full /dev/other", "--device", "/dev/full:/dev/other:r")
+	s.runs(0, "cat /proc/self/oom_score_adj", "--oom-score-adj", "500")
+	s.runs(0, "hostname | wc -c; ls /proc/1/ns >/dev/null", "--ipc", "host", "--uts", "host")
+}
+
+// playHostPids: a container in the host's PID namespace ends whole.
+func playHostPids(s *scene) {
+	got := s.runs(0, "readlink /proc/self/ns/pid", "--pid", "host").out
+	if own, err := os.Readlink("/proc/self/ns/pid"); err != nil || got != own+"\n" {
+		s.t.Errorf("%s: namespace %q, the host's is %q", s.rt.name, got, own)
+	}
+	s.does(0, "run", "-d", "--name", s.name, "--pid", "host", "box", "sh", "-c",
+		"sleep 1000 & sleep 1001 & exec sleep 1002")
+	s.does(0, "kill", s.name)
+	s.does(0, "wait", s.name)
+	s.prints("exited 137\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "rm", s.name)
+}
+
+// playTerminal: size, terminals and carriage returns of run and exec.
+func playTerminal(s *scene) {
+	const size = "until stty size 2>/dev/null | grep -q '^33 77$'; do usleep 20000; done; "
+	s.onTerminal(6, func(p *terminal) {
+		p.expect("TERM=xterm")
+		p.write("typed\r")
+		p.expect("got typed")
+	}, "run", "-it", "--name", s.name, "box", "sh", "-c", size+
+		"stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo terminals; "+
+		"stty -a | grep -o '.onlcr'; echo TERM=$TERM; read x; echo got $x; exit 6")
+	s.does(0, "rm", s.name)
+	s.prints("hi\r\n", "run", "--rm", "-t", "--name", s.name, "box", "echo", "hi")
+	s.does(0, "run", "-d", "-t", "--name", s.name, "box", "sleep", "1000")
+	s.onTerminal(5, func(p *terminal) {
+		p.expect("pts")
+		p.resize(50, 10)
+		p.write("typed\r")
+		p.expect("10 50\r\n")
+	}, "exec", "-it", s.name, "sh", "-c", size+"tty | tr -d 0-9; "+
+		"read x; until stty size | grep '^10 50$'; do usleep 20000; done; exit 5")
+}
+
+// playExec: exec with its options and statuses.
+func playExec(s *scene) {
+	s.does(0, "run", "-d", "--name", s.name, "--hostname", "h", "-e", "A=b", "box", "sleep",
+		"1000")
+	s.does(5, "exec", s.name, "sh", "-c", "echo out; echo err >&2; exit 5")
+	s.prints("/root b c /tmp\n", "exec", "-e", "C=c", "-w", "/tmp", s.name, "sh", "-c",
+		"echo $HOME $A $C $(pwd)")
+	s.prints("/home/bin\n", "exec", "-u", "worker", s.name, "sh", "-c", "echo $HOME")
+	s.does(0, "exec", "-u", "7:9", s.name, "sh", "-c", "id; env | sort")
+	s.does(0, "exec", "--privileged", s.name, "grep", "Cap", "/proc/self/status")
+	s.does(0, "exec", s.name, "grep", "-E", "Cap|Seccomp:|NoNew", "/proc/self/status")
+	s.does(137, "exec", s.name, "sh", "-c", "kill -9 $$")
+	// dockerd 20.10 says 126 of a program that is missing, podman 127.
+	for _, program := range []string{"missing", "/missing"} {
+		if got := s.does(anyStatus, "exec", s.name, program); got.code < 126 {
+			s.t.Errorf("%s: exec of %s: status %d", s.rt.name, program, got.code)
+		}
+	}
+	s.does(126, "exec", s.name, "/etc/text")
+	if got := s.try("top", s.name).out; !strings.Contains(got, "sleep 1000") {
+		s.t.Errorf("%s: top: %q", s.rt.name, got)
+	}
+}
+
+// playLife: a container from its creation to its removal, by every verb.
+func playLife(s *scene) {
+	s.does(0, "create", "--name", s.name, "box", "sh", "-c",
+		"trap 'echo one' USR1; trap 'exit 9' TERM; echo up; while :; do usleep 50000; done")
+	s.prints("created 0\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "start", s.name)
+	s.untilPrints("up\n", "logs", s.name)
+	s.does(0, "pause", s.name)
+	s.prints("paused 0\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "unpause", s.name)
+	s.does(0, "kill", "-s", "USR1", s.name)
+	s.untilPrints("up\none\n", "logs", s.name)
+	s.does(0, "stop", s.name)
+	s.prints("exited 9\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "start", s.name)
+	s.untilPrints("up\none\nup\n", "logs", s.name)
+	s.does(0, "restart", "-t", "3", s.name)
+	s.prints("running 0\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "kill", s.name)
+	s.prints("137\n", "wait", s.name)
+	s.does(0, "rm", s.name)
+	s.does(0, "run", "-d", "--name", s.name, "box", "sleep", "1000") // ignores TERM
+	s.does(0, "stop", "-t", "1", s.name)
+	s.prints("exited 137\n", "inspect", "-f", stateFormat, s.name)
+	s.does(0, "start", s.name)
+	s.does(0, "rm", "-f", s.name)
+}
+
+// playMemory: limits, their update, and what happens beyond them.
+func playMemory(s *scene) {
+	s.does(0, "run", "-d", "--name", s.name, "--memory", "32m", "--pids-limit", "40", "box",
+		"sh", "-c", "while [ ! -e /go ]; do usleep 20000; done; "+
+			"exec dd if=/dev/zero of=/dev/shm/x bs=1M count=60")
+	// Of each two files the host has one.
+	const limits = "cd /sys/fs/cgroup; for f in memory/memory.limit_in_bytes memory.max " +
+		"pids/pids.max pids.max; do [ ! -e $f ] || echo $(cat $f); done"
+	s.prints("33554432\n40\n", "exec", s.name, "sh", "-c", limits)
+	s.does(0, "update", "--memory", "24m", "--memory-swap", "24m", s.name)
+	s.prints("25165824\n40\n", "exec", s.name, "sh", "-c", limits)
+	s.does(0, "exec", s.name, "touch", "/go")
+	s.prints("137\n", "wait", s.name)
+	s.prints("exited 137\n", "inspect", "-f", stateFormat, s.name)
+}
+
+// playRestarts: a restart policy sees each exit status.
+func playRestarts(s *scene) {
+	s.does(0, "run", "-d", "--name", s.name, "--restart", "on-failure:2", "box", "sh", "-c",
+		"echo begun; exit 4")
+	s.untilPrints("exited 4 2\n", "inspect", "-f", stateFormat+" {{.RestartCount}}", s.name)
+	s.prints(strings.Repeat("begun\n", 3), "logs", s.name)
 }

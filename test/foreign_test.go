@@ -29,6 +29,7 @@ import (
 type foreign struct {
 	t        *testing.T
 	dir      string
+	root     string       // the tree of the image box, from rootfs on
 	all      *confinement // of the engine's daemons, their shims and monitors
 	runtimes [2]runtimeUnder
 	// command is the engine's command line, which uses the given runtime.
@@ -272,7 +273,8 @@ tar --numeric-owner --owner=0 --group=0 -C root -cf root.tar .`
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.t.Fatalf("make the image: %v\n%s", err, out)
 	}
-	return f.path("root.tar")
+	f.root = f.path("root")
+	return f.root + ".tar"
 }
 
 // act is something that a user does with an engine.

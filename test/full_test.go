@@ -109,8 +109,8 @@ const databaseBytes = 256 << 10
 const probeInodes = 2
 
 // TestFullDisk fills the disk at each operation in turn. The operation succeeds or gives one clear
-// error; on the full disk containers and images are stopped and removed; then all space is back, for
-// this engine and for one that is started after it was killed.
+// error; on the full disk containers and images are stopped and removed; then all space is back,
+// for this engine and for one that is started after it was killed.
 func TestFullDisk(t *testing.T) {
 	for _, kind := range []string{"ext4", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
@@ -123,14 +123,24 @@ func TestFullDisk(t *testing.T) {
 				if c.need > 0 {
 					levels = append(levels, c.need/2, c.need-c.need/8)
 				}
-				for _, left := range levels {
-					t.Run(fmt.Sprintf("%s/%d", c.name, left), func(t *testing.T) {
+				run := func(name string, fill func(e *smallDisk)) {
+					t.Run(c.name+"/"+name, func(t *testing.T) {
 						e := *d
 						e.t, e.rig.t = t, t
-						e.full(c, left, n%2 == 0)
+						e.full(c, func() { fill(&e) }, n%2 == 0)
 					})
 					d.rig.t = t
 					n++
+				}
+				for _, left := range levels {
+					run(fmt.Sprintf("%d bytes", left), func(e *smallDisk) { e.fill(left) })
+				}
+				for left := range 3 {
+					if kind == "tmpfs" { // which has few
+						run(fmt.Sprintf("%d inodes", left), func(e *smallDisk) {
+							e.fillInodes(left)
+						})
+					}
 				}
 			}
 			if now := d.keeper(); now != keeper {
@@ -140,8 +150,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// full is one case at one level. kill says how the engine ends on the full disk.
-func (d *smallDisk) full(c fullCase, left int64, kill bool) {
+// full is one case on a disk that fill fills. kill says how the engine ends on the full disk.
+func (d *smallDisk) full(c fullCase, fill func(), kill bool) {
 	free, inodes := d.space()
 	before := d.list()
 	for _, name := range []string{"ran", "forced", "ended", "made"} {
@@ -154,7 +164,7 @@ func (d *smallDisk) full(c fullCase, left int64, kill bool) {
 	if c.before != nil {
 		c.before(d)
 	}
-	d.fill(left)
+	fill()
 	start := time.Now()
 	a := c.do(d)
 	if took := time.Since(start); took > 20*time.Second {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestKeeperEnds stops the engine with and without containers. The keeper goes when neither an engine
-// nor a container is left, and what it has seen is there for the next engine.
+// TestKeeperEnds stops the engine with and without containers. The keeper goes when neither an
+// engine nor a container is left, and what it has seen is there for the next engine.
 func TestKeeperEnds(t *testing.T) {
 	r := start(t)
 	gone := func(pid int) bool {

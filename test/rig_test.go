@@ -210,7 +210,7 @@ func host(t testing.TB, dir string) (list []string) {
 	for _, p := range procs {
 		raw, err := os.ReadFile(p)
 		// Engines that other people run on this machine are none of ours.
-		if err == nil && bytes.Contains(raw, []byte("strake-it-")) &&
+		if err == nil && bytes.Contains(raw, []byte(dir)) &&
 			(bytes.Contains(raw, []byte("straked")) ||
 				bytes.Contains(raw, []byte("strake-runtime"))) {
 			list = append(list, "process "+strings.ReplaceAll(string(raw), "\x00", " "))

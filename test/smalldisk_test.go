@@ -47,7 +47,7 @@ func onSmallDisk(t *testing.T, kind string) *smallDisk {
 		if err := os.Mkdir(data, 0o710); err != nil {
 			t.Fatal(err)
 		}
-		source, options := "strake-test", fmt.Sprintf("size=%d,nr_inodes=16384", diskBytes)
+		source, options := "strake-test", fmt.Sprintf("size=%d,nr_inodes=2048", diskBytes)
 		if kind == "ext4" {
 			source, options = loopDevice(t, filepath.Join(dir, "disk")), ""
 		}
@@ -71,8 +71,8 @@ func onSmallDisk(t *testing.T, kind string) *smallDisk {
 	}}
 }
 
-// loopDevice makes an ext4 file system in a file and a block device of it (loop(4)), which ends with
-// its last user.
+// loopDevice makes an ext4 file system in a file and a block device of it (loop(4)), which ends
+// with its last user.
 func loopDevice(t *testing.T, file string) string {
 	t.Helper()
 	mkfs := testneed.Program(t, "mkfs.ext4", "e2fsprogs")
@@ -166,10 +166,35 @@ func (d *smallDisk) fill(left int64) {
 	d.space()
 }
 
-// drain gives back what fill took.
+// fillInodes takes all inodes but so many; space is left.
+func (d *smallDisk) fillInodes(left int) {
+	d.t.Helper()
+	if err := os.Mkdir(d.data("fill"), 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	name := func(n int) string { return d.data("fill", fmt.Sprint(n)) }
+	n := 0
+	for ; ; n++ {
+		err := os.WriteFile(name(n), nil, 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		if err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	for range left {
+		n--
+		if err := os.Remove(name(n)); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// drain gives back what fill or fillInodes took.
 func (d *smallDisk) drain() {
 	d.t.Helper()
-	if err := os.Remove(d.data("fill")); err != nil {
+	if err := os.RemoveAll(d.data("fill")); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,10 +27,11 @@ func runPS(w io.Writer, pids []int, args []string) error {
 	if err != nil {
 		return err
 	}
+	names := readUsers()
 	t := tabwriter.NewWriter(w, 4, 1, 2, ' ', 0)
 	fmt.Fprint(t, "UID\tPID\tPPID\tC\tSTIME\tTTY\tTIME\tCMD\n")
 	for _, pid := range pids {
-		p, err := readProcess(pid)
+		p, err := readProcess(pid, names)
 		if err != nil {
 			continue // it has ended
 		}
@@ -55,7 +55,7 @@ type process struct {
 // interface of Linux (proc_pid_stat(5)).
 const ticks = 100
 
-func readProcess(pid int) (p process, err error) {
+func readProcess(pid int, names userNames) (p process, err error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	raw, err := os.ReadFile(dir + "/stat")
 	if err != nil {
@@ -76,10 +76,7 @@ func readProcess(pid int) (p process, err error) {
 	if err := unix.Stat(dir, &st); err != nil {
 		return p, err
 	}
-	p.user = strconv.Itoa(int(st.Uid))
-	if u, err := user.LookupId(p.user); err == nil {
-		p.user = u.Username
-	}
+	p.user = names.of(strconv.Itoa(int(st.Uid)))
 	line, err := os.ReadFile(dir + "/cmdline")
 	if err != nil {
 		return p, err
@@ -89,6 +86,33 @@ func readProcess(pid int) (p process, err error) {
 		p.command = "[" + name + "]"
 	}
 	return p, nil
+}
+
+// userNames are the names of users by their numbers.
+type userNames map[string]string
+
+// readUsers reads passwd(5). Package os/user would link the C library, whose start every container
+// would pay for.
+func readUsers() userNames {
+	raw, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil // numbers do as well
+	}
+	names := userNames{}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Split(line, ":")
+		if len(f) > 2 && names[f[2]] == "" {
+			names[f[2]] = f[0]
+		}
+	}
+	return names
+}
+
+func (n userNames) of(id string) string {
+	if name := n[id]; name != "" {
+		return name
+	}
+	return id
 }
 
 // statFields splits the text of /proc/PID/stat into the name and what follows it, the state first.

@@ -108,7 +108,7 @@ func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
 		tree := p.tree(
 			Tree{
 				Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")",
-				Path: path.Clean("/" + d.Path), Node: p.node(d),
+				Path: path.Clean("/" + d.Path), Node: mappedNode(&p.out, d),
 			},
 		)
 		p.Call(
@@ -158,17 +158,17 @@ func nodeOf(d *specs.LinuxDevice) Node {
 	return n
 }
 
-// node is what the spawner makes for a device of a container with a new user namespace, or nil if it
+// mappedNode is what the spawner makes for a device of a container with a new user namespace, or nil if it
 // is one of those that every host has, or its owner has no ID on the host.
-func (p *planner) node(d *specs.LinuxDevice) *Node {
+func mappedNode(out *Plan, d *specs.LinuxDevice) *Node {
 	for i := range defaultDevices {
 		if d == &defaultDevices[i] {
 			return nil
 		}
 	}
 	n := nodeOf(d)
-	uid, known := hostID(p.out.UIDMap, n.UID)
-	gid, mapped := hostID(p.out.GIDMap, n.GID)
+	uid, known := hostID(out.UIDMap, n.UID)
+	gid, mapped := hostID(out.GIDMap, n.GID)
 	if !known || !mapped {
 		return nil
 	}

@@ -334,6 +334,9 @@ func (p *planner) source(i int, t Tree) program.Arg {
 // filled says whether the source of mounts[i] lies in the root at a place that an earlier mount
 // covers or, if the source is recursive, is mounted below, and returns its path from the root.
 // Only the names are compared.
+//
+// A recursive source below which procfs or sysfs is mounted is taken as the host has it: a copy of
+// these mounts would show in another place what is masked or read-only in theirs.
 func (p *planner) filled(i int, t *Tree) (name string, ok bool) {
 	if p.opt.Overlay != nil {
 		return "", false
@@ -343,7 +346,15 @@ func (p *planner) filled(i int, t *Tree) (name string, ok bool) {
 		return "", false
 	}
 	name = path.Clean("/" + strings.TrimPrefix(source, root))
-	ok = slices.ContainsFunc(p.spec.Mounts[:i], func(m specs.Mount) bool {
+	before := p.spec.Mounts[:i]
+	if t.Recursive && slices.ContainsFunc(before, func(m specs.Mount) bool {
+		dest := path.Clean("/" + m.Destination)
+		system := m.Type == "proc" || m.Type == "sysfs" || dest == "/proc" || dest == "/sys"
+		return system && within(dest, name)
+	}) {
+		return "", false
+	}
+	ok = slices.ContainsFunc(before, func(m specs.Mount) bool {
 		dest := path.Clean("/" + m.Destination)
 		return within(name, dest) || t.Recursive && within(dest, name)
 	})

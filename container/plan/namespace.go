@@ -108,18 +108,17 @@ func (p *planner) joined(flag uint64) bool {
 }
 
 // twoStages says whether one clone is not enough: children of the process, not itself, enter a
-// joined PID namespace (setns(2)), and new namespaces belong to the user namespace in which they
-// are made.
+// joined PID namespace (setns(2)); new namespaces belong to the user namespace in which they are
+// made; and in a new user namespace there is no right any more to join what belongs to others.
 func (p *planner) twoStages() bool {
-	return p.joined(unix.CLONE_NEWPID) || p.joined(unix.CLONE_NEWUSER)
+	return p.joined(unix.CLONE_NEWPID) || p.joined(unix.CLONE_NEWUSER) ||
+		p.flags&unix.CLONE_NEWUSER != 0 && len(p.joins) > 0
 }
 
 // enter joins namespaces and makes the ones that must wait for that.
 func (p *planner) enter() {
-	if p.flags&unix.CLONE_NEWUSER != 0 && !p.twoStages() {
-		p.Field("linux.uidMappings")
-		p.Await()
-		p.becomeRoot()
+	if !p.twoStages() {
+		p.mapped()
 	}
 	sort.SliceStable(p.joins, func(i, k int) bool {
 		// The view of the host goes last.
@@ -128,7 +127,8 @@ func (p *planner) enter() {
 	p.join(p.joins)
 	if p.twoStages() {
 		p.Field("linux.namespaces")
-		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWUSER | unix.CLONE_NEWCGROUP))
+		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWCGROUP))
+		p.mapped()
 	}
 	if len(p.opt.TaskPaths) == 0 || p.grouped {
 		p.cgroupNamespace()
@@ -140,6 +140,15 @@ func (p *planner) enter() {
 		// The name is what runc uses; kernels without keys answer ENOSYS.
 		p.Call(unix.SYS_KEYCTL, program.Num(unix.KEYCTL_JOIN_SESSION_KEYRING), program.Num(0)).
 			Ignore(errnos(unix.ENOSYS, unix.EPERM, unix.EDQUOT)...)
+	}
+}
+
+// mapped waits, in a new user namespace, for its mappings.
+func (p *planner) mapped() {
+	if p.flags&unix.CLONE_NEWUSER != 0 {
+		p.Field("linux.uidMappings")
+		p.Await()
+		p.becomeRoot()
 	}
 }
 

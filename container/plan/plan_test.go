@@ -554,10 +554,6 @@ func TestInvalid(t *testing.T) {
 			)
 		}},
 		{
-			"linux.namespaces[0].path",
-			func(s *specs.Spec) { mapped(s); s.Linux.Namespaces[0].Path = "/proc/7/ns/pid" },
-		},
-		{
 			"linux.timeOffsets",
 			func(s *specs.Spec) {
 				s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"monotonic": {}}

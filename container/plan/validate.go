@@ -58,16 +58,6 @@ func (p *planner) validateNamespaces() error {
 			)
 		}
 	}
-	for i, ns := range p.spec.Linux.Namespaces {
-		if ns.Type == specs.PIDNamespace && ns.Path != "" && p.makes(specs.UserNamespace) {
-			// The child is cloned into the user namespace, where it has no right to join others.
-			return invalid(
-				fmt.Sprintf("linux.namespaces[%d].path", i),
-				"a pid namespace cannot be joined together with a new user namespace; join the "+
-					"user namespace of its owner",
-			)
-		}
-	}
 	if !seen[specs.UserNamespace] &&
 		(len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
 		return invalid("linux.uidMappings", "set without a user namespace in linux.namespaces")

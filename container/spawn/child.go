@@ -26,6 +26,8 @@ type Child struct {
 	// (program.Builder.Fork).
 	forking bool
 	reaped  bool
+	// later has the mappings of the second process.
+	later *Request
 
 	mu                    sync.Mutex // of who the child is, for Interrupt
 	interrupted, released bool
@@ -49,10 +51,9 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Errno }
 
+// writeMaps writes the mappings of the child's new user namespace, and its OOM score, which root of
+// that namespace may not lower, and continues it.
 func (c *Child) writeMaps(req *Request) error {
-	if req.Image.CloneFlags()&unix.CLONE_NEWUSER == 0 {
-		return nil
-	}
 	if score, ok := req.Image.OOMScore(); ok {
 		path := fmt.Sprintf("/proc/%d/oom_score_adj", c.Pid)
 		if err := os.WriteFile(path, []byte(strconv.Itoa(score)), 0); err != nil {
@@ -197,7 +198,12 @@ func (c *Child) succeed(pid int) error {
 	c.mu.Unlock()
 	unix.Close(firstFD)
 	wait(first)
-	return c.expectFork(false)
+	if err := c.expectFork(false); err != nil || c.later == nil {
+		return err
+	}
+	req := c.later
+	c.later = nil
+	return c.writeMaps(req)
 }
 
 // reapBoth reaps the child, and the process that it has cloned, if it has: one that has not reported

@@ -101,7 +101,8 @@ type Request struct {
 	// CgroupFD is a cgroup2 directory to be born in (CLONE_INTO_CGROUP), or -1.
 	CgroupFD int
 	// UIDMap and GIDMap are written before the child's first operation that waits for them, if the
-	// image's clone flags have CLONE_NEWUSER.
+	// image's clone flags have CLONE_NEWUSER. If they have not, and there are mappings, they are
+	// those of the process that the program goes on in (program.Builder.Fork).
 	UIDMap, GIDMap []IDMap
 	// TimeOffsets is written to the timens_offsets of a new time namespace (time_namespaces(7));
 	// empty for none.
@@ -127,7 +128,13 @@ func (m *Machine) Start(req *Request) (*Child, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	if err := c.writeMaps(req); err != nil {
+	switch {
+	case req.Image.CloneFlags()&unix.CLONE_NEWUSER != 0:
+		err = c.writeMaps(req)
+	case req.Image.Forks() && len(req.UIDMap) > 0:
+		c.later = req
+	}
+	if err != nil {
 		c.Kill()
 		return nil, err
 	}

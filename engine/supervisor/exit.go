@@ -122,12 +122,27 @@ func (e *Engine) exited(c *container, r *run, exit task.Exit) {
 
 // forgetExit deletes the task of a container whose exit could not be recorded at the time. Callers
 // hold op, and the exit is recorded now or does not matter any more.
-func (e *Engine) forgetExit(ctx context.Context, c *container) {
+func (k *core) forgetExit(ctx context.Context, c *container) {
 	c.mu.Lock()
 	t := c.unrecorded
 	c.unrecorded = nil
 	c.mu.Unlock()
 	if t != nil {
-		e.warn("forget an exit", t.Delete(ctx), "container", c.id)
+		k.warn("forget an exit", t.Delete(ctx), "container", c.id)
 	}
+}
+
+// recordLastExit writes down the exit before this start if that could not be done at the time.
+func (k *core) recordLastExit(ctx context.Context, c *container) error {
+	c.mu.Lock()
+	late := c.unrecorded != nil
+	c.mu.Unlock()
+	if !late {
+		return nil
+	}
+	if err := k.save(c); err != nil {
+		return err
+	}
+	k.forgetExit(ctx, c)
+	return nil
 }

@@ -63,7 +63,9 @@ func TestExitThatCannotBeRecorded(t *testing.T) {
 	restores["reopened"]()
 	e = w.reopen(e)
 	if in := w.untilStatus(e, "reopened", engine.Exited); in.State.ExitCode != 137 {
-		t.Errorf("after a restart of the engine: exit code %d, %q", in.State.ExitCode, in.State.Error)
+		t.Errorf(
+			"after a restart of the engine: exit code %d, %q", in.State.ExitCode, in.State.Error,
+		)
 	}
 	if in := w.inspect(e, "started"); in.State.Status != engine.Running {
 		t.Errorf("the one that was started again is %s", in.State.Status)

@@ -94,21 +94,6 @@ func (e *Engine) start(ctx context.Context, c *container, byUser bool) error {
 	return nil
 }
 
-// recordLastExit writes down the exit before this start if that could not be done at the time.
-func (e *Engine) recordLastExit(ctx context.Context, c *container) error {
-	c.mu.Lock()
-	late := c.unrecorded != nil
-	c.mu.Unlock()
-	if !late {
-		return nil
-	}
-	if err := e.save(c); err != nil {
-		return err
-	}
-	e.forgetExit(ctx, c)
-	return nil
-}
-
 // recordStart makes a launched process the container's. If it cannot be recorded the process is
 // ended, and everything is as before the launch.
 func (e *Engine) recordStart(

@@ -18,9 +18,9 @@ import (
 )
 
 // startTask starts the container's task. Where the image has a link that leads to nothing as the
-// target of a mount, as some have for /etc/resolv.conf, the start fails for the first time. What the
-// link leads to is made then, inside of the root as dockerd makes it, and the start is repeated:
-// other images pay nothing.
+// target of a mount, as some have for /etc/resolv.conf, the start fails for the first time. What
+// the link leads to is made then, inside of the root as dockerd makes it, and the start is
+// repeated: other images pay nothing.
 func (l *launch) startTask(ctx context.Context, s *task.Spec) (task.Task, error) {
 	t, err := l.e.cfg.Tasks.Start(ctx, s)
 	tried := map[string]bool{}

@@ -122,7 +122,6 @@ func Open(root string, logger *slog.Logger, fault func(step string)) (_ *Backend
 	if err := b.meta.Init(Context(context.Background())); err != nil {
 		return nil, errors.Join(fmt.Errorf("open image metadata: %w", err), snaps.Close())
 	}
-	b.reserve()
 	b.overlay, _ = snaps.(snapshots.Cleaner)
 	b.stores = Stores{
 		Content: b.meta.ContentStore(), Snapshots: b.meta.Snapshotter(SnapshotterName),
@@ -130,27 +129,6 @@ func Open(root string, logger *slog.Logger, fault func(step string)) (_ *Backend
 		DB: b.meta,
 	}
 	return b, nil
-}
-
-// reserveBytes is the space that each database has for the transactions of removals.
-const reserveBytes = 64 << 10
-
-// reserve makes the file systems keep space for the databases: all that their files span, which
-// they have grown to without using it, and some more. A removal is a transaction, which writes new
-// pages before it gives the old ones up, and would fail on a full disk. Where there is no space to
-// reserve, there is none.
-func (b *Backend) reserve() {
-	for _, name := range []string{b.path("meta.db"), filepath.Join(b.LayersDir(), "metadata.db")} {
-		fd, err := unix.Open(name, unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err == nil {
-			_ = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, st.Size+reserveBytes)
-		}
-		unix.Close(fd)
-	}
 }
 
 func lockFile(name string) (*os.File, error) {
@@ -255,7 +233,6 @@ func (r roots) Drop(name string) error {
 // (syncfs(2)).
 func (b *Backend) Barrier() error {
 	b.fault("image: make durable")
-	b.reserve()
 	if err := unix.Syncfs(int(b.dir.Fd())); err != nil {
 		return fmt.Errorf("make image layers durable: %w", err)
 	}

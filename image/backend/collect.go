@@ -16,9 +16,9 @@ import (
 )
 
 // Recover ends the operations of a dead process and reports whether there were any. Sweep and
-// Collect remove what they left. The beginnings of blobs that the database does not know are removed
-// in any case: the content store makes and removes their directories inside of transactions, and a
-// process may die, or the disk be full, between the two.
+// Collect remove what they left. The beginnings of blobs that the database does not know are
+// removed in any case: the content store makes and removes their directories inside of
+// transactions, and a process may die, or the disk be full, between the two.
 func (b *Backend) Recover(ctx context.Context) (found bool, err error) {
 	if err := b.dropUnknownIngests(); err != nil {
 		return false, err

@@ -117,7 +117,10 @@ func TestLayer(t *testing.T) {
 		{"at once", 0, []answer{{}}, []int64{0}, 0, nil},
 		{"continued", 4, []answer{{}}, []int64{4}, 0, nil},
 		{"complete", 10, []answer{{}}, nil, 0, nil},
-		{"slow", 0, []answer{{pause: 900 * time.Microsecond}}, []int64{0}, 9 * time.Millisecond, nil},
+		{
+			"slow", 0, []answer{{pause: 900 * time.Microsecond}}, []int64{0}, 9 * time.Millisecond,
+			nil,
+		},
 		{
 			// Two bytes come in two minutes, and the attempt counts as cut.
 			"dripping", 0, []answer{{pause: 59 * time.Second}, {}}, []int64{0, 2},
@@ -137,7 +140,8 @@ func TestLayer(t *testing.T) {
 		},
 		{
 			"stalled for good", 0, []answer{{bytes: 3, stall: true}, {stall: true}},
-			[]int64{0, 3, 3, 3, 3}, 5*time.Minute + 7500*time.Millisecond, errStalled{limit: time.Minute},
+			[]int64{0, 3, 3, 3, 3}, 5*time.Minute + 7500*time.Millisecond,
+			errStalled{limit: time.Minute},
 		},
 		{
 			"cut for good", 0, []answer{{err: cut}}, []int64{0, 0, 0, 0, 0},

@@ -2,8 +2,8 @@
 // tree that is not trusted.
 //
 // Promises: what a link says is followed as by a process whose root directory it is, and nothing
-// above the root is reached, also if the tree changes meanwhile: each step is one name below a handle
-// of a directory, and no link is followed by the kernel.
+// above the root is reached, also if the tree changes meanwhile: each step is one name below a
+// handle of a directory, and no link is followed by the kernel.
 //
 // Not for: opening what is there; openat2(2) with RESOLVE_IN_ROOT does that.
 //

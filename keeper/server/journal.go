@@ -175,8 +175,8 @@ func writeAll(fd int, b []byte) error {
 	return nil
 }
 
-// lockPatience is how long a keeper waits for the lock of one that is ending, and refuses clients by
-// then.
+// lockPatience is how long a keeper waits for the lock of one that is ending, and refuses clients
+// by then.
 const lockPatience = 2 * time.Second
 
 // lockDir makes sure that a state directory has one keeper. The lock belongs to the process

@@ -49,8 +49,8 @@ func (r *rig) stays(done <-chan struct{}, why string) {
 	}
 }
 
-// TestLinger looks at what a keeper stays for: a client, a process, and what comes out of a pipe after
-// the end of one. Then it ends, and the next one knows the exits.
+// TestLinger looks at what a keeper stays for: a client, a process, and what comes out of a pipe
+// after the end of one. Then it ends, and the next one knows the exits.
 func TestLinger(t *testing.T) {
 	r := newRig(t, "--linger", lingers.String())
 	done := r.ended()

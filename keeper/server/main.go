@@ -75,11 +75,12 @@ func parse(args []string) (*options, error) {
 }
 
 // Main is the keeper's command: --socket PATH or --fd N, --state DIR, and optionally --log FILE,
-// --spill BYTES and --linger DURATION. command is what leads to it ("strake-runtime", "keeper"), so that a successor can
-// be executed in the same way. The result is the exit status: 0, 1, or 2 for a wrong command line.
+// --spill BYTES and --linger DURATION. command is what leads to it ("strake-runtime", "keeper"), so
+// that a successor can be executed in the same way. The result is the exit status: 0, 1, or 2 for a
+// wrong command line.
 //
-// It ends when for some time no process runs and no client is connected, and at once by SIGTERM if no
-// process runs; it has no other way to lose its children.
+// It ends when for some time no process runs and no client is connected, and at once by SIGTERM if
+// no process runs; it has no other way to lose its children.
 func Main(command, args, environ []string) int {
 	o, err := parse(args)
 	if err != nil {

@@ -93,7 +93,7 @@ type server struct {
 	stopping bool                  // a forced shutdown waits for the last process
 	askers   []ticket              // who waits for it
 	upgrade  *upgrade              // waits for the end of cloning
-	lonely   time.Time             // since when there has been nothing to be there for; zero if there is
+	lonely   time.Time             // since when nothing needs it; zero if something does
 	stop     error                 // why the loop ends
 }
 
@@ -281,8 +281,9 @@ func (s *server) timeout(resting bool) time.Duration {
 	return rest
 }
 
-// linger ends the keeper when for some time there has been neither a client nor a process nor output
-// that comes after the end of one. Exits that were not forgotten are in the state directory by then.
+// linger ends the keeper when for some time there has been neither a client nor a process nor
+// output that comes after the end of one. Exits that were not forgotten are in the state directory
+// by then.
 func (s *server) linger(now time.Time) {
 	switch {
 	case s.busy():
