@@ -197,16 +197,6 @@ func (p *planner) validateNames() error {
 	return nil
 }
 
-// makes says whether the container gets a new namespace of a type.
-func (p *planner) makes(t specs.LinuxNamespaceType) bool {
-	for _, ns := range p.spec.Linux.Namespaces {
-		if ns.Type == t && ns.Path == "" {
-			return true
-		}
-	}
-	return false
-}
-
 func (p *planner) hasType(t specs.LinuxNamespaceType) bool {
 	for _, ns := range p.spec.Linux.Namespaces {
 		if ns.Type == t {
