@@ -110,3 +110,19 @@ func (s *Store) Login(ctx context.Context, server string, auth Auth) error {
 func (s *Store) Tags(ctx context.Context, repository string, auth *Auth) ([]string, error) {
 	return s.registry.Tags(ctx, repository, auth)
 }
+
+// Description is what a registry says of an image.
+type Description = registry.Description
+
+// Describe asks the registry of an image for its descriptor and platforms. Errors are those of Pull.
+func (s *Store) Describe(ctx context.Context, ref string, auth *Auth) (Description, error) {
+	named, err := name.Parse(ref)
+	if err != nil {
+		return Description{}, err
+	}
+	out, err := s.registry.Describe(ctx, named, auth)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", reference.FamiliarString(named), err)
+	}
+	return out, err
+}

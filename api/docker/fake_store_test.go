@@ -165,6 +165,17 @@ func (s *fakeImages) Push(
 		s.read("images.Push.after")
 }
 
+func (s *fakeImages) Describe(
+	_ context.Context, ref string, auth *image.Auth,
+) (image.Description, error) {
+	return image.Description{
+		Target: ocispec.Descriptor{
+			MediaType: ocispec.MediaTypeImageIndex, Digest: digest.Digest(imageID), Size: 9,
+		},
+		Platforms: []ocispec.Platform{{OS: "linux", Architecture: "arm64", Variant: "v8"}},
+	}, s.do("images.Describe", ref, auth)
+}
+
 func (s *fakeImages) Import(
 	_ context.Context, r io.Reader, o image.ImportOptions,
 ) (digest.Digest, error) {

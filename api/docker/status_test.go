@@ -52,8 +52,10 @@ var endpoints = map[string]string{
 	"GET /images/get":     "/images/get?names=one",
 	"POST /images/load":   "-/images/load",
 	"POST /images/create": "/images/create?fromImage=one&tag=1",
-	"POST /commit":        "/commit?container=exited",
-	"POST /build/prune":   "-/build/prune",
+
+	"GET /distribution/{path...}": "/distribution/team/one:1/json",
+	"POST /commit":                "/commit?container=exited",
+	"POST /build/prune":           "-/build/prune",
 
 	"GET /networks":                    "/networks",
 	"GET /networks/{$}":                "/networks/",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/moby/moby/api/types/registry"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -33,6 +34,7 @@ type transferImages interface {
 	imageResolver
 	imageLister
 	Tags(ctx context.Context, repository string, auth *image.Auth) ([]string, error)
+	Describe(ctx context.Context, ref string, auth *image.Auth) (image.Description, error)
 	Pull(ctx context.Context, ref string, o image.PullOptions) (image.Image, error)
 	Push(ctx context.Context, ref string, o image.PushOptions) (image.Pushed, error)
 	Import(ctx context.Context, archive io.Reader, o image.ImportOptions) (digest.Digest, error)
@@ -45,6 +47,8 @@ func (a *transferAPI) routes() map[string]handler {
 		"GET /images/get":     a.saveSeveral,
 		"POST /images/load":   a.load,
 		"POST /images/create": a.create,
+
+		"GET /distribution/{path...}": a.describe,
 	}
 }
 
@@ -81,6 +85,25 @@ func authOf(r *request) (*image.Auth, error) {
 		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken,
 		RegistryToken: a.RegistryToken,
 	}, nil
+}
+
+// describe answers GET /distribution/NAME/json with what the registry has under a name.
+func (a *transferAPI) describe(w http.ResponseWriter, r *request) error {
+	name, ok := strings.CutSuffix(r.PathValue("path"), "/json")
+	if !ok || name == "" {
+		return unknown(r.Method, r.URL.Path)
+	}
+	auth, err := authOf(r)
+	if err != nil {
+		return err
+	}
+	d, err := a.images.Describe(r.Context(), name, auth)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, registry.DistributionInspect{
+		Descriptor: d.Target, Platforms: orEmpty(d.Platforms),
+	})
 }
 
 // create pulls (fromImage) or imports (fromSrc).

@@ -99,7 +99,7 @@ func checkMode(flag, mode string, allowed []string, container bool) error {
 // see the file.
 func securityOpt(opt string, src Source) (string, error) {
 	key, v, ok := strings.Cut(opt, "=")
-	if !ok && key != "no-new-privileges" {
+	if !ok && key != "no-new-privileges" && key != "writable-cgroups" {
 		// The form with a colon is older than 1.12.
 		if key, v, ok = strings.Cut(opt, ":"); !ok {
 			return "", fmt.Errorf("--security-opt %q: want NAME=value", opt)

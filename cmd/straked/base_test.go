@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"strake/image"
@@ -62,5 +63,37 @@ func TestLoadBase(t *testing.T) {
 	}
 	if again, _ := os.ReadFile(record); string(again) != string(raw) {
 		t.Errorf("record: %q, want %q", again, raw)
+	}
+}
+
+// TestBuiltin: the API's requests load the image that is built in again after it was removed, also
+// several at once.
+func TestBuiltin(t *testing.T) {
+	t.Parallel()
+	testneed.Root(t, "unpacks layers")
+	dir := t.TempDir()
+	images, err := image.Open(image.Config{Root: filepath.Join(dir, "image")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer images.Close()
+	sys := &system{images: images}
+	b := sys.builtin(dir, slog.New(slog.DiscardHandler))
+	if b.Ref == "" {
+		testneed.Lack(t, "the image is not built in")
+	}
+	for range 2 {
+		var loads sync.WaitGroup
+		for range 3 {
+			loads.Go(func() {
+				if err := b.Load(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		loads.Wait()
+		if _, err := images.Remove(t.Context(), b.Ref, image.RemoveOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

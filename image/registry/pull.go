@@ -60,20 +60,27 @@ type Image struct {
 // Close gives idle connections back.
 func (im *Image) Close() { im.conn.close() }
 
-func (im *Image) find(ctx context.Context, platform *ocispec.Platform) error {
+// resolve asks what the reference names.
+func (im *Image) resolve(ctx context.Context) (target ocispec.Descriptor, err error) {
 	watched, await, stop := watch(ctx, im.limit)
 	defer stop()
 	after := await()
 	name, target, err := im.conn.resolver.Resolve(watched, im.named.String())
 	if err = after(err); err != nil {
-		return explain(err, im.named)
+		return target, explain(err, im.named)
 	}
 	if d, ok := im.named.(reference.Digested); ok && d.Digest() != target.Digest {
-		return fmt.Errorf(
+		return target, fmt.Errorf(
 			"registry resolved it to %s: %w", target.Digest, errdefs.ErrInvalidArgument,
 		)
 	}
-	if im.fetcher, err = im.conn.resolver.Fetcher(ctx, name); err != nil {
+	im.fetcher, err = im.conn.resolver.Fetcher(ctx, name)
+	return target, err
+}
+
+func (im *Image) find(ctx context.Context, platform *ocispec.Platform) error {
+	target, err := im.resolve(ctx)
+	if err != nil {
 		return err
 	}
 	match := platforms.Default()
