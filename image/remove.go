@@ -23,7 +23,11 @@ func (s *Store) Remove(ctx context.Context, ref string, o RemoveOptions) ([]Remo
 
 // Collect deletes what removed images (see RemoveOptions.Later) and deleted leases left.
 func (s *Store) Collect(ctx context.Context) error {
-	return s.index.Clean(ctx, s.backend.Collect)
+	collect := s.backend.CollectMarked
+	if recorded, err := s.index.Dirty(); err == nil && recorded {
+		collect = s.backend.Collect
+	}
+	return s.index.Clean(ctx, collect)
 }
 
 // Prune is Collect that also gives up the beginnings of downloads that no pull is at work on, which

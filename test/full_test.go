@@ -186,6 +186,7 @@ func (d *smallDisk) full(c fullCase, fill func(), kill bool) {
 		d.term()
 	}
 	d.launch()
+	d.exits()
 	d.removeAll()
 	d.drain()
 	if nowFree, nowInodes := d.space(); nowFree < free-databaseBytes ||
@@ -199,6 +200,27 @@ func (d *smallDisk) full(c fullCase, fill func(), kill bool) {
 		d.t.Errorf("%d unfinished blobs are left", len(left))
 	}
 	d.life()
+}
+
+// exits looks at how containers have ended: all by SIGKILL, which the engine after one that was
+// killed on the full disk knows too.
+func (d *smallDisk) exits() {
+	d.t.Helper()
+	var list []struct{ Id string }
+	d.decode("/containers/json?all=1&filters="+url.QueryEscape(`{"status":["exited"]}`), &list)
+	for _, c := range list {
+		var in struct {
+			Name  string
+			State struct {
+				ExitCode int
+				Error    string
+			}
+		}
+		d.decode("/containers/"+c.Id+"/json", &in)
+		if in.State.ExitCode != 137 && !strings.Contains(in.State.Error, "no space left") {
+			d.t.Errorf("%s: exit code %d, %q", in.Name, in.State.ExitCode, in.State.Error)
+		}
+	}
 }
 
 // TestFullDiskLogs lets a container write more than the disk has room for. It is not held up; the

@@ -26,6 +26,8 @@ type fakeImages struct {
 	list []image.Summary
 	tags []string
 	env  []string // of the image's configuration
+	// refusal is what Import and Load return before they read anything, if it is not nil.
+	refusal error
 }
 
 func newFakeImages(r *recorder) *fakeImages {
@@ -179,6 +181,9 @@ func (s *fakeImages) Describe(
 func (s *fakeImages) Import(
 	_ context.Context, r io.Reader, o image.ImportOptions,
 ) (digest.Digest, error) {
+	if s.refusal != nil {
+		return "", s.refusal
+	}
 	raw, err := io.ReadAll(r)
 	if err != nil {
 		return "", err
@@ -191,6 +196,9 @@ func (s *fakeImages) Import(
 func (s *fakeImages) Load(
 	_ context.Context, r io.Reader, o image.LoadOptions,
 ) ([]image.Loaded, error) {
+	if s.refusal != nil {
+		return nil, s.refusal
+	}
 	raw, err := io.ReadAll(r)
 	if err != nil {
 		return nil, err

@@ -294,7 +294,7 @@ func TestCollectIsMarked(t *testing.T) {
 			marked = append(marked, len(left) > 0)
 		}
 	}
-	if err := b.Collect(t.Context()); err != nil {
+	if err := b.CollectMarked(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(marked, []bool{true, true}) {

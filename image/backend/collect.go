@@ -47,13 +47,13 @@ func (b *Backend) Sweep(ctx context.Context) error {
 		return err
 	}
 	// What the database knows goes next. It may be what the disk is full of.
-	if err := b.Collect(ctx); err != nil {
+	if err := b.CollectMarked(ctx); err != nil {
 		return err
 	}
 	b.gcMu.Lock()
 	b.unswept = true
 	b.gcMu.Unlock()
-	return b.Collect(ctx)
+	return b.CollectMarked(ctx)
 }
 
 // sweepDirs removes layer directories that the snapshotter's database does not know.
@@ -153,17 +153,22 @@ func (b *Backend) provokeSweep(ctx context.Context) error {
 	return err
 }
 
-// Collect removes blobs and layers that neither a root reaches nor a lease keeps.
-func (b *Backend) Collect(ctx context.Context) error {
-	b.gcMu.Lock()
-	defer b.gcMu.Unlock()
-	// As long as this lease is there, a process that is killed between the database's transaction
-	// and the removal of the files is one whose leftovers the next one looks for.
+// CollectMarked is Collect for callers that have not recorded that there is something to collect.
+// As long as its lease is there, a process that is killed between the database's transaction and the
+// removal of the files is one whose leftovers the next one looks for.
+func (b *Backend) CollectMarked(ctx context.Context) error {
 	if o, err := b.Begin(ctx); err == nil {
 		defer o.End(ctx)
 	} else if !Full(err) {
 		return err
 	}
+	return b.Collect(ctx)
+}
+
+// Collect removes blobs and layers that neither a root reaches nor a lease keeps.
+func (b *Backend) Collect(ctx context.Context) error {
+	b.gcMu.Lock()
+	defer b.gcMu.Unlock()
 	b.fault("collect: begin")
 	if b.unswept {
 		if err := b.provokeSweep(ctx); err != nil {

@@ -7,6 +7,8 @@
 //     transfer without a byte for a minute counts as cut, as does one that brings less than 1 KiB
 //     for each second that it is waited for. What a registry refuses or sends wrong is not asked
 //     for again.
+//   - A registry that does not take what is pushed to it for a minute, or does not answer, counts as
+//     cut too.
 //   - All that a registry sends is bounded: blobs by the sizes in their descriptors, manifests by 4
 //     MiB, other documents by 16 MiB, tokens by 1 MiB, heads by 256 KiB, redirects by 10.
 //   - Credentials go to the registry that they are for, never to its mirrors.

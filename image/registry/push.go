@@ -43,7 +43,7 @@ func (c *Client) Push(
 ) error {
 	r := c.connect(ctx, tag, o.Auth)
 	defer r.close()
-	p := &push{tag: tag, from: from, report: o.Report, uploads: c.uploads, wait: r.wait}
+	p := &push{tag: tag, from: from, report: o.Report, uploads: c.uploads, wait: r.wait, limit: r.limit}
 	var err error
 	p.pusher, err = r.resolver.Pusher(ctx, tag.String()+"@"+target.Digest.String())
 	if err == nil {
@@ -60,6 +60,7 @@ type push struct {
 	pusher  remotes.Pusher
 	uploads *semaphore.Weighted
 	wait    time.Duration // Config.RetryWait
+	limit   time.Duration // Config.StallTimeout
 }
 
 // tree sends what is below a descriptor and then the document itself.
@@ -173,10 +174,14 @@ func (p *push) withSource(ctx context.Context, d ocispec.Descriptor) ocispec.Des
 }
 
 func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *progress.Meter) error {
-	w, err := p.pusher.Push(ctx, d)
-	if err != nil {
+	watched, await, stop := watch(ctx, p.limit)
+	defer stop()
+	after := await()
+	to, err := p.pusher.Push(watched, d)
+	if err = after(err); err != nil {
 		return err
 	}
+	w := patientWriter{to, await}
 	defer w.Close()
 	ra, err := p.from.ReaderAt(ctx, d)
 	if err != nil {
@@ -190,7 +195,7 @@ func (p *push) upload(ctx context.Context, d ocispec.Descriptor, m *progress.Met
 	}
 	// content.Copy starts the stream again when the pusher says that the connection was replaced.
 	return content.Copy(
-		ctx, w,
+		watched, w,
 		&rewinder{
 			Reader: r,
 			at: func(off int64) io.Reader {
@@ -213,4 +218,24 @@ func (r *rewinder) Seek(off int64, whence int) (int64, error) {
 	}
 	r.Reader = r.at(off)
 	return off, nil
+}
+
+// patientWriter waits as long as watch lets it for the registry to take each piece of a blob, and for
+// its answer.
+type patientWriter struct {
+	content.Writer
+	await func() func(error) error
+}
+
+func (w patientWriter) Write(b []byte) (int, error) {
+	after := w.await()
+	n, err := w.Writer.Write(b)
+	return n, after(err)
+}
+
+func (w patientWriter) Commit(
+	ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt,
+) error {
+	after := w.await()
+	return after(w.Writer.Commit(ctx, size, expected, opts...))
 }
