@@ -181,6 +181,11 @@ var rules = []rule{
 		From: "strake/cmd/strake-runtime",
 		To:   "net/http google.golang.org github.com/containerd/containerd", Why: instant,
 	},
+	{
+		// The first two link the C library where it is there, whose start takes longer than the
+		// runtime's; the third prepares tables at each start.
+		From: "strake/cmd/strake-runtime", To: "os/user net/. regexp", Why: instant,
+	},
 }
 
 // exceptions names, for an importer and an import, the package through which the one may reach the
