@@ -22,7 +22,7 @@ func TestPythonClient(t *testing.T) {
 		rounds int
 	}{
 		{"attach", 150}, {"terminal", 100}, {"run", 60}, {"exec_run", 60}, {"logs", 60},
-		{"wait", 300}, {"events", 60}, {"address", 12},
+		{"wait", 300}, {"events", 60}, {"address", 12}, {"contend", 30},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)

@@ -57,6 +57,9 @@ type run struct {
 	// sandbox is the container's own, joined those of others that it is a member of.
 	sandbox *sandbox.Sandbox
 	joined  []*sandbox.Sandbox
+	// killed says that SIGKILL was sent, so that the container must not stay frozen. Guarded by the
+	// container's mu.
+	killed bool
 	// ended is closed when the exit has been dealt with and everything is released.
 	ended chan struct{}
 }

@@ -64,6 +64,16 @@ func (e *Engine) freeze(
 	if _, err := e.apply(c, state.Event{Kind: what}); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	killed := what == state.HasPaused && r.killed
+	if killed {
+		c.state = was
+	}
+	c.mu.Unlock()
+	if killed {
+		// SIGKILL came before or while the group was frozen, and waits for it to be thawed.
+		return errors.Join(notRunning(c), r.task.Resume(context.WithoutCancel(ctx)))
+	}
 	err = e.save(c)
 	if err != nil && what == state.HasPaused {
 		c.mu.Lock()

@@ -46,14 +46,13 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 	if sig == syscall.SIGKILL || perr == nil && sig == stop {
 		c.state.StoppedByUser = true // as dockerd: who sends these means it
 	}
-	paused := c.state.Status == engine.Paused
 	c.mu.Unlock()
-	if err := e.signal(r, sig); err != nil {
-		return message.New(errdefs.ErrConflict, "cannot kill container: %s: %w", name, err)
+	send := e.signal
+	if sig == syscall.SIGKILL {
+		send = func(r *run, _ syscall.Signal) error { return e.kill(ctx, c, r) }
 	}
-	if paused && sig == syscall.SIGKILL {
-		// A group of cgroup v1 that is frozen does not even die.
-		e.warn("thaw a killed container", r.task.Resume(ctx), "container", c.id)
+	if err := send(r, sig); err != nil {
+		return message.New(errdefs.ErrConflict, "cannot kill container: %s: %w", name, err)
 	}
 	e.publish(c, "kill", map[string]string{"signal": fmt.Sprint(int(sig))})
 	if sig == syscall.SIGKILL {
@@ -62,6 +61,22 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	return nil
+}
+
+// kill sends SIGKILL and sees to it that the container is not frozen then: a frozen group of cgroup
+// v1 does not even die. A pause that is under way thaws the group itself, by killed.
+func (e *Engine) kill(ctx context.Context, c *container, r *run) error {
+	c.mu.Lock()
+	r.killed = true
+	paused := c.state.Status == engine.Paused
+	c.mu.Unlock()
+	if err := e.signal(r, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if paused {
+		e.warn("thaw a killed container", r.task.Resume(ctx), "container", c.id)
 	}
 	return nil
 }
@@ -128,7 +143,7 @@ func (e *Engine) stop(ctx context.Context, c *container, signal string, timeout 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := e.signal(r, syscall.SIGKILL); err != nil {
+		if err := e.kill(ctx, c, r); err != nil {
 			return fmt.Errorf("stop container %s: %w", c.id, err)
 		}
 		e.publish(c, "kill", map[string]string{"signal": fmt.Sprint(int(syscall.SIGKILL))})

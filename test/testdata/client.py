@@ -305,6 +305,53 @@ def address(client, n):
         discard_network(network)
 
 
+def contend(client, n):
+    """Verbs that come at once end, in success or in a conflict, and none is in the way of removal."""
+    name = "contended%d" % n
+    c = client.containers.run(IMAGE, ["sleep", "1000"], name=name, detach=True)
+    verbs = [
+        lambda api: api.kill(c.id),
+        lambda api: api.stop(c.id, timeout=0),
+        lambda api: api.restart(c.id, timeout=0),
+        lambda api: api.exec_start(api.exec_create(c.id, ["true"])["Id"]),
+        lambda api: api.pause(c.id),
+        lambda api: api.unpause(c.id),
+        lambda api: api.start(c.id),
+        lambda api: api.logs(c.id),
+        lambda api: api.update_container(c.id, mem_limit="64m", memswap_limit="64m"),
+        lambda api: api.remove_container(c.id, force=True),
+    ]
+
+    def work(verb):
+        other = docker.DockerClient(SOCKET, timeout=60)
+        try:
+            verb(other.api)
+        except docker.errors.APIError as error:
+            if error.status_code not in (304, 404, 409):
+                raise
+        finally:
+            other.close()
+
+    try:
+        # The last one removes the container, in every second round only.
+        threads = [Thread(lambda v=v: work(v)) for v in verbs[: len(verbs) - n % 2]]
+        # An exec in a container that stays paused has no end.
+        for thread in threads:
+            while thread.is_alive() and n % 2:
+                work(verbs[5])
+                threading.Thread.join(thread, 0.05)
+            thread.join()
+        if n % 2:
+            client.api.remove_container(c.id, force=True)
+        else:
+            expect("containers", client.containers.list(all=True, filters={"id": c.id}), [])
+        # The name is free, and so is what the container had.
+        client.containers.run(IMAGE, ["true"], name=name, remove=True)
+    finally:
+        discard(client, c.id)
+        discard(client, name)
+
+
 class Thread(threading.Thread):
     """A thread that has started, and whose join raises what it ended with."""
 
@@ -343,7 +390,7 @@ def discard_network(network):
         pass
 
 
-CASES = [attach, terminal, run, exec_run, logs, wait, events, address]
+CASES = [attach, terminal, run, exec_run, logs, wait, events, address, contend]
 SOCKET = ""
 
 
