@@ -68,8 +68,10 @@ type fakeProcess struct {
 	exited func(task.Exit) // guarded by mu
 	log    *os.File        // guarded by mu
 	path   string
-	outs   []task.Output // guarded by mu
-	files  []*os.File    // guarded by mu; duplicates that outs refers to
+	outs   []task.Output    // guarded by mu
+	files  []*os.File       // guarded by mu; duplicates that outs refers to
+	frozen bool             // guarded by mu
+	late   []syscall.Signal // guarded by mu; sent while it is frozen
 }
 
 var _ task.Isolation = (*Fake)(nil)
@@ -322,8 +324,6 @@ func (p *fakeProcess) Drained() <-chan struct{}          { return p.drained }
 func (p *fakeProcess) Record() task.Record               { return task.Record{ID: p.id, Owner: p.owner} }
 func (p *fakeProcess) Pids() ([]int, error)              { return []int{p.pid}, nil }
 func (p *fakeProcess) OOMKills() (uint64, error)         { return 0, nil }
-func (p *fakeProcess) Pause(ctx context.Context) error   { return nil }
-func (p *fakeProcess) Resume(ctx context.Context) error  { return nil }
 func (p *fakeProcess) ReopenLog(_ context.Context) error { return p.openLog() }
 
 func (p *fakeProcess) Exit() task.Exit {
@@ -339,8 +339,35 @@ func (p *fakeProcess) Signal(sig syscall.Signal) error {
 	if p.ended() {
 		return failed("it has ended")
 	}
-	if sig != 0 {
+	p.mu.Lock()
+	frozen := p.frozen
+	if frozen && sig != 0 {
+		p.late = append(p.late, sig)
+	}
+	p.mu.Unlock()
+	if sig != 0 && !frozen {
 		p.kill <- sig
+	}
+	return nil
+}
+
+// Pause holds back signals, as a frozen group of version 1 does, also those that kill.
+func (p *fakeProcess) Pause(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = true
+	return nil
+}
+
+func (p *fakeProcess) Resume(context.Context) error {
+	p.mu.Lock()
+	late := p.late
+	p.frozen, p.late = false, nil
+	p.mu.Unlock()
+	for _, sig := range late {
+		if !p.ended() {
+			p.kill <- sig
+		}
 	}
 	return nil
 }
