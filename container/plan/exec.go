@@ -129,8 +129,8 @@ func (p *planner) enterEach(flags uint64) {
 
 // HookProcess compiles a process that joins the given namespaces of a container and executes a hook
 // there with the identity of the spawner: a createContainer hook (runtime-spec config.md,
-// POSIX-platform Hooks); a startContainer hook is a process of Exec. It runs in the directory dir, if that is not empty and can be
-// entered. Its standard streams are the inputs of Pipes.
+// POSIX-platform Hooks); a startContainer hook is a process of Exec. It runs in the directory dir, if
+// that is not empty and can be entered. Its standard streams are the inputs of Pipes.
 func HookProcess(h *specs.Hook, dir string, flags uint64) (*Plan, error) {
 	if !strings.HasPrefix(h.Path, "/") {
 		return nil, invalid("hooks.path", "%q is not absolute", h.Path)

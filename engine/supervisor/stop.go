@@ -49,7 +49,7 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 	c.mu.Unlock()
 	send := e.signal
 	if sig == syscall.SIGKILL {
-		send = func(r *run, _ syscall.Signal) error { return e.kill(ctx, c, r) }
+		send = func(r *run, _ syscall.Signal) error { return c.kill(ctx, e, r) }
 	}
 	if err := send(r, sig); err != nil {
 		return message.New(errdefs.ErrConflict, "cannot kill container: %s: %w", name, err)
@@ -67,7 +67,7 @@ func (e *Engine) Kill(ctx context.Context, name string, signal string) error {
 
 // kill sends SIGKILL and sees to it that the container is not frozen then: a frozen group of cgroup
 // v1 does not even die. A pause that is under way thaws the group itself, by killed.
-func (e *Engine) kill(ctx context.Context, c *container, r *run) error {
+func (c *container) kill(ctx context.Context, e *Engine, r *run) error {
 	c.mu.Lock()
 	r.killed = true
 	paused := c.state.Status == engine.Paused
@@ -143,7 +143,7 @@ func (e *Engine) stop(ctx context.Context, c *container, signal string, timeout 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := e.kill(ctx, c, r); err != nil {
+		if err := c.kill(ctx, e, r); err != nil {
 			return fmt.Errorf("stop container %s: %w", c.id, err)
 		}
 		e.publish(c, "kill", map[string]string{"signal": fmt.Sprint(int(syscall.SIGKILL))})
