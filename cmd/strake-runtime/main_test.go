@@ -15,7 +15,6 @@ import (
 // TestLog: the file of --log is there after each command, and has errors and warnings in the form
 // that engines read.
 func TestLog(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	do := func(words ...string) (code int, errors string) {
 		var b bytes.Buffer
@@ -100,7 +99,6 @@ func TestDebug(t *testing.T) {
 
 // TestNearFlag: a mistyped option is answered with the one that was perhaps meant.
 func TestNearFlag(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct {
 		words []string
 		want  string
@@ -121,7 +119,6 @@ func TestNearFlag(t *testing.T) {
 
 // TestCgroupManager: crun's option is taken with the value that says what is done anyway.
 func TestCgroupManager(t *testing.T) {
-	t.Parallel()
 	for value, want := range map[string]int{"cgroupfs": 0, "systemd": 1, "disabled": 1} {
 		args := []string{"strake-runtime", "--cgroup-manager=" + value, "--root", t.TempDir(), "list"}
 		var shown bytes.Buffer
