@@ -422,10 +422,13 @@ func (f *worldTasks) Start(ctx context.Context, s *task.Spec) (task.Task, error)
 	} else if err := f.w.call("start"); err != nil {
 		return nil, err
 	}
-	f.log, f.mounted = s.Log, map[string]string{}
+	mounted := map[string]string{}
 	for _, m := range s.Config.Mounts {
-		f.mounted[m.Destination], _ = filepath.EvalSymlinks(m.Source)
+		mounted[m.Destination], _ = filepath.EvalSymlinks(m.Source)
 	}
+	f.w.mu.Lock()
+	f.log, f.mounted = s.Log, mounted // tests that look at them start one container at a time
+	f.w.mu.Unlock()
 	t, err := f.Fake.Start(ctx, s)
 	if err != nil {
 		return nil, err
