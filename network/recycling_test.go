@@ -112,8 +112,9 @@ func TestStats(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = l.attach(m, Request{ContainerID: "a"})
-	if s, err := m.Stats(t.Context(), a.EndpointID); err != nil || s != (Stats{}) {
-		t.Errorf("at first: got %+v, %v; want nothing", s, err)
+	// What others say to all of the network may have come already.
+	if s, err := m.Stats(t.Context(), a.EndpointID); err != nil || s.TxPackets+s.TxBytes > 0 {
+		t.Errorf("at first: got %+v, %v; want nothing sent", s, err)
 	}
 	l.serve(l.outside, 80, "outside")
 	l.reaches("outside", a.NetNS, "udp", outsideAddr4+":80", "outside "+hostAddr4)
