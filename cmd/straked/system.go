@@ -80,7 +80,6 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if sys.keeper, err = newKeepers(s, log); err != nil {
 		return nil, err
 	}
-	sys.keeper.begin(ctx)
 	// Steps of these cannot be told to fail, which their names say.
 	steps := func(of string) func(string) {
 		if s.fault == nil {
@@ -178,9 +177,6 @@ func (sys *system) close() error {
 	if sys.tasks != nil {
 		errs = append(errs, sys.tasks.Close())
 	}
-	if sys.keeper != nil {
-		errs = append(errs, sys.keeper.close())
-	}
 	if sys.network != nil {
 		errs = append(errs, sys.network.Close())
 	}
@@ -194,37 +190,6 @@ func (sys *system) close() error {
 type keepers struct {
 	launch keeper.Launch
 	log    *slog.Logger
-	// early is the connection that begin makes, until connect takes it; nil: none.
-	early chan earlyKeeper
-}
-
-// earlyKeeper is a connection to the keeper, or why there is none.
-type earlyKeeper struct {
-	client *keeper.Client
-	err    error
-}
-
-// begin connects in the background: a keeper comes up while other parts of the engine are opened.
-// The first connect takes the connection, or close does.
-func (k *keepers) begin(ctx context.Context) {
-	k.early = make(chan earlyKeeper, 1)
-	go func() {
-		c, err := k.dial(ctx)
-		k.early <- earlyKeeper{c, err}
-	}()
-}
-
-// close closes the connection that no connect has taken.
-func (k *keepers) close() error {
-	if k.early == nil {
-		return nil
-	}
-	e := <-k.early
-	k.early = nil
-	if e.client == nil {
-		return nil
-	}
-	return e.client.Close()
 }
 
 func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
@@ -249,14 +214,6 @@ func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
 
 // connect is host.Config.Connect.
 func (k *keepers) connect(ctx context.Context) (host.Keeper, error) {
-	if k.early != nil {
-		e := <-k.early
-		k.early = nil
-		if e.err != nil {
-			return nil, e.err
-		}
-		return e.client, nil
-	}
 	c, err := k.dial(ctx)
 	if err != nil {
 		return nil, err
