@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestImportURL: an import of an address has what is there; what its server refuses has the status
+// TestImportURL: an import of an address has what its server sends; what that refuses has the status
 // of the refusal.
 func TestImportURL(t *testing.T) {
 	t.Parallel()
