@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"strake/api/docker"
+	"strake/internal/early"
 	"strake/image/base"
 )
 
@@ -55,12 +56,16 @@ func (sys *system) dockerService(
 	}
 	// Requests end with the process, not with the first signal: what is under way may finish.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	handler := docker.Handler(docker.Backend{
+		Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
+		Volumes: sys.engine.Volumes(), Log: log, Version: version, GitCommit: commit, Name: name,
+		Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
+		Builtin: sys.builtin(s.DataRoot, log),
+	})
 	server := &http.Server{
-		Handler: docker.Handler(docker.Backend{
-			Engine: sys.engine, Images: sys.images, Networks: networks{sys.network},
-			Volumes: sys.engine.Volumes(), Log: log, Version: version, GitCommit: commit, Name: name,
-			Root: s.DataRoot, LogDriver: s.LogDriver, Insecure: s.InsecureRegistries,
-			Builtin: sys.builtin(s.DataRoot, log),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			early.Tend()
+			handler.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: 30 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return base },

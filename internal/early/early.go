@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -149,6 +150,40 @@ func undo() {
 	}
 }
 
+// tendEvery is how often Tend looks at the threads at most.
+const tendEvery = 100 * time.Millisecond
+
+// tended is what Tend knows: when it looked last, and the threads that it has seen.
+var tended struct {
+	sync.Mutex
+	next    time.Time
+	threads map[int]bool
+}
+
+// Tend gives the threads that the monitor has started since the last time the slack that the
+// program was started with. The monitor starts one when all others are blocked, and that inherits
+// the monitor's slack: wherever the runtime sleeps for some microseconds on it, it sleeps for up to
+// ten milliseconds, and all that waits for it does too. A program that goes on for long calls Tend
+// where its work comes in; most calls look at the clock only. It may be called concurrently.
+func Tend() {
+	if slackBefore == 0 || !tended.TryLock() {
+		return
+	}
+	defer tended.Unlock()
+	now := time.Now()
+	if now.Before(tended.next) {
+		return
+	}
+	tended.next = now.Add(tendEvery)
+	seen := make(map[int]bool, len(tended.threads)+1)
+	for i, tid := range threads() {
+		if seen[tid] = true; i != monitor && !tended.threads[tid] {
+			setSlack(tid, slackBefore)
+		}
+	}
+	tended.threads = seen
+}
+
 // Relax gives the monitor more slack in a program that was not entered here. It is to be called
 // first of all. Where that cannot be had (another thread's slack wants CAP_SYS_NICE, proc(5))
 // everything is as before.
@@ -156,7 +191,7 @@ func Relax() {
 	if slackBefore != 0 {
 		return
 	}
-	// Threads that the monitor starts have its slack.
+	// Threads that the monitor starts have its slack, until Undo or Tend.
 	if ns, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err == nil && ns > 0 {
 		slackBefore = uint64(ns)
 	}

@@ -39,9 +39,9 @@ func build(t *testing.T, flags string) string {
 	return out
 }
 
-func run(t *testing.T, program string) (s seen) {
+func run(t *testing.T, program string, args ...string) (s seen) {
 	t.Helper()
-	out, err := exec.Command(program).CombinedOutput()
+	out, err := exec.Command(program, args...).CombinedOutput()
 	if err == nil {
 		err = json.Unmarshal(out, &s)
 	}
@@ -144,6 +144,29 @@ func TestPlain(t *testing.T) {
 	}
 	if s.Child != want {
 		t.Errorf("a child: %+v, want %+v", s.Child, want)
+	}
+}
+
+// TestTend has the monitor start threads, which are late, and gives them back what the program was
+// started with.
+func TestTend(t *testing.T) {
+	want := self(t)
+	for _, flags := range []string{"", "-E strake/internal/early.entry"} {
+		s := run(t, build(t, flags), "blocked")
+		late := 0
+		for i, th := range s.Bound {
+			if i != monitor && th.Slack == fmt.Sprint(slack) {
+				late++
+			}
+		}
+		if late == 0 {
+			t.Errorf("flags %q: the monitor has started no thread: %+v", flags, s.Bound)
+		}
+		for i, th := range s.Free {
+			if i != monitor && th.Slack != want.Slack {
+				t.Errorf("flags %q: thread %d with a slack of %s, want %s", flags, i, th.Slack, want.Slack)
+			}
+		}
 	}
 }
 

@@ -12,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strake/container/spawn"
+	"strake/internal/early"
 	"strake/keeper/logwriter"
 	"strake/keeper/wire"
 )
 
 // handle carries a request out. It is answered now or, with the ticket, later.
 func (s *server) handle(t ticket, b wire.Body, fds *descriptors) {
+	early.Tend()
 	var err error
 	switch m := b.(type) {
 	case *wire.Hello:

@@ -1,4 +1,5 @@
-// Command threads prints the processors and the timer slack of its threads and children.
+// Command threads prints the processors and the timer slack of its threads and children; "threads
+// blocked" those of its threads before and after early.Tend, when the monitor has started some.
 package main
 
 import (
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"strake/internal/early"
 )
 
@@ -17,6 +20,10 @@ type thread struct{ Allowed, Slack string }
 
 func main() {
 	early.Relax()
+	if len(os.Args) > 1 {
+		blocked()
+		return
+	}
 	// Threads beside the first and the monitor.
 	for range 3 {
 		go func() {
@@ -37,6 +44,22 @@ func main() {
 		"Bound": bound, "Free": free, "First": first, "Child": child(),
 		"Procs": runtime.GOMAXPROCS(0),
 	})
+}
+
+// blocked has the goroutines' only processor taken from a thread that is blocked, again and again:
+// the monitor does that, and starts the next thread.
+func blocked() {
+	runtime.GOMAXPROCS(1)
+	early.Tend() // what is there already
+	for range 8 {
+		var pipe [2]int
+		unix.Pipe2(pipe[:], unix.O_CLOEXEC)
+		go unix.Read(pipe[0], make([]byte, 1))
+	}
+	time.Sleep(200 * time.Millisecond) // more than Tend's interval
+	late := threads()
+	early.Tend()
+	json.NewEncoder(os.Stdout).Encode(map[string]any{"Bound": late, "Free": threads()})
 }
 
 func threads() (list []thread) {
