@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -306,5 +308,43 @@ func TestJournalOnFullDisk(t *testing.T) {
 	defer j.close()
 	if e := j.records["first"].exit; len(j.records) != lost-1 || e == nil || e.Status != 7 {
 		t.Errorf("%d records, want %d; exit %+v", len(j.records), lost-1, e)
+	}
+}
+
+// TestLockOfAnEndingKeeper takes the lock of a state directory that another keeper still has: one
+// that gives it up meanwhile is waited for, one that goes on is not.
+func TestLockOfAnEndingKeeper(t *testing.T) {
+	t.Parallel()
+	for name, held := range map[string]time.Duration{
+		"ends": lockPatience / 2, "goes on": 2 * lockPatience,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				// A lock of the open file conflicts with the keeper's, which is of the process.
+				other, err := os.Create(filepath.Join(dir, "lock"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.FcntlFlock(
+					other.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK},
+				); err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(held, func() { other.Close() })
+				started := time.Now()
+				fd, err := lockDir(dir)
+				took := time.Since(started)
+				if held < lockPatience {
+					if err != nil || took < held {
+						t.Fatalf("after %v: %v, want the lock once it is free", took, err)
+					}
+					unix.Close(fd)
+				} else if !errdefs.IsAlreadyExists(err) {
+					t.Errorf("after %v: %v, want %v", took, err, errdefs.ErrAlreadyExists)
+				}
+			})
+		})
 	}
 }
