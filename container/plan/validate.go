@@ -241,10 +241,8 @@ func validateLinux(s *specs.Spec, opt *Options) error {
 			return invalid(field, "type %q, want c, u, b or p", d.Type)
 		}
 	}
-	for name := range l.Sysctl {
-		if err := validateSysctl(s, name); err != nil {
-			return err
-		}
+	if err := validateSysctls(s); err != nil {
+		return err
 	}
 	if l.IntelRdt != nil {
 		return invalid("linux.intelRdt", "this host's resource control is not used by strake")
@@ -288,6 +286,17 @@ func validateNetDevices(l *specs.Linux, opt *Options) error {
 		seen[there] = true
 	}
 	return nil
+}
+
+// validateSysctls reports the first name in order that is refused.
+func validateSysctls(s *specs.Spec) (refused error) {
+	first := ""
+	for name := range s.Linux.Sysctl {
+		if err := validateSysctl(s, name); err != nil && (refused == nil || name < first) {
+			first, refused = name, err
+		}
+	}
+	return refused
 }
 
 // validateSysctl lets through what is the namespace's and not the host's (runtime-spec
