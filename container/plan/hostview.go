@@ -80,6 +80,7 @@ func Hold(spec *specs.Spec, opt Options) (*Plan, error) {
 	p.namespaces.names()
 	p.procfs.sysctls()
 	p.root.mountEmpty()
+	p.root.pivot()
 	p.process.reaper.hold()
 	return p.finish()
 }

@@ -239,8 +239,8 @@ func (p *rootfs) attributes() {
 	}
 }
 
-// mountEmpty changes to a root in which there is nothing, in the mount namespace that the process
-// was born in.
+// mountEmpty makes a root in which there is nothing, in the mount namespace that the process was
+// born in.
 func (p *rootfs) mountEmpty() {
 	p.Field("root (empty)")
 	// What is mounted and unmounted here does not reach the host.
@@ -254,7 +254,6 @@ func (p *rootfs) mountEmpty() {
 		unix.SYS_MOVE_MOUNT, p.dir.Value(), p.empty.Ptr(), program.Num(atFDCWD),
 		p.Str("/proc").Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH),
 	)
-	p.pivot()
 }
 
 // current takes the root of the namespace that was joined.
