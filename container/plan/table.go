@@ -29,7 +29,7 @@ func (t *table[K, V]) set(key K, value V) {
 		}
 	}
 	if *t == nil {
-		*t = make(table[K, V], 0, 8)
+		*t = make(table[K, V], 0, 6)
 	}
 	*t = append(*t, row[K, V]{key, value})
 }
