@@ -166,8 +166,8 @@ func nodeOf(d *specs.LinuxDevice) Node {
 	return n
 }
 
-// mappedNode is what the spawner makes for a device of a container with a new user namespace, or nil
-// if it is one of those that every host has, or its owner has no ID on the host.
+// mappedNode is what the spawner makes for a device of a container with a new user namespace, or
+// nil if it is one of those that every host has, or its owner has no ID on the host.
 func mappedNode(out *Plan, d *specs.LinuxDevice) *Node {
 	for i := range defaultDevices {
 		if d == &defaultDevices[i] {

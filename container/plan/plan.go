@@ -245,8 +245,9 @@ func Init(spec *specs.Spec, opt Options) (*Plan, error) {
 // they do is that of the calls in Init, Process, Hold, Exec and HookProcess.
 //
 // What a part reads of another one was set by an earlier call: namespaces.decide says which
-// namespaces are new and joined, cgroups.enter and enterLate that the groups are entered, root.mount
-// where the root is, and mounts.mount which tmpfs are fresh and which procfs is the container's.
+// namespaces are new and joined, cgroups.enter and enterLate that the groups are entered,
+// root.mount where the root is, and mounts.mount which tmpfs are fresh and which procfs is the
+// container's.
 type planner struct {
 	files
 	namespaces  namespaces
