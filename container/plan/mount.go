@@ -286,7 +286,7 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
 		}
 	}
-	tree := p.source(i, t)
+	tree := p.source(i, t, dest)
 	p.finishMount(tree, o)
 	if o.attr != (mountAttr{}) {
 		p.setattr(tree, o.attr, false)
@@ -311,14 +311,20 @@ func (p *planner) joinedUser(t *Tree) string {
 
 // source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
 // in the container's root can be seen by the child only. It resolves such a source inside of the
-// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
-func (p *planner) source(i int, t Tree) program.Arg {
+// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later. Only a
+// path that is bound on itself may be in /sys: it gets attributes of its own and shows nothing
+// elsewhere.
+func (p *planner) source(i int, t Tree, dest string) program.Arg {
 	name, filled := p.filled(i, &t)
 	if !filled {
 		return p.tree(t)
 	}
 	fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Result()
-	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
+	magics := []uint64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC}
+	if name == dest {
+		magics = magics[:1]
+	}
+	p.refuseMagic(fd.Value(), magics...)
 	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
 	if !t.Mapped() {
 		return tree
