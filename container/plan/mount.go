@@ -259,7 +259,7 @@ func (p *mounts) bind(i int, field string, m *specs.Mount, dest string, o option
 			))
 		}
 	}
-	tree := p.source(i, t)
+	tree := p.source(i, t, dest)
 	p.finishMount(tree, o)
 	if o.attr != (mountAttr{}) {
 		p.setattr(tree, o.attr, false)
@@ -274,14 +274,20 @@ func (t *Tree) Mapped() bool { return len(t.UIDMap) > 0 || t.UserNamespace != ""
 
 // source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
 // in the container's root can be seen by the child only. It resolves such a source inside of the
-// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
-func (p *mounts) source(i int, t Tree) program.Arg {
+// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later. Only a
+// path that is bound on itself may be in /sys: it gets attributes of its own and shows nothing
+// elsewhere.
+func (p *mounts) source(i int, t Tree, dest string) program.Arg {
 	name, filled := p.filled(i, &t)
 	if !filled {
 		return p.tree(t)
 	}
 	fd := p.open(p.root.dir.Value(), name, unix.O_PATH, resolveInRoot).Result()
-	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
+	magics := []uint64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC}
+	if name == dest {
+		magics = magics[:1]
+	}
+	p.refuseMagic(fd.Value(), magics...)
 	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
 	if !t.Mapped() {
 		return tree
