@@ -19,6 +19,8 @@
 //   - Output reaches every subscriber in order, without loss and without repetition, as long as it
 //     is not slower than what Attachment.Overflow says. Nothing that a subscriber does blocks
 //     another container.
+//   - A process can have an end command, which the keeper executes when it has ended, at least once,
+//     whatever happens to the keeper meanwhile (StartRequest.EndCommand).
 //   - A keeper replaces its own program in place (Client.Upgrade): same pid, same children, same
 //     connections.
 //

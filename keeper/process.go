@@ -41,6 +41,8 @@ type Process struct {
 	StreamsClosed bool
 	// Adopted says that the keeper is not its parent.
 	Adopted bool
+	// EndCommand is StartRequest.EndCommand.
+	EndCommand []string
 
 	mu sync.Mutex
 	// fds are the descriptors, -1 where there is none (any more). Guarded by mu.
@@ -80,7 +82,7 @@ func newProcess(b *wire.Process, fds []int) (*Process, bool) {
 		ID: b.ID, Owner: b.Owner, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage,
 		Pid: b.Pid, Started: time.Unix(0, b.Started), Stdio: Stdio(b.Stdio),
 		Log:           logConfig(&b.Log),
-		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted,
+		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted, EndCommand: b.EndCommand,
 	}
 	if b.State == Exited {
 		p.Exit = exitOf(&b.Exit)

@@ -23,6 +23,7 @@ func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error)
 	m := &wire.Start{
 		ID: req.ID, Owner: req.Owner, Kind: req.Kind, Note: req.Note,
 		TimeOffsets: req.TimeOffsets, Hold: req.Hold, Stdio: wire.Stdio(req.Stdio),
+		EndCommand: req.EndCommand,
 	}
 	var err error
 	if m.Log, err = req.Log.wire(); err != nil {
@@ -202,6 +203,7 @@ func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*
 	m := &wire.Adopt{Process: wire.Process{
 		ID: p.ID, Owner: p.Owner, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
 		Started: p.Started.UnixNano(), Stdio: wire.Stdio(p.Stdio),
+		EndCommand: p.EndCommand,
 	}}
 	var err error
 	if m.Process.Log, err = p.Log.wire(); err != nil {

@@ -75,6 +75,16 @@ type Spec struct {
 	Outputs []Output
 	// Exited, if not nil, is called once, in a goroutine of its own, when the process has ended.
 	Exited func(Exit)
+	// EndCommand, if not empty, is executed when the process has ended and its output has been
+	// written, or one second after the end: at most 16 words with 4,096 bytes together, the first of
+	// them an absolute path. It runs on the host, outside of the task, without input and output, with
+	// PATH as its environment. It is executed at least once, so it has to be safe to repeat; Delete
+	// and Abort drop one that has not begun.
+	//
+	// It is for front ends without a process that lives as long as the task, such as LXC's, to give
+	// back what the task occupied. The Docker engine, which is told of the end by Exited, does not
+	// use it. The words are the front end's, never a user's.
+	EndCommand []string
 }
 
 // Exec is what one more process of a task is started from.

@@ -139,6 +139,9 @@ func (c *custody) flush() {
 // exited records that a process has ended, before a client is told.
 func (c *custody) exited(p *process) {
 	r := &record{id: p.id, owner: p.owner, kind: p.kind, exit: &p.exit}
+	if len(p.endCommand) > 0 {
+		r.start = p.record().start // the next keeper needs the command, also if no guard could start
+	}
 	if err := c.journal.exited(r); err != nil {
 		c.logf("process %q: %v", p.id, err) // it is still in memory
 	}
@@ -206,7 +209,7 @@ func (c *custody) renew() {
 	for _, p := range list {
 		r := p.record()
 		if before[p] = c.journal.records[p.id]; before[p] != nil {
-			r.exit = before[p].exit
+			r.continues(before[p])
 		}
 		c.journal.records[p.id] = r
 	}
@@ -278,6 +281,6 @@ func (p *process) open() bool {
 func (p *process) record() *record {
 	return &record{id: p.id, owner: p.owner, kind: p.kind, start: &startRecord{
 		note: p.note, process: identity{p.pid, p.ticks}, started: p.started.UnixNano(),
-		stdio: p.stdio, log: p.logCfg, held: p.held,
+		stdio: p.stdio, log: p.logCfg, held: p.held, endCommand: p.endCommand,
 	}}
 }

@@ -40,6 +40,13 @@ func withAttributes() *record {
 	return r
 }
 
+// withCommand is a record with an end command.
+func withCommand(id string) *record {
+	r := aStart(id)
+	r.start.endCommand = []string{"/bin/a \"b\"", "", "c\xff\n"}
+	return r
+}
+
 func TestJournalRoundTrip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -55,6 +62,14 @@ func TestJournalRoundTrip(t *testing.T) {
 		j.started(aStart("running")), j.started(both), j.started(exited),
 		j.exited(&record{id: "both", owner: "cri", kind: wire.KindHold, exit: exit}),
 		j.exited(&record{id: "short", exit: &wire.Exit{Status: 9}}),
+		// No guard could be had, so the start is written with the exit.
+		j.exited(&record{id: "late", start: withCommand("late").start, exit: exit}),
+		j.started(withCommand("waits")),
+		j.started(withCommand("runs")), j.exited(&record{id: "runs", exit: exit}),
+		j.commandRuns("runs", identity{5, 6}),
+		j.started(withCommand("ran")), j.exited(&record{id: "ran", exit: exit}),
+		j.commandRuns("ran", identity{5, 6}), j.commandRan("ran"),
+		j.commandRuns("unknown", identity{5, 6}), j.commandRan("unknown"),
 		j.started(withAttributes()), j.started(aStart("gone")), j.forget("gone"), j.forget("unknown"),
 		// Its output goes on and is handed over to another guard.
 		j.exited(&record{id: "exited", owner: "cri", kind: wire.KindHold, exit: exit}),
@@ -68,6 +83,12 @@ func TestJournalRoundTrip(t *testing.T) {
 		"running": aStart("running"), "both": aStart("both"), "exited": aStart("exited"),
 		"attributes": withAttributes(),
 		"short":      {id: "short", exit: &wire.Exit{Status: 9}},
+		"waits":      withCommand("waits"),
+		"late":       {id: "late", start: withCommand("late").start, exit: exit},
+		"runs": {
+			id: "runs", start: withCommand("runs").start, exit: exit, runs: identity{5, 6},
+		},
+		"ran": {id: "ran", start: withCommand("ran").start, exit: exit, ran: true},
 	}
 	want["both"].exit, want["exited"].exit = exit, exit
 	if !reflect.DeepEqual(j.records, want) {
@@ -128,6 +149,18 @@ func TestParseJournal(t *testing.T) {
 		{name: "cut off start", text: head + good, want: nil},
 		{name: "start", text: head + good + "\n", want: []string{"a"}},
 		{name: "the kind that holds", text: head + "exit a - 2 0 1 false\n", want: []string{"a"}},
+		{name: "end command", text: head + good + ` end "/a" "b"` + "\n", want: []string{"a"}},
+		{
+			name: "a command that runs", want: []string{"a"},
+			text: head + good + ` end "/a"` + "\nexit a - 0 0 1 false\nrunning a 5 6\nran a\n",
+		},
+		{name: "running of nothing", text: head + "running a 5 6\nran a\n"},
+		{name: "no end command", text: head + good + " end\n", bad: true},
+		{name: "two end commands", text: head + good + ` end "/a" end "/a"` + "\n", bad: true},
+		{name: "relative end command", text: head + good + ` end "a"` + "\n", bad: true},
+		{name: "end command without quotes", text: head + good + " end /a\n", bad: true},
+		{name: "running without ticks", text: head + "running a 5\n", bad: true},
+		{name: "ran too much", text: head + "ran a 5\n", bad: true},
 		{name: "other version", text: "strake processes 3\n", bad: true},
 		{name: "start in version 1", text: old + good + "\n", bad: true},
 		{name: "owner in version 1", text: old + "exit a cri 0 0 1 false\n", bad: true},
@@ -177,6 +210,11 @@ func FuzzParseJournal(f *testing.F) {
 	f.Add(append(
 		[]byte(journalHeader+"guard 5 6\nexit b cri 2 9 2 true\n"), aStart("a").startLine()...,
 	))
+	f.Add(append(
+		append([]byte(journalHeader), withCommand("a").startLine()...),
+		"exit a - 0 0 1 false\nrunning a 5 6\n"...,
+	))
+	f.Add([]byte(journalHeader + "exit a - 0 0 1 false\nran a\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		records, guard, err := parseJournal(text)
 		if err != nil {
@@ -196,6 +234,7 @@ func FuzzParseJournal(f *testing.F) {
 			if r.exit != nil {
 				again = append(again, r.exitLine()...)
 			}
+			again = append(again, r.commandLine()...)
 		}
 		records2, guard2, err := parseJournal(again)
 		if err != nil || guard2 != guard || !reflect.DeepEqual(records, records2) {

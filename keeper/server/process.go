@@ -67,6 +67,9 @@ type process struct {
 	log     *logwriter.Writer
 	subs    []*subscription
 	closed  bool // StreamsClosed has been told
+
+	endCommand []string // what is executed when it has ended (commands)
+	ran        bool     // it has been
 }
 
 // stream is output that the keeper reads.
@@ -90,6 +93,7 @@ func (p *process) describe() (*wire.Process, []int) {
 		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note,
 		State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
+		EndCommand: p.endCommand,
 	}
 	if !p.started.IsZero() {
 		m.Started = p.started.UnixNano()
@@ -152,6 +156,7 @@ func (p *process) release() {
 // remove releases the process and frees its ID.
 func (p *process) remove() {
 	p.release()
+	p.s.commands.forget(p)
 	delete(p.s.procs, p.id)
 	for _, t := range p.aborters {
 		p.s.reply(t, &wire.Empty{T: wire.TypeOK})
@@ -439,6 +444,7 @@ func (p *process) finish(e wire.Exit) {
 	s.custody.exited(p)
 	s.broadcast(&wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: e})
 	p.tellClosed()
+	s.commands.add(p)
 }
 
 // tellClosed tells, once and not before the process has been announced, that its output has ended.

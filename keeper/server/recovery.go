@@ -40,18 +40,8 @@ func recoverProcesses(s *server) (err error) {
 		return err
 	}
 	r.output = s.flight.fd
-	for id, rec := range r.journal.records {
-		if rec.start != nil {
-			r.named[rec.start.process.pid] = true
-		}
-		p, err := r.process(rec)
-		if err != nil {
-			r.logf("process %q of the last keeper: %v", id, err)
-			delete(r.journal.records, id)
-			r.journal.stale = true
-			continue
-		}
-		s.procs[id] = p
+	if err := r.processes(); err != nil {
+		return err
 	}
 	if r.guard == nil {
 		return nil
@@ -63,6 +53,27 @@ func recoverProcesses(s *server) (err error) {
 	}
 	r.flush()
 	return nil
+}
+
+// processes makes the processes of the journal.
+func (r *recovery) processes() error {
+	for id, rec := range r.journal.records {
+		if rec.start != nil {
+			r.named[rec.start.process.pid] = true
+		}
+		p, err := r.process(rec)
+		if err != nil {
+			r.logf("process %q of the last keeper: %v", id, err)
+			delete(r.journal.records, id)
+			r.journal.stale = true
+			continue
+		}
+		r.s.procs[id] = p
+		if rec.runs.pid != 0 {
+			r.s.commands.recover(p, rec.runs)
+		}
+	}
+	return r.s.commands.resume()
 }
 
 // flight takes the memory that output passes through from the guard, or makes it.
@@ -98,6 +109,7 @@ func (r *recovery) process(rec *record) (*process, error) {
 	if s := rec.start; s != nil {
 		p.note, p.stdio, p.logCfg, p.adopted = s.note, s.stdio, s.log, true
 		p.pid, p.ticks, p.started = s.process.pid, s.process.ticks, time.Unix(0, s.started)
+		p.endCommand, p.ran = s.endCommand, rec.ran
 	}
 	if rec.exit != nil {
 		p.state, p.exit = wire.Exited, *rec.exit

@@ -295,7 +295,9 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		return p.adoptAgain(t, m, fds, others)
 	}
 	if err := s.admit(
-		m.Process.ID, m.Process.Owner, &m.Process.Log, m.Attach, fds, others,
+		&admission{
+			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Attach, others,
+		}, fds,
 	); err != nil {
 		return err
 	}
@@ -307,6 +309,7 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 	p := s.newProcess(m.Process.ID, m.Process.Kind)
 	p.owner = m.Process.Owner
 	p.note, p.stdio, p.logCfg = m.Process.Note, m.Process.Stdio, m.Process.Log
+	p.endCommand = m.Process.EndCommand
 	p.pid, p.adopted = m.Process.Pid, true
 	p.state, p.started = wire.Running, time.Unix(0, m.Process.Started)
 	if err := p.takeOver(m, fds); err != nil {
@@ -385,6 +388,8 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 func (s *server) shutdown(t ticket, force bool) error {
 	live := s.live()
 	switch {
+	case !force && len(live) == 0 && s.commands.pending():
+		return fmt.Errorf("end commands run: %w", errdefs.ErrFailedPrecondition)
 	case len(live) == 0:
 		s.askers = append(s.askers, t)
 		s.stop = errStop

@@ -181,6 +181,9 @@ func (s *server) resume(fd int) error {
 			return fmt.Errorf("process %q: %w", p.id, err)
 		}
 	}
+	if err := s.commands.resume(); err != nil {
+		return err
+	}
 	s.reply(t, &wire.Empty{T: wire.TypeOK})
 	return nil
 }

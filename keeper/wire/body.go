@@ -119,6 +119,9 @@ type Start struct {
 	Log            Log
 	Attach         []Attachment
 	Hold           bool
+	// EndCommand is what is executed when the process has ended; empty for nothing. A keeper that
+	// is older refuses it.
+	EndCommand []string
 }
 
 func (m *Start) Type() Type { return TypeStart }
@@ -140,7 +143,20 @@ func (m *Start) code(c *Coder) {
 	m.Stdio.Code(c)
 	m.Log.Code(c)
 	List(c, &m.Attach, 16, func(a *Attachment) { a.Code(c) })
-	Bool(c, &m.Hold)
+	command := len(m.EndCommand) > 0
+	Flags(c, &m.Hold, &command)
+	if command {
+		words(c, &m.EndCommand)
+	}
+}
+
+// words codes a list that is not empty. The format allows more than the keeper, which says what is
+// wrong with it.
+func words(c *Coder, list *[]string) {
+	List(c, list, maxWords, func(s *string) { Text(c, s, maxText) })
+	if c.decoding && len(*list) == 0 {
+		c.Fail("an empty list is announced")
+	}
 }
 
 // Attach asks for a subscription.
@@ -254,6 +270,8 @@ type Process struct {
 	StreamsClosed bool
 	Adopted       bool
 	FDs           Descriptors
+	// EndCommand is Start.EndCommand.
+	EndCommand []string
 	// More says that this is an element of a list which goes on.
 	More bool
 }
@@ -277,7 +295,11 @@ func (m *Process) Code(c *Coder) {
 	Bool(c, &m.StreamsClosed)
 	Bool(c, &m.Adopted)
 	m.FDs.Code(c)
-	Bool(c, &m.More)
+	command := len(m.EndCommand) > 0
+	Flags(c, &m.More, &command)
+	if command {
+		words(c, &m.EndCommand)
+	}
 }
 
 // Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs

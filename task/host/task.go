@@ -66,7 +66,7 @@ func request(s *task.Spec, l *launch.Launch) *keeper.StartRequest {
 	req := &keeper.StartRequest{
 		ID: s.ID, Owner: s.Owner, Kind: keeper.KindInit, Image: l.Encode(),
 		Inputs: l.Inputs().Names(), CgroupFD: l.Born(), UIDMap: uid, GIDMap: gid,
-		TimeOffsets: l.TimeOffsets(), Log: logConfig(s.Log),
+		TimeOffsets: l.TimeOffsets(), Log: logConfig(s.Log), EndCommand: s.EndCommand,
 	}
 	switch {
 	case s.Config.Process == nil:
