@@ -31,7 +31,7 @@ func (e *Error) Error() string {
 	}
 	if e.Key != "" {
 		fmt.Fprintf(&b, "%s = %s: ", e.Key, quote(e.Value))
-	} else {
+	} else if e.Value != "" {
 		fmt.Fprintf(&b, "%s: ", quote(e.Value))
 	}
 	b.WriteString(e.Problem)

@@ -198,7 +198,10 @@ func (c *Config) without(k *key, sub string) bool {
 
 // replay makes a configuration of lines that were read before.
 func replay(lines []line) (*Config, error) {
-	c := &Config{lines: lines}
+	c := &Config{}
+	if len(lines) > 0 {
+		c.lines = lines
+	}
 	return c, c.again(lines)
 }
 

@@ -56,7 +56,7 @@ var keyCases = []struct {
 		"lxc.apparmor.raw", []string{"deny /proc/kcore r,", "mount,"}},
 	{"lxc.autodev.tmpfs.size = 1MB", func(c *Config) { c.AutoDevTmpfsSize = 1 << 20 },
 		"lxc.autodev.tmpfs.size", []string{"1048576"}},
-	{"", func(*Config) {}, "lxc.autodev.tmpfs.size", []string{"500000"}},
+	{"", func(*Config) {}, "lxc.autodev.tmpfs.size", []string{"0"}},
 	{"lxc.autodev = 0", func(c *Config) { c.AutoDev = new(bool) }, "lxc.autodev", []string{"0"}},
 	{"lxc.autodev = 0\nlxc.autodev =", func(*Config) {}, "lxc.autodev", []string{"1"}},
 	{"lxc.cap.drop = sys_module mknod\nlxc.cap.drop = 12",

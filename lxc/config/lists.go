@@ -48,7 +48,7 @@ func capability(word string) (string, error) {
 		return word, nil
 	}
 	plain := strings.TrimPrefix(strings.ToLower(word), "cap_")
-	return "", want("names of capabilities(7) in lower case without cap_; %q is none%s", word,
+	return "", want("names of capabilities(7) in lower case without cap_; %q is not one%s", word,
 		didYouMean(plain, capabilities))
 }
 

@@ -92,7 +92,7 @@ func autoMount(word string) (AutoMount, error) {
 
 func unknownAuto(word string) error {
 	return want("words of %s, where the cgroup ones may end in :force, or "+
-		"shmounts:HOST-PATH; %q is none%s", strings.Join(autoWords, " "), word,
+		"shmounts:HOST-PATH; %q is not one%s", strings.Join(autoWords, " "), word,
 		didYouMean(word, autoWords))
 }
 
@@ -161,7 +161,7 @@ func mountLine(value string) (MountEntry, error) {
 		Type: unescape(fields[2])}
 	for _, n := range fields[min(4, len(fields)):] {
 		if strings.Trim(n, "0123456789") != "" {
-			return MountEntry{}, want("numbers as fifth and sixth field; %q is none", n)
+			return MountEntry{}, want("numbers as fifth and sixth field; %q is not one", n)
 		}
 	}
 	if len(fields) < 4 {
