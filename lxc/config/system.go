@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -104,35 +103,33 @@ func ParseSystem(name string, r io.Reader, home string) (*System, error) {
 	s := DefaultSystem(home)
 	seen := make(map[string]bool)
 	var wrong Errors
-	scanner := bufio.NewScanner(io.LimitReader(r, maxFile))
-	scanner.Buffer(nil, maxLine)
-	for n := 1; scanner.Scan() && len(wrong) < most; n++ {
-		key, value, ok := cutSystem(scanner.Text())
-		e := Error{File: name, Line: n, Key: key, Value: value}
+	eachLine(name, r, &wrong, func(text string) *Error {
+		key, value, ok := cutSystem(text)
+		e := &Error{Key: key, Value: value}
 		at := s.field(key)
 		switch {
 		case !ok:
-			e.Problem = "want lxc.KEY = VALUE, or a comment after #"
+			e.Problem = notALine
 		case at == nil && key != "":
 			e.Problem = "no such key" + didYouMean(key, systemNames())
 		case strings.Contains(value, "\x00"):
-			e.Problem = "want no NUL byte"
+			e.Problem = want("no NUL byte").Error()
 		default:
 			if key != "" && value != "" && !seen[key] {
 				seen[key] = true
 				*at = value
 			}
-			continue
+			return nil
 		}
-		wrong = append(wrong, &e)
-	}
-	if err := scanner.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return e
+	})
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
 	if trimmed := strings.TrimRight(s.LXCPath, "/"); trimmed != "" {
 		s.LXCPath = trimmed
 	}
-	return s, wrong.orNil()
+	return s, nil
 }
 
 // cutSystem takes a line apart. Quotes are part of a value here. A line that is wrong is its value.

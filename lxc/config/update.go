@@ -16,20 +16,10 @@ import (
 // Lines of a network before its type are reported as Errors, before anything is written.
 func Update(r io.Reader, w io.Writer) error {
 	u := updater{}
-	limited := &io.LimitedReader{R: r, N: maxFile + 1}
-	scanner := bufio.NewScanner(limited)
-	scanner.Buffer(nil, maxLine)
-	for n := 1; scanner.Scan(); n++ {
-		u.line(scanner.Text(), n)
-	}
-	if err := scanner.Err(); err != nil {
-		return err
-	}
-	if limited.N == 0 {
-		return &Error{Problem: want("a file of at most %d bytes", maxFile).Error()}
-	}
-	if len(u.wrong) > 0 {
-		return u.wrong
+	var wrong Errors
+	eachLine("", r, &wrong, u.line)
+	if len(wrong) > 0 {
+		return wrong
 	}
 	b := bufio.NewWriter(w)
 	for _, text := range u.lines {
@@ -47,30 +37,26 @@ type updater struct {
 	// root is the number of the line with the root file system, plus one.
 	root    int
 	backend string
-	wrong   Errors
 }
 
 // line rewrites one line.
-func (u *updater) line(text string, n int) {
+func (u *updater) line(text string) *Error {
 	key, value, ok := split(text)
 	if !ok || key == "" {
 		u.lines = append(u.lines, text)
-		return
+		return nil
 	}
 	name, err := u.nets.modern(key)
 	if err != nil {
-		if len(u.wrong) < most {
-			u.wrong = append(u.wrong, &Error{Line: n, Key: key, Value: value, Problem: err.Error()})
-		}
-		return
+		return &Error{Key: key, Value: value, Problem: err.Error()}
 	}
 	switch name {
 	case "lxc.kmsg", "lxc.pivotdir":
-		return
+		return nil
 	case "lxc.rootfs.backend":
 		u.backend = value
 		u.join()
-		return
+		return nil
 	case "lxc.rootfs.path":
 		u.root = len(u.lines) + 1
 	}
@@ -82,6 +68,7 @@ func (u *updater) line(text string, n int) {
 	if name == "lxc.rootfs.path" {
 		u.join()
 	}
+	return nil
 }
 
 // count keeps track of the networks that there are.
