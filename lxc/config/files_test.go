@@ -135,7 +135,8 @@ func TestUpdateKeepsWhatItDoesNotKnow(t *testing.T) {
 
 	b.Reset()
 	err := Update(strings.NewReader("lxc.utsname = a\nlxc.network.link = b\n"), &b)
-	want := `line 2: lxc.network.link = "b": want lxc.network.type first, which starts a new interface`
+	want := `line 2: lxc.network.link = "b": want lxc.network.type first, ` +
+		`which starts a new interface`
 	if err == nil || err.Error() != want || b.Len() > 0 {
 		t.Errorf("got %v and %q, want %s", err, b.String(), want)
 	}

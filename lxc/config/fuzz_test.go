@@ -71,9 +71,7 @@ func FuzzParse(f *testing.F) {
 		}
 		old, _ := Parse("f", strings.NewReader(text))
 		old.backend = "" // which is part of the path
-		if !reflect.DeepEqual(meaning(now), meaning(old)) {
-			t.Fatalf("updated to %q:\n got %+v\nwant %+v", once.String(), meaning(now), meaning(old))
-		}
+		equal(t, "updated to "+once.String(), meaning(now), meaning(old))
 		if err := Update(bytes.NewReader(once.Bytes()), &twice); err != nil ||
 			once.String() != twice.String() {
 			t.Fatalf("updated twice: %v\n%q\n%q", err, once.String(), twice.String())

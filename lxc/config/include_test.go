@@ -28,7 +28,8 @@ func tree(t *testing.T, files map[string]string) string {
 func TestIncludeOfAFileAndOfADirectory(t *testing.T) {
 	t.Parallel()
 	dir := tree(t, map[string]string{
-		"config":         "lxc.group = a\nlxc.include = DIR/one\nlxc.group = d\nlxc.include = DIR/conf.d\n",
+		"config": "lxc.group = a\nlxc.include = DIR/one\nlxc.group = d\n" +
+			"lxc.include = DIR/conf.d\n",
 		"one":            "lxc.group = b\nlxc.include = 'DIR/two'\n",
 		"two":            "lxc.group = c",
 		"conf.d/20.conf": "lxc.group = f\n",

@@ -114,7 +114,7 @@ func (c *Config) Set(key, value string) error {
 	if plain == "" {
 		return c.Clear(key)
 	}
-	next, err := replay(c.numbered())
+	next, err := replay(slices.Clone(c.lines))
 	if err != nil {
 		return err
 	}

@@ -71,10 +71,12 @@ func TestAWrongSetChangesNothing(t *testing.T) {
 	for _, s := range []struct{ key, value, want string }{
 		{"lxc.tty.max", "x", `lxc.tty.max = "x": want a number from 0 to 4096`},
 		{"lxc.cap.drop", "mknod mknot", `lxc.cap.drop = "mknod mknot": want names of ` +
-			`capabilities(7) in lower case without cap_; "mknot" is not one; did you mean "mknod"?`},
+			`capabilities(7) in lower case without cap_; "mknot" is not one; ` +
+			`did you mean "mknod"?`},
 		{"lxc.cap.keep", "kill", `lxc.cap.keep = "kill": capabilities are either dropped or ` +
 			`kept: clear lxc.cap.drop first`},
-		{"lxc.uts.name", "b\nlxc.tty.max = 4", `lxc.uts.name = "b\nlxc.tty.max = 4": want one line`},
+		{"lxc.uts.name", "b\nlxc.tty.max = 4",
+			`lxc.uts.name = "b\nlxc.tty.max = 4": want one line`},
 		{"lxc.net.0.vlan.id", "4",
 			`lxc.net.0.vlan.id = "4": only for type vlan: lxc.net.0 has type veth`},
 		{"lxc.net.1.veth.pair", "v",
@@ -189,8 +191,8 @@ func TestGet(t *testing.T) {
 		{"lxc.network.1.type", []string{"veth"}},
 		{"lxc.network.type", []string{"veth"}},
 		{"lxc.net.0", []string{"type", "script.up", "script.down"}},
-		{"lxc.net.1", []string{"type", "script.up", "script.down", "flags", "link", "l2proxy", "name",
-			"hwaddr", "mtu", "ipv6.address", "ipv6.gateway", "ipv4.address", "ipv4.gateway",
+		{"lxc.net.1", []string{"type", "script.up", "script.down", "flags", "link", "l2proxy",
+			"name", "hwaddr", "mtu", "ipv6.address", "ipv6.gateway", "ipv4.address", "ipv4.gateway",
 			"veth.mode", "veth.pair", "veth.n_rxqueues", "veth.n_txqueues", "veth.ipv4.route",
 			"veth.ipv6.route", "veth.vlan.id", "veth.vlan.tagged.id"}},
 		{"lxc.cgroup2.memory.max", nil},
@@ -239,8 +241,9 @@ func TestKeys(t *testing.T) {
 		{"lxc.uts", []string{"name"}},
 		{"lxc.namespace.share",
 			[]string{"user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"}},
-		{"lxc.net.0", []string{"type", "script.up", "script.down", "flags", "link", "l2proxy", "name",
-			"hwaddr", "mtu", "ipv6.address", "ipv6.gateway", "ipv4.address", "ipv4.gateway", "vlan.id"}},
+		{"lxc.net.0", []string{"type", "script.up", "script.down", "flags", "link", "l2proxy",
+			"name", "hwaddr", "mtu", "ipv6.address", "ipv6.gateway", "ipv4.address", "ipv4.gateway",
+			"vlan.id"}},
 		{"lxc.net.1", nil}, {"lxc.net.x", nil}, {"lxc.nothing", nil}, {"lxc.kmsg", nil},
 	}
 	for _, tc := range cases {

@@ -69,8 +69,8 @@ func TestRandomChanges(t *testing.T) {
 				checkCleared(t, c, key)
 			}
 			if t.Failed() {
-				t.Fatalf("seed %d, Set(%q, %q): %v, included:\n%s\nbefore:\n%s", seed, key, value, err,
-					included.String(), written(t, &before))
+				t.Fatalf("seed %d, Set(%q, %q): %v, included:\n%s\nbefore:\n%s",
+					seed, key, value, err, included.String(), written(t, &before))
 			}
 		}
 	}
