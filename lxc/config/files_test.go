@@ -116,7 +116,7 @@ func TestUpdate(t *testing.T) {
 			equal(t, "updated twice", twice.String(), now.String())
 			for text := range strings.Lines(now.String()) {
 				key, _, _ := split(strings.TrimSpace(text))
-				if name, _ := new(Config).modern(key); name != key {
+				if name, _ := new(Config).modern(key, "x"); name != key {
 					t.Errorf("%s has still %s", file, key)
 				}
 			}
@@ -162,6 +162,8 @@ func TestOldSpellings(t *testing.T) {
 		{"lxc.loglevel = 1", "lxc.log.level = DEBUG"},
 		{"lxc.mount = /f", "lxc.mount.fstab = /f"},
 		{"lxc.network.type = veth\nlxc.network =", ""},
+		{"lxc.network.type = veth\nlxc.network.type =\nlxc.network.type = phys",
+			"lxc.net.0.type = phys"},
 		{"lxc.network.type = veth\nlxc.network.ipv4 = 10.0.0.1/8\nlxc.network.type = phys\n" +
 			"lxc.network.ipv6 = fd00::1/64",
 			"lxc.net.0.type = veth\nlxc.net.1.type = phys\nlxc.net.0.ipv4.address = 10.0.0.1/8\n" +

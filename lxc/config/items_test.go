@@ -262,3 +262,93 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+func TestRewrite(t *testing.T) {
+	t.Parallel()
+	line := include(t, "lxc.hook.start = /old/included\n")
+	c := parse(t, line+"# /old stays\nlxc.network.type = veth\n"+
+		"lxc.network.hwaddr = 00:16:3e:xx:xx:xx\n"+
+		"lxc.hook.start =  /old/a /old/b\nlxc.rootfs = '/old/rootfs'\nlxc.utsname = old\n"+
+		"lxc.environment = A=/old\n\nlxc.tty.max = 4\n")
+	var seen []string
+	err := c.Rewrite(func(key, value string) string {
+		seen = append(seen, key)
+		switch key {
+		case "lxc.net.0.hwaddr":
+			address, err := CompleteHWAddr(value, strings.NewReader("\x01\x12\xf3\x44\x05\x0a"))
+			if err != nil {
+				t.Error(err)
+			}
+			return address
+		case "lxc.uts.name":
+			return ""
+		case "lxc.environment":
+			return "'A=/new'"
+		case "lxc.tty.max":
+			return value
+		}
+		return strings.ReplaceAll(value, "/old", "/new")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "keys", seen, []string{"lxc.include", "lxc.net.0.type", "lxc.net.0.hwaddr",
+		"lxc.hook.start", "lxc.rootfs.path", "lxc.uts.name", "lxc.environment", "lxc.tty.max"})
+	equal(t, "lines", written(t, c), line+"# /old stays\nlxc.network.type = veth\n"+
+		"lxc.net.0.hwaddr = 00:16:3e:12:34:5a\nlxc.hook.start = /new/a /new/b\n"+
+		"lxc.rootfs.path = /new/rootfs\nlxc.uts.name =\n"+
+		"lxc.environment = \"'A=/new'\"\n\nlxc.tty.max = 4\n")
+	equal(t, "hooks", c.Hooks["start"], []string{"/old/included", "/new/a /new/b"})
+	again(t, c)
+
+	for value, want := range map[string]string{
+		"x":    `lxc.tty.max = "x": want a number from 0 to 4096`,
+		"1\n2": `lxc.tty.max = "1\n2": want one line`,
+	} {
+		before := written(t, c)
+		err = c.Rewrite(func(key, old string) string {
+			if key == "lxc.tty.max" {
+				return value
+			}
+			return old
+		})
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		equal(t, "after a wrong value", written(t, c), before)
+	}
+}
+
+func TestRewriteOfAnInclude(t *testing.T) {
+	t.Parallel()
+	_, other, _ := split(strings.TrimSuffix(include(t, "lxc.tty.max = 2\n"), "\n"))
+	_, wrong, _ := split(strings.TrimSuffix(include(t, "lxc.tty.max = x\n"), "\n"))
+	c := parse(t, include(t, "lxc.tty.max = 1\n"))
+	for path, want := range map[string]string{
+		wrong: wrong + `:1: lxc.tty.max = "x": want a number from 0 to 4096`,
+		"/nonexistent/file": `lxc.include = "/nonexistent/file": stat /nonexistent/file: ` +
+			`no such file or directory`,
+	} {
+		err := c.Rewrite(func(string, string) string { return path })
+		if err == nil || err.Error() != want || c.TTY.Max != 1 {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if err := c.Rewrite(func(string, string) string { return other }); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "ttys", c.TTY.Max, 2)
+	again(t, c)
+}
+
+func TestCompleteHWAddr(t *testing.T) {
+	t.Parallel()
+	random := bytes.Repeat([]byte{0xff}, 12)
+	got, err := CompleteHWAddr("xx:xx:xx:xx:xX:XX", bytes.NewReader(random))
+	if got != "fe:ff:ff:ff:ff:ff" || err != nil {
+		t.Errorf("got %s and %v", got, err)
+	}
+	if _, err := CompleteHWAddr("xx:16:3e:00:00:00", bytes.NewReader(random[:1])); err == nil {
+		t.Error("an address was completed without random bytes")
+	}
+}

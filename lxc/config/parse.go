@@ -108,7 +108,7 @@ func (p *parser) line(text string) (line, *Error) {
 
 // set applies one setting.
 func (p *parser) set(key, value string) (line, error) {
-	name, err := p.c.modern(key)
+	name, err := p.c.modern(key, value)
 	if err != nil {
 		return line{}, err
 	}

@@ -46,7 +46,7 @@ func (u *updater) line(text string) *Error {
 		u.lines = append(u.lines, text)
 		return nil
 	}
-	name, err := u.nets.modern(key)
+	name, err := u.nets.modern(key, value)
 	if err != nil {
 		return &Error{Key: key, Value: value, Problem: err.Error()}
 	}
