@@ -87,6 +87,14 @@ func TestConfigurations(t *testing.T) {
 			want, _ := os.ReadFile(file)
 			equal(t, "lines", written(t, c), string(want))
 			again(t, c)
+			var expanded bytes.Buffer
+			if err := c.WriteExpanded(&expanded); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(expanded.String(), "lxc.include") {
+				t.Errorf("expanded, it includes:\n%s", expanded.String())
+			}
+			equal(t, "expanded", meaning(parse(t, expanded.String())), meaning(c))
 		})
 	}
 }

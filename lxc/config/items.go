@@ -279,6 +279,26 @@ func requote(value string) string {
 	return `"` + value + `"`
 }
 
+// WriteExpanded writes all settings in order, those of included files in their place, with current
+// names and without comments. What is written says the same whatever happens to the included files.
+func (c *Config) WriteExpanded(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	expand(b, c.lines)
+	return b.Flush()
+}
+
+func expand(b *bufio.Writer, lines []line) {
+	for _, l := range lines {
+		switch {
+		case l.key == "lxc.include":
+			expand(b, l.include)
+		case l.key != "":
+			b.WriteString(strings.TrimRight(l.key+" = "+requote(l.value), " "))
+			b.WriteByte('\n')
+		}
+	}
+}
+
 // Write writes the configuration as LXC's save_config does: the lines of the file that was read
 // with its comments, and those that Set and Clear added. Included files are named, not copied.
 func (c *Config) Write(w io.Writer) error {

@@ -169,10 +169,10 @@ var keyCases = []struct {
 	{"lxc.monitor.unshare = 1", func(c *Config) { c.MonitorUnshare = true },
 		"lxc.monitor.unshare", []string{"1"}},
 	{"lxc.monitor.signal.pdeath = SIGTERM", func(c *Config) {
-		c.MonitorPdeath, c.MonitorSignalPdeath = new(int), true
-		*c.MonitorPdeath = 15
+		c.MonitorSignalPdeath = new(int)
+		*c.MonitorSignalPdeath = 15
 	}, "lxc.monitor.signal.pdeath", []string{"15"}},
-	{"lxc.monitor.signal.pdeath = 0", func(c *Config) { c.MonitorPdeath = new(int) },
+	{"lxc.monitor.signal.pdeath = 0", func(c *Config) { c.MonitorSignalPdeath = new(int) },
 		"lxc.monitor.signal.pdeath", []string{"0"}},
 	{"lxc.mount.auto = cgroup:mixed proc sys:ro\nlxc.mount.auto = sys:rw",
 		func(c *Config) {

@@ -62,6 +62,11 @@ func TestRandomChanges(t *testing.T) {
 			key, value := s[0], s[1]
 			err := c.Set(key, value)
 			again(t, c)
+			var expanded strings.Builder
+			if err := c.WriteExpanded(&expanded); err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "expanded", meaning(parse(t, expanded.String())), meaning(c))
 			if err != nil && !reflect.DeepEqual(before, *c) {
 				t.Errorf("Set(%q, %q): %v, but there was a change", key, value, err)
 			}
