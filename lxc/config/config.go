@@ -6,8 +6,16 @@
 // A Config is both the lines, so that it can be written as LXC writes it, and what they mean: a key
 // is set by its line alone, so a Config never means anything that its lines do not say.
 //
+// It differs from LXC, beside what LXC lets pass, in this: no value always means the default, where
+// LXC turns lxc.autodev off and refuses lxc.mount.fstab; lxc.keyring.session has the meaning of the
+// manual page, which LXC reverses; to clear lxc.cap.drop does not clear lxc.cap.keep; an IPv4
+// address without a prefix length has that of its class, where LXC always takes 8.
+//
 // Not for: what the settings become in the kernel (package lxc/ocispec), finding containers
 // (package lxc).
+//
+// Tested by tables of every key and of wrong lines with their errors, golden files of ten
+// configurations, random changes, and fuzzing.
 package config
 
 import "net/netip"
@@ -119,11 +127,9 @@ type Config struct {
 	TimeOffset struct{ Boot, Monotonic string } // with their units
 
 	MonitorUnshare bool
-	// MonitorSignalPdeath says that lxc.monitor.signal.pdeath names a signal, which is
-	// MonitorPdeath: what the container's init gets when its monitor ends. nil: SIGKILL, as in LXC;
-	// 0: the container stays.
-	MonitorSignalPdeath bool
-	MonitorPdeath       *int
+	// MonitorSignalPdeath is the signal that the container's init gets when its monitor ends. nil:
+	// SIGKILL; 0: none.
+	MonitorSignalPdeath *int
 	Ephemeral           bool
 
 	// entries are the values of lxc.mount.entry as they were written, beside Mount.Entries.

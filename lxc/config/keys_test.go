@@ -56,7 +56,7 @@ var keyCases = []struct {
 		"lxc.apparmor.raw", []string{"deny /proc/kcore r,", "mount,"}},
 	{"lxc.autodev.tmpfs.size = 1MB", func(c *Config) { c.AutoDevTmpfsSize = 1 << 20 },
 		"lxc.autodev.tmpfs.size", []string{"1048576"}},
-	{"", func(*Config) {}, "lxc.autodev.tmpfs.size", []string{"500000"}},
+	{"", func(*Config) {}, "lxc.autodev.tmpfs.size", []string{"0"}},
 	{"lxc.autodev = 0", func(c *Config) { c.AutoDev = new(bool) }, "lxc.autodev", []string{"0"}},
 	{"lxc.autodev = 0\nlxc.autodev =", func(*Config) {}, "lxc.autodev", []string{"1"}},
 	{"lxc.cap.drop = sys_module mknod\nlxc.cap.drop = 12",
@@ -113,6 +113,10 @@ var keyCases = []struct {
 	{"lxc.environment = A=b c\nlxc.environment = TERM",
 		func(c *Config) { c.Environment = []string{"A=b c", "TERM"} },
 		"lxc.environment", []string{"A=b c", "TERM"}},
+	{`lxc.environment = "A='x"'`, func(c *Config) { c.Environment = []string{`"A='x"'`} },
+		"lxc.environment", []string{`"A='x"'`}},
+	{`lxc.environment = "`, func(c *Config) { c.Environment = []string{`"`} },
+		"lxc.environment", []string{`"`}},
 	{`lxc.environment = "A= x "`, func(c *Config) { c.Environment = []string{"A= x "} },
 		"lxc.environment", []string{"A= x "}},
 	{"lxc.environment.runtime = A=", func(c *Config) { c.EnvironmentRuntime = []string{"A="} },
@@ -139,6 +143,10 @@ var keyCases = []struct {
 		"lxc.idmap", []string{"u 0 100000 65536", "g 0 100000 65536"}},
 	{"lxc.idmap = b\t1000   1000 1", func(c *Config) { c.IDMap = []IDMap{{'b', 1000, 1000, 1}} },
 		"lxc.idmap", []string{"b 1000 1000 1"}},
+	{"lxc.idmap = u 0 0 4294967295\nlxc.idmap = g 10 4294967294 1\nlxc.idmap = g 0 5 10",
+		func(c *Config) {
+			c.IDMap = []IDMap{{'u', 0, 0, 1<<32 - 1}, {'g', 10, 1<<32 - 2, 1}, {'g', 0, 5, 10}}
+		}, "lxc.idmap", []string{"u 0 0 4294967295", "g 10 4294967294 1", "g 0 5 10"}},
 	{"lxc.include =", func(*Config) {}, "lxc.include", nil},
 	{"lxc.init.cmd = /sbin/init --x", func(c *Config) { c.Init.Cmd = "/sbin/init --x" },
 		"lxc.init.cmd", []string{"/sbin/init --x"}},
@@ -161,10 +169,10 @@ var keyCases = []struct {
 	{"lxc.monitor.unshare = 1", func(c *Config) { c.MonitorUnshare = true },
 		"lxc.monitor.unshare", []string{"1"}},
 	{"lxc.monitor.signal.pdeath = SIGTERM", func(c *Config) {
-		c.MonitorPdeath, c.MonitorSignalPdeath = new(int), true
-		*c.MonitorPdeath = 15
+		c.MonitorSignalPdeath = new(int)
+		*c.MonitorSignalPdeath = 15
 	}, "lxc.monitor.signal.pdeath", []string{"15"}},
-	{"lxc.monitor.signal.pdeath = 0", func(c *Config) { c.MonitorPdeath = new(int) },
+	{"lxc.monitor.signal.pdeath = 0", func(c *Config) { c.MonitorSignalPdeath = new(int) },
 		"lxc.monitor.signal.pdeath", []string{"0"}},
 	{"lxc.mount.auto = cgroup:mixed proc sys:ro\nlxc.mount.auto = sys:rw",
 		func(c *Config) {
@@ -335,9 +343,13 @@ var netCases = []struct {
 	{"ipv4.address = 10.0.0.2/24 10.0.0.255\nipv4.address = 192.168.1.1",
 		Net{IPv4: []Address{address("10.0.0.2/24", "10.0.0.255"), address("192.168.1.1/24", "")}},
 		"ipv4.address", []string{"10.0.0.2/24", "192.168.1.1/24"}},
-	{"ipv4.address = 10.1.2.3\nipv4.address = 172.16.0.1",
-		Net{IPv4: []Address{address("10.1.2.3/8", ""), address("172.16.0.1/16", "")}},
-		"ipv4.address", []string{"10.1.2.3/8", "172.16.0.1/16"}},
+	{"ipv4.address = 127.1.2.3\nipv4.address = 128.0.0.1\nipv4.address = 191.255.0.1\n" +
+		"ipv4.address = 192.0.2.1\nipv4.address = 224.0.0.1",
+		Net{IPv4: []Address{address("127.1.2.3/8", ""), address("128.0.0.1/16", ""),
+			address("191.255.0.1/16", ""), address("192.0.2.1/24", ""),
+			address("224.0.0.1/0", "")}},
+		"ipv4.address",
+		[]string{"127.1.2.3/8", "128.0.0.1/16", "191.255.0.1/16", "192.0.2.1/24", "224.0.0.1/0"}},
 	{"ipv4.address = 10.0.0.2/24\nipv4.address =", Net{}, "ipv4.address", nil},
 	{"ipv6.address = 2003:db8:1:0:214:1234:fe0b:3596",
 		Net{IPv6: []Address{address("2003:db8:1:0:214:1234:fe0b:3596/64", "")}},

@@ -89,10 +89,9 @@ func setSignal(at any, _, value string) error {
 }
 
 func setPdeath(at any, _, value string) error {
-	c := at.(*Config)
 	n, err := signalNumber(value)
 	if err == nil {
-		c.MonitorPdeath, c.MonitorSignalPdeath = &n, n != 0
+		*at.(**int) = &n
 	}
 	return err
 }
@@ -100,13 +99,10 @@ func setPdeath(at any, _, value string) error {
 // getPdeath prints the signal's number, 0 if the configuration says nothing, as LXC does.
 func getPdeath(at any, _ string) []string {
 	n := 0
-	if p := at.(*Config).MonitorPdeath; p != nil {
+	if p := *at.(**int); p != nil {
 		n = *p
 	}
 	return show(&n)
 }
 
-func clearPdeath(at any, _ string) {
-	c := at.(*Config)
-	c.MonitorPdeath, c.MonitorSignalPdeath = nil, false
-}
+func clearPdeath(at any, _ string) { *at.(**int) = nil }
