@@ -46,6 +46,48 @@ func (m *maker) resources() error {
 	return nil
 }
 
+// delegation gives the groups of a container with a new user namespace to its root, or, if that has
+// no number on the host, to the user of its init.
+func (m *maker) delegation() error {
+	linux := m.spec.Linux
+	if len(linux.UIDMappings) == 0 {
+		return nil
+	}
+	uid, root := hostID(linux.UIDMappings, 0)
+	if !root {
+		if uid, root = hostID(linux.UIDMappings, m.spec.Process.User.UID); !root {
+			return refuse(
+				"lxc.init.uid", strconv.Itoa(m.in.Config.Init.UID), "lxc.idmap does not have it",
+			)
+		}
+	}
+	gid, root := hostID(linux.GIDMappings, 0)
+	if !root {
+		if gid, root = hostID(linux.GIDMappings, m.spec.Process.User.GID); !root {
+			return refuse(
+				"lxc.init.gid", strconv.Itoa(m.in.Config.Init.GID), "lxc.idmap does not have it",
+			)
+		}
+	}
+	d := &Delegation{UID: uid, GID: gid, Files: []string{"cgroup.procs", "tasks"}}
+	if m.in.Host.CgroupVersion == 2 {
+		// cgroup-v2.rst, Delegation.
+		d.Files = []string{"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
+	}
+	m.made.Delegation = d
+	return nil
+}
+
+// hostID is the number outside of a user namespace of an ID in it.
+func hostID(list []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, l := range list {
+		if id >= l.ContainerID && id-l.ContainerID < l.Size {
+			return l.HostID + (id - l.ContainerID), true
+		}
+	}
+	return 0, false
+}
+
 // controller is the controller of a file, by its name in version 2.
 func controller(file string) string {
 	name, _, _ := strings.Cut(file, ".")

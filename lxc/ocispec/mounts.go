@@ -1,10 +1,10 @@
 package ocispec
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -93,11 +93,11 @@ func (m *maker) auto() (map[string]*config.AutoMount, error) {
 		switch a.What {
 		case "proc", "sys", "cgroup", "shmounts":
 			last[a.What] = a
-		case "cgroup2", "cgroup-full":
+		case "cgroup2":
 			last["cgroup"] = a
 		default:
 			return nil, refuse(
-				"lxc.mount.auto", a.What, "want proc, sys, cgroup, cgroup2, cgroup-full or shmounts",
+				"lxc.mount.auto", a.What, "want proc, sys, cgroup, cgroup2 or shmounts",
 			)
 		}
 	}
@@ -168,8 +168,10 @@ func (m *maker) cgroupMount(a *config.AutoMount) error {
 		return nil
 	}
 	two := a.What == "cgroup2"
-	full := a.Full || a.What == "cgroup-full"
 	word := a.What
+	if a.Full {
+		word = "cgroup-full"
+	}
 	if a.Variant != "" {
 		word += ":" + a.Variant
 	}
@@ -189,7 +191,7 @@ func (m *maker) cgroupMount(a *config.AutoMount) error {
 	}
 	const place = "/sys/fs/cgroup"
 	readonly := a.Variant == "ro"
-	if full && !private {
+	if a.Full && !private {
 		switch {
 		case readonly:
 			m.mount(place, "bind", place, "rbind", "ro", "rro", "nosuid", "nodev", "noexec", "rslave")
@@ -217,17 +219,14 @@ func (m *maker) shmounts(a *config.AutoMount) error {
 	if a == nil {
 		return nil
 	}
-	host, target, ok := strings.Cut(a.Variant, ":")
-	if !ok || target == "" {
-		target = "/dev/.lxc-mounts"
-	}
-	if !path.IsAbs(host) || !path.IsAbs(target) {
+	target := cmp.Or(a.ContainerPath, "/dev/.lxc-mounts")
+	if !path.IsAbs(a.HostPath) || !path.IsAbs(target) {
 		return refuse(
-			"lxc.mount.auto", "shmounts:"+a.Variant,
+			"lxc.mount.auto", "shmounts:"+a.HostPath,
 			"want shmounts:HOST or shmounts:HOST:CONTAINER with absolute paths",
 		)
 	}
-	m.mount(path.Clean(target), "bind", host, "bind", "rslave")
+	m.mount(path.Clean(target), "bind", a.HostPath, "bind", "rslave")
 	return nil
 }
 
@@ -241,7 +240,8 @@ func (m *maker) terminals() {
 		ptys = defaultPTYs
 	}
 	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
-	if l := m.spec.Linux; len(l.GIDMappings) == 0 || mapped(l.GIDMappings, ttyGroup) {
+	ids := m.spec.Linux.GIDMappings
+	if _, mapped := hostID(ids, ttyGroup); mapped || len(ids) == 0 {
 		options = append(options, "gid="+strconv.Itoa(ttyGroup))
 	}
 	m.mount(

@@ -180,13 +180,6 @@ func (m *maker) idmap() error {
 	return nil
 }
 
-// mapped says whether an ID of the container exists in its user namespace.
-func mapped(list []specs.LinuxIDMapping, id uint32) bool {
-	return slices.ContainsFunc(list, func(l specs.LinuxIDMapping) bool {
-		return id >= l.ContainerID && id-l.ContainerID < l.Size
-	})
-}
-
 // names sets the host name. LXC says nothing when the name belongs to another container.
 func (m *maker) names() {
 	name := m.in.Config.Uts.Name

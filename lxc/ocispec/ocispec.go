@@ -110,6 +110,8 @@ type Made struct {
 	// before a process is inside, beyond what Spec.Linux.Resources has. Names are the kernel's
 	// ("memory.swappiness"), with their controller in front.
 	Group []config.Setting
+	// Delegation, if not nil, gives the container's groups to a user of the container.
+	Delegation *Delegation
 	// Proc are files of /proc/PID of the container's init.
 	Proc []config.Setting
 	// AppArmorProfile is the text of the profile that Spec.Process.ApparmorProfile names, to be
@@ -126,6 +128,16 @@ type Made struct {
 	Halt, Reboot, Stop syscall.Signal
 	// Warnings are settings that this host cannot honour and LXC goes on without, one sentence each.
 	Warnings []string
+}
+
+// Delegation is the owner of the container's group in every hierarchy: of its directory and of those
+// of Files that are in it (LXC's cgfsng.c, chown_cgroup_wrapper). The group of the owner may write,
+// too. It is given away before a process of the container starts. Without that the init of a
+// container with a user namespace cannot make groups.
+type Delegation struct {
+	// UID and GID are the host's numbers.
+	UID, GID uint32
+	Files    []string
 }
 
 // maker carries what the parts of one translation share.
@@ -154,7 +166,8 @@ func Make(in *Input) (*Made, error) {
 	m.extras()
 	for _, part := range []func() error{
 		m.namespaces, m.idmap, m.timeOffsets, m.rootOptions, m.capabilities, m.mounts, m.process,
-		m.resources, m.sysctls, m.personality, m.signals, m.labels, m.filter, m.hooks,
+		m.resources, m.delegation, m.sysctls, m.personality, m.signals, m.labels, m.filter,
+		m.hooks,
 	} {
 		if err := part(); err != nil {
 			return nil, err
