@@ -110,8 +110,8 @@ func (m *maker) resource(prefix string, s config.Setting) error {
 		rule, ok := deviceRule(value)
 		if !ok {
 			return refuse(
-				key, value, `want "a", or TYPE MAJOR:MINOR ACCESS as in "c 1:3 rwm", where a number `+
-					`may be *`,
+				key, value,
+				`want "a", or TYPE MAJOR:MINOR ACCESS as in "c 1:3 rwm", where a number may be *`,
 			)
 		}
 		rule.Allow = s.Name == "devices.allow"

@@ -23,7 +23,9 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 		return nil
 	}
 	if target == "/" {
-		return refuse(key, line, "nothing can be mounted on the container's root; set lxc.rootfs.path")
+		return refuse(
+			key, line, "nothing can be mounted on the container's root; set lxc.rootfs.path",
+		)
 	}
 	out := specs.Mount{Destination: target, Type: e.Type, Source: e.Source}
 	bind := false
@@ -34,7 +36,9 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 		case opt == "bind" || opt == "rbind":
 			bind = true
 		case opt == "move":
-			return refuse(key, line, `option "move": want "bind", because a container's mounts are new`)
+			return refuse(
+				key, line, `option "move": want "bind", because a container's mounts are new`,
+			)
 		case strings.HasPrefix(opt, "idmap="):
 			if opt != "idmap=container" {
 				return refuse(key, line, `option %q: want "idmap=container"`, opt)
@@ -55,7 +59,9 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 			out.Source = path.Join(m.in.Root, e.Source)
 		}
 		if !remount && !path.IsAbs(out.Source) {
-			return refuse(key, line, `the source is not absolute; want a path, or option "relative"`)
+			return refuse(
+				key, line, `the source is not absolute; want a path, or option "relative"`,
+			)
 		}
 	} else if e.Type == "" || e.Type == "none" {
 		return refuse(key, line, `want a filesystem type, or option "bind" or "rbind"`)

@@ -1,6 +1,7 @@
 package ocispec
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -145,8 +146,8 @@ var hookNames = [...]string{
 // hooks makes those hooks a part of the specification that run in the container's namespaces.
 func (m *maker) hooks() error {
 	conf := m.in.Config
-	for name, scripts := range conf.Hooks {
-		if len(scripts) > 0 && !slices.Contains(hookNames[:], name) {
+	for _, name := range slices.Sorted(maps.Keys(conf.Hooks)) {
+		if scripts := conf.Hooks[name]; len(scripts) > 0 && !slices.Contains(hookNames[:], name) {
 			return refuse(
 				"lxc.hook."+name, scripts[0], "want one of %s", strings.Join(hookNames[:], ", "),
 			)

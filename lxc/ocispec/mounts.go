@@ -194,7 +194,9 @@ func (m *maker) cgroupMount(a *config.AutoMount) error {
 	if a.Full && !private {
 		switch {
 		case readonly:
-			m.mount(place, "bind", place, "rbind", "ro", "rro", "nosuid", "nodev", "noexec", "rslave")
+			m.mount(
+				place, "bind", place, "rbind", "ro", "rro", "nosuid", "nodev", "noexec", "rslave",
+			)
 		case a.Variant == "rw", a.Variant == "" && m.has("CAP_SYS_ADMIN"):
 			m.mount(place, "bind", place, "rbind", "nosuid", "nodev", "noexec", "rslave")
 		default:

@@ -1,6 +1,7 @@
 package ocispec
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,8 @@ func (m *maker) namespaces() error {
 			"lxc.namespace.clone says the opposite; want one of the two",
 		)
 	}
-	for word, from := range conf.Share {
+	for _, word := range slices.Sorted(maps.Keys(conf.Share)) {
+		from := conf.Share[word]
 		if !isNamespace(word) {
 			return refuse("lxc.namespace.share."+word, from, "want one of %s", namespaceNames())
 		}

@@ -26,9 +26,9 @@
 //   - Optional mounts, see Input.Exists.
 //
 // Not for: reading files, mounting root file systems, making interfaces, cgroup names, consoles,
-// and starting and stopping on a schedule (package lxc). Those are the keys lxc.rootfs.path, mount and
-// managed, lxc.net (except for the type none), lxc.cgroup.dir and relative, lxc.console (except for
-// the path), lxc.start, lxc.group, lxc.log, lxc.monitor and lxc.ephemeral.
+// and starting and stopping on a schedule (package lxc). Those are the keys lxc.rootfs.path, mount
+// and managed, lxc.net (except for the type none), lxc.cgroup.dir and relative, lxc.console (except
+// for the path), lxc.start, lxc.group, lxc.log, lxc.monitor and lxc.ephemeral.
 //
 // Tested by golden files of whole configurations, each of which package container/plan has to
 // accept, and by a table for each key.
@@ -57,8 +57,8 @@ type Input struct {
 	Root string
 	// FSTab are the entries of the file Config.Mount.FSTab.
 	FSTab []config.MountEntry
-	// Exists says whether a path of the host exists; nil: all do. OCI has no optional mounts, so one
-	// whose source does not exist, or whose target does not and is not to be made, is left out.
+	// Exists says whether a path of the host exists; nil: all do. OCI has no optional mounts, so
+	// one whose source does not exist, or whose target does not and is not to be made, is left out.
 	Exists func(path string) bool
 	// Seccomp is the content of the file Config.Seccomp.Profile; nil: no filter.
 	Seccomp []byte
@@ -126,13 +126,14 @@ type Made struct {
 	// that blocks SIGRTMIN+3 is systemd and is sent that, any other SIGPWR (to halt) and SIGINT (to
 	// reboot).
 	Halt, Reboot, Stop syscall.Signal
-	// Warnings are settings that this host cannot honour and LXC goes on without, one sentence each.
+	// Warnings are settings that this host cannot honour and LXC goes on without, one sentence
+	// each.
 	Warnings []string
 }
 
-// Delegation is the owner of the container's group in every hierarchy: of its directory and of those
-// of Files that are in it (LXC's cgfsng.c, chown_cgroup_wrapper). The group of the owner may write,
-// too. It is given away before a process of the container starts. Without that the init of a
+// Delegation is the owner of the container's group in every hierarchy: of its directory and of
+// those of Files that are in it (LXC's cgfsng.c, chown_cgroup_wrapper). The group of the owner may
+// write, too. It is given away before a process of the container starts. Without that the init of a
 // container with a user namespace cannot make groups.
 type Delegation struct {
 	// UID and GID are the host's numbers.

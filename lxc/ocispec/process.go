@@ -319,7 +319,9 @@ func (m *maker) rootOptions() error {
 		default:
 			if strings.HasPrefix(opt, "idmap=") {
 				if _, user := m.namespace(specs.UserNamespace); !user {
-					return refuse("lxc.rootfs.options", options, "the container has no user namespace")
+					return refuse(
+						"lxc.rootfs.options", options, "the container has no user namespace",
+					)
 				}
 				if opt != "idmap=container" {
 					return refuse(

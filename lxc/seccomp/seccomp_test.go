@@ -167,7 +167,7 @@ func FuzzParse(f *testing.F) {
 		if p.Notify {
 			p.Filter.ListenerPath = "/run/agent"
 		}
-		// Policies may contradict themselves and be too long for the kernel, in the library's words.
+		// Policies may contradict themselves, or be too long for the kernel.
 		_, err = seccomp.Compile(p.Filter, seccomp.Options{Arch: "amd64"})
 		if err != nil && !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("%q: %v", policy, err)
