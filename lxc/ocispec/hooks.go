@@ -165,7 +165,7 @@ func (m *maker) hooks() error {
 	}
 	var h specs.Hooks
 	h.CreateContainer = m.inside("mount")
-	if m.autodev() {
+	if autodev(conf) {
 		h.CreateContainer = append(h.CreateContainer, m.inside("autodev")...)
 	}
 	h.StartContainer = m.inside("start")

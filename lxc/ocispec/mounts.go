@@ -30,7 +30,7 @@ var procSys = [...]string{
 // mounts are made in LXC's order (conf.c, lxc_setup): /dev, procfs and sysfs, fstab, entries,
 // cgroups, and then the terminals, which nothing covers.
 func (m *maker) mounts() error {
-	if m.autodev() {
+	if autodev(m.in.Config) {
 		size := m.in.Config.AutoDevTmpfsSize
 		if size <= 0 {
 			size = defaultDevSize
@@ -56,7 +56,7 @@ func (m *maker) mounts() error {
 		entries []config.MountEntry
 	}{
 		{"lxc.mount.fstab", m.in.FSTab}, {"lxc.mount.entry", m.in.Config.Mount.Entries},
-		{"lxc.apparmor.allow_nesting", m.nestingMounts()},
+		{"lxc.apparmor.allow_nesting", nestingMounts(m.in.Config)},
 	} {
 		for i := range list.entries {
 			if err := m.entry(list.key, &list.entries[i]); err != nil {
@@ -80,9 +80,7 @@ func (m *maker) mount(target, kind, source string, options ...string) {
 	})
 }
 
-func (m *maker) autodev() bool {
-	return m.in.Config.AutoDev == nil || *m.in.Config.AutoDev
-}
+func autodev(conf *config.Config) bool { return conf.AutoDev == nil || *conf.AutoDev }
 
 // auto is the last word of lxc.mount.auto for each kind of mount: a later one replaces an earlier
 // one of its kind.
@@ -268,8 +266,8 @@ func (m *maker) terminals() {
 
 // nestingMounts are whole procfs and sysfs mounts. Without one the kernel does not let a container
 // in this one mount its own (mount_too_revealing, fs/namespace.c); AppArmor keeps others away.
-func (m *maker) nestingMounts() []config.MountEntry {
-	if !m.in.Config.AppArmor.AllowNesting {
+func nestingMounts(conf *config.Config) []config.MountEntry {
+	if !conf.AppArmor.AllowNesting {
 		return nil
 	}
 	return []config.MountEntry{

@@ -164,11 +164,12 @@ func Make(in *Input) (*Made, error) {
 		},
 	}
 	m.made.Spec = m.spec
-	m.extras()
+	extras(in.Config, m.made)
 	for _, part := range []func() error{
 		m.namespaces, m.idmap, m.timeOffsets, m.rootOptions, m.capabilities, m.mounts, m.process,
-		m.resources, m.delegation, m.sysctls, m.personality, m.signals, m.labels, m.filter,
-		m.hooks,
+		m.resources, m.delegation, m.sysctls, m.labels, m.filter, m.hooks,
+		func() error { return personality(in.Config.Arch, m.spec.Linux) },
+		func() error { return signals(in.Config, m.made) },
 	} {
 		if err := part(); err != nil {
 			return nil, err

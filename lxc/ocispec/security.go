@@ -60,7 +60,7 @@ func capabilitySet(key string, names []string, last int) (set capability.Set, er
 		if !ok {
 			return 0, refuse(
 				key, name,
-				`want names of capabilities(7) in lower case without "cap_", or numbers up to %d`, last,
+				`want names of capabilities(7) in lower case without "cap_", or 0 to %d`, last,
 			)
 		}
 		set |= 1 << n
