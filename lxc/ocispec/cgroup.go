@@ -14,26 +14,37 @@ import (
 
 // resources sorts lxc.cgroup.* or lxc.cgroup2.* into what the library has fields for and the rest.
 // Keys of the other version are left out, as by LXC; that is a warning only for a controller about
-// which this version's keys say nothing, because LXC's own files have both.
+// which this version's keys say nothing, because LXC's own files have both. Rules about devices
+// mean the same in both, and a list that was written for the other version is not a reason to open
+// all of them.
 func (m *maker) resources() error {
 	conf := m.in.Config
+	res := &specs.LinuxResources{}
+	m.spec.Linux.Resources = res
 	prefix, list := "lxc.cgroup.", conf.Cgroup
 	otherPrefix, other := "lxc.cgroup2.", conf.Cgroup2
 	if m.in.Host.CgroupVersion == 2 {
 		prefix, list, otherPrefix, other = otherPrefix, other, prefix, list
 	}
+	about := func(name string) bool {
+		return slices.ContainsFunc(list, func(o config.Setting) bool {
+			return controller(o.Name) == name
+		})
+	}
+	devices := about("devices")
 	for _, s := range other {
-		if !slices.ContainsFunc(list, func(o config.Setting) bool {
-			return controller(o.Name) == controller(s.Name)
-		}) {
+		switch name := controller(s.Name); {
+		case name == "devices" && !devices:
+			if err := m.resource(otherPrefix, s); err != nil {
+				return err
+			}
+		case !about(name):
 			m.warn(
 				otherPrefix+s.Name, s.Value, "ignored, because this host has version "+
 					strconv.Itoa(cmp.Or(m.in.Host.CgroupVersion, 1))+" cgroups",
 			)
 		}
 	}
-	res := &specs.LinuxResources{}
-	m.spec.Linux.Resources = res
 	for _, s := range list {
 		if err := m.resource(prefix, s); err != nil {
 			return err

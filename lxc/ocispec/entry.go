@@ -79,10 +79,7 @@ func (m *maker) target(name string) (string, bool) {
 	if !path.IsAbs(name) || m.in.Config.Rootfs.Path == "" {
 		return path.Clean("/" + name), true
 	}
-	roots := []string{m.in.Root, m.in.Config.Rootfs.Mount, m.in.Config.Rootfs.Path}
-	if _, dir, ok := strings.Cut(m.in.Config.Rootfs.Path, ":"); ok {
-		roots = append(roots, dir)
-	}
+	roots := []string{m.in.Root, m.in.Config.Rootfs.Mount, rootPath(m.in.Config)}
 	if m.in.LXCPath != "" {
 		roots = append(roots, path.Join(m.in.LXCPath, m.in.Name, "rootfs"))
 	}

@@ -101,7 +101,7 @@ func hookEnvironment(in *Input, base []string) *variables {
 	v.add("LXC_NAME=" + in.Name)
 	for _, s := range []config.Setting{
 		{Name: "LXC_CONFIG_FILE", Value: in.ConfigFile}, {Name: "LXC_ROOTFS_MOUNT", Value: in.Root},
-		{Name: "LXC_ROOTFS_PATH", Value: conf.Rootfs.Path},
+		{Name: "LXC_ROOTFS_PATH", Value: rootPath(conf)},
 		{Name: "LXC_CONSOLE", Value: conf.Console.Path},
 		{Name: "LXC_CONSOLE_LOGPATH", Value: conf.Console.LogFile},
 	} {
@@ -114,6 +114,14 @@ func hookEnvironment(in *Input, base []string) *variables {
 		"LXC_CGNS_AWARE=1", "LXC_LOG_LEVEL="+strings.ToUpper(level), "LXC_HOOK_VERSION="+version,
 	)
 	return v
+}
+
+// rootPath is lxc.rootfs.path without the type in front.
+func rootPath(conf *config.Config) string {
+	if kind, rest, ok := strings.Cut(conf.Rootfs.Path, ":"); ok && !strings.Contains(kind, "/") {
+		return rest
+	}
+	return conf.Rootfs.Path
 }
 
 // networkVariables are those of the scripts of an interface.

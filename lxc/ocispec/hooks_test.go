@@ -12,7 +12,7 @@ import (
 func TestHookCall(t *testing.T) {
 	t.Parallel()
 	const known = "LXC_NAME=c\nLXC_CONFIG_FILE=/srv/lxc/c/config\n" +
-		"LXC_ROOTFS_MOUNT=/srv/lxc/c/rootfs\nLXC_ROOTFS_PATH=dir:/srv/lxc/c/rootfs\n" +
+		"LXC_ROOTFS_MOUNT=/srv/lxc/c/rootfs\nLXC_ROOTFS_PATH=/srv/lxc/c/rootfs\n" +
 		"LXC_CGNS_AWARE=1\nLXC_LOG_LEVEL=ERROR\n"
 	namespaces := []config.Setting{{Name: "mnt", Value: "/proc/1/fd/5"}, {Name: "net", Value: "/p"}}
 	for _, c := range []struct {

@@ -207,6 +207,10 @@ var keyCases = []struct {
 		[]string{`"Group":[{"Name":"memory.move_charge_at_immigrate","Value":"1"}]`}},
 	{"lxc.cgroup2.memory.max = 1G", nil, []string{
 		`"lxc.cgroup2.memory.max = 1G: ignored, because this host has version 1 cgroups"`}},
+	{"lxc.cgroup2.devices.deny = a", nil, []string{
+		`"devices":[{"allow":false,"type":"a","access":"rwm"}]`, `"Warnings":null`}},
+	{"lxc.cgroup2.devices.deny = a\nlxc.cgroup.devices.deny = b 1:1 r", nil, []string{
+		`"devices":[{"allow":false,"type":"b","major":1,"minor":1,"access":"r"}]`}},
 	{"lxc.cgroup2.memory.max = 1G\nlxc.cgroup.memory.limit_in_bytes = 1G", nil,
 		[]string{`"Warnings":null`}},
 	{"lxc.cgroup2.io.weight = 1\nlxc.cgroup.blkio.weight = 10", nil,
