@@ -177,6 +177,15 @@ var keyCases = []struct {
 		[]string{`{"destination":"/sys","type":"bind","options":["remount","rw"]}`}},
 	{"lxc.mount.entry = /a b none bind,idmap=container 0 0" + mapping, nil,
 		[]string{`"options":["bind","idmap"]`}},
+	{"lxc.mount.entry = /a b none bind,nofail,sync,noexec 0 0", nil, []string{
+		`"options":["bind","noexec"]`, `/a b none: option nofail is left out`,
+		`/a b none: option sync is left out`}},
+	{"lxc.mount.entry = x b tmpfs nofail 0 0", nil, []string{
+		`"options":["nofail"]`, `"Warnings":null`}},
+	{"lxc.mount.entry = none b overlay lowerdir=/l,upperdir=/srv/lxc/c/u/,workdir=/srv/lxc/c/w 0 0",
+		nil, []string{`"Dirs":["/srv/lxc/c/u","/srv/lxc/c/w"]`, `"lowerdir=/l"`}},
+	{"lxc.mount.entry = none b overlay upperdir=/srv/lxc/c/rootfs/u,workdir=/srv/lxc/cc/w 0 0", nil,
+		[]string{`"Dirs":null`}},
 	{"", func(in *Input) {
 		in.FSTab = []config.MountEntry{{Source: "/a", Target: "b", Type: "ext4"}}
 	}, []string{`{"destination":"/b","type":"ext4","source":"/a"}`}},

@@ -25,6 +25,9 @@
 //     image.
 //   - Optional mounts, see Input.Exists.
 //
+// The key lxc.apparmor.allow_incomplete makes no difference: a profile is used on every kernel
+// that has AppArmor.
+//
 // Not for: reading files, mounting root file systems, making interfaces, cgroup names, consoles,
 // and starting and stopping on a schedule (package lxc). Those are the keys lxc.rootfs.path, mount
 // and managed, lxc.net (except for the type none), lxc.cgroup.dir and relative, lxc.console (except
@@ -106,6 +109,9 @@ type Made struct {
 	// RootOptions are mount options of the root that OCI has no words for: the caller mounts
 	// Input.Root with them. "idmap=container" is an id-mapped mount with Spec.Linux's mappings.
 	RootOptions []string
+	// Dirs are directories of the host that are made if they are missing, with mode 0755: those of
+	// overlays among the mounts.
+	Dirs []string
 	// Group are files of the container's group, of version 1 or 2, and what is written to them
 	// before a process is inside, beyond what Spec.Linux.Resources has. Names are the kernel's
 	// ("memory.swappiness"), with their controller in front.
