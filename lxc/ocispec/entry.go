@@ -49,7 +49,7 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 			}
 			opt = "idmap"
 		case bind && !slices.Contains(bindOptions[:], opt):
-			// The kernel ignores options of a filesystem at a bind mount, so configurations have them.
+			// The kernel ignores options of a filesystem at a bind mount.
 			m.warn(key, line, "option "+opt+" is left out, because a bind mount has none such")
 			continue
 		}
