@@ -14,7 +14,8 @@ const most = 20
 
 // Error is one line that was refused. It is an errdefs.ErrInvalidArgument.
 type Error struct {
-	// File and Line say where the line is; no File: it came from a caller of Set.
+	// File and Line say where the line is. What a caller of Set gave has neither, and what a caller
+	// of Update gave has no File.
 	File string
 	Line int
 	// Key and Value are as they were written. A line that is no setting has no Key; its text is
@@ -28,10 +29,12 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	if e.File != "" {
 		fmt.Fprintf(&b, "%s:%d: ", e.File, e.Line)
+	} else if e.Line > 0 {
+		fmt.Fprintf(&b, "line %d: ", e.Line)
 	}
 	if e.Key != "" {
 		fmt.Fprintf(&b, "%s = %s: ", e.Key, quote(e.Value))
-	} else {
+	} else if e.Value != "" {
 		fmt.Fprintf(&b, "%s: ", quote(e.Value))
 	}
 	b.WriteString(e.Problem)

@@ -55,7 +55,7 @@ func (c *Config) present(key string) (string, error) {
 	if key == "lxc.network.type" && len(c.Nets) > 0 {
 		return netName(c.Nets[len(c.Nets)-1].Index, "type"), nil
 	}
-	name, err := c.modern(key)
+	name, err := c.modern(key, "")
 	if err != nil {
 		return "", fmt.Errorf("key %q: %w: %w", key, err, errdefs.ErrInvalidArgument)
 	}
@@ -114,7 +114,7 @@ func (c *Config) Set(key, value string) error {
 	if plain == "" {
 		return c.Clear(key)
 	}
-	next, err := replay(c.numbered())
+	next, err := replay(slices.Clone(c.lines))
 	if err != nil {
 		return err
 	}
@@ -136,9 +136,9 @@ func (c *Config) Set(key, value string) error {
 // gives it a value, the line "key =" is added. Without its type an interface is nothing, so that
 // its other lines go with it. An *Error leaves the configuration as it was.
 func (c *Config) Clear(key string) error {
-	name, err := c.present(key)
+	name, err := c.modern(key, "")
 	if err != nil {
-		return err
+		return &Error{Key: key, Problem: err.Error()}
 	}
 	if digits, ok := strings.CutSuffix(name, ".type"); ok && strings.HasPrefix(name, "lxc.net.") {
 		name = digits
@@ -198,7 +198,10 @@ func (c *Config) without(k *key, sub string) bool {
 
 // replay makes a configuration of lines that were read before.
 func replay(lines []line) (*Config, error) {
-	c := &Config{lines: lines}
+	c := &Config{}
+	if len(lines) > 0 {
+		c.lines = lines
+	}
 	return c, c.again(lines)
 }
 
@@ -230,6 +233,50 @@ func (c *Config) numbered() []line {
 		}
 	}
 	return lines
+}
+
+// Rewrite calls edit with the current name and the value of every setting of the file itself, in
+// order, and replaces the lines for which edit returns another value; included files stay as they
+// are. So a copy of a container gets its own paths and hardware addresses. An *Error leaves the
+// configuration as it was.
+func (c *Config) Rewrite(edit func(key, value string) string) error {
+	next := &Config{}
+	p := parser{c: next}
+	for _, l := range c.lines {
+		value := l.value
+		if l.key != "" {
+			value = edit(l.key, l.value)
+		}
+		if value == l.value {
+			if err := next.again([]line{l}); err != nil {
+				return err
+			}
+			next.lines = append(next.lines, l)
+			continue
+		}
+		if strings.ContainsAny(value, "\n\r\x00") {
+			return &Error{Key: l.key, Value: value, Problem: "want one line"}
+		}
+		changed, err := p.set(l.key, value)
+		if len(p.wrong) > 0 {
+			return p.wrong
+		}
+		if err != nil {
+			return &Error{Key: l.key, Value: value, Problem: err.Error()}
+		}
+		changed.text = strings.TrimRight(l.key+" = "+requote(value), " ")
+		next.lines = append(next.lines, changed)
+	}
+	*c = *next
+	return nil
+}
+
+// requote quotes a value that would not be read as it is.
+func requote(value string) string {
+	if unquote(value) == value && strings.Trim(value, "\f") == value {
+		return value
+	}
+	return `"` + value + `"`
 }
 
 // Write writes the configuration as LXC's save_config does: the lines of the file that was read

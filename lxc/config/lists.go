@@ -48,7 +48,7 @@ func capability(word string) (string, error) {
 		return word, nil
 	}
 	plain := strings.TrimPrefix(strings.ToLower(word), "cap_")
-	return "", want("names of capabilities(7) in lower case without cap_; %q is none%s", word,
+	return "", want("names of capabilities(7) in lower case without cap_; %q is not one%s", word,
 		didYouMean(plain, capabilities))
 }
 
@@ -183,9 +183,6 @@ func clearNsShare(at any, sub string) {
 	}
 }
 
-// IDs of a user namespace are 32 bits wide.
-const idEnd = int64(maxUint32) + 1
-
 func setIDMaps(at any, _, value string) error {
 	p := at.(*[]IDMap)
 	fields := strings.Fields(value)
@@ -200,8 +197,8 @@ func setIDMaps(at any, _, value string) error {
 			return want(form + ", each below 2^32")
 		}
 	}
-	if n[2] == 0 || n[0]+n[2] > idEnd || n[1]+n[2] > idEnd {
-		return want("at least one ID, and none above 2^32-1")
+	if n[2] == 0 || n[0]+n[2] > maxUint32 || n[1]+n[2] > maxUint32 {
+		return want("at least one ID, and none above 2^32-2")
 	}
 	m := IDMap{fields[0][0], uint32(n[0]), uint32(n[1]), uint32(n[2])}
 	for _, other := range *p {

@@ -1,8 +1,6 @@
 package config
 
 import (
-	"bufio"
-	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -92,7 +90,7 @@ func autoMount(word string) (AutoMount, error) {
 
 func unknownAuto(word string) error {
 	return want("words of %s, where the cgroup ones may end in :force, or "+
-		"shmounts:HOST-PATH; %q is none%s", strings.Join(autoWords, " "), word,
+		"shmounts:HOST-PATH; %q is not one%s", strings.Join(autoWords, " "), word,
 		didYouMean(word, autoWords))
 }
 
@@ -161,7 +159,7 @@ func mountLine(value string) (MountEntry, error) {
 		Type: unescape(fields[2])}
 	for _, n := range fields[min(4, len(fields)):] {
 		if strings.Trim(n, "0123456789") != "" {
-			return MountEntry{}, want("numbers as fifth and sixth field; %q is none", n)
+			return MountEntry{}, want("numbers as fifth and sixth field; %q is not one", n)
 		}
 	}
 	if len(fields) < 4 {
@@ -234,32 +232,23 @@ func octal(s string) (byte, bool) {
 func ParseFSTab(name string, r io.Reader) ([]MountEntry, error) {
 	var all []MountEntry
 	var wrong Errors
-	scanner := bufio.NewScanner(io.LimitReader(r, maxFile))
-	scanner.Buffer(nil, maxLine)
-	for n := 1; scanner.Scan(); n++ {
-		text := strings.TrimSpace(scanner.Text())
+	eachLine(name, r, &wrong, func(text string) *Error {
+		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
-			continue
+			return nil
 		}
 		m, err := mountLine(text)
 		if err == nil && strings.Contains(text, "\x00") {
 			err = want("no NUL byte")
 		}
-		if err == nil {
-			all = append(all, m)
-		} else if len(wrong) < most {
-			wrong = append(wrong, &Error{File: name, Line: n, Value: text, Problem: err.Error()})
+		if err != nil {
+			return &Error{Value: text, Problem: err.Error()}
 		}
-	}
-	if err := scanner.Err(); err != nil {
-		return nil, errors.Join(wrong.orNil(), &Error{File: name, Problem: err.Error()})
-	}
-	return all, wrong.orNil()
-}
-
-func (e Errors) orNil() error {
-	if len(e) == 0 {
+		all = append(all, m)
 		return nil
+	})
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
-	return e
+	return all, nil
 }

@@ -27,7 +27,7 @@ var netKeys = []netKey{
 	{"script.down", "", func(n *Net) any { return &n.ScriptDown }, &text},
 	{"flags", "", func(n *Net) any { return &n.Up }, &netFlags},
 	{"link", "", func(n *Net) any { return &n.Link }, &linkName},
-	{"l2proxy", "", func(n *Net) any { return &n.L2Proxy }, &flag},
+	{"l2proxy", "", func(n *Net) any { return &n.L2Proxy }, &boolean},
 	{"name", "", func(n *Net) any { return &n.Name }, &interfaceName},
 	{"hwaddr", "", func(n *Net) any { return &n.HWAddr }, &hardware},
 	{"mtu", "", func(n *Net) any { return &n.MTU }, &mtu},

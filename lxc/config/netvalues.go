@@ -1,6 +1,7 @@
 package config
 
 import (
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -99,6 +100,26 @@ func setHardware(at any, _, value string) error {
 	}
 	*at.(*string) = value
 	return nil
+}
+
+// CompleteHWAddr replaces every x of a hardware address, as lxc.net.N.hwaddr has it, by a digit
+// that is read from random. The address stays that of one interface. The error is that of random.
+func CompleteHWAddr(written string, random io.Reader) (string, error) {
+	address := []byte(written)
+	var b [1]byte
+	for i, digit := range address {
+		if digit != 'x' && digit != 'X' {
+			continue
+		}
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return "", err
+		}
+		if i == 1 {
+			b[0] &^= 1 // the bit that says group
+		}
+		address[i] = "0123456789abcdef"[b[0]&15]
+	}
+	return string(address), nil
 }
 
 func setMTU(at any, _, value string) error { return setNumber(at, value, 68, 65535) }

@@ -34,8 +34,8 @@ var oldKeys = []struct{ old, now string }{
 }
 
 // modern is the current spelling of a key. lxc.network.type is the type of a new interface, other
-// keys of lxc.network without a number are those of the last interface.
-func (c *Config) modern(name string) (string, error) {
+// keys of lxc.network without a number are those of the last interface; no type is no interface.
+func (c *Config) modern(name, value string) (string, error) {
 	for i := range oldKeys {
 		if oldKeys[i].old == name {
 			return oldKeys[i].now, nil
@@ -55,6 +55,9 @@ func (c *Config) modern(name string) (string, error) {
 	last := -1
 	if n := len(c.Nets); n > 0 {
 		last = c.Nets[n-1].Index
+	}
+	if word == "type" && value == "" {
+		return "lxc.net", nil
 	}
 	if word == "type" {
 		return netName(last+1, word), nil

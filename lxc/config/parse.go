@@ -52,26 +52,28 @@ type parser struct {
 	files int
 }
 
-// refuse notes that a line is wrong.
-func (p *parser) refuse(e Error) {
-	if len(p.wrong) < most {
-		p.wrong = append(p.wrong, &e)
-	}
-}
-
 // read applies the lines of one file.
 func (p *parser) read(name string, r io.Reader) []line {
 	var lines []line
+	eachLine(name, r, &p.wrong, func(text string) *Error {
+		l, err := p.line(text)
+		lines = append(lines, l)
+		return err
+	})
+	return lines
+}
+
+// eachLine calls a function with every line of a file, and adds to wrong what was refused, until
+// there are as many errors as are reported.
+func eachLine(name string, r io.Reader, wrong *Errors, use func(text string) *Error) {
 	limited := &io.LimitedReader{R: r, N: maxFile + 1}
 	scanner := bufio.NewScanner(limited)
 	scanner.Buffer(nil, maxLine)
 	n := 1
-	for ; len(p.wrong) < most && scanner.Scan(); n++ {
-		l, err := p.line(scanner.Text())
-		lines = append(lines, l)
-		if err != nil {
-			err.File, err.Line = name, n
-			p.refuse(*err)
+	for ; len(*wrong) < most && scanner.Scan(); n++ {
+		if e := use(scanner.Text()); e != nil && len(*wrong) < most {
+			e.File, e.Line = name, n
+			*wrong = append(*wrong, e)
 		}
 	}
 	err := scanner.Err()
@@ -80,19 +82,18 @@ func (p *parser) read(name string, r io.Reader) []line {
 	} else if limited.N == 0 {
 		err = want("a file of at most %d bytes", maxFile)
 	}
-	if err != nil {
-		p.refuse(Error{File: name, Line: n, Problem: err.Error()})
+	if err != nil && len(*wrong) < most {
+		*wrong = append(*wrong, &Error{File: name, Line: n, Problem: err.Error()})
 	}
-	return lines
 }
+
+const notALine = "want lxc.KEY = VALUE, or a comment after #"
 
 // line applies one line.
 func (p *parser) line(text string) (line, *Error) {
 	key, value, ok := split(text)
 	if !ok {
-		return line{text: text}, &Error{
-			Value: strings.TrimSpace(text), Problem: "want lxc.KEY = VALUE, or a comment after #",
-		}
+		return line{text: text}, &Error{Value: strings.TrimSpace(text), Problem: notALine}
 	}
 	if key == "" {
 		return line{text: text}, nil
@@ -107,7 +108,7 @@ func (p *parser) line(text string) (line, *Error) {
 
 // set applies one setting.
 func (p *parser) set(key, value string) (line, error) {
-	name, err := p.c.modern(key)
+	name, err := p.c.modern(key, value)
 	if err != nil {
 		return line{}, err
 	}

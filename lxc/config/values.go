@@ -67,7 +67,7 @@ func reset(at any) {
 var (
 	text       = kind{set: setText}
 	filePath   = kind{set: setPath}
-	flag       = kind{set: setFlag}
+	boolean    = kind{set: setFlag}
 	count      = kind{set: setCount}
 	integer    = kind{set: setInteger}
 	ptys       = kind{set: setPTYs}
@@ -76,7 +76,7 @@ var (
 	appended   = kind{set: setAppended}
 	words      = kind{set: setWords}
 	bufferSize = kind{set: setBufferSize}
-	tmpfsSize  = kind{set: setTmpfsSize, get: getTmpfsSize}
+	tmpfsSize  = kind{set: setTmpfsSize}
 	groupDir   = kind{set: setGroupDir}
 	groupName  = kind{set: setGroupName}
 	hostName   = kind{set: setHostName}
@@ -204,7 +204,7 @@ func setBufferSize(at any, _, value string) error {
 		*at.(*int64) = 1 << 17
 		return nil
 	}
-	n, err := bytes(value)
+	n, err := byteSize(value)
 	if err != nil {
 		return want("auto or a number of bytes, with KB, MB or GB")
 	}
@@ -219,8 +219,8 @@ func setBufferSize(at any, _, value string) error {
 // maxBytes is more than any of these sizes can be, and far from where an int64 ends.
 const maxBytes = 1 << 50
 
-// bytes reads a number of bytes with a unit: B, KB, MB or GB, which are powers of 1024.
-func bytes(value string) (int64, error) {
+// byteSize reads a number of bytes with a unit: B, KB, MB or GB, which are powers of 1024.
+func byteSize(value string) (int64, error) {
 	digits := strings.TrimRight(value, "kKmMgGbB")
 	unit, shift := strings.ToUpper(value[len(digits):]), 0
 	switch unit {
@@ -241,11 +241,8 @@ func bytes(value string) (int64, error) {
 	return int64(n) << shift, nil
 }
 
-// autoDevSize is how large the tmpfs of lxc.autodev is by default, in bytes.
-const autoDevSize = 500000
-
 func setTmpfsSize(at any, _, value string) error {
-	n, err := bytes(value)
+	n, err := byteSize(value)
 	if err != nil {
 		return err
 	}
@@ -254,13 +251,6 @@ func setTmpfsSize(at any, _, value string) error {
 	}
 	*at.(*int64) = n
 	return nil
-}
-
-func getTmpfsSize(at any, _ string) []string {
-	if *at.(*int64) == 0 {
-		return []string{strconv.Itoa(autoDevSize)}
-	}
-	return show(at)
 }
 
 // setGroupDir takes the name of a control group below the one that LXC was given.
