@@ -54,16 +54,21 @@ func accept(t *testing.T, in *Input, made *Made) {
 	}
 }
 
-func golden(t *testing.T, name string, made *Made) {
+func encode(t *testing.T, v any) string {
 	t.Helper()
-	got, err := json.MarshalIndent(made, "", "\t")
+	text, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got = append(got, '\n')
+	return string(text)
+}
+
+func golden(t *testing.T, name string, made *Made) {
+	t.Helper()
+	got := encode(t, made) + "\n"
 	file := filepath.Join("testdata", name+".json")
 	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,7 +76,7 @@ func golden(t *testing.T, name string, made *Made) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got) != string(want) {
+	if got != string(want) {
 		t.Errorf("%s differs from what is made now; compare after go test -update:\n%s", file, got)
 	}
 }
@@ -132,12 +137,19 @@ func TestGolden(t *testing.T) {
 			}
 			in := input(c, host1)
 			change(in)
+			before := encode(t, in.Config)
 			made, err := Make(in)
 			if err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name, made)
 			accept(t, in, made)
+			if again, err := Make(in); err != nil || encode(t, again) != encode(t, made) {
+				t.Errorf("the same input gives another result: %v", err)
+			}
+			if after := encode(t, in.Config); after != before {
+				t.Errorf("the configuration was changed to\n%s", after)
+			}
 		})
 	}
 }
