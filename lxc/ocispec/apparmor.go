@@ -1,21 +1,21 @@
 package ocispec
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// The rules of a generated AppArmor profile (apparmor.d(5)). What only the host's root may do is
-// not repeated for containers whose root is another user of the host.
+// The rules of a generated AppArmor profile (apparmor.d(5)).
 const (
 	profileAllowed = `  capability,
   dbus,
   file,
   network,
+  pivot_root,
   umount,
   unix,
-  pivot_root,
 
   # Processes outside may signal and look at those inside; these reach each other only.
   signal (receive),
@@ -24,18 +24,23 @@ const (
   ptrace peer=@{profile_name},
 
   # File systems that belong to the container.
-  mount fstype=(tmpfs, mqueue, hugetlbfs, fuse, fuse.*, devpts),
+  mount fstype=tmpfs,
+  mount fstype=mqueue,
+  mount fstype=hugetlbfs,
+  mount fstype=devpts,
+  mount fstype=fuse,
+  mount fstype=fuse.*,
   mount fstype=proc -> /proc/,
   mount fstype=sysfs -> /sys/,
-  mount fstype=(cgroup, cgroup2) -> /sys/fs/cgroup/{,**},
-  mount options=(rw, make-slave),
-  mount options=(rw, make-rslave),
-  mount options=(rw, make-shared),
-  mount options=(rw, make-rshared),
-  mount options=(rw, make-private),
-  mount options=(rw, make-rprivate),
-`
-	profileDenied = `
+  mount fstype=cgroup -> /sys/fs/cgroup/{,**},
+  mount fstype=cgroup2 -> /sys/fs/cgroup/{,**},
+  mount options=(rw, make-slave) -> /{,**},
+  mount options=(rw, make-rslave) -> /{,**},
+  mount options=(rw, make-shared) -> /{,**},
+  mount options=(rw, make-rshared) -> /{,**},
+  mount options=(rw, make-private) -> /{,**},
+  mount options=(rw, make-rprivate) -> /{,**},
+
   # The host's kernel.
   deny @{PROC}/kcore rwklx,
   deny @{PROC}/sysrq-trigger rwklx,
@@ -44,16 +49,6 @@ const (
   deny /sys/firmware/** wklx,
   deny /sys/kernel/debug/{,**} rwklx,
   deny /sys/kernel/security/{,**} wklx,
-`
-	profilePrivileged = `
-  # Parameters that all containers share.
-  deny @{PROC}/sys/{abi,debug,dev,fs,user,vm}/** wklx,
-  deny @{PROC}/sys/kernel/[^dhms]* wklx,
-  deny /sys/{block,bus,dev,module,power}/** wklx,
-
-  # A bind mount of these under another name would escape the rules above.
-  mount options=(rw, bind) /[^dps]{,*/,**},
-  mount options=(rw, rbind) /[^dps]{,*/,**},
 `
 	profileUnprivileged = `
   # The root of the container's user namespace has no rights outside of it.
@@ -87,11 +82,10 @@ func (m *maker) generateProfile() (name, text string, err error) {
 	b.WriteString("#include <tunables/global>\n")
 	b.WriteString("profile \"" + name + "\" flags=(attach_disconnected,mediate_deleted) {\n")
 	b.WriteString(profileAllowed)
-	b.WriteString(profileDenied)
 	if _, user := m.namespace(specs.UserNamespace); user {
 		b.WriteString(profileUnprivileged)
 	} else {
-		b.WriteString(profilePrivileged)
+		privilegedRules(&b)
 	}
 	if conf.AllowNesting {
 		b.WriteString(profileNesting)
@@ -104,4 +98,67 @@ func (m *maker) generateProfile() (name, text string, err error) {
 	}
 	b.WriteString("}\n")
 	return name, b.String(), nil
+}
+
+// privilegedRules keep the host's root in a container from what all containers share. Mounts of it
+// under other names would escape the rules, so its directories cannot be bound.
+func privilegedRules(b *strings.Builder) {
+	b.WriteString("\n  # What all containers share is read-only.\n")
+	for _, dir := range []struct {
+		path string
+		own  []string
+	}{
+		{"@{PROC}/sys/", []string{"kernel", "net"}},
+		{"@{PROC}/sys/kernel/", []string{"domainname", "hostname", "msg*", "sem", "shm*"}},
+		{"/sys/", []string{"class", "devices", "fs"}},
+		{"/sys/fs/", []string{"cgroup"}}, {"/sys/class/", []string{"net"}},
+		{"/sys/devices/", []string{"virtual"}}, {"/sys/devices/virtual/", []string{"net"}},
+	} {
+		for _, pattern := range besides(dir.path, dir.own) {
+			b.WriteString("  deny " + pattern + " wklx,\n")
+		}
+	}
+	b.WriteString("\n  # Any directory but these may be bound elsewhere.\n")
+	for _, pattern := range besides("/", []string{"dev", "proc", "sys"}) {
+		b.WriteString("  mount options=(rw, bind) " + pattern + ",\n")
+		b.WriteString("  mount options=(rw, rbind) " + pattern + ",\n")
+	}
+}
+
+// besides are patterns for everything in a directory but some names, of which those that end in *
+// are the beginnings of names. AppArmor cannot say "not", except for one character: so there is a
+// pattern for each character at which a path can begin to differ.
+func besides(dir string, names []string) (patterns []string) {
+	var starts []string
+	for _, name := range names {
+		for i := range len(strings.TrimSuffix(name, "*")) {
+			starts = append(starts, name[:i])
+		}
+		if !strings.HasSuffix(name, "*") {
+			starts = append(starts, name)
+		}
+	}
+	slices.Sort(starts)
+	for _, start := range slices.Compact(starts) {
+		var next []byte
+		for _, name := range names {
+			if len(name) > len(start) && strings.HasPrefix(name, start) {
+				next = append(next, name[len(start)])
+			}
+		}
+		slices.Sort(next)
+		next = slices.Compact(next)
+		switch {
+		case len(next) == 0:
+			patterns = append(patterns, dir+start+"?*{,/**}")
+			continue
+		case start == "":
+			patterns = append(patterns, dir+"[^"+string(next)+"]*{,/**}")
+			continue
+		case !slices.Contains(names, start):
+			patterns = append(patterns, dir+start+"{,/**}")
+		}
+		patterns = append(patterns, dir+start+"[^"+string(next)+"]*{,/**}")
+	}
+	return patterns
 }

@@ -14,26 +14,37 @@ import (
 
 // resources sorts lxc.cgroup.* or lxc.cgroup2.* into what the library has fields for and the rest.
 // Keys of the other version are left out, as by LXC; that is a warning only for a controller about
-// which this version's keys say nothing, because LXC's own files have both.
+// which this version's keys say nothing, because LXC's own files have both. Rules about devices
+// mean the same in both, and a list that was written for the other version is not a reason to open
+// all of them.
 func (m *maker) resources() error {
 	conf := m.in.Config
+	res := &specs.LinuxResources{}
+	m.spec.Linux.Resources = res
 	prefix, list := "lxc.cgroup.", conf.Cgroup
 	otherPrefix, other := "lxc.cgroup2.", conf.Cgroup2
 	if m.in.Host.CgroupVersion == 2 {
 		prefix, list, otherPrefix, other = otherPrefix, other, prefix, list
 	}
+	about := func(name string) bool {
+		return slices.ContainsFunc(list, func(o config.Setting) bool {
+			return controller(o.Name) == name
+		})
+	}
+	devices := about("devices")
 	for _, s := range other {
-		if !slices.ContainsFunc(list, func(o config.Setting) bool {
-			return controller(o.Name) == controller(s.Name)
-		}) {
+		switch name := controller(s.Name); {
+		case name == "devices" && !devices:
+			if err := m.resource(otherPrefix, s); err != nil {
+				return err
+			}
+		case !about(name):
 			m.warn(
 				otherPrefix+s.Name, s.Value, "ignored, because this host has version "+
 					strconv.Itoa(cmp.Or(m.in.Host.CgroupVersion, 1))+" cgroups",
 			)
 		}
 	}
-	res := &specs.LinuxResources{}
-	m.spec.Linux.Resources = res
 	for _, s := range list {
 		if err := m.resource(prefix, s); err != nil {
 			return err
@@ -44,6 +55,48 @@ func (m *maker) resources() error {
 		res.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Type: "a", Access: "rwm"}}
 	}
 	return nil
+}
+
+// delegation gives the groups of a container with a new user namespace to its root, or, if that has
+// no number on the host, to the user of its init.
+func (m *maker) delegation() error {
+	linux := m.spec.Linux
+	if len(linux.UIDMappings) == 0 {
+		return nil
+	}
+	uid, root := hostID(linux.UIDMappings, 0)
+	if !root {
+		if uid, root = hostID(linux.UIDMappings, m.spec.Process.User.UID); !root {
+			return refuse(
+				"lxc.init.uid", strconv.Itoa(m.in.Config.Init.UID), "lxc.idmap does not have it",
+			)
+		}
+	}
+	gid, root := hostID(linux.GIDMappings, 0)
+	if !root {
+		if gid, root = hostID(linux.GIDMappings, m.spec.Process.User.GID); !root {
+			return refuse(
+				"lxc.init.gid", strconv.Itoa(m.in.Config.Init.GID), "lxc.idmap does not have it",
+			)
+		}
+	}
+	d := &Delegation{UID: uid, GID: gid, Files: []string{"cgroup.procs", "tasks"}}
+	if m.in.Host.CgroupVersion == 2 {
+		// cgroup-v2.rst, Delegation.
+		d.Files = []string{"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"}
+	}
+	m.made.Delegation = d
+	return nil
+}
+
+// hostID is the number outside of a user namespace of an ID in it.
+func hostID(list []specs.LinuxIDMapping, id uint32) (uint32, bool) {
+	for _, l := range list {
+		if id >= l.ContainerID && id-l.ContainerID < l.Size {
+			return l.HostID + (id - l.ContainerID), true
+		}
+	}
+	return 0, false
 }
 
 // controller is the controller of a file, by its name in version 2.
@@ -68,8 +121,8 @@ func (m *maker) resource(prefix string, s config.Setting) error {
 		rule, ok := deviceRule(value)
 		if !ok {
 			return refuse(
-				key, value, `want "a", or TYPE MAJOR:MINOR ACCESS as in "c 1:3 rwm", where a number `+
-					`may be *`,
+				key, value,
+				`want "a", or TYPE MAJOR:MINOR ACCESS as in "c 1:3 rwm", where a number may be *`,
 			)
 		}
 		rule.Allow = s.Name == "devices.allow"

@@ -23,18 +23,23 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 		return nil
 	}
 	if target == "/" {
-		return refuse(key, line, "nothing can be mounted on the container's root; set lxc.rootfs.path")
+		return refuse(
+			key, line, "nothing can be mounted on the container's root; set lxc.rootfs.path",
+		)
 	}
 	out := specs.Mount{Destination: target, Type: e.Type, Source: e.Source}
-	bind := false
+	remount := slices.Contains(e.Options, "remount")
+	bind := remount || slices.ContainsFunc(e.Options, func(opt string) bool {
+		return opt == "bind" || opt == "rbind"
+	})
 	for _, opt := range e.Options {
 		switch {
 		case opt == "" || opt == "defaults":
 			continue
-		case opt == "bind" || opt == "rbind":
-			bind = true
 		case opt == "move":
-			return refuse(key, line, `option "move": want "bind", because a container's mounts are new`)
+			return refuse(
+				key, line, `option "move": want "bind", because a container's mounts are new`,
+			)
 		case strings.HasPrefix(opt, "idmap="):
 			if opt != "idmap=container" {
 				return refuse(key, line, `option %q: want "idmap=container"`, opt)
@@ -43,11 +48,14 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 				return refuse(key, line, "option %q: the container has no user namespace", opt)
 			}
 			opt = "idmap"
+		case bind && !slices.Contains(bindOptions[:], opt):
+			// The kernel ignores options of a filesystem at a bind mount.
+			m.warn(key, line, "option "+opt+" is left out, because a bind mount has none such")
+			continue
 		}
 		out.Options = append(out.Options, opt)
 	}
-	remount := slices.Contains(e.Options, "remount")
-	if bind || remount {
+	if bind {
 		out.Type = "bind"
 		if remount {
 			out.Source = ""
@@ -55,7 +63,9 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 			out.Source = path.Join(m.in.Root, e.Source)
 		}
 		if !remount && !path.IsAbs(out.Source) {
-			return refuse(key, line, `the source is not absolute; want a path, or option "relative"`)
+			return refuse(
+				key, line, `the source is not absolute; want a path, or option "relative"`,
+			)
 		}
 	} else if e.Type == "" || e.Type == "none" {
 		return refuse(key, line, `want a filesystem type, or option "bind" or "rbind"`)
@@ -63,8 +73,37 @@ func (m *maker) entry(key string, e *config.MountEntry) error {
 	if e.Optional && !m.possible(e, &out) {
 		return nil
 	}
+	m.layers(&out)
 	m.spec.Mounts = append(m.spec.Mounts, out)
 	return nil
+}
+
+// bindOptions are those of every mount (mount(8), FILESYSTEM-INDEPENDENT MOUNT OPTIONS).
+var bindOptions = [...]string{
+	"bind", "rbind", "remount", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec",
+	"atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime",
+	"nostrictatime", "symfollow", "nosymfollow", "private", "rprivate", "slave", "rslave", "shared",
+	"rshared", "unbindable", "runbindable",
+}
+
+// layers notes the directories of an overlay that LXC makes: those that belong to the container and
+// are not in its root (overlay.c, ovl_mkdir).
+func (m *maker) layers(out *specs.Mount) {
+	if !strings.HasPrefix(out.Type, "overlay") {
+		return
+	}
+	below := func(dir, root string) bool { return strings.HasPrefix(dir+"/", path.Clean(root)+"/") }
+	for _, opt := range out.Options {
+		name, dir, _ := strings.Cut(opt, "=")
+		if name != "upperdir" && name != "workdir" || !path.IsAbs(dir) {
+			continue
+		}
+		dir = path.Clean(dir)
+		own := m.in.LXCPath != "" && below(dir, path.Join(m.in.LXCPath, m.in.Name))
+		if m.in.Config.Rootfs.Path == "" || own && !below(dir, m.in.Root) {
+			m.made.Dirs = append(m.made.Dirs, dir)
+		}
+	}
 }
 
 // target is the place in the container that an entry names. Relative ones start at the container's
@@ -73,10 +112,7 @@ func (m *maker) target(name string) (string, bool) {
 	if !path.IsAbs(name) || m.in.Config.Rootfs.Path == "" {
 		return path.Clean("/" + name), true
 	}
-	roots := []string{m.in.Root, m.in.Config.Rootfs.Mount, m.in.Config.Rootfs.Path}
-	if _, dir, ok := strings.Cut(m.in.Config.Rootfs.Path, ":"); ok {
-		roots = append(roots, dir)
-	}
+	roots := []string{m.in.Root, m.in.Config.Rootfs.Mount, rootPath(m.in.Config)}
 	if m.in.LXCPath != "" {
 		roots = append(roots, path.Join(m.in.LXCPath, m.in.Name, "rootfs"))
 	}

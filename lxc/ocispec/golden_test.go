@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"strake/container/plan"
@@ -17,31 +18,27 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // host1 and host2 are hosts with version 1 and version 2 cgroups.
 var (
 	host1 = Host{Arch: "amd64", CgroupVersion: 1}
-	host2 = Host{Arch: "amd64", CgroupVersion: 2, AppArmor: true}
+	host2 = Host{Arch: "amd64", CgroupVersion: 2, AppArmor: true, LastCap: 39}
 )
 
-// exists is a host of which these paths are asked for.
-func exists(paths ...string) func(string) bool {
-	return func(name string) bool { return slices.Contains(paths, name) }
-}
+const policy = "2\ndenylist\nreject_force_umount\n[all]\nkexec_load errno 1\nfuture errno 1\n" +
+	"open_by_handle_at errno 1\n"
 
 // planHost is how the library sees a host of these tests.
 func planHost(h *Host) plan.Host {
 	out := plan.Host{
 		LastCap: 40, Cgroup2: h.CgroupVersion == 2, AppArmor: h.AppArmor, SELinux: h.SELinux,
 	}
-	for _, dir := range []string{"memory", "systemd", "unified"} {
-		l := plan.Hierarchy{Dir: dir, Path: "/sys/fs/cgroup/" + dir + "/lxc.payload"}
-		switch dir {
-		case "memory":
-			l.Options = []string{"memory"}
-		case "systemd":
-			l.Options = []string{"none", "name=systemd"}
-		}
-		out.Hierarchies = append(out.Hierarchies, l)
-	}
 	if out.Cgroup2 {
 		out.Hierarchies = []plan.Hierarchy{{Path: "/sys/fs/cgroup/lxc.payload"}}
+		return out
+	}
+	for dir, options := range map[string][]string{
+		"memory": {"memory"}, "systemd": {"none", "name=systemd"}, "unified": nil,
+	} {
+		out.Hierarchies = append(out.Hierarchies, plan.Hierarchy{
+			Dir: dir, Path: "/sys/fs/cgroup/" + dir + "/lxc.payload", Options: options,
+		})
 	}
 	return out
 }
@@ -57,16 +54,21 @@ func accept(t *testing.T, in *Input, made *Made) {
 	}
 }
 
-func golden(t *testing.T, name string, made *Made) {
+func encode(t *testing.T, v any) string {
 	t.Helper()
-	got, err := json.MarshalIndent(made, "", "\t")
+	text, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got = append(got, '\n')
+	return string(text)
+}
+
+func golden(t *testing.T, name string, made *Made) {
+	t.Helper()
+	got := encode(t, made) + "\n"
 	file := filepath.Join("testdata", name+".json")
 	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,73 +76,80 @@ func golden(t *testing.T, name string, made *Made) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(got) != string(want) {
+	if got != string(want) {
 		t.Errorf("%s differs from what is made now; compare after go test -update:\n%s", file, got)
 	}
 }
 
-func devices(allow string) []config.Setting {
-	list := []config.Setting{{Name: "devices.deny", Value: "a"}}
-	for _, rule := range []string{
-		"c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 5:0 rwm", "c 5:1 rwm",
-		"c 5:2 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 136:* rwm", allow,
-	} {
-		list = append(list, config.Setting{Name: "devices.allow", Value: rule})
+// parse is a configuration of these lines.
+func parse(t *testing.T, lines ...string) *config.Config {
+	t.Helper()
+	c, err := config.Parse(t.Name(), strings.NewReader(strings.Join(lines, "\n")+"\n"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return list
-}
-
-// common is what most containers of LXC have, in our words.
-func common(name string) *config.Config {
-	c := &config.Config{Arch: "amd64"}
-	c.Uts.Name = name
-	c.Rootfs.Path = "dir:/srv/lxc/" + name + "/rootfs"
-	c.TTY.Max, c.TTY.Dir = 4, "lxc"
-	c.PTYMax = 1024
-	c.Caps.Drop = []string{"mac_admin", "mac_override", "sys_time", "sys_module", "sys_rawio"}
-	c.Cgroup, c.Cgroup2 = devices("c 10:229 rwm"), devices("c 10:229 rwm")
-	c.Mount.Auto = []config.AutoMount{
-		{What: "cgroup", Variant: "mixed"}, {What: "proc", Variant: "mixed"},
-		{What: "sys", Variant: "mixed"},
-	}
-	c.Mount.Entries = []config.MountEntry{{
-		Source: "/sys/fs/fuse/connections", Target: "sys/fs/fuse/connections", Type: "none",
-		Options: []string{"bind"}, Optional: true,
-	}}
 	return c
 }
 
+// input is a container of a configuration on a host that has what containers of these tests mount.
 func input(c *config.Config, host Host) *Input {
 	in := &Input{
 		Name: c.Uts.Name, Config: c, Root: "/srv/lxc/" + c.Uts.Name + "/rootfs", Host: host,
+		ConfigFile: "/srv/lxc/" + c.Uts.Name + "/config", LXCPath: "/srv/lxc",
 		CgroupsPath: "/lxc.payload." + c.Uts.Name,
 		Environ:     []string{"PATH=/usr/bin:/bin", "TERM=linux", "SECRET=1"},
-		Exists:      exists("/sys/fs/fuse/connections"),
+		Exists: func(name string) bool {
+			return slices.Contains([]string{"/sys/fs/fuse/connections", "/srv/data"}, name)
+		},
 	}
 	for i := range c.TTY.Max {
 		in.TTYs = append(in.TTYs, "/dev/pts/"+string(rune('0'+i)))
+	}
+	if c.Seccomp.Profile != "" {
+		in.Seccomp = []byte(policy)
 	}
 	return in
 }
 
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	for name, in := range inputs() {
+	for name, change := range map[string]func(in *Input){
+		"debian-v1": func(in *Input) { in.Netns = "/run/netns/trixie" },
+		"debian-v2": func(in *Input) { in.Host = host2 },
+		"minimal": func(in *Input) {
+			in.Name, in.Root = "minimal", "/srv/lxc/minimal/rootfs"
+		},
+		"unprivileged":    func(in *Input) { in.Host.Caps = 1 },
+		"unprivileged-v2": func(in *Input) { in.Host = host2 },
+		"nested":          func(in *Input) { in.Host.AppArmor, in.Host.Confined = true, true },
+		"networks":        func(in *Input) { in.Netns = "/run/netns/router" },
+		"application":     func(in *Input) { in.Command = []string{} },
+		"hostfs": func(in *Input) {
+			in.Root, in.Shared = "/", map[string]string{"ipc": "/proc/7/ns/ipc"}
+		},
+		"hooks": func(in *Input) { in.Root = "/run/lxc/hooked" },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			c, err := config.Load(filepath.Join("testdata", name+".conf"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := input(c, host1)
+			change(in)
+			before := encode(t, in.Config)
 			made, err := Make(in)
 			if err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name, made)
 			accept(t, in, made)
+			if again, err := Make(in); err != nil || encode(t, again) != encode(t, made) {
+				t.Errorf("the same input gives another result: %v", err)
+			}
+			if after := encode(t, in.Config); after != before {
+				t.Errorf("the configuration was changed to\n%s", after)
+			}
 		})
-	}
-}
-
-func inputs() map[string]*Input {
-	return map[string]*Input{
-		"debian-v1": input(common("debian"), host1),
-		"debian-v2": input(common("debian"), host2),
 	}
 }

@@ -1,6 +1,7 @@
 package ocispec
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -100,7 +101,7 @@ func hookEnvironment(in *Input, base []string) *variables {
 	v.add("LXC_NAME=" + in.Name)
 	for _, s := range []config.Setting{
 		{Name: "LXC_CONFIG_FILE", Value: in.ConfigFile}, {Name: "LXC_ROOTFS_MOUNT", Value: in.Root},
-		{Name: "LXC_ROOTFS_PATH", Value: conf.Rootfs.Path},
+		{Name: "LXC_ROOTFS_PATH", Value: rootPath(conf)},
 		{Name: "LXC_CONSOLE", Value: conf.Console.Path},
 		{Name: "LXC_CONSOLE_LOGPATH", Value: conf.Console.LogFile},
 	} {
@@ -113,6 +114,14 @@ func hookEnvironment(in *Input, base []string) *variables {
 		"LXC_CGNS_AWARE=1", "LXC_LOG_LEVEL="+strings.ToUpper(level), "LXC_HOOK_VERSION="+version,
 	)
 	return v
+}
+
+// rootPath is lxc.rootfs.path without the type in front.
+func rootPath(conf *config.Config) string {
+	if kind, rest, ok := strings.Cut(conf.Rootfs.Path, ":"); ok && !strings.Contains(kind, "/") {
+		return rest
+	}
+	return conf.Rootfs.Path
 }
 
 // networkVariables are those of the scripts of an interface.
@@ -145,8 +154,8 @@ var hookNames = [...]string{
 // hooks makes those hooks a part of the specification that run in the container's namespaces.
 func (m *maker) hooks() error {
 	conf := m.in.Config
-	for name, scripts := range conf.Hooks {
-		if len(scripts) > 0 && !slices.Contains(hookNames[:], name) {
+	for _, name := range slices.Sorted(maps.Keys(conf.Hooks)) {
+		if scripts := conf.Hooks[name]; len(scripts) > 0 && !slices.Contains(hookNames[:], name) {
 			return refuse(
 				"lxc.hook."+name, scripts[0], "want one of %s", strings.Join(hookNames[:], ", "),
 			)
@@ -164,7 +173,7 @@ func (m *maker) hooks() error {
 	}
 	var h specs.Hooks
 	h.CreateContainer = m.inside("mount")
-	if m.autodev() {
+	if autodev(conf) {
 		h.CreateContainer = append(h.CreateContainer, m.inside("autodev")...)
 	}
 	h.StartContainer = m.inside("start")

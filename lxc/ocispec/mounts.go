@@ -1,10 +1,10 @@
 package ocispec
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -30,7 +30,7 @@ var procSys = [...]string{
 // mounts are made in LXC's order (conf.c, lxc_setup): /dev, procfs and sysfs, fstab, entries,
 // cgroups, and then the terminals, which nothing covers.
 func (m *maker) mounts() error {
-	if m.autodev() {
+	if autodev(m.in.Config) {
 		size := m.in.Config.AutoDevTmpfsSize
 		if size <= 0 {
 			size = defaultDevSize
@@ -56,7 +56,7 @@ func (m *maker) mounts() error {
 		entries []config.MountEntry
 	}{
 		{"lxc.mount.fstab", m.in.FSTab}, {"lxc.mount.entry", m.in.Config.Mount.Entries},
-		{"lxc.apparmor.allow_nesting", m.nestingMounts()},
+		{"lxc.apparmor.allow_nesting", nestingMounts(m.in.Config)},
 	} {
 		for i := range list.entries {
 			if err := m.entry(list.key, &list.entries[i]); err != nil {
@@ -80,9 +80,7 @@ func (m *maker) mount(target, kind, source string, options ...string) {
 	})
 }
 
-func (m *maker) autodev() bool {
-	return m.in.Config.AutoDev == nil || *m.in.Config.AutoDev
-}
+func autodev(conf *config.Config) bool { return conf.AutoDev == nil || *conf.AutoDev }
 
 // auto is the last word of lxc.mount.auto for each kind of mount: a later one replaces an earlier
 // one of its kind.
@@ -93,11 +91,11 @@ func (m *maker) auto() (map[string]*config.AutoMount, error) {
 		switch a.What {
 		case "proc", "sys", "cgroup", "shmounts":
 			last[a.What] = a
-		case "cgroup2", "cgroup-full":
+		case "cgroup2":
 			last["cgroup"] = a
 		default:
 			return nil, refuse(
-				"lxc.mount.auto", a.What, "want proc, sys, cgroup, cgroup2, cgroup-full or shmounts",
+				"lxc.mount.auto", a.What, "want proc, sys, cgroup, cgroup2 or shmounts",
 			)
 		}
 	}
@@ -168,8 +166,10 @@ func (m *maker) cgroupMount(a *config.AutoMount) error {
 		return nil
 	}
 	two := a.What == "cgroup2"
-	full := a.Full || a.What == "cgroup-full"
 	word := a.What
+	if a.Full {
+		word = "cgroup-full"
+	}
 	if a.Variant != "" {
 		word += ":" + a.Variant
 	}
@@ -189,10 +189,12 @@ func (m *maker) cgroupMount(a *config.AutoMount) error {
 	}
 	const place = "/sys/fs/cgroup"
 	readonly := a.Variant == "ro"
-	if full && !private {
+	if a.Full && !private {
 		switch {
 		case readonly:
-			m.mount(place, "bind", place, "rbind", "ro", "rro", "nosuid", "nodev", "noexec", "rslave")
+			m.mount(
+				place, "bind", place, "rbind", "ro", "rro", "nosuid", "nodev", "noexec", "rslave",
+			)
 		case a.Variant == "rw", a.Variant == "" && m.has("CAP_SYS_ADMIN"):
 			m.mount(place, "bind", place, "rbind", "nosuid", "nodev", "noexec", "rslave")
 		default:
@@ -217,17 +219,14 @@ func (m *maker) shmounts(a *config.AutoMount) error {
 	if a == nil {
 		return nil
 	}
-	host, target, ok := strings.Cut(a.Variant, ":")
-	if !ok || target == "" {
-		target = "/dev/.lxc-mounts"
-	}
-	if !path.IsAbs(host) || !path.IsAbs(target) {
+	target := cmp.Or(a.ContainerPath, "/dev/.lxc-mounts")
+	if !path.IsAbs(a.HostPath) || !path.IsAbs(target) {
 		return refuse(
-			"lxc.mount.auto", "shmounts:"+a.Variant,
+			"lxc.mount.auto", "shmounts:"+a.HostPath,
 			"want shmounts:HOST or shmounts:HOST:CONTAINER with absolute paths",
 		)
 	}
-	m.mount(path.Clean(target), "bind", host, "bind", "rslave")
+	m.mount(path.Clean(target), "bind", a.HostPath, "bind", "rslave")
 	return nil
 }
 
@@ -241,7 +240,8 @@ func (m *maker) terminals() {
 		ptys = defaultPTYs
 	}
 	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
-	if l := m.spec.Linux; len(l.GIDMappings) == 0 || mapped(l.GIDMappings, ttyGroup) {
+	ids := m.spec.Linux.GIDMappings
+	if _, mapped := hostID(ids, ttyGroup); mapped || len(ids) == 0 {
 		options = append(options, "gid="+strconv.Itoa(ttyGroup))
 	}
 	m.mount(
@@ -266,8 +266,8 @@ func (m *maker) terminals() {
 
 // nestingMounts are whole procfs and sysfs mounts. Without one the kernel does not let a container
 // in this one mount its own (mount_too_revealing, fs/namespace.c); AppArmor keeps others away.
-func (m *maker) nestingMounts() []config.MountEntry {
-	if !m.in.Config.AppArmor.AllowNesting {
+func nestingMounts(conf *config.Config) []config.MountEntry {
+	if !conf.AppArmor.AllowNesting {
 		return nil
 	}
 	return []config.MountEntry{

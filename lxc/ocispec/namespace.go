@@ -1,11 +1,14 @@
 package ocispec
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/lxc/config"
 )
 
 // namespaceWords are LXC's words for namespaces (lxc.container.conf(5), NAMESPACES) and OCI's, in
@@ -40,7 +43,8 @@ func (m *maker) namespaces() error {
 			"lxc.namespace.clone says the opposite; want one of the two",
 		)
 	}
-	for word, from := range conf.Share {
+	for _, word := range slices.Sorted(maps.Keys(conf.Share)) {
+		from := conf.Share[word]
 		if !isNamespace(word) {
 			return refuse("lxc.namespace.share."+word, from, "want one of %s", namespaceNames())
 		}
@@ -110,36 +114,36 @@ func (m *maker) wantsNamespace(word string) bool {
 	conf := m.in.Config
 	switch {
 	case len(conf.Namespace.Keep) > 0:
-		return !slices.Contains(conf.Namespace.Keep, word) && m.usesNamespace(word)
+		return !slices.Contains(conf.Namespace.Keep, word) && usesNamespace(conf, word)
 	case len(conf.Namespace.Clone) > 0:
 		return slices.Contains(conf.Namespace.Clone, word)
 	}
-	return m.usesNamespace(word)
+	return usesNamespace(conf, word)
 }
 
 // usesNamespace says whether the configuration has settings for a namespace that is not made for
 // every container.
-func (m *maker) usesNamespace(word string) bool {
+func usesNamespace(conf *config.Config, word string) bool {
 	switch word {
 	case "user":
-		return len(m.in.Config.IDMap) > 0
+		return len(conf.IDMap) > 0
 	case "time":
-		return m.in.Config.TimeOffset.Boot != "" || m.in.Config.TimeOffset.Monotonic != ""
+		return conf.TimeOffset.Boot != "" || conf.TimeOffset.Monotonic != ""
 	case "net":
-		return !m.hostNetwork()
+		return !hostNetwork(conf)
 	}
 	return true
 }
 
 // hostNetwork says whether the container has the host's network: its only interfaces are of type
 // none.
-func (m *maker) hostNetwork() bool {
-	for i := range m.in.Config.Nets {
-		if m.in.Config.Nets[i].Type != "none" {
+func hostNetwork(conf *config.Config) bool {
+	for i := range conf.Nets {
+		if conf.Nets[i].Type != "none" {
 			return false
 		}
 	}
-	return len(m.in.Config.Nets) > 0
+	return len(conf.Nets) > 0
 }
 
 // namespace is the path of the container's namespace of a type; own is false if it has the host's.
@@ -178,13 +182,6 @@ func (m *maker) idmap() error {
 		}
 	}
 	return nil
-}
-
-// mapped says whether an ID of the container exists in its user namespace.
-func mapped(list []specs.LinuxIDMapping, id uint32) bool {
-	return slices.ContainsFunc(list, func(l specs.LinuxIDMapping) bool {
-		return id >= l.ContainerID && id-l.ContainerID < l.Size
-	})
 }
 
 // names sets the host name. LXC says nothing when the name belongs to another container.

@@ -25,10 +25,13 @@
 //     image.
 //   - Optional mounts, see Input.Exists.
 //
+// The key lxc.apparmor.allow_incomplete makes no difference: a profile is used on every kernel
+// that has AppArmor.
+//
 // Not for: reading files, mounting root file systems, making interfaces, cgroup names, consoles,
-// and starting and stopping on a schedule (package lxc). Those are the keys lxc.rootfs.path, mount and
-// managed, lxc.net (except for the type none), lxc.cgroup.dir and relative, lxc.console (except for
-// the path), lxc.start, lxc.group, lxc.log, lxc.monitor and lxc.ephemeral.
+// and starting and stopping on a schedule (package lxc). Those are the keys lxc.rootfs.path, mount
+// and managed, lxc.net (except for the type none), lxc.cgroup.dir and relative, lxc.console (except
+// for the path), lxc.start, lxc.group, lxc.log, lxc.monitor and lxc.ephemeral.
 //
 // Tested by golden files of whole configurations, each of which package container/plan has to
 // accept, and by a table for each key.
@@ -57,8 +60,8 @@ type Input struct {
 	Root string
 	// FSTab are the entries of the file Config.Mount.FSTab.
 	FSTab []config.MountEntry
-	// Exists says whether a path of the host exists; nil: all do. OCI has no optional mounts, so one
-	// whose source does not exist, or whose target does not and is not to be made, is left out.
+	// Exists says whether a path of the host exists; nil: all do. OCI has no optional mounts, so
+	// one whose source does not exist, or whose target does not and is not to be made, is left out.
 	Exists func(path string) bool
 	// Seccomp is the content of the file Config.Seccomp.Profile; nil: no filter.
 	Seccomp []byte
@@ -106,10 +109,15 @@ type Made struct {
 	// RootOptions are mount options of the root that OCI has no words for: the caller mounts
 	// Input.Root with them. "idmap=container" is an id-mapped mount with Spec.Linux's mappings.
 	RootOptions []string
+	// Dirs are directories of the host that are made if they are missing, with mode 0755: those of
+	// overlays among the mounts.
+	Dirs []string
 	// Group are files of the container's group, of version 1 or 2, and what is written to them
 	// before a process is inside, beyond what Spec.Linux.Resources has. Names are the kernel's
 	// ("memory.swappiness"), with their controller in front.
 	Group []config.Setting
+	// Delegation, if not nil, gives the container's groups to a user of the container.
+	Delegation *Delegation
 	// Proc are files of /proc/PID of the container's init.
 	Proc []config.Setting
 	// AppArmorProfile is the text of the profile that Spec.Process.ApparmorProfile names, to be
@@ -124,8 +132,19 @@ type Made struct {
 	// that blocks SIGRTMIN+3 is systemd and is sent that, any other SIGPWR (to halt) and SIGINT (to
 	// reboot).
 	Halt, Reboot, Stop syscall.Signal
-	// Warnings are settings that this host cannot honour and LXC goes on without, one sentence each.
+	// Warnings are settings that this host cannot honour and LXC goes on without, one sentence
+	// each.
 	Warnings []string
+}
+
+// Delegation is the owner of the container's group in every hierarchy: of its directory and of
+// those of Files that are in it (LXC's cgfsng.c, chown_cgroup_wrapper). The group of the owner may
+// write, too. It is given away before a process of the container starts. Without that the init of a
+// container with a user namespace cannot make groups.
+type Delegation struct {
+	// UID and GID are the host's numbers.
+	UID, GID uint32
+	Files    []string
 }
 
 // maker carries what the parts of one translation share.
@@ -151,10 +170,12 @@ func Make(in *Input) (*Made, error) {
 		},
 	}
 	m.made.Spec = m.spec
-	m.extras()
+	extras(in.Config, m.made)
 	for _, part := range []func() error{
 		m.namespaces, m.idmap, m.timeOffsets, m.rootOptions, m.capabilities, m.mounts, m.process,
-		m.resources, m.sysctls, m.personality, m.signals, m.labels, m.filter, m.hooks,
+		m.resources, m.delegation, m.sysctls, m.labels, m.filter, m.hooks,
+		func() error { return personality(in.Config.Arch, m.spec.Linux) },
+		func() error { return signals(in.Config, m.made) },
 	} {
 		if err := part(); err != nil {
 			return nil, err

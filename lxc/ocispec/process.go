@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"strake/lxc/config"
 )
 
 // defaultPath is for a program without a slash in its name; execvp(3) has a default too, OCI none.
@@ -267,11 +269,10 @@ var (
 )
 
 // personality says to 32-bit containers that the machine is one (personality(2), PER_LINUX32).
-func (m *maker) personality() error {
-	arch := m.in.Config.Arch
+func personality(arch string, linux *specs.Linux) error {
 	switch {
 	case slices.Contains(arch32[:], arch):
-		m.spec.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
+		linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
 	case arch != "" && !slices.Contains(arch64[:], arch):
 		return refuse(
 			"lxc.arch", arch, "want one of %s",
@@ -282,16 +283,16 @@ func (m *maker) personality() error {
 }
 
 // signals are the ones that end the container. Halt and reboot depend on its init.
-func (m *maker) signals() error {
-	m.made.Stop = syscall.SIGKILL
+func signals(conf *config.Config, made *Made) error {
+	made.Stop = syscall.SIGKILL
 	for _, s := range []struct {
 		key    string
 		number int
 		to     *syscall.Signal
 	}{
-		{"lxc.signal.halt", m.in.Config.Signal.Halt, &m.made.Halt},
-		{"lxc.signal.reboot", m.in.Config.Signal.Reboot, &m.made.Reboot},
-		{"lxc.signal.stop", m.in.Config.Signal.Stop, &m.made.Stop},
+		{"lxc.signal.halt", conf.Signal.Halt, &made.Halt},
+		{"lxc.signal.reboot", conf.Signal.Reboot, &made.Reboot},
+		{"lxc.signal.stop", conf.Signal.Stop, &made.Stop},
 	} {
 		const last = 64 // SIGRTMAX
 		if s.number < 0 || s.number > last {
@@ -319,7 +320,9 @@ func (m *maker) rootOptions() error {
 		default:
 			if strings.HasPrefix(opt, "idmap=") {
 				if _, user := m.namespace(specs.UserNamespace); !user {
-					return refuse("lxc.rootfs.options", options, "the container has no user namespace")
+					return refuse(
+						"lxc.rootfs.options", options, "the container has no user namespace",
+					)
 				}
 				if opt != "idmap=container" {
 					return refuse(
@@ -334,10 +337,9 @@ func (m *maker) rootOptions() error {
 }
 
 // extras are settings that OCI has no words for and the caller honours.
-func (m *maker) extras() {
-	conf := m.in.Config
-	m.made.NoNewKeyring = conf.KeyringSession != nil && !*conf.KeyringSession
-	m.made.SchedCore = conf.SchedCore
+func extras(conf *config.Config, made *Made) {
+	made.NoNewKeyring = conf.KeyringSession != nil && !*conf.KeyringSession
+	made.SchedCore = conf.SchedCore
 }
 
 // warn keeps a sentence about a setting that LXC goes on without.

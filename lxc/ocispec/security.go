@@ -39,8 +39,9 @@ func (m *maker) capabilities() error {
 		}
 		m.caps = all &^ drop
 	}
-	if path, user := m.namespace(specs.UserNamespace); m.in.Host.Caps != 0 && (!user || path != "") {
-		m.caps &= m.in.Host.Caps
+	path, user := m.namespace(specs.UserNamespace)
+	if mine := m.in.Host.Caps; mine != 0 && (!user || path != "") {
+		m.caps &= mine
 	}
 	return nil
 }
@@ -58,8 +59,8 @@ func capabilitySet(key string, names []string, last int) (set capability.Set, er
 		}
 		if !ok {
 			return 0, refuse(
-				key, name, `want names of capabilities(7) in lower case without "cap_", or numbers `+
-					"from 0 to %d", last,
+				key, name,
+				`want names of capabilities(7) in lower case without "cap_", or 0 to %d`, last,
 			)
 		}
 		set |= 1 << n
@@ -115,7 +116,9 @@ func (m *maker) appArmor() error {
 	}
 	if !m.in.Host.AppArmor {
 		if !slices.Contains([]string{"", "unconfined", "unchanged"}, conf.Profile) {
-			m.warn("lxc.apparmor.profile", conf.Profile, "ignored, because this host has no AppArmor")
+			m.warn(
+				"lxc.apparmor.profile", conf.Profile, "ignored, because this host has no AppArmor",
+			)
 		}
 		return nil
 	}
@@ -148,8 +151,8 @@ func (m *maker) filter() error {
 	if m.in.Host.Confined && !conf.AllowNesting {
 		m.warn(
 			"lxc.seccomp.profile", conf.Profile,
-			"not installed, because a seccomp filter is in force already; lxc.seccomp.allow_nesting "+
-				"installs it all the same",
+			"not installed, because a seccomp filter is in force already; "+
+				"lxc.seccomp.allow_nesting installs it all the same",
 		)
 		return nil
 	}

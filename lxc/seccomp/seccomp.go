@@ -334,7 +334,9 @@ func (p *parser) conditions(text string) (list []specs.LinuxSeccompArg, err erro
 	for text = comment(text); text != ""; text = strings.TrimLeft(text, " \t,") {
 		inside, rest, ok := strings.Cut(strings.TrimPrefix(text, "["), "]")
 		if !ok || text[0] != '[' {
-			return nil, p.fail("%q: want conditions as [index,value,op] or [index,value,op,mask]", text)
+			return nil, p.fail(
+				"%q: want conditions as [index,value,op] or [index,value,op,mask]", text,
+			)
 		}
 		arg, err := p.condition(inside)
 		if err != nil {
@@ -377,5 +379,7 @@ func (p *parser) condition(text string) (arg specs.LinuxSeccompArg, err error) {
 		}
 		return arg, nil
 	}
-	return arg, p.fail("[%s]: operator %q: want one of != < <= == >= > &= or libseccomp's", text, f[2])
+	return arg, p.fail(
+		"[%s]: operator %q: want one of != < <= == >= > &= or libseccomp's", text, f[2],
+	)
 }
