@@ -34,6 +34,18 @@ func ParseInit(data []byte) (*InitSpec, error) {
 	return s, nil
 }
 
+// ParseBinary reads a ContainerSpec in binary form only. Errors are of class
+// errdefs.ErrInvalidArgument.
+func ParseBinary(data []byte) (*ContainerSpec, error) {
+	s := new(ContainerSpec)
+	if err := proto.Unmarshal(data, s); err != nil {
+		return nil, fmt.Errorf(
+			"ContainerSpec: it is no message in binary form: %w", errdefs.ErrInvalidArgument,
+		)
+	}
+	return s, nil
+}
+
 // parse tries the text form first, as lmctfy does. A binary message may consist of printable bytes
 // by chance, and a mistyped text may be a binary message of fields that do not exist: binary form
 // counts only if all its fields are known.

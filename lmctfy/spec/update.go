@@ -41,6 +41,18 @@ func Resources(s *ContainerSpec) (list []Resource) {
 	return list
 }
 
+// Only is a specification with no other resources than these. It shares nothing with s.
+func Only(s *ContainerSpec, keep []Resource) *ContainerSpec {
+	out := proto.CloneOf(s)
+	m := out.ProtoReflect()
+	for _, r := range All {
+		if !slices.Contains(keep, r) {
+			m.Clear(m.Descriptor().Fields().ByName(protoreflect.Name(r)))
+		}
+	}
+	return out
+}
+
 // Policy is what an update does with fields that it does not set.
 type Policy string
 
