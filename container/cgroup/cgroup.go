@@ -25,8 +25,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CreateOptions has no options yet that change anything.
-type CreateOptions struct{}
+// CreateOptions change how a group is made.
+type CreateOptions struct {
+	// Controllers are those that the group gets on a host of version 2. If nil it gets all that a
+	// container should have; if empty it gets none.
+	Controllers []string
+}
 
 // Group is one group, in all hierarchies at once.
 type Group struct {

@@ -72,7 +72,7 @@ func (h *Host) Vacant(p string) error {
 // Begin makes that part of a group which a process has to be born in (Join.CloneInto); Finish makes
 // the rest, the limits too. Between the two the caller may start a process that waits. On an error
 // nothing that it made is left.
-func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Group, error) {
+func (h *Host) Begin(p string, res *specs.LinuxResources, opt CreateOptions) (*Group, error) {
 	p, err := checkPath(p)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (h *Host) Begin(p string, res *specs.LinuxResources, _ CreateOptions) (*Gro
 		}
 		if h.version == 2 {
 			// Here a process is born into all of its limits.
-			err := g.equip(g.wanted.writes)
+			err := g.equip(g.wanted.writes, opt.Controllers)
 			if err == nil {
 				err = g.apply(&g.wanted, false)
 			}
@@ -200,8 +200,11 @@ func inheritCpuset(mount, p string) error {
 }
 
 // Remove kills what is in the group, removes groups that were made below it, and then itself. A
-// missing group is no error.
+// missing group is no error. Errors: errdefs.ErrInvalidArgument for the root group.
 func (g *Group) Remove(ctx context.Context) error {
+	if g.path == "" {
+		return fmt.Errorf("remove the root group: %w", errdefs.ErrInvalidArgument)
+	}
 	g.Close()
 	for i := range g.host.list {
 		if err := g.removeTree(ctx, g.host.list[i].Mount+g.path); err != nil {

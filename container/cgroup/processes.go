@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"strake/internal/rawfile"
@@ -70,9 +71,12 @@ func (g *Group) Pids(scope Scope) (pids []int, err error) {
 	return pids, err
 }
 
-// Kill sends a signal to all processes of the group. SIGKILL is repeated until none is left or ctx
-// ends.
+// Kill sends a signal to all processes of the group and of those below. SIGKILL is repeated until
+// none is left or ctx ends. Errors: errdefs.ErrInvalidArgument for the root group.
 func (g *Group) Kill(ctx context.Context, sig unix.Signal) error {
+	if g.path == "" {
+		return fmt.Errorf("signal all of the root group: %w", errdefs.ErrInvalidArgument)
+	}
 	if sig == unix.SIGKILL && g.host.version == 2 {
 		if done, err := g.kill2(ctx); done || err != nil {
 			return err

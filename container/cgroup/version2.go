@@ -115,11 +115,17 @@ func handDown(dir string, controllers []string) error {
 	return nil
 }
 
-// equip gives a new group of a pure version 2 host its controllers. Only those that a limit needs
-// must succeed.
-func (g *Group) equip(need []write) error {
+// equip gives a new group of a pure version 2 host its controllers: those given, or if nil those
+// that a container should have. Only those that a limit needs must succeed.
+func (g *Group) equip(need []write, given []string) error {
 	have := g.host.two()
-	want := slices.DeleteFunc(slices.Clone(wantedControllers), func(c string) bool {
+	if given == nil {
+		given = wantedControllers
+	}
+	if len(given) == 0 {
+		return nil
+	}
+	want := slices.DeleteFunc(slices.Clone(given), func(c string) bool {
 		return !slices.Contains(have, c)
 	})
 	err := g.host.enable(g.path, want)

@@ -1,0 +1,127 @@
+package lmctfy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"strake/lmctfy/name"
+)
+
+// Extent says how much Destroy removes.
+type Extent int
+
+const (
+	// Empty containers only.
+	Empty Extent = iota
+	// Everything: processes are ended, containers inside are removed too.
+	Everything
+)
+
+// Destroy removes a container. Errors: errdefs.ErrNotFound; errdefs.ErrFailedPrecondition if with
+// Empty there are processes, threads or containers in it, or if another program made it;
+// errdefs.ErrInvalidArgument for the root.
+func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error {
+	if n == name.Root {
+		return fmt.Errorf("container %q is the machine: %w", n, errdefs.ErrInvalidArgument)
+	}
+	release, err := m.lock(ctx, n.Parent())
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := m.Get(n)
+	if err != nil {
+		return err
+	}
+	if extent == Empty {
+		if err := c.removable(); err != nil {
+			return err
+		}
+	}
+	if err := m.begin(n); err != nil {
+		return err
+	}
+	m.step("begin")
+	if err := m.remove(ctx, n); err != nil {
+		return err
+	}
+	m.step("end")
+	return m.end(n)
+}
+
+// removable is an error if there is something in the container.
+func (c *Container) removable() error {
+	refuse := func(what string) error {
+		return fmt.Errorf(
+			"container %q: %s; -f destroys it all the same: %w", c.name, what,
+			errdefs.ErrFailedPrecondition,
+		)
+	}
+	g, err := c.m.group(c.name)
+	if err != nil {
+		return err
+	}
+	record, err := readRecord(g.Dir())
+	if err != nil {
+		return err
+	}
+	if record == nil {
+		return refuse("another program has made it")
+	}
+	children, err := c.Children(Self)
+	if err != nil {
+		return err
+	}
+	if len(children) > 0 {
+		return refuse(fmt.Sprintf("number of containers in it: %d", len(children)))
+	}
+	tids, err := c.Threads(Self)
+	if err != nil {
+		return err
+	}
+	if len(tids) > 0 {
+		return refuse(fmt.Sprintf("number of threads in it: %d", len(tids)))
+	}
+	return nil
+}
+
+// remove ends what is in a container and removes its groups and those of the containers inside, the
+// innermost first, the one that says that it exists last. What is missing already is no error. The
+// caller holds the lock.
+func (m *Machine) remove(ctx context.Context, n name.Name) error {
+	all, err := m.below(n)
+	if err != nil {
+		return err
+	}
+	for _, one := range slices.Backward(append([]name.Name{n}, all...)) {
+		for _, t := range m.trees {
+			p, _, isolated := m.find(t, one)
+			if t.anchor || !isolated {
+				continue
+			}
+			g, err := t.at(p)
+			if err == nil {
+				err = g.Remove(ctx)
+			}
+			if err != nil {
+				return fmt.Errorf("container %q: %w", n, err)
+			}
+			m.step("group " + t.Hierarchies()[0].Name)
+		}
+	}
+	if n.Top() {
+		m.removeBatch()
+	}
+	g, err := m.group(n)
+	if err != nil {
+		return err
+	}
+	if err := g.Remove(ctx); err != nil {
+		return fmt.Errorf("container %q: %w", n, err)
+	}
+	m.step("anchor")
+	return nil
+}
