@@ -9,8 +9,8 @@ import (
 
 // grouped is the containers of an observation by what may be done to them.
 type grouped struct {
-	// batch are all that may be evicted, by name.
-	batch []Container
+	// all are sorted by name, and batch are those of them that may be held back or evicted.
+	all, batch []Container
 	// holdable are the names of those with no other batch container above: what holds a container
 	// holds those below it.
 	holdable map[string]bool
@@ -21,7 +21,8 @@ type grouped struct {
 // groups sorts containers. A batch container with a protected one below it is left alone, since
 // whatever is done to it is done to the other as well.
 func groups(all []Container) grouped {
-	g := grouped{holdable: map[string]bool{}}
+	g := grouped{holdable: map[string]bool{}, all: slices.Clone(all)}
+	slices.SortFunc(g.all, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	aboveProtected, batch := map[string]bool{}, map[string]bool{}
 	own, protected := 0, 0
 	for _, c := range all {
@@ -37,12 +38,11 @@ func groups(all []Container) grouped {
 		}
 	}
 	g.machine = own == 0 || own < protected
-	for _, c := range all {
+	for _, c := range g.all {
 		if c.Class.Batch() && !aboveProtected[c.Name] {
 			g.batch, batch[c.Name] = append(g.batch, c), true
 		}
 	}
-	slices.SortFunc(g.batch, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	for _, c := range g.batch {
 		g.holdable[c.Name] = true
 		for name := range above(c.Name) {
@@ -66,15 +66,16 @@ func above(name string) func(yield func(string) bool) {
 }
 
 // holds brings what batch containers are held to in line with the levels. It tightens only while
-// a pressure is high.
+// a pressure is high. A container that may not be held any longer, because it changed its class or
+// a protected one was made below it, is given everything back.
 func (s *State) holds(g grouped, readings [resources]reading, at time.Time) []Action {
 	pressed := slices.ContainsFunc(s.gauges[:], func(g gauge) bool { return !g.above.IsZero() })
 	r := s.newest()
 	why := s.numbers(Action{}, r, readings[r], at)
 	var actions []Action
-	for _, c := range g.batch {
-		h := s.held[c.Name]
-		if at.Before(h.retry) {
+	for _, c := range g.all {
+		h, known := s.held[c.Name]
+		if at.Before(h.retry) || !known && !g.holdable[c.Name] {
 			continue
 		}
 		// A quota is a fraction of what was used before it.

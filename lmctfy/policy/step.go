@@ -122,7 +122,7 @@ func Step(s State, o Observation) (State, []Action) {
 	for r := range resources {
 		readings[r] = s.read(r, o, elapsed)
 	}
-	s.held = s.heldOf(group.batch)
+	s.held = s.heldOf(o.Containers)
 	var raised [resources]bool
 	for r := range resources {
 		raised[r] = s.gauges[r].turn(s.config, r, readings[r], o.At)
@@ -223,9 +223,6 @@ func (g *gauge) turn(c Config, r Resource, now reading, at time.Time) (raised bo
 			g.changed, g.lowered = at, at
 			return false
 		}
-		if g.level == 0 && at.Sub(g.below) >= c.GiveBackMost {
-			g.relapses = 0
-		}
 	default:
 		g.above, g.below = time.Time{}, time.Time{}
 	}
@@ -309,14 +306,14 @@ func (s State) numbers(a Action, r Resource, now reading, at time.Time) Action {
 }
 
 // heldOf copies what is held, without containers that are gone.
-func (s State) heldOf(batch []Container) map[string]held {
-	all := map[string]held{}
-	for _, c := range batch {
+func (s State) heldOf(all []Container) map[string]held {
+	here := map[string]held{}
+	for _, c := range all {
 		if h, ok := s.held[c.Name]; ok {
-			all[c.Name] = h
+			here[c.Name] = h
 		}
 	}
-	return all
+	return here
 }
 
 // Failed returns the state after the driver could not carry out an action: what the container is
