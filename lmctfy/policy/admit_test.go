@@ -302,3 +302,20 @@ func TestFormat(t *testing.T) {
 		}
 	}
 }
+
+func TestContainerFromJSONHasDefaultsAndNoUnknownFields(t *testing.T) {
+	t.Parallel()
+	var c Container
+	err := json.Unmarshal([]byte(`{"name":"/a"}`), &c)
+	if err != nil || c.EvictionPriority != DefaultEvictionPriority {
+		t.Errorf("got %+v %v", c, err)
+	}
+	err = json.Unmarshal([]byte(`{"name":"/a","eviction_priority":0}`), &c)
+	if err != nil || c.EvictionPriority != 0 {
+		t.Errorf("got %+v %v", c, err)
+	}
+	err = json.Unmarshal([]byte(`{"name":"/a","memory":1}`), &c)
+	if err == nil || !strings.Contains(err.Error(), `unknown field "memory"`) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -21,19 +21,19 @@ type Marks struct {
 
 // Config says when Step acts. The zero value of a field is its default.
 type Config struct {
-	// Marks per resource. The defaults are 20 and 5 for CPU, 10 and 1 for memory, 30 and 5 for IO.
+	// Marks per resource. The defaults are 20 and 10 for CPU, 10 and 1 for memory, 30 and 5 for IO.
 	CPU    Marks `json:"cpu,omitzero"`
 	Memory Marks `json:"memory,omitzero"`
 	IO     Marks `json:"io,omitzero"`
-	// CriticalPercent of time in which all processes wait for memory lets Step go to the last
-	// level at once. Default 40.
+	// CriticalPercent of time in which some process waits for memory, or half as much in which all
+	// do, is thrashing: Step goes to the last level without those between. Default 40.
 	CriticalPercent float64 `json:"critical_percent,omitempty"`
 	// RaiseAfter is how long pressure lasts before the level is raised, and the time that each
-	// level gets to show its effect before the next. Default 2 s.
+	// level gets to show its effect before the next. Default 1 s.
 	RaiseAfter time.Duration `json:"raise_after_ns,omitempty"`
 	// GiveBackAfter is how long there has to be no pressure before the level is lowered by one.
 	// It is doubled each time that a level is raised within GiveBackMost of having been lowered.
-	// Default 30 s.
+	// Default 1 min.
 	GiveBackAfter time.Duration `json:"give_back_after_ns,omitempty"`
 	// GiveBackMost bounds the doubling. A load that comes and goes with a shorter period ends in a
 	// state that does not change. Default 32 min.
@@ -50,12 +50,12 @@ type Config struct {
 
 // WithDefaults returns the configuration with defaults in place of zeros.
 func (c Config) WithDefaults() Config {
-	c.CPU = cmp.Or(c.CPU, Marks{20, 5})
+	c.CPU = cmp.Or(c.CPU, Marks{20, 10})
 	c.Memory = cmp.Or(c.Memory, Marks{10, 1})
 	c.IO = cmp.Or(c.IO, Marks{30, 5})
 	c.CriticalPercent = cmp.Or(c.CriticalPercent, 40)
-	c.RaiseAfter = cmp.Or(c.RaiseAfter, 2*time.Second)
-	c.GiveBackAfter = cmp.Or(c.GiveBackAfter, 30*time.Second)
+	c.RaiseAfter = cmp.Or(c.RaiseAfter, time.Second)
+	c.GiveBackAfter = cmp.Or(c.GiveBackAfter, time.Minute)
 	c.GiveBackMost = cmp.Or(c.GiveBackMost, max(32*time.Minute, c.GiveBackAfter))
 	c.CoolDown = cmp.Or(c.CoolDown, 10*time.Second)
 	c.LeastCPUMilli = cmp.Or(c.LeastCPUMilli, 50)

@@ -398,7 +398,7 @@ func flap(t *testing.T, w *world, closed bool) {
 	interval := time.Second
 	for at := time.Duration(0); at < 10*time.Hour; at += interval {
 		p := Pressure{}
-		interval = 10 * time.Second
+		interval = min(10*time.Second, busy+quiet-at%(busy+quiet)) // no busy time is missed
 		if at%(busy+quiet) < busy {
 			interval = time.Second
 			p.CPU.Some.Avg10, p.Memory.Some.Avg10 = 15, 50

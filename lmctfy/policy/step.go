@@ -153,7 +153,8 @@ func (s State) read(r Resource, o Observation, elapsed time.Duration) reading {
 	consider := func(name string, p Pressure) {
 		now, old := p.stall(r), s.before[name].stall(r)
 		percent := now.Some.over(old.Some, elapsed)
-		critical := r == Memory && now.Full.over(old.Full, elapsed) >= s.config.CriticalPercent
+		critical := r == Memory && (percent >= s.config.CriticalPercent ||
+			now.Full.over(old.Full, elapsed) >= s.config.CriticalPercent/2)
 		if r == Memory && p.Level == Medium {
 			percent = max(percent, s.config.Memory.High)
 		}
