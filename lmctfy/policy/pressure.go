@@ -39,9 +39,10 @@ type Averages struct {
 }
 
 // over returns the share of the time since an earlier observation that was lost, in percent. It is
-// exact where totals are known, and Avg10, which lags behind by ten seconds, where they are not.
+// exact where totals are known. Where they are not, and after more than ten seconds, of which only
+// the last count, it is Avg10.
 func (a Averages) over(before Averages, elapsed time.Duration) float64 {
-	if elapsed > 0 && before.Total > 0 && a.Total >= before.Total {
+	if elapsed > 0 && elapsed <= 10*time.Second && before.Total > 0 && a.Total >= before.Total {
 		return min(100, 100*float64(a.Total-before.Total)/float64(elapsed))
 	}
 	return min(100, max(0, a.Avg10))

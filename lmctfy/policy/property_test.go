@@ -487,6 +487,7 @@ func TestTotalsAreMoreExactThanAverages(t *testing.T) {
 		{Averages{Avg10: 80, Total: 1500 * time.Millisecond}, time.Second, 50},
 		{Averages{Avg10: 80, Total: time.Second}, time.Second, 0},
 		{Averages{Avg10: 80, Total: 9 * time.Second}, time.Second, 100},
+		{Averages{Avg10: 80, Total: 2 * time.Second}, 11 * time.Second, 80},
 		{Averages{Avg10: 80}, time.Second, 80},           // no total, or a new group of the name
 		{Averages{Avg10: 80, Total: time.Second}, 0, 80}, // the first observation
 		{Averages{Avg10: 101}, 0, 100},
