@@ -240,7 +240,6 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 		f := newFakeMachine()
 		f.fail["throttle /batch"] = errors.New("busy")
 		f.fail["weight /batch"] = errors.New("no weights")
-		f.fail["unthrottle /batch"] = errdefs.ErrNotFound // is as good as done
 		stop := start(t, f, Config{Policy: policy.Config{
 			GiveBackAfter: time.Hour, GiveBackMost: time.Hour,
 		}})
@@ -250,10 +249,11 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 		f.press(5)
 		time.Sleep(1500 * time.Millisecond)
 		f.mu.Lock()
-		f.fail = map[string]error{}
+		f.fail = map[string]error{"unthrottle /batch": errdefs.ErrNotFound} // as good as done
 		f.mu.Unlock()
 		time.Sleep(10 * time.Second)
-		want := `0.0s nothing (calm)
+		want := `0.0s reset /batch; error: no weights
+0.0s nothing (calm)
 1.5s nothing (waiting): memory pressure 20.0% >= 10% for 0s in /, level 0
 2.5s throttle /batch cpu=1000m: memory pressure 20.0% >= 10% for 1s in /, level 1; error: busy
 3.0s nothing (holding): memory pressure 8.0% < 10% for 0s in /, level 1

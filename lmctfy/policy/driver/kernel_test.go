@@ -224,14 +224,15 @@ func TestNoPSIIsNotFound(t *testing.T) {
 }
 
 // TestLevelsOfThisKernel fills a group's memory with page cache, which is the pressure that the
-// kernel calls low.
+// kernel calls low. The group above hears of it, even if the group has a listener of its own.
 func TestLevelsOfThisKernel(t *testing.T) {
 	root := mounted(t, true)
 	if root == "" {
 		t.Skip("no version 1 memory cgroups are mounted")
 	}
 	dir := group(t, root)
-	limit := filepath.Join(dir, "memory.limit_in_bytes")
+	below := group(t, dir)
+	limit := filepath.Join(below, "memory.limit_in_bytes")
 	if err := os.WriteFile(limit, []byte("16777216"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -247,6 +248,11 @@ func TestLevelsOfThisKernel(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	other, err := NewLevels(below)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 	if p, err := levels.Read(); err != nil || p.Level != policy.NoLevel {
 		t.Errorf("of an empty group: got %v %v", p.Level, err)
 	}
@@ -258,7 +264,7 @@ func TestLevelsOfThisKernel(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	join(t, dir, cmd.Process.Pid)
+	join(t, below, cmd.Process.Pid)
 	if _, err := stdin.Write([]byte("g")); err != nil {
 		t.Fatal(err)
 	}
