@@ -70,7 +70,7 @@ func (e Errors) Unwrap() []error {
 	return all
 }
 
-// quote quotes a value for a message, and shortens one that nobody could read.
+// quote quotes a value for a message, of at most 120 bytes.
 func quote(value string) string {
 	if len(value) > 120 {
 		return fmt.Sprintf("%q…", value[:120])

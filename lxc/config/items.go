@@ -102,12 +102,18 @@ func (c *Config) Keys(prefix string) []string {
 	return names
 }
 
+// longestSetting leaves room in a line for what is written between key and value, and for an old
+// name that becomes a longer one.
+const longestSetting = maxLine - 64
+
+const notOneLine = "want one line of less than 64 KiB"
+
 // Set adds the line "key = value" at the end, as lxc-start -s and set_config_item do: it replaces
 // what a key with one value had, and adds to a list. Without a value it is Clear. An *Error leaves
 // the configuration as it was.
 func (c *Config) Set(key, value string) error {
-	if strings.ContainsAny(key+value, "\n\r\x00") {
-		return &Error{Key: key, Value: value, Problem: "want one line"}
+	if strings.ContainsAny(key+value, "\n\r\x00") || len(key)+len(value) > longestSetting {
+		return &Error{Key: key, Value: value, Problem: notOneLine}
 	}
 	value = strings.Trim(value, " \t\f")
 	plain := unquote(value)
@@ -254,8 +260,8 @@ func (c *Config) Rewrite(edit func(key, value string) string) error {
 			next.lines = append(next.lines, l)
 			continue
 		}
-		if strings.ContainsAny(value, "\n\r\x00") {
-			return &Error{Key: l.key, Value: value, Problem: "want one line"}
+		if strings.ContainsAny(value, "\n\r\x00") || len(l.key)+len(value) > longestSetting {
+			return &Error{Key: l.key, Value: value, Problem: notOneLine}
 		}
 		changed, err := p.set(l.key, value)
 		if len(p.wrong) > 0 {

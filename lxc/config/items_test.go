@@ -76,11 +76,13 @@ func TestAWrongSetChangesNothing(t *testing.T) {
 		{"lxc.cap.keep", "kill", `lxc.cap.keep = "kill": capabilities are either dropped or ` +
 			`kept: clear lxc.cap.drop first`},
 		{"lxc.uts.name", "b\nlxc.tty.max = 4",
-			`lxc.uts.name = "b\nlxc.tty.max = 4": want one line`},
+			`lxc.uts.name = "b\nlxc.tty.max = 4": want one line of less than 64 KiB`},
 		{"lxc.net.0.vlan.id", "4",
 			`lxc.net.0.vlan.id = "4": only for type vlan: lxc.net.0 has type veth`},
 		{"lxc.net.1.veth.pair", "v",
 			`lxc.net.1.veth.pair = "v": only for type veth: set lxc.net.1.type first`},
+		{"lxc.uts.name", strings.Repeat("x", maxLine), `lxc.uts.name = "` +
+			strings.Repeat("x", 120) + `"…: want one line of less than 64 KiB`},
 		{"lxc.unknown", "", `lxc.unknown = "": no such key`},
 		{"lxc.net.0.lnk", "", `lxc.net.0.lnk = "": no such key; did you mean "lxc.net.0.link"?`},
 		{"lxc.init.groups", "1,2,x",
@@ -303,7 +305,7 @@ func TestRewrite(t *testing.T) {
 
 	for value, want := range map[string]string{
 		"x":    `lxc.tty.max = "x": want a number from 0 to 4096`,
-		"1\n2": `lxc.tty.max = "1\n2": want one line`,
+		"1\n2": `lxc.tty.max = "1\n2": want one line of less than 64 KiB`,
 	} {
 		before := written(t, c)
 		err = c.Rewrite(func(key, old string) string {

@@ -19,10 +19,10 @@ type key struct {
 type sub byte
 
 const (
-	alone sub = iota // the key has none
-	also             // the key itself clears them all
-	only             // the key itself is none
-	fixed            // the key is itself the sub key NAME of a hook
+	alone sub = iota // there are none
+	also             // NAME.SUB takes values; NAME without a value clears them all
+	only             // NAME.SUB takes values; NAME is no key
+	fixed            // the row is one hook, whose name, the last word, is its sub key
 )
 
 func whole(c *Config) any { return c }
@@ -142,7 +142,7 @@ var keys = []key{
 // gone are the keys at the end of the table that no list shows.
 const gone = 3
 
-// lookup finds the row of a key and the sub key.
+// lookup finds the row of a key, and the sub key that follows the row's name.
 func lookup(name string) (*key, string, bool) {
 	var found *key
 	for i := range keys {
@@ -185,7 +185,7 @@ func (c *Config) apply(name, value string) error {
 	return explain(name, k.set(k.at(c), sub, value))
 }
 
-// check refuses a sub key that there cannot be.
+// check refuses a sub key that the row cannot have.
 func (k *key) check(sub string) error {
 	switch {
 	case sub == "":
@@ -202,12 +202,12 @@ func (k *key) check(sub string) error {
 	return nil
 }
 
-// noKey says that there is no such key. Its text is what is added to that.
+// noKey says that there is no such key. Its text is added to that.
 type noKey string
 
 func (n noKey) Error() string { return "no such key" + string(n) }
 
-// explain adds to an error about a key which one was most likely meant.
+// explain adds to the error noKey the name of the key that was most likely meant.
 func explain(name string, err error) error {
 	if hint, ok := err.(noKey); ok {
 		return unknownKey(name, string(hint))

@@ -52,12 +52,10 @@ func capability(word string) (string, error) {
 		didYouMean(plain, capabilities))
 }
 
-const bothCaps = refusal("capabilities are either dropped or kept: clear lxc.cap.%s first")
-
 func setCapDrop(at any, _, value string) error {
 	c := at.(*Config)
 	if len(c.Caps.Keep) > 0 {
-		return refusal(fmt.Sprintf(string(bothCaps), "keep"))
+		return refusal("capabilities are either dropped or kept: clear lxc.cap.keep first")
 	}
 	for word := range strings.FieldsSeq(value) {
 		name, err := capability(word)
@@ -72,7 +70,7 @@ func setCapDrop(at any, _, value string) error {
 func setCapKeep(at any, _, value string) error {
 	c := at.(*Config)
 	if len(c.Caps.Drop) > 0 {
-		return refusal(fmt.Sprintf(string(bothCaps), "drop"))
+		return refusal("capabilities are either dropped or kept: clear lxc.cap.drop first")
 	}
 	for word := range strings.FieldsSeq(value) {
 		if word == "none" {
@@ -119,7 +117,7 @@ func mergeNamespaces(have []string, value string) ([]string, error) {
 	return all, nil
 }
 
-func setNsClone(at any, _, value string) (err error) {
+func setNsClone(at any, _, value string) error {
 	c := at.(*Config)
 	if len(c.Namespace.Keep) > 0 {
 		return refusal("namespaces are either cloned or kept: clear lxc.namespace.keep first")

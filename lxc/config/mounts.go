@@ -18,7 +18,7 @@ var (
 	}
 )
 
-// autoRanks order Config.Mount.Auto; a word replaces the one of the same rank.
+// autoRank orders Config.Mount.Auto; a word replaces the one of the same rank.
 func autoRank(what string) int {
 	switch what {
 	case "proc":

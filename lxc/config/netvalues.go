@@ -251,7 +251,7 @@ func setIPv4Address(at any, _, value string) error {
 	const form = "an IPv4 address with its prefix length, and a broadcast address after a space " +
 		"if it is to be set, as in 10.0.0.2/24 10.0.0.255"
 	fields := strings.Fields(value)
-	if len(fields) > 2 {
+	if len(fields) != 1 && len(fields) != 2 {
 		return want(form)
 	}
 	prefix, ok := readAddress(fields[0], false, classful)

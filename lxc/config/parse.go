@@ -63,15 +63,15 @@ func (p *parser) read(name string, r io.Reader) []line {
 	return lines
 }
 
-// eachLine calls a function with every line of a file, and adds to wrong what was refused, until
-// there are as many errors as are reported.
+// eachLine calls a function with every line of a file, without its end, and adds to wrong what was
+// refused, until there are as many errors as are reported.
 func eachLine(name string, r io.Reader, wrong *Errors, use func(text string) *Error) {
 	limited := &io.LimitedReader{R: r, N: maxFile + 1}
 	scanner := bufio.NewScanner(limited)
 	scanner.Buffer(nil, maxLine)
 	n := 1
 	for ; len(*wrong) < most && scanner.Scan(); n++ {
-		if e := use(scanner.Text()); e != nil && len(*wrong) < most {
+		if e := use(strings.TrimRight(scanner.Text(), "\r")); e != nil && len(*wrong) < most {
 			e.File, e.Line = name, n
 			*wrong = append(*wrong, e)
 		}

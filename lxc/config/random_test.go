@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -99,5 +100,40 @@ func checkCleared(t *testing.T, c *Config, key string) {
 	want, err2 := empty.Get(key)
 	if !reflect.DeepEqual(got, want) || (err == nil) != (err2 == nil) {
 		t.Errorf("%s has %q and %v, want %q and %v", key, got, err, want, err2)
+	}
+}
+
+// TestOddValues gives every key values at which a parser may stumble. They are refused, or mean
+// what their lines say.
+func TestOddValues(t *testing.T) {
+	t.Parallel()
+	names := slices.DeleteFunc(keyNames(), func(name string) bool { return name == "lxc.include" })
+	for _, kind := range netTypes {
+		for i := range netKeys {
+			names = append(names, kind+" lxc.net.0."+netKeys[i].name)
+		}
+	}
+	names = append(names, "lxc.cgroup.a.b", "lxc.cgroup2.a.b", "lxc.prlimit.core", "lxc.sysctl.a",
+		"lxc.proc.a", "lxc.rootfs.backend", "lxc.rootfs", "lxc.network.ipv4", "lxc.limit.core")
+	for _, name := range names {
+		for _, value := range []string{
+			"' '", `"`, `""`, `" a "`, "=", ":", "::", ",", ",,", "/", "//", ".", "..", "-", "+",
+			"0x", "-0", "00", "\\", "\\0", "%", "x:", ":x", "a:b:c", "a/b", "a/", "/1", "0/0",
+			"::/0", "\xff",
+			"é", "none", "auto", "up", "1 1", "1 1 1", "u u u u", "a a a a a a", "1h", "-1ns", "h",
+		} {
+			var c Config
+			kind, key, ok := strings.Cut(name, " ")
+			if !ok {
+				key = name
+			} else if err := c.Set("lxc.net.0.type", kind); err != nil {
+				t.Fatal(err)
+			}
+			before := c
+			if err := c.Set(key, value); err != nil && !reflect.DeepEqual(c, before) {
+				t.Errorf("Set(%q, %q): %v, but there was a change", key, value, err)
+			}
+			again(t, &c)
+		}
 	}
 }
