@@ -121,6 +121,7 @@ func (r *recovery) process(rec *record) (*process, error) {
 	}
 	if rec.start != nil && r.guard != nil {
 		r.streams(p, rec.start)
+		r.kept(p, rec.start)
 	}
 	p.closed = p.streamsClosed()
 	if p.state == wire.Running {
@@ -166,7 +167,8 @@ func (r *recovery) streams(p *process, s *startRecord) {
 	tty := s.stdio.Mode == wire.StdioTTY
 	for i := 1; i < len(s.held); i++ {
 		at := s.held[i]
-		if at.number == 0 || r.taken[at.number] || tty != (i == 4) {
+		if at.number == 0 || r.taken[at.number] || tty != (i == 4) ||
+			i == 1 && p.state == wire.Exited { // the last keeper has closed it, or was about to
 			continue
 		}
 		fd, err := r.guard.get(at.number)
@@ -192,6 +194,31 @@ func (r *recovery) streams(p *process, s *startRecord) {
 	if p.log, err = logwriter.Open(logConfig(&s.log), &r.s.scratch); err != nil {
 		// The output is read all the same, or the process would block.
 		r.logf("process %q: its output is not logged any more: %v", p.id, err)
+	}
+}
+
+// kept takes over what the process keeps.
+func (r *recovery) kept(p *process, s *startRecord) {
+	for _, k := range s.kept {
+		if r.taken[k.at.number] {
+			continue
+		}
+		fd, err := r.guard.get(k.at.number)
+		if err == nil {
+			var f file
+			if f, err = keptFile(fd); err == nil && f != k.at.file {
+				err = fmt.Errorf("the guard has another file: %w", errdefs.ErrNotFound)
+			}
+			if err != nil {
+				unix.Close(fd)
+			}
+		}
+		if err != nil {
+			r.logf("process %q: %s is not kept any more: %v", p.id, k.name, err)
+			continue
+		}
+		p.kept = append(p.kept, kept{name: k.name, fd: fd, at: k.at})
+		r.taken[k.at.number] = true
 	}
 }
 

@@ -292,11 +292,12 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 		}
 	}
 	if p := s.procs[m.Process.ID]; p != nil && p.adopted && p.pid == m.Process.Pid && !p.aborted {
-		return p.adoptAgain(t, m, fds, others)
+		return p.adoptAgain(t, m, fds, others+len(m.Process.Kept))
 	}
 	if err := s.admit(
 		&admission{
-			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Attach, others,
+			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Process.Kept,
+			m.Attach, others,
 		}, fds,
 	); err != nil {
 		return err
@@ -375,6 +376,10 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 				return fmt.Errorf("adopt: watch a stream: %w", err)
 			}
 		}
+	}
+	var err error
+	if p.kept, err = takeKept(m.Process.Kept, fds); err != nil {
+		return fmt.Errorf("adopt: %w", err)
 	}
 	if err := p.subscribeAll(
 		m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil},

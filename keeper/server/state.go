@@ -207,11 +207,16 @@ func (c *stateCoder) process(pp **process) {
 	c.fd(&p.stdin)
 	wire.Uint(c.Coder, &p.ticks)
 	for i := range p.held {
-		at := &p.held[i]
-		wire.Int(c.Coder, &at.number)
-		wire.Uint(c.Coder, &at.file.dev)
-		wire.Uint(c.Coder, &at.file.ino)
-		wire.Int(c.Coder, &at.file.tty)
+		c.place(&p.held[i])
+	}
+	if c.Decoding() {
+		for _, name := range m.Kept {
+			p.kept = append(p.kept, kept{name: name})
+		}
+	}
+	for i := range p.kept {
+		c.fd(&p.kept[i].fd)
+		c.place(&p.kept[i].at)
 	}
 	c.ticket(&p.waiter)
 	wire.List(c.Coder, &p.aborters, anyLength, func(t *ticket) { c.ticket(t) })
@@ -222,6 +227,13 @@ func (c *stateCoder) process(pp **process) {
 	}
 	c.log(p)
 	wire.List(c.Coder, &p.subs, anyLength, func(sub **subscription) { c.subscription(p, sub) })
+}
+
+func (c *stateCoder) place(at *place) {
+	wire.Int(c.Coder, &at.number)
+	wire.Uint(c.Coder, &at.file.dev)
+	wire.Uint(c.Coder, &at.file.ino)
+	wire.Int(c.Coder, &at.file.tty)
 }
 
 // remoteFailure is a failure that another program has seen, in the form in which it is answered.
