@@ -168,8 +168,8 @@ type StartRequest struct {
 	// the keeper was killed before it had recorded the command's end, but not beside a first one
 	// that the journal knows to run. A failed one is not repeated. Forget and Abort drop one that
 	// has not begun. A process whose start fails has none. A keeper that is shut down leaves to the
-	// next one what has not ended, and if keeper and guard are both killed while the process runs,
-	// the process and its command are known again when a client adopts it (Client.Adopt).
+	// next one what has not ended. If keeper and guard are both killed while the process runs, the
+	// next keeper finds the process by its number, or takes it for ended with an unknown status.
 	EndCommand []string
 	// Keep are up to 64 descriptors that are held until the process is forgotten, also after its
 	// end, by the keeper, the next one if it is killed, and its guard. Each Process has duplicates

@@ -43,6 +43,10 @@ type Process struct {
 	Adopted bool
 	// EndCommand is StartRequest.EndCommand.
 	EndCommand []string
+	// Bare says that the keeper knows of the process that it runs and will know its end, and has
+	// none of its other descriptors: keeper and guard were killed. A client that has them hands them
+	// over (Client.Adopt).
+	Bare bool
 
 	mu sync.Mutex
 	// fds are the descriptors, -1 where there is none (any more). Guarded by mu.
@@ -91,6 +95,7 @@ func newProcess(b *wire.Process, fds []int) (*Process, bool) {
 		Pid: b.Pid, Started: time.Unix(0, b.Started), Stdio: Stdio(b.Stdio),
 		Log:           logConfig(&b.Log),
 		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted, EndCommand: b.EndCommand,
+		Bare: b.Bare,
 	}
 	if b.State == Exited {
 		p.Exit = exitOf(&b.Exit)

@@ -109,10 +109,6 @@ func (r *rig) keptWorks(id, name string, tty *pty) {
 // TestKept: the master of a terminal is held through every death and the end of the process, until
 // that is forgotten. Then the terminal is hung up.
 func TestKept(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := newRig(t)
 	tty := newPTY(t)
 	req := r.request("a", "read x; exit 3")
@@ -143,16 +139,7 @@ func TestKept(t *testing.T) {
 			}
 			r.begin()
 		}},
-		{"upgrade", func() {
-			f, err := os.Open(exe)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			if err := r.Upgrade(r.ctx(), f); err != nil {
-				t.Fatal(err)
-			}
-		}},
+		{"upgrade", r.upgrade},
 		{"another guard", func() {
 			old := r.guardPID()
 			if err := unix.Kill(old, unix.SIGKILL); err != nil {

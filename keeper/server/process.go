@@ -71,6 +71,8 @@ type process struct {
 	endCommand []string // what is executed when it has ended (commands)
 	ran        bool     // it has been
 	kept       []kept   // what a client has given to be held
+	// bare: it was found by its number, and the keeper has none of its other descriptors.
+	bare bool
 }
 
 // stream is output that the keeper reads.
@@ -94,7 +96,7 @@ func (p *process) describe() (*wire.Process, []int) {
 		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note,
 		State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
-		EndCommand: p.endCommand,
+		EndCommand: p.endCommand, Bare: p.bare,
 	}
 	if !p.started.IsZero() {
 		m.Started = p.started.UnixNano()

@@ -23,7 +23,8 @@ type recovery struct {
 }
 
 // recoverProcesses takes processes over from the guard of a keeper that was killed. Those that
-// cannot be are left to the engine's Adopt, as if there had been no guard.
+// cannot be are left to the engine's Adopt, as if there had been no guard. Only of one with an end
+// command, for which there may be no engine, the end is watched also without a guard.
 //
 // Without a guard the server gets new memory for its output; its error is the only one.
 func recoverProcesses(s *server) (err error) {
@@ -115,7 +116,7 @@ func (r *recovery) process(rec *record) (*process, error) {
 		p.state, p.exit = wire.Exited, *rec.exit
 	} else {
 		p.state = wire.Running
-		if err := r.pidfd(p, rec.start); err != nil {
+		if err := r.pidfd(p, rec.start); err != nil && !r.bare(p) {
 			return nil, err
 		}
 	}
@@ -154,6 +155,22 @@ func (r *recovery) pidfd(p *process, s *startRecord) error {
 	p.pidfd = fd
 	r.claim(p, s, 0)
 	return nil
+}
+
+// bare goes on with a process that has an end command and of which no guard has anything: it is found
+// by its number, or it has ended. A client may hand over the rest (Adopt).
+func (r *recovery) bare(p *process) bool {
+	if r.guard != nil || len(p.endCommand) == 0 {
+		return false
+	}
+	if p.pidfd, _ = openProcess(identity{p.pid, p.ticks}); p.pidfd >= 0 {
+		p.bare = true
+		r.missing[p] = struct{}{}
+		return true
+	}
+	p.state, p.exit = wire.Exited, wire.Exit{Time: time.Now().UnixNano(), Unknown: true}
+	r.exited(p)
+	return true
 }
 
 func (r *recovery) claim(p *process, s *startRecord, i int) {

@@ -193,6 +193,7 @@ func (c *stateCoder) process(pp **process) {
 		p.owner = m.Owner
 		p.id, p.kind, p.note, p.pid = m.ID, m.Kind, m.Note, m.Pid
 		p.state, p.stage, p.endCommand = m.State, m.Stage, m.EndCommand
+		p.bare = m.Bare
 		p.stdio, p.logCfg, p.exit, p.adopted = m.Stdio, m.Log, m.Exit, m.Adopted
 		if m.Started != 0 {
 			p.started = time.Unix(0, m.Started)

@@ -146,13 +146,14 @@ func (m *Start) code(c *Coder) {
 	m.Stdio.Code(c)
 	m.Log.Code(c)
 	List(c, &m.Attach, 16, func(a *Attachment) { a.Code(c) })
-	rare(c, &m.Hold, &m.EndCommand, &m.Keep)
+	rare(c, &m.EndCommand, &m.Keep, &m.Hold)
 }
 
-// rare codes a truth value and two lists that are mostly empty, which costs them nothing then.
-func rare(c *Coder, flag *bool, command, kept *[]string) {
+// rare codes a truth value, others that are mostly false, and two lists that are mostly empty, which
+// costs them nothing then.
+func rare(c *Coder, command, kept *[]string, flag *bool, others ...*bool) {
 	hasCommand, hasKept := len(*command) > 0, len(*kept) > 0
-	Flags(c, flag, &hasCommand, &hasKept)
+	Flags(c, append([]*bool{flag, &hasCommand, &hasKept}, others...)...)
 	if hasCommand {
 		words(c, command)
 	}
@@ -285,6 +286,8 @@ type Process struct {
 	EndCommand []string
 	// Kept is Start.Keep. The descriptors come after those of FDs.
 	Kept []string
+	// Bare says that the keeper has nothing of the process but its end.
+	Bare bool
 	// More says that this is an element of a list which goes on.
 	More bool
 }
@@ -308,7 +311,7 @@ func (m *Process) Code(c *Coder) {
 	Bool(c, &m.StreamsClosed)
 	Bool(c, &m.Adopted)
 	m.FDs.Code(c)
-	rare(c, &m.More, &m.EndCommand, &m.Kept)
+	rare(c, &m.EndCommand, &m.Kept, &m.More, &m.Bare)
 }
 
 // Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs

@@ -110,6 +110,7 @@ func TestRareFields(t *testing.T) {
 		{&Start{}, &Start{EndCommand: []string{"/a"}}, 0},
 		{&Start{}, &Start{Keep: []string{"tty1"}}, 0},
 		{&Process{}, &Process{Kept: []string{"tty1"}}, 0},
+		{&Process{}, &Process{Bare: true}, 0},
 		{&Start{Hold: true}, &Start{Hold: true, EndCommand: []string{"/a"}}, 1},
 		{&Process{More: true}, &Process{More: true, EndCommand: []string{"/a"}}, 1},
 	} {

@@ -412,15 +412,15 @@ func (h *Host) reconnect(dead Keeper) error {
 	if err != nil {
 		return errors.Join(err, k.Close())
 	}
-	known := map[string]bool{}
+	known, whole := map[string]bool{}, map[string]bool{}
 	for _, p := range list {
-		known[p.ID] = true
+		known[p.ID], whole[p.ID] = true, !p.Bare
 		p.Close()
 	}
 	h.mu.Lock()
 	var orphans []*process
 	for id, p := range h.procs {
-		if !known[id] {
+		if !whole[id] {
 			orphans = append(orphans, p)
 		}
 	}
