@@ -280,7 +280,7 @@ func (q *commands) recover(p *process, id identity) {
 	})
 }
 
-// openProcess returns a pidfd, and the state of proc_pid_stat(5); -1 if the process has been reaped.
+// openProcess returns a pidfd and the process's state (proc_pid_stat(5)); -1 if it has been reaped.
 func openProcess(id identity) (fd int, state byte) {
 	fd, err := unix.PidfdOpen(id.pid, 0)
 	if err != nil {

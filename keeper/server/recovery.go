@@ -157,8 +157,8 @@ func (r *recovery) pidfd(p *process, s *startRecord) error {
 	return nil
 }
 
-// bare goes on with a process that has an end command and of which no guard has anything: it is found
-// by its number, or it has ended. A client may hand over the rest (Adopt).
+// bare goes on with a process that has an end command and of which no guard has anything: it is
+// found by its number, or it has ended. A client may hand over the rest (Adopt).
 func (r *recovery) bare(p *process) bool {
 	if r.guard != nil || len(p.endCommand) == 0 {
 		return false

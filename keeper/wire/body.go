@@ -149,8 +149,8 @@ func (m *Start) code(c *Coder) {
 	rare(c, &m.EndCommand, &m.Keep, &m.Hold)
 }
 
-// rare codes a truth value, others that are mostly false, and two lists that are mostly empty, which
-// costs them nothing then.
+// rare codes a truth value, others that are mostly false, and two lists that are mostly empty. It
+// takes one byte if they are.
 func rare(c *Coder, command, kept *[]string, flag *bool, others ...*bool) {
 	hasCommand, hasKept := len(*command) > 0, len(*kept) > 0
 	Flags(c, append([]*bool{flag, &hasCommand, &hasKept}, others...)...)

@@ -1,11 +1,11 @@
 // Package host is the task.Isolation of processes of this host: container/plan compiles their
 // configuration, the keeper is their parent. It is what Linux containers are.
 //
-// One Host has one connection to one keeper and serves all owners. Several Hosts may share a keeper:
-// a Host lists and adopts what it finds when it is opened, and leaves alone what others start later.
-// When the keeper dies the Host starts the next one and hands it the processes that it does not
-// know; requests that the dead keeper has not answered are repeated where that is safe. An idle task
-// has no goroutine.
+// One Host has one connection to one keeper and serves all owners. Several Hosts may share a
+// keeper: a Host lists and adopts what it finds when it is opened, and leaves alone what others
+// start later. When the keeper dies the Host starts the next one and hands it the processes that it
+// does not know; requests that the dead keeper has not answered are repeated where that is safe. An
+// idle task has no goroutine.
 //
 // Not for: control groups (package group makes them), root file systems, networks.
 //
