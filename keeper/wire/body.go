@@ -146,14 +146,18 @@ func (m *Start) code(c *Coder) {
 	m.Stdio.Code(c)
 	m.Log.Code(c)
 	List(c, &m.Attach, 16, func(a *Attachment) { a.Code(c) })
-	rare(c, &m.EndCommand, &m.Keep, &m.Hold)
+	rare(c, &m.Hold, &m.EndCommand, &m.Keep, nil)
 }
 
-// rare codes a truth value, others that are mostly false, and two lists that are mostly empty. It
-// takes one byte if they are.
-func rare(c *Coder, command, kept *[]string, flag *bool, others ...*bool) {
+// rare codes a truth value, two lists that are mostly empty and, if bare is not nil, a truth value
+// that is mostly false. It takes one byte if they are.
+func rare(c *Coder, flag *bool, command, kept *[]string, bare *bool) {
 	hasCommand, hasKept := len(*command) > 0, len(*kept) > 0
-	Flags(c, append([]*bool{flag, &hasCommand, &hasKept}, others...)...)
+	if bare == nil {
+		Flags(c, flag, &hasCommand, &hasKept)
+	} else {
+		Flags(c, flag, &hasCommand, &hasKept, bare)
+	}
 	if hasCommand {
 		words(c, command)
 	}
@@ -311,7 +315,7 @@ func (m *Process) Code(c *Coder) {
 	Bool(c, &m.StreamsClosed)
 	Bool(c, &m.Adopted)
 	m.FDs.Code(c)
-	rare(c, &m.EndCommand, &m.Kept, &m.More, &m.Bare)
+	rare(c, &m.More, &m.EndCommand, &m.Kept, &m.Bare)
 }
 
 // Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs
