@@ -267,20 +267,33 @@ func (q *commands) recover(p *process, id identity) {
 	if len(p.endCommand) == 0 {
 		return
 	}
-	fd, err := unix.PidfdOpen(id.pid, 0)
-	if err != nil {
+	fd, state := openProcess(id)
+	if fd < 0 {
 		return
 	}
-	// That the numbers are those of the process of the descriptor is sure if that lives afterwards.
-	st, err := readStat(id.pid)
-	if err != nil || st.ticks != id.ticks || st.state == 'Z' ||
-		unix.PidfdSendSignal(fd, 0, nil, 0) != nil {
+	if state == 'Z' { // its status is not the keeper's to learn
 		unix.Close(fd)
 		return
 	}
 	q.running = append(q.running, &command{
 		id: p.id, path: p.endCommand[0], p: p, identity: id, pidfd: fd,
 	})
+}
+
+// openProcess returns a pidfd and the process's state (proc_pid_stat(5)); -1 if it has been reaped.
+func openProcess(id identity) (fd int, state byte) {
+	fd, err := unix.PidfdOpen(id.pid, 0)
+	if err != nil {
+		return -1, 0
+	}
+	// That the numbers are those of the process of the descriptor is sure if that is not reaped
+	// afterwards.
+	st, err := readStat(id.pid)
+	if err != nil || st.ticks != id.ticks || unix.PidfdSendSignal(fd, 0, nil, 0) != nil {
+		unix.Close(fd)
+		return -1, 0
+	}
+	return fd, st.state
 }
 
 // resume goes on with the commands of a keeper that was killed or replaced: with those that run,

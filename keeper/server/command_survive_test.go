@@ -13,26 +13,26 @@ import (
 	"strake/keeper"
 )
 
+// upgrade makes the keeper replace its program.
+func (r *rig) upgrade() {
+	r.t.Helper()
+	f, err := os.Open(r.launch.Command[0])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := r.Upgrade(r.ctx(), f); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // TestEndCommandAndDeath kills or replaces the keeper at each step of a process with an end
 // command. It is executed once in each case, but for a command that has died with no keeper to see
 // it.
 func TestEndCommandAndDeath(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, change := range map[string]func(r *rig, processes ...*keeper.Process){
-		"killed": func(r *rig, processes ...*keeper.Process) { r.kill(processes...); r.begin() },
-		"upgraded": func(r *rig, processes ...*keeper.Process) {
-			f, err := os.Open(exe)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			defer f.Close()
-			if err := r.Upgrade(r.ctx(), f); err != nil {
-				r.t.Fatal(err)
-			}
-		},
+		"killed":   func(r *rig, processes ...*keeper.Process) { r.kill(processes...); r.begin() },
+		"upgraded": func(r *rig, processes ...*keeper.Process) { r.upgrade() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -210,23 +210,71 @@ func TestShutdownLeavesEndCommand(t *testing.T) {
 	r.has("out", "end\n")
 }
 
-// TestEndCommandOfAnAdopted process is executed by the keeper that adopts it, when guard and keeper
-// were killed.
-func TestEndCommandOfAnAdopted(t *testing.T) {
+// TestEndCommandWhenBothAreKilled: without the guard the next keeper finds a process with an end
+// command by its number, or takes it for ended. A client that has its descriptors hands them over.
+func TestEndCommandWhenBothAreKilled(t *testing.T) {
 	r := newRig(t)
-	p := r.start(r.ending("a", "read x; exit 5", "echo end >> out"))
-	r.killBoth()
-	r.begin()
-	got, err := r.Adopt(r.ctx(), p)
+	p := r.start(r.ending("adopted", "read x; echo got $x; exit 5", "echo $1 >> out"))
+	next, more := r.fifo("fifo"), r.fifo("more")
+	r.start(r.ending("found", "read x < "+r.path("fifo")+"; exit 6", "echo $1 >> out")).Close()
+	gone := r.start(r.ending("gone", "read x < "+r.path("more")+"; exit 7", "echo $1 >> out"))
+	watch, err := unix.PidfdOpen(gone.Pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got.Close()
+	defer unix.Close(watch)
+	r.killBoth()
+	more()
+	if !within(watch, patience) {
+		t.Fatal("a process does not end")
+	}
+	gone.Close()
+	r.begin()
+	// Its status is known as long as its new parent has not asked for it.
+	if e := r.exit("gone"); !e.Unknown && e.Code() != 7 {
+		t.Errorf("exit %+v, want an unknown one", e)
+	}
+	r.upgrade()
+	r.has("out", "gone\n")
+	for _, id := range []string{"adopted", "found"} {
+		bare := r.listed(id)
+		if !bare.Bare || bare.State != keeper.Running {
+			t.Errorf("%s: %+v, want a bare one that runs", id, bare)
+		}
+		bare.Close()
+	}
+	for range 2 { // the second time it is known
+		got, err := r.Adopt(r.ctx(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Bare || got.EndCommand == nil {
+			t.Errorf("adopted %+v", got)
+		}
+		got.Close()
+	}
+	r.kill() // there is a guard again
+	r.begin()
 	release(t, p)
-	if e := r.exit("a"); e.Code() != 5 {
+	if e := r.exit("adopted"); e.Unknown || e.Code() != 5 {
 		t.Errorf("exit %+v", e)
 	}
-	r.has("out", "end\n")
+	r.has("out", "gone\nadopted\n")
+	if got := logged(t, r.logPath("adopted"), "stdout"); got != "got\n" {
+		t.Errorf("logged %q", got)
+	}
+	next()
+	if e := r.exit("found"); e.Unknown || e.Code() != 6 {
+		t.Errorf("exit %+v", e)
+	}
+	r.has("out", "gone\nadopted\nfound\n")
+	for _, id := range []string{"adopted", "found", "gone"} {
+		r.poll("the end of the command", func() bool { return r.ran(id) })
+		if err := r.Forget(r.ctx(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	r.guardHas(0)
 }
 
 // killBoth kills the guard and the keeper, so that the guard is not replaced.

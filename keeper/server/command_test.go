@@ -180,7 +180,7 @@ func TestEndCommandDoesNotWaitForever(t *testing.T) {
 	r.exit("a")
 	r.has("out", "end\n")
 	if took := time.Since(start); took < commandPatience*9/10 {
-		t.Errorf("it was executed after %v, want %v while there may be output", took, commandPatience)
+		t.Errorf("executed after %v, want %v while there may be output", took, commandPatience)
 	}
 	r.mu.Lock()
 	if r.closed["a"] {
@@ -222,13 +222,13 @@ func TestEndCommandsQueue(t *testing.T) {
 	}
 }
 
-// TestEndCommandFails: what a command says of itself is in the keeper's log, and it is not repeated.
+// TestEndCommandFails: how a command has failed is in the keeper's log, and it is not repeated.
 func TestEndCommandFails(t *testing.T) {
 	r := newRig(t)
 	for id, command := range map[string]struct{ path, script, want string }{
-		"status":  {"/bin/sh", "exit 7", `process "status": its end command "/bin/sh": exit status 7`},
-		"signal":  {"/bin/sh", "kill -9 $$", `process "signal": its end command "/bin/sh": signal 9`},
-		"missing": {"/nonesuch", "", `process "missing": its end command "/nonesuch": execve: no such`},
+		"status":  {"/bin/sh", "exit 7", `"status": its end command "/bin/sh": exit status 7`},
+		"signal":  {"/bin/sh", "kill -9 $$", `"signal": its end command "/bin/sh": signal 9`},
+		"missing": {"/nonesuch", "", `"missing": its end command "/nonesuch": execve: no such`},
 		"fine":    {"/bin/sh", "exit 0", ""},
 	} {
 		req := r.ending(id, "", command.script)

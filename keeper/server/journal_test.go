@@ -47,6 +47,17 @@ func withCommand(id string) *record {
 	return r
 }
 
+// withKept is a record with kept descriptors, and all else that only some have.
+func withKept(id string) *record {
+	r := withCommand(id)
+	r.start.log.Driver, r.start.log.Attributes = wire.LogJSONAttributes, "{}"
+	r.start.kept = []keptPlace{
+		{"tty1", place{number: 5, file: file{dev: 1, ino: 2, tty: 3}}},
+		{"a.b-c", place{number: 99}},
+	}
+	return r
+}
+
 func TestJournalRoundTrip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -64,7 +75,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		j.exited(&record{id: "short", exit: &wire.Exit{Status: 9}}),
 		// No guard could be had, so the start is written with the exit.
 		j.exited(&record{id: "late", start: withCommand("late").start, exit: exit}),
-		j.started(withCommand("waits")),
+		j.started(withCommand("waits")), j.started(withKept("keeps")),
 		j.started(withCommand("runs")), j.exited(&record{id: "runs", exit: exit}),
 		j.commandRuns("runs", identity{5, 6}),
 		j.started(withCommand("ran")), j.exited(&record{id: "ran", exit: exit}),
@@ -84,6 +95,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		"attributes": withAttributes(),
 		"short":      {id: "short", exit: &wire.Exit{Status: 9}},
 		"waits":      withCommand("waits"),
+		"keeps":      withKept("keeps"),
 		"late":       {id: "late", start: withCommand("late").start, exit: exit},
 		"runs": {
 			id: "runs", start: withCommand("runs").start, exit: exit, runs: identity{5, 6},
@@ -104,6 +116,15 @@ func TestJournalRoundTrip(t *testing.T) {
 		}
 	}
 	j.close()
+}
+
+// manyKept is a list of places.
+func manyKept(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("tty%d=%d/0/0/0", i, guardFirst+i)
+	}
+	return strings.Join(list, ",")
 }
 
 // What is wrong is refused with its line, and never half believed.
@@ -153,6 +174,22 @@ func TestParseJournal(t *testing.T) {
 		{
 			name: "a command that runs", want: []string{"a"},
 			text: head + good + ` end "/a"` + "\nexit a - 0 0 1 false\nrunning a 5 6\nran a\n",
+		},
+		{name: "kept", text: head + good + " keep a=4/0/0/0,b=5/1/2/3\n", want: []string{"a"}},
+		{name: "nothing kept", text: head + good + " keep\n", bad: true},
+		{name: "kept twice", text: head + good + " keep a=4/0/0/0,a=5/1/2/3\n", bad: true},
+		{name: "kept without a name", text: head + good + " keep =4/0/0/0\n", bad: true},
+		{name: "kept nowhere", text: head + good + " keep a=-\n", bad: true},
+		{name: "kept without a place", text: head + good + " keep a\n", bad: true},
+		{name: "kept by the guard itself", text: head + good + " keep a=3/0/0/0\n", bad: true},
+		{name: "two lists", text: head + good + " keep a=4/0/0/0 keep b=5/0/0/0\n", bad: true},
+		{
+			name: "as many kept as may be", want: []string{"a"},
+			text: head + good + " keep " + manyKept(wire.MaxKept) + "\n",
+		},
+		{
+			name: "too many kept", bad: true,
+			text: head + good + " keep " + manyKept(wire.MaxKept+1) + "\n",
 		},
 		{name: "running of nothing", text: head + "running a 5 6\nran a\n"},
 		{name: "no end command", text: head + good + " end\n", bad: true},
@@ -211,7 +248,7 @@ func FuzzParseJournal(f *testing.F) {
 		[]byte(journalHeader+"guard 5 6\nexit b cri 2 9 2 true\n"), aStart("a").startLine()...,
 	))
 	f.Add(append(
-		append([]byte(journalHeader), withCommand("a").startLine()...),
+		append([]byte(journalHeader), withKept("a").startLine()...),
 		"exit a - 0 0 1 false\nrunning a 5 6\n"...,
 	))
 	f.Add([]byte(journalHeader + "exit a - 0 0 1 false\nran a\n"))

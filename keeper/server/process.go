@@ -70,6 +70,9 @@ type process struct {
 
 	endCommand []string // what is executed when it has ended (commands)
 	ran        bool     // it has been
+	kept       []kept   // what a client has given to be held
+	// bare: it was found by its number, and the keeper has none of its other descriptors.
+	bare bool
 }
 
 // stream is output that the keeper reads.
@@ -93,7 +96,7 @@ func (p *process) describe() (*wire.Process, []int) {
 		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note,
 		State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
-		EndCommand: p.endCommand,
+		EndCommand: p.endCommand, Bare: p.bare,
 	}
 	if !p.started.IsZero() {
 		m.Started = p.started.UnixNano()
@@ -105,6 +108,10 @@ func (p *process) describe() (*wire.Process, []int) {
 			*has = true
 			fds = append(fds, list[i])
 		}
+	}
+	m.Kept = keptNames(p.kept)
+	for _, k := range p.kept {
+		fds = append(fds, k.fd)
 	}
 	return m, fds
 }
@@ -142,6 +149,8 @@ func (p *process) release() {
 		}
 	}
 	p.streams = [2]*stream{}
+	closeKept(p.kept)
+	p.kept = nil
 	p.released = true
 	for _, sub := range slices.Clone(p.subs) { // one that has all removes itself
 		sub.linger()
@@ -168,7 +177,7 @@ func (p *process) closeStdin() {
 	if p.stdin >= 0 {
 		unix.Close(p.stdin)
 		p.stdin = -1
-		p.s.custody.drop(p, 1)
+		p.s.custody.drop(&p.held[1])
 	}
 }
 

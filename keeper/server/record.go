@@ -36,6 +36,13 @@ type startRecord struct {
 	held    places
 	// endCommand is empty if there is none.
 	endCommand []string
+	kept       []keptPlace
+}
+
+// keptPlace is where the guard holds a descriptor that a client has given to be kept.
+type keptPlace struct {
+	name string
+	at   place
 }
 
 // identity is a process for good: a number is used again, but not within the same clock tick.
@@ -88,16 +95,21 @@ const (
 //
 //	strake processes 2
 //	guard PID TICKS
-//	start ID OWNER KIND PID TICKS STARTED STDIO LOG PLACES "PATH" "NOTE" ["ATTRIBUTES"] [END]
+//	start ID OWNER KIND PID TICKS STARTED STDIO LOG PLACES "PATH" "NOTE" REST
 //	exit ID OWNER KIND STATUS NANOSECONDS UNKNOWN
 //	running ID PID TICKS
 //	ran ID
 //	forget ID
 //
 // OWNER is "-" for none, STDIO is MODE STDIN WIDTH HEIGHT, LOG is DRIVER MAXBYTES MAXFILES. PLACES
-// are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none. END is the word end and the
-// quoted words of the end command, which the process that running names executes, and which has
-// ended after ran. A start and an exit replace an earlier one of the same ID. Version 1 begins with
+// are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none. REST is what only some have:
+//
+//	"ATTRIBUTES"
+//	end "WORD" ...
+//	keep NAME=NUMBER/DEV/INO/TTY,...
+//
+// The words are the end command, which the process that running names executes, and which has ended
+// after ran. A start and an exit replace an earlier one of the same ID. Version 1 begins with
 // "strake exits 1" and has the lines exit, without an owner, and forget. A last line without an end
 // was cut off by a crash and never acknowledged. Errors are of class errdefs.ErrInvalidArgument.
 func parseJournal(text []byte) (map[string]*record, identity, error) {
@@ -294,6 +306,8 @@ func (f *fields) tail(s *startRecord) {
 		switch w := f.word(); {
 		case w == "end" && s.endCommand == nil:
 			s.endCommand = f.command()
+		case w == "keep" && s.kept == nil:
+			s.kept = f.kept()
 		default:
 			f.fail("%.40q is left over", w)
 		}
@@ -313,6 +327,19 @@ func (f *fields) command() (argv []string) {
 	return argv
 }
 
+// kept takes the places of kept descriptors.
+func (f *fields) kept() (list []keptPlace) {
+	var names []string
+	for w := range strings.SplitSeq(f.word(), ",") {
+		name, at, _ := strings.Cut(w, "=")
+		names, list = append(names, name), append(list, keptPlace{name, f.place(at)})
+	}
+	if err := validKept(names); err != nil && f.err == nil {
+		f.err = err
+	}
+	return list
+}
+
 func (f *fields) places() (list places) {
 	words := strings.Split(f.word(), ",")
 	if len(words) != len(list) {
@@ -323,23 +350,37 @@ func (f *fields) places() (list places) {
 		if w == "-" {
 			continue
 		}
-		part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
-		p := place{number: int(part.number(guardFirst, maxPlace))}
-		for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
-			n, err := strconv.ParseUint(part.word(), 10, 64)
-			if err != nil {
-				part.fail("inode")
-			}
-			*to = n
-		}
-		p.file.tty = int(part.number(0, 1<<31-1))
-		if err := part.finish(); err != nil {
-			f.fail("place %.60q: %v", w, err)
-			return places{}
-		}
-		list[i] = p
+		list[i] = f.place(w)
 	}
 	return list
+}
+
+// place reads NUMBER/DEV/INO/TTY.
+func (f *fields) place(w string) place {
+	part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
+	p := place{number: int(part.number(guardFirst, maxPlace))}
+	for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
+		n, err := strconv.ParseUint(part.word(), 10, 64)
+		if err != nil {
+			part.fail("inode")
+		}
+		*to = n
+	}
+	p.file.tty = int(part.number(0, 1<<31-1))
+	if err := part.finish(); err != nil {
+		f.fail("place %.60q: %v", w, err)
+		return place{}
+	}
+	return p
+}
+
+// appendPlace writes NUMBER/DEV/INO/TTY.
+func appendPlace(b []byte, p place) []byte {
+	b = strconv.AppendInt(b, int64(p.number), 10)
+	for _, n := range []uint64{p.file.dev, p.file.ino, uint64(p.file.tty)} {
+		b = strconv.AppendUint(append(b, '/'), n, 10)
+	}
+	return b
 }
 
 func ownerWord(owner string) string {
@@ -384,10 +425,7 @@ func (r *record) startLine() []byte {
 			b = append(b, '-')
 			continue
 		}
-		b = strconv.AppendInt(b, int64(p.number), 10)
-		for _, n := range []uint64{p.file.dev, p.file.ino, uint64(p.file.tty)} {
-			b = strconv.AppendUint(append(b, '/'), n, 10)
-		}
+		b = appendPlace(b, p)
 	}
 	b = strconv.AppendQuote(append(b, ' '), s.log.Path)
 	b = strconv.AppendQuote(append(b, ' '), s.note)
@@ -399,6 +437,12 @@ func (r *record) startLine() []byte {
 		for _, w := range s.endCommand {
 			b = strconv.AppendQuote(append(b, ' '), w)
 		}
+	}
+	separator := " keep "
+	for _, k := range s.kept {
+		b = append(append(b, separator...), k.name...)
+		b = appendPlace(append(b, '='), k.at)
+		separator = ","
 	}
 	return append(b, '\n')
 }

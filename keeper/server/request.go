@@ -291,12 +291,31 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 			others++
 		}
 	}
-	if p := s.procs[m.Process.ID]; p != nil && p.adopted && p.pid == m.Process.Pid && !p.aborted {
-		return p.adoptAgain(t, m, fds, others)
+	p := s.procs[m.Process.ID]
+	switch {
+	case p == nil || !p.adopted || p.pid != m.Process.Pid || p.aborted:
+		return s.adoptNew(t, m, fds, others)
+	case !p.bare || p.state != wire.Running:
+		return p.adoptAgain(t, m, fds, others+len(m.Process.Kept))
 	}
+	// What it lacks comes now.
+	delete(s.procs, p.id)
+	if err := s.adoptNew(t, m, fds, others); err != nil {
+		s.procs[p.id] = p
+		return err
+	}
+	p.release()
+	return nil
+}
+
+// adoptNew takes over a process that is not known. others is the number of its descriptors without
+// kept ones.
+func (s *server) adoptNew(t ticket, m *wire.Adopt, fds *descriptors, others int) error {
+	d := &m.Process.FDs
 	if err := s.admit(
 		&admission{
-			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Attach, others,
+			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Process.Kept,
+			m.Attach, others,
 		}, fds,
 	); err != nil {
 		return err
@@ -375,6 +394,10 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 				return fmt.Errorf("adopt: watch a stream: %w", err)
 			}
 		}
+	}
+	var err error
+	if p.kept, err = takeKept(m.Process.Kept, fds); err != nil {
+		return fmt.Errorf("adopt: %w", err)
 	}
 	if err := p.subscribeAll(
 		m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil},

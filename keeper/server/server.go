@@ -286,8 +286,8 @@ func (s *server) timeout(resting bool) time.Duration {
 }
 
 // linger ends the keeper when for some time there has been neither a client nor a process, nor
-// output that comes after the end of one, nor an end command that has not ended. Exits that were
-// not forgotten are in the state directory by then.
+// output that comes after the end of one, nor an end command that has not ended, nor a descriptor
+// that is kept. Exits that were not forgotten are in the state directory by then.
 func (s *server) linger(now time.Time) {
 	switch {
 	case s.busy():
@@ -308,7 +308,7 @@ func (s *server) busy() bool {
 		return true
 	}
 	for _, p := range s.procs {
-		if p.state != wire.Exited || !p.streamsClosed() {
+		if p.state != wire.Exited || !p.streamsClosed() || len(p.kept) > 0 {
 			return true
 		}
 	}

@@ -65,11 +65,12 @@ func (j *job) close() {
 }
 
 // admission is what Start and Adopt have in common. others is the number of descriptors that come
-// before those of attach.
+// before those of keep and attach.
 type admission struct {
 	id, owner  string
 	log        *wire.Log
 	endCommand []string
+	keep       []string
 	attach     []wire.Attachment
 	others     int
 }
@@ -84,13 +85,16 @@ func (s *server) admit(a *admission, fds *descriptors) error {
 			return err
 		}
 	}
+	if err := validKept(a.keep); err != nil {
+		return err
+	}
 	if p := s.procs[a.id]; p != nil {
 		return fmt.Errorf("process %q: %w", a.id, errdefs.ErrAlreadyExists)
 	}
 	if s.stopping || s.upgrade != nil {
 		return fmt.Errorf("the keeper is going down or being replaced: %w", errdefs.ErrUnavailable)
 	}
-	want := a.others
+	want := a.others + len(a.keep)
 	for i := range a.attach {
 		at := &a.attach[i]
 		if !at.Stdout && !at.Stderr || at.Same && !(at.Stdout && at.Stderr) {
@@ -101,7 +105,10 @@ func (s *server) admit(a *admission, fds *descriptors) error {
 		want += at.FDs()
 	}
 	if len(*fds) != want {
-		return invalid("%d descriptors came with the request, want %d", len(*fds), want)
+		return invalid(
+			"%d descriptors came with the request, want %d, %d of them for keep", len(*fds), want,
+			len(a.keep),
+		)
 	}
 	if a.log.Driver == wire.LogNone {
 		return nil
@@ -127,7 +134,7 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		others++
 	}
 	if err := s.admit(
-		&admission{m.ID, m.Owner, &m.Log, m.EndCommand, m.Attach, others}, fds,
+		&admission{m.ID, m.Owner, &m.Log, m.EndCommand, m.Keep, m.Attach, others}, fds,
 	); err != nil {
 		return err
 	}
@@ -141,6 +148,9 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		err = j.load(image)
 	}
 	unix.Close(image)
+	if err == nil {
+		p.kept, err = takeKept(m.Keep, fds)
+	}
 	if err == nil && m.Log.Driver != wire.LogNone {
 		p.log, err = logwriter.Open(logConfig(&m.Log), &s.scratch)
 	}

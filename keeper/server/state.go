@@ -193,6 +193,7 @@ func (c *stateCoder) process(pp **process) {
 		p.owner = m.Owner
 		p.id, p.kind, p.note, p.pid = m.ID, m.Kind, m.Note, m.Pid
 		p.state, p.stage, p.endCommand = m.State, m.Stage, m.EndCommand
+		p.bare = m.Bare
 		p.stdio, p.logCfg, p.exit, p.adopted = m.Stdio, m.Log, m.Exit, m.Adopted
 		if m.Started != 0 {
 			p.started = time.Unix(0, m.Started)
@@ -207,11 +208,16 @@ func (c *stateCoder) process(pp **process) {
 	c.fd(&p.stdin)
 	wire.Uint(c.Coder, &p.ticks)
 	for i := range p.held {
-		at := &p.held[i]
-		wire.Int(c.Coder, &at.number)
-		wire.Uint(c.Coder, &at.file.dev)
-		wire.Uint(c.Coder, &at.file.ino)
-		wire.Int(c.Coder, &at.file.tty)
+		c.place(&p.held[i])
+	}
+	if c.Decoding() {
+		for _, name := range m.Kept {
+			p.kept = append(p.kept, kept{name: name})
+		}
+	}
+	for i := range p.kept {
+		c.fd(&p.kept[i].fd)
+		c.place(&p.kept[i].at)
 	}
 	c.ticket(&p.waiter)
 	wire.List(c.Coder, &p.aborters, anyLength, func(t *ticket) { c.ticket(t) })
@@ -222,6 +228,13 @@ func (c *stateCoder) process(pp **process) {
 	}
 	c.log(p)
 	wire.List(c.Coder, &p.subs, anyLength, func(sub **subscription) { c.subscription(p, sub) })
+}
+
+func (c *stateCoder) place(at *place) {
+	wire.Int(c.Coder, &at.number)
+	wire.Uint(c.Coder, &at.file.dev)
+	wire.Uint(c.Coder, &at.file.ino)
+	wire.Int(c.Coder, &at.file.tty)
 }
 
 // remoteFailure is a failure that another program has seen, in the form in which it is answered.

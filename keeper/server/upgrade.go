@@ -174,7 +174,7 @@ func (s *server) resume(fd int) error {
 	}
 	s.custody.watch(s.custody.guardDied)
 	for _, p := range s.procs {
-		if p.open() && p.held == (places{}) {
+		if p.open() && !p.inGuard() {
 			s.custody.missing[p] = struct{}{}
 		}
 		if err := p.rewatch(); err != nil {

@@ -32,6 +32,11 @@ const (
 	MaxCommandWords = 16
 	MaxCommandBytes = 4096
 
+	// MaxKept is how many descriptors are kept for a process, and MaxKeptName the length of the
+	// name of each in bytes.
+	MaxKept     = 64
+	MaxKeptName = 32
+
 	maxID   = 128
 	maxNote = 1024
 	// maxOwner bounds the name of the front end that a process belongs to.

@@ -86,6 +86,7 @@ func TestLimits(t *testing.T) {
 		&Start{Inputs: make([]string, MaxFDs+1)},
 		&Start{Kind: KindHold + 1},
 		&Start{EndCommand: make([]string, maxWords+1)},
+		&Start{Keep: make([]string, maxWords+1)},
 		&Start{EndCommand: []string{strings.Repeat("x", maxText+1)}},
 		&Start{Owner: strings.Repeat("x", maxOwner+1)},
 		&Start{Log: Log{Driver: LogJSONAttributes + 1}},
@@ -107,6 +108,9 @@ func TestRareFields(t *testing.T) {
 		last        byte
 	}{
 		{&Start{}, &Start{EndCommand: []string{"/a"}}, 0},
+		{&Start{}, &Start{Keep: []string{"tty1"}}, 0},
+		{&Process{}, &Process{Kept: []string{"tty1"}}, 0},
+		{&Process{}, &Process{Bare: true}, 0},
 		{&Start{Hold: true}, &Start{Hold: true, EndCommand: []string{"/a"}}, 1},
 		{&Process{More: true}, &Process{More: true, EndCommand: []string{"/a"}}, 1},
 	} {

@@ -71,11 +71,12 @@ type fakeProcess struct {
 	exited  func(task.Exit) // guarded by mu
 	log     *os.File        // guarded by mu
 	path    string
-	outs    []task.Output    // guarded by mu
-	files   []*os.File       // guarded by mu; duplicates that outs refers to
-	frozen  bool             // guarded by mu
-	aborted bool             // guarded by mu
-	late    []syscall.Signal // guarded by mu; sent while it is frozen
+	outs    []task.Output       // guarded by mu
+	files   []*os.File          // guarded by mu; duplicates that outs refers to
+	frozen  bool                // guarded by mu
+	aborted bool                // guarded by mu
+	kept    map[string]*os.File // guarded by mu; nil when it is deleted
+	late    []syscall.Signal    // guarded by mu; sent while it is frozen
 }
 
 var _ task.Isolation = (*Fake)(nil)
@@ -98,7 +99,11 @@ func (f *Fake) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
 	if p.command = s.EndCommand; len(p.command) > 0 && !filepath.IsAbs(p.command[0]) {
 		return nil, fmt.Errorf("endCommand %q: %w", p.command, errdefs.ErrInvalidArgument)
 	}
+	if err := p.keep(s.Keep); err != nil {
+		return nil, err
+	}
 	if err := f.m.launch(p, s.Config.Process.Args, s.Stdin, s.Outputs); err != nil {
+		p.closeKept()
 		return nil, err
 	}
 	return p, nil
@@ -311,6 +316,7 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 		p.kill <- syscall.SIGKILL
 		<-p.done
 	}
+	p.closeKept()
 	return nil
 }
 
@@ -409,6 +415,7 @@ func (p *fakeProcess) Delete(context.Context) error {
 	if !p.ended() {
 		return failed("it runs")
 	}
+	p.closeKept()
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if p.m.procs[p.id] == p {

@@ -123,9 +123,8 @@ func (r *run) ending(id, script, words string) (s *task.Spec, file string) {
 	r.Helper()
 	s = r.spec(id, script)
 	file = filepath.Join(r.dir, "ended")
-	s.EndCommand = []string{
-		"/bin/sh", "-c", "echo $(pwd) $1 $(cat " + s.Log.Path + " | wc -l) >> " + file, "end", words,
-	}
+	script = "echo $(pwd) $1 $(cat " + s.Log.Path + " | wc -l) >> " + file
+	s.EndCommand = []string{"/bin/sh", "-c", script, "end", words}
 	return s, file
 }
 
@@ -184,6 +183,118 @@ func (r *run) badEndCommand() {
 	if _, err := r.iso.Start(r.Context(), s); !errdefs.IsInvalidArgument(err) ||
 		!strings.Contains(err.Error(), "endCommand") {
 		r.Errorf("a relative end command: %v, want an invalid argument", err)
+	}
+	// Nothing is left: the ID is free.
+	r.wait(r.start(r.spec("bad", "exit 0")))
+}
+
+// file is a pipe with a text in it, of which the reading end is returned.
+func (r *run) file(text string) *os.File {
+	r.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer write.Close()
+	if _, err := write.WriteString(text); err != nil {
+		r.Fatal(err)
+	}
+	return read
+}
+
+func (r *run) kept() {
+	s := r.spec("keeps", "sleep")
+	files := map[string]*os.File{"tty1": r.file("first"), "a.b-c": r.file("second")}
+	// That it is held is seen at the other end.
+	held, end, err := os.Pipe()
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer held.Close()
+	files["end"] = end
+	for name, f := range files {
+		s.Keep = append(s.Keep, task.Kept{Name: name, File: f})
+	}
+	t := r.start(s)
+	for _, f := range files {
+		f.Close()
+	}
+	other := r.start(r.spec("other", "sleep"))
+	if _, err := other.Kept("tty1"); !errdefs.IsNotFound(err) {
+		r.Errorf("a file of another task: %v, want not found", err)
+	}
+	r.isKept(t, "tty1", "first")
+	rec := t.Record()
+	r.next()
+	t, err = r.iso.Adopt(r.Context(), rec, nil)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := t.Signal(syscall.SIGKILL); err != nil {
+		r.Fatal(err)
+	}
+	r.wait(t)
+	r.isKept(t, "a.b-c", "second")
+	if _, err := t.Kept("tty2"); !errdefs.IsNotFound(err) {
+		r.Errorf("an unknown name: %v, want not found", err)
+	}
+	gone := make(chan error, 1)
+	go func() {
+		_, err := held.Read(make([]byte, 1))
+		gone <- err
+	}()
+	select {
+	case err := <-gone:
+		r.Errorf("a kept file is closed before the delete: %v", err)
+	default:
+	}
+	if err := t.Delete(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	select {
+	case err := <-gone:
+		if err != io.EOF {
+			r.Errorf("%v, want the end of the file", err)
+		}
+	case <-time.After(patience):
+		r.Error("a kept file is held after the delete")
+	}
+	if _, err := t.Kept("tty1"); !errdefs.IsFailedPrecondition(err) {
+		r.Errorf("after the delete: %v, want a failed precondition", err)
+	}
+}
+
+// isKept reads a kept file.
+func (r *run) isKept(t task.Task, name, want string) {
+	r.Helper()
+	f, err := t.Kept(name)
+	if err != nil {
+		r.Fatal(err)
+	}
+	b, err := io.ReadAll(f)
+	f.Close()
+	if err != nil || string(b) != want {
+		r.Errorf("%s is %q, %v, want %q", name, b, err, want)
+	}
+	again, err := t.Kept(name)
+	if err != nil {
+		r.Fatal(err)
+	}
+	again.Close()
+}
+
+func (r *run) badKeep() {
+	for _, names := range [][]string{{"a", "a"}, {""}} {
+		s := r.spec("bad", "exit 0")
+		for _, name := range names {
+			f := r.file("")
+			defer f.Close()
+			s.Keep = append(s.Keep, task.Kept{Name: name, File: f})
+		}
+		if _, err := r.iso.Start(r.Context(), s); !errdefs.IsInvalidArgument(err) ||
+			!strings.Contains(err.Error(), "keep[") {
+			r.Errorf("names %q: %v, want an invalid argument", names, err)
+		}
 	}
 	// Nothing is left: the ID is free.
 	r.wait(r.start(r.spec("bad", "exit 0")))

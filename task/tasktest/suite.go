@@ -70,6 +70,8 @@ func Run(t *testing.T, cfg Config) {
 		"waiting ends with its context":    (*run).waiting,
 		"an end command":                   (*run).endCommand,
 		"an end command that is wrong":     (*run).badEndCommand,
+		"files that are kept":              (*run).kept,
+		"files that cannot be kept":        (*run).badKeep,
 	} {
 		t.Run(name, func(t *testing.T) {
 			iso, done := cfg.Open(t)
