@@ -295,7 +295,10 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 // group above, on version 2 what an empty file stands for.
 func (m *Machine) processorsAbove(n name.Name) string {
 	t := m.of("cpuset")
-	if t == nil || m.host.Version() == 2 {
+	if m.host.Version() == 2 {
+		return "\n"
+	}
+	if t == nil {
 		return ""
 	}
 	p, _, _ := m.find(t, n)

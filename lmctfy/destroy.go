@@ -27,6 +27,9 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 	if n == name.Root {
 		return fmt.Errorf("container %q is the machine: %w", n, errdefs.ErrInvalidArgument)
 	}
+	if _, err := m.Get(n); err != nil {
+		return err
+	}
 	release, err := m.lock(ctx, n.Parent())
 	if err != nil {
 		return err

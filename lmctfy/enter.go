@@ -126,9 +126,13 @@ func (c *Container) Exec(argv, env []string) error {
 
 // Run starts a command in the container, in a session of its own and with /dev/null as its first
 // three descriptors, and returns its process. Nothing waits for it: a caller that stays is its
-// parent.
+// parent. Errors: those of Command and Enter; errdefs.ErrFailedPrecondition if the container is
+// paused, where the command could not begin.
 func (c *Container) Run(argv, env []string) (pid int, err error) {
 	file, err := Command(argv)
+	if err == nil {
+		err = c.running()
+	}
 	if err != nil {
 		return 0, err
 	}
