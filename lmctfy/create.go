@@ -48,12 +48,12 @@ func (m *Machine) Create(
 	if err := m.vacant(n, s); err != nil {
 		return nil, nil, err
 	}
-	if err := m.begin(n); err != nil {
+	if err := m.begin(n, making); err != nil {
 		return nil, nil, err
 	}
 	notes, err = m.make(n, s)
 	if err != nil {
-		err = errors.Join(err, m.remove(context.WithoutCancel(ctx), n))
+		err = errors.Join(err, m.remove(context.WithoutCancel(ctx), n, making))
 	}
 	m.step("end")
 	if endErr := m.end(n); err == nil {
@@ -255,7 +255,7 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 		p, _, _ := m.find(t, n)
 		return t.at(p)
 	}
-	w, err := wanted(s, old, features{
+	w := wanted(s, old, features{
 		version: m.host.Version(),
 		has: func(controller, file string) bool {
 			g, err := group(controller)
@@ -263,9 +263,6 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 		},
 		above: m.processorsAbove(n),
 	})
-	if err != nil {
-		return nil, err
-	}
 	for _, controller := range []string{"cpu", "cpuset", "memory", "devices", "blkio"} {
 		res := w.resources[controller]
 		if res == nil {

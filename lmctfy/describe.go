@@ -24,11 +24,7 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	var notes []Unenforced
 	if record != nil {
 		out = proto.CloneOf(record)
-		w, err := wanted(record, nil, c.features())
-		if err != nil {
-			return nil, nil, err
-		}
-		notes = w.unenforced
+		notes = wanted(record, nil, c.features()).unenforced
 	}
 	if has(isolated, spec.CPU) {
 		c.describeCPU(out)

@@ -45,7 +45,6 @@ type want struct {
 	resources  map[string]*specs.LinuxResources // by the version 1 controller in whose tree they go
 	files      []set
 	unenforced []Unenforced
-	err        error
 }
 
 // Values of the kernel, and of lmctfy.
@@ -60,7 +59,7 @@ const (
 // wanted turns a whole specification into writes. Everything that the specification's resources
 // leave out gets its default, so that the same function serves creation and update. old is the
 // specification before an update, or nil.
-func wanted(s, old *spec.ContainerSpec, at features) (*want, error) {
+func wanted(s, old *spec.ContainerSpec, at features) *want {
 	w := &want{at: at, resources: map[string]*specs.LinuxResources{}}
 	if s.Cpu != nil {
 		w.cpu(s)
@@ -80,7 +79,7 @@ func wanted(s, old *spec.ContainerSpec, at features) (*want, error) {
 	if s.Monitoring.GetEnablePerfCounters() {
 		w.lack("monitoring.enable_perf_counters", "lmctfy never did it either")
 	}
-	return w, w.err
+	return w
 }
 
 func (w *want) lack(field, why string) {
