@@ -288,22 +288,31 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 	return w.unenforced, nil
 }
 
-// processorsAbove are the processors that a container without a mask has: on version 1 those of the
-// group above, on version 2 what an empty file stands for.
+// processorsAbove are the processors that a container without a mask has, those of the group above,
+// or "" if it has these. On version 2 a group with processes cannot go back to naming none (6.1,
+// kernel/cgroup/cpuset.c, validate_change).
 func (m *Machine) processorsAbove(n name.Name) string {
 	t := m.of("cpuset")
-	if m.host.Version() == 2 {
-		return "\n"
-	}
 	if t == nil {
 		return ""
 	}
 	p, _, _ := m.find(t, n)
-	g, err := t.at(path.Dir(p))
+	g, err := t.at(p)
 	if err != nil {
 		return ""
 	}
-	list, _ := g.File("cpuset.cpus")
+	above, err := t.at(path.Dir(p))
+	if err != nil {
+		return ""
+	}
+	file := "cpuset.cpus"
+	if m.host.Version() == 2 {
+		file = "cpuset.cpus.effective"
+	}
+	list, _ := above.File(file)
+	if now, err := g.File("cpuset.cpus"); err != nil || now == "" || now == list {
+		return ""
+	}
 	return list
 }
 

@@ -27,7 +27,8 @@ type features struct {
 	// has says whether a file exists in the group of a container, in the tree of a controller by
 	// its name in version 1.
 	has func(controller, file string) bool
-	// above are the processors that a container without a mask has, as a list of the kernel.
+	// above are the processors that a container without a mask gets, as a list of the kernel, or ""
+	// if it has them.
 	above string
 }
 
@@ -142,7 +143,7 @@ func (w *want) cpu(s *spec.ContainerSpec) {
 		w.resources["cpuset"] = &specs.LinuxResources{
 			CPU: &specs.LinuxCPU{Cpus: processors(c.Mask.Data)},
 		}
-	case w.at.has("cpuset", "cpuset.cpus"):
+	case w.at.above != "":
 		w.file("cpuset", "cpuset.cpus", "cpuset.cpus", w.at.above, "cpu.mask")
 	}
 }
