@@ -96,7 +96,8 @@ func limitOf(text string) (int64, bool) {
 	return n, err == nil
 }
 
-// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel's is rounded.
+// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel rounds its
+// own.
 func (c *Container) describeCPU(out *spec.ContainerSpec) {
 	if out.Cpu == nil {
 		out.Cpu = new(spec.CpuSpec)

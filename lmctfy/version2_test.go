@@ -58,8 +58,8 @@ func TestVersion2Limits(t *testing.T) {
 		}
 	}
 	s, notes, err := x.Spec()
-	const want = "cpu {\n  limit: 2000\n  max_limit: 500\n  mask {\n    data: 1\n  }\n}\nmemory {\n" +
-		"  eviction_priority: 5000\n  limit: 40960000\n  reservation: 4096000\n}\n"
+	const want = "cpu {\n  limit: 2000\n  max_limit: 500\n  mask {\n    data: 1\n  }\n}\n" +
+		"memory {\n  eviction_priority: 5000\n  limit: 40960000\n  reservation: 4096000\n}\n"
 	if got := spec.Text(s); err != nil || got != want || len(notes) > 0 {
 		t.Errorf("spec: %v, %v: got %s\nwant %s", err, notes, got, want)
 	}
@@ -73,7 +73,8 @@ func TestVersion2Limits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ file, want string }{
-		{"cpu.max", "max 250000"}, {"cpu.weight", "100"}, {"cpuset.cpus", file(".", "cpuset.cpus.effective")},
+		{"cpu.max", "max 250000"}, {"cpu.weight", "100"},
+		{"cpuset.cpus", file(".", "cpuset.cpus.effective")},
 		{"memory.max", "81920000"}, {"memory.low", "0"},
 	} {
 		if got := file("x", c.file); got != c.want {

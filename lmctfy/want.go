@@ -306,7 +306,9 @@ func accessOf(list []spec.DeviceSpec_DeviceAccess) (access string) {
 // rates are the limits of one kind of operation by device.
 type rates map[[2]int64]uint64
 
-func ratesOf(b *spec.BlockIoSpec, op spec.BlockIoSpec_OpType, kind spec.BlockIoSpec_LimitType) rates {
+func ratesOf(
+	b *spec.BlockIoSpec, op spec.BlockIoSpec_OpType, kind spec.BlockIoSpec_LimitType,
+) rates {
 	out := rates{}
 	for _, m := range b.GetMaxDeviceLimitSet().GetMaxLimits() {
 		if m.GetOpType() != op || m.GetLimitType() != kind {

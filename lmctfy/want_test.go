@@ -73,14 +73,14 @@ func TestWanted(t *testing.T) {
 		{"patches", plain(1), "memory { dirty { limit: 5 } kmem_charge_usage: true tmpfs {} " +
 			"stale_page_age: 1 hugetlbfs_path: '/x' compression_sampling_ratio: 2 }",
 			`memory {"memory":{"limit":-1,"swap":-1}}; memory.soft_limit_in_bytes=0; ` +
-				`!memory.compression_sampling_ratio; !memory.dirty.limit; !memory.hugetlbfs_path; ` +
-				`!memory.kmem_charge_usage; !memory.stale_page_age; !memory.tmpfs`},
+				`!memory.compression_sampling_ratio; !memory.dirty.limit; ` +
+				`!memory.hugetlbfs_path; !memory.kmem_charge_usage; !memory.stale_page_age; !memory.tmpfs`},
 		{"a patched kernel", everything(1), "memory { dirty { ratio: 5 background_ratio: 2 } }",
 			`memory {"memory":{"limit":-1,"swap":-1}}; memory.dirty_background_ratio=2; ` +
 				`memory.dirty_ratio=5; memory.soft_limit_in_bytes=0`},
 		{"devices", plain(2), "device { restrictions_set { restrictions { permission: DENY " +
-			"type: DEVICE_ALL } restrictions { permission: ALLOW type: DEVICE_BLOCK access: MKNOD " +
-			"access: READ access: READ major: 8 } } }",
+			"type: DEVICE_ALL } restrictions { permission: ALLOW type: DEVICE_BLOCK " +
+			"access: MKNOD access: READ access: READ major: 8 } } }",
 			`devices {"devices":[{"allow":true,"type":"a","access":"rwm"},` +
 				`{"allow":false,"type":"a","access":"rwm"},` +
 				`{"allow":true,"type":"b","major":8,"access":"rm"}]}`},

@@ -51,7 +51,10 @@ var rows = []row{
 		line:  "create memory_only '" + memory + "'",
 		check: left("freezer/memory_only", "memory/memory_only"),
 	},
-	{line: "create /x '" + memory + "'", check: is("memory", "x", "memory.limit_in_bytes", "99999744")},
+	{
+		line:  "create /x '" + memory + "'",
+		check: is("memory", "x", "memory.limit_in_bytes", "99999744"),
+	},
 	{line: "create -c $DIR/text /x", check: is("cpu", "x", "cpu.shares", "512")},
 	{line: "create /x -c $DIR/binary", check: is("cpu", "x", "cpu.shares", "1024")},
 	{line: "create /x 'cpu:{limit:2000}'", check: left(cpuGroups...)},
@@ -86,8 +89,9 @@ var rows = []row{
 	{
 		line: "create /x '" + memory + " owner:12345 owner_group:54321'",
 		check: func(t *testing.T, r *rig) {
-			for _, f := range []string{"memory/$BASE/x/tasks", "freezer/$BASE/x", "memory/$BASE/x"} {
-				out, err := exec.Command("stat", "-c", "%u:%g", "/sys/fs/cgroup/"+r.expand(f)).Output()
+			for _, f := range []string{"memory$BASE/x/tasks", "freezer$BASE/x", "memory$BASE/x"} {
+				f = "/sys/fs/cgroup/" + r.expand(f)
+				out, err := exec.Command("stat", "-c", "%u:%g", f).Output()
 				if got := strings.TrimSpace(string(out)); got != "12345:54321" {
 					t.Errorf("%s: got %s, %v", f, got, err)
 				}
@@ -95,8 +99,8 @@ var rows = []row{
 		},
 	},
 	{
-		line: "create /x 'device:{restrictions_set:{restrictions:{permission:DENY type:DEVICE_ALL}" +
-			" restrictions:{permission:ALLOW type:DEVICE_CHAR access:READ major:1 minor:3}}}'",
+		line: "create /x 'device:{restrictions_set:{restrictions:{permission:DENY " +
+			"type:DEVICE_ALL} restrictions:{permission:ALLOW type:DEVICE_CHAR access:READ major:1 minor:3}}}'",
 		check: is("devices", "x", "devices.list", "c 1:3 r"),
 	},
 	{
@@ -154,7 +158,8 @@ var rows = []row{
 			pid, _, _ := strings.Cut(r.file("freezer", "x", "cgroup.procs"), "\n")
 			is("memory", "x", "cgroup.procs", r.file("freezer", "x", "cgroup.procs"))(t, r)
 			for fd := range 3 {
-				if to, err := os.Readlink(fmt.Sprintf("/proc/%s/fd/%d", pid, fd)); to != "/dev/null" {
+				to, err := os.Readlink(fmt.Sprintf("/proc/%s/fd/%d", pid, fd))
+				if to != "/dev/null" {
 					t.Errorf("descriptor %d: %s, %v", fd, to, err)
 				}
 			}
@@ -166,7 +171,8 @@ var rows = []row{
 		before: []string{"create /x '" + memory + "'"}, want: `name="/x"\n`,
 	},
 	{
-		line:   "run /x '$LMCTFY create sub cpu:{} && $LMCTFY create ./sub2 cpu:{} && $LMCTFY list containers'",
+		line: "run /x '$LMCTFY create sub cpu:{} && $LMCTFY create ./sub2 cpu:{} && " +
+			"$LMCTFY list containers'",
 		before: []string{"create /x '" + memory + "'"}, want: `name="/x/sub"\nname="/x/sub2"\n`,
 	},
 	{
@@ -193,7 +199,10 @@ var rows = []row{
 		before: []string{"create /x ''", "create /x/y ''", "create /x-z ''"},
 		want:   `name="/x"\nname="/x-z"\nname="/x/y"\n`,
 	},
-	{line: "list containers /x", before: []string{"create /x ''", "create /x/y ''"}, want: `name="/x/y"\n`},
+	{
+		line: "list containers /x", before: []string{"create /x ''", "create /x/y ''"},
+		want: `name="/x/y"\n`,
+	},
 	{
 		line:   "run /x '$LMCTFY list pids -v | grep -x $$ | wc -l'",
 		before: []string{"create /x ''"}, want: "1\n",
@@ -249,8 +258,10 @@ var rows = []row{
 		want: `owner: 0\nchildren_limit: 3\n`,
 	},
 	{
-		line:   "killall /x",
-		before: []string{"create /x ''", "create /x/y ''", "run -n /x sleep 1000", "run -n /x/y sleep 1000"},
+		line: "killall /x",
+		before: []string{
+			"create /x ''", "create /x/y ''", "run -n /x sleep 1000", "run -n /x/y sleep 1000",
+		},
 		check: func(t *testing.T, r *rig) {
 			is("freezer", "x", "cgroup.procs", "")(t, r)
 			if r.file("freezer", "x/y", "cgroup.procs") == "" {
@@ -272,7 +283,11 @@ var rows = []row{
 		line: "resume /x", before: []string{"create /x ''", "pause /x"},
 		check: is("freezer", "x", "freezer.state", "THAWED"),
 	},
-	{line: "killall /x", before: []string{"create /x ''", "run -n /x sleep 1000", "pause /x"}, check: is("freezer", "x", "tasks", "")},
+	{
+		line:   "killall /./x",
+		before: []string{"create /x ''", "run -n /x sleep 1000", "pause /x"},
+		check:  is("freezer", "x", "tasks", ""),
+	},
 }
 
 func TestCommands(t *testing.T) {
@@ -283,7 +298,8 @@ func TestCommands(t *testing.T) {
 			r := newRig(t, "")
 			r.write("text", "cpu { limit: 500 }")
 			r.write("binary", "\x12\x03\x10\xe8\x07")
-			r.write("init", "cgroup_mount { mount_path: '/sys/fs/cgroup/freezer' hierarchy: CGROUP_FREEZER }")
+			r.write("init", "cgroup_mount { mount_path: '/sys/fs/cgroup/freezer' "+
+				"hierarchy: CGROUP_FREEZER }")
 			r.must(row.before...)
 			out, errs, code := r.run(row.line)
 			if code != 0 || errs != "" {

@@ -84,7 +84,9 @@ func TestHelpOfEach(t *testing.T) {
 		b := cli.Main(t.Context(), before, cli.System{Out: &second, Err: &errs})
 		if a != 0 || b != 0 || errs.Len() > 0 || first.String() != second.String() ||
 			!strings.HasPrefix(first.String(), "usage: lmctfy "+command+" ") {
-			t.Errorf("%s: %d %d %s%s%s", command, a, b, errs.String(), first.String(), second.String())
+			t.Errorf(
+				"%s: %d %d %s%s%s", command, a, b, errs.String(), first.String(), second.String(),
+			)
 		}
 	}
 	if n != 19 {
