@@ -62,17 +62,8 @@ func (c *Container) Resume(ctx context.Context) error {
 	if err := c.notRoot("resumed"); err != nil {
 		return err
 	}
-	for n := c.name.Parent(); n != name.Root; n = n.Parent() {
-		above, err := c.m.group(n)
-		if err != nil {
-			return err
-		}
-		if frozen, err := above.Frozen(); err == nil && frozen {
-			return fmt.Errorf(
-				"container %q: the container %q above it is paused: %w", c.name, n,
-				errdefs.ErrFailedPrecondition,
-			)
-		}
+	if err := (&Container{m: c.m, name: c.name.Parent()}).running(); err != nil {
+		return fmt.Errorf("container %q: %w", c.name, err)
 	}
 	g, err := c.m.group(c.name)
 	if err == nil {
@@ -80,6 +71,20 @@ func (c *Container) Resume(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("container %q: resume: %w", c.name, err)
+	}
+	return nil
+}
+
+// running is an error if the container, or one above it, is paused.
+func (c *Container) running() error {
+	for n := c.name; n != name.Root; n = n.Parent() {
+		g, err := c.m.group(n)
+		if err != nil {
+			return err
+		}
+		if frozen, err := g.Frozen(); err == nil && frozen {
+			return fmt.Errorf("container %q is paused: %w", n, errdefs.ErrFailedPrecondition)
+		}
 	}
 	return nil
 }

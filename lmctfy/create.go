@@ -48,12 +48,12 @@ func (m *Machine) Create(
 	if err := m.vacant(n, s); err != nil {
 		return nil, nil, err
 	}
-	if err := m.begin(n); err != nil {
+	if err := m.begin(n, making); err != nil {
 		return nil, nil, err
 	}
 	notes, err = m.make(n, s)
 	if err != nil {
-		err = errors.Join(err, m.remove(context.WithoutCancel(ctx), n))
+		err = errors.Join(err, m.remove(context.WithoutCancel(ctx), n, making))
 	}
 	m.step("end")
 	if endErr := m.end(n); err == nil {
@@ -255,7 +255,7 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 		p, _, _ := m.find(t, n)
 		return t.at(p)
 	}
-	w, err := wanted(s, old, features{
+	w := wanted(s, old, features{
 		version: m.host.Version(),
 		has: func(controller, file string) bool {
 			g, err := group(controller)
@@ -263,9 +263,6 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 		},
 		above: m.processorsAbove(n),
 	})
-	if err != nil {
-		return nil, err
-	}
 	for _, controller := range []string{"cpu", "cpuset", "memory", "devices", "blkio"} {
 		res := w.resources[controller]
 		if res == nil {
@@ -291,19 +288,31 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 	return w.unenforced, nil
 }
 
-// processorsAbove are the processors that a container without a mask has: on version 1 those of the
-// group above, on version 2 what an empty file stands for.
+// processorsAbove are the processors that a container without a mask has, those of the group above,
+// or "" if it has these. On version 2 a group with processes cannot go back to naming none (6.1,
+// kernel/cgroup/cpuset.c, validate_change).
 func (m *Machine) processorsAbove(n name.Name) string {
 	t := m.of("cpuset")
-	if t == nil || m.host.Version() == 2 {
+	if t == nil {
 		return ""
 	}
 	p, _, _ := m.find(t, n)
-	g, err := t.at(path.Dir(p))
+	g, err := t.at(p)
 	if err != nil {
 		return ""
 	}
-	list, _ := g.File("cpuset.cpus")
+	above, err := t.at(path.Dir(p))
+	if err != nil {
+		return ""
+	}
+	file := "cpuset.cpus"
+	if m.host.Version() == 2 {
+		file = "cpuset.cpus.effective"
+	}
+	list, _ := above.File(file)
+	if now, err := g.File("cpuset.cpus"); err != nil || now == "" || now == list {
+		return ""
+	}
 	return list
 }
 

@@ -24,11 +24,7 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	var notes []Unenforced
 	if record != nil {
 		out = proto.CloneOf(record)
-		w, err := wanted(record, nil, c.features())
-		if err != nil {
-			return nil, nil, err
-		}
-		notes = w.unenforced
+		notes = wanted(record, nil, c.features()).unenforced
 	}
 	if has(isolated, spec.CPU) {
 		c.describeCPU(out)
@@ -100,7 +96,8 @@ func limitOf(text string) (int64, bool) {
 	return n, err == nil
 }
 
-// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel's is rounded.
+// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel rounds its
+// own.
 func (c *Container) describeCPU(out *spec.ContainerSpec) {
 	if out.Cpu == nil {
 		out.Cpu = new(spec.CpuSpec)

@@ -2,6 +2,7 @@ package lmctfy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -27,6 +28,9 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 	if n == name.Root {
 		return fmt.Errorf("container %q is the machine: %w", n, errdefs.ErrInvalidArgument)
 	}
+	if _, err := m.Get(n); err != nil {
+		return err
+	}
 	release, err := m.lock(ctx, n.Parent())
 	if err != nil {
 		return err
@@ -41,11 +45,11 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 			return err
 		}
 	}
-	if err := m.begin(n); err != nil {
+	if err := m.begin(n, removing); err != nil {
 		return err
 	}
 	m.step("begin")
-	if err := m.remove(ctx, n); err != nil {
+	if err := m.remove(ctx, n, removing); err != nil {
 		return err
 	}
 	m.step("end")
@@ -89,27 +93,17 @@ func (c *Container) removable() error {
 }
 
 // remove ends what is in a container and removes its groups and those of the containers inside, the
-// innermost first, the one that says that it exists last. What is missing already is no error. The
-// caller holds the lock.
-func (m *Machine) remove(ctx context.Context, n name.Name) error {
+// innermost first, the one that says that it exists last. What is missing already is no error. kind
+// says what is being done to the container: of one that another program has made, and that is
+// removed, groups in all trees of the machine are removed. The caller holds the lock.
+func (m *Machine) remove(ctx context.Context, n name.Name, kind string) error {
 	all, err := m.below(n)
 	if err != nil {
 		return err
 	}
 	for _, one := range slices.Backward(append([]name.Name{n}, all...)) {
-		for _, t := range m.trees {
-			p, _, isolated := m.find(t, one)
-			if t.anchor || !isolated {
-				continue
-			}
-			g, err := t.at(p)
-			if err == nil {
-				err = g.Remove(ctx)
-			}
-			if err != nil {
-				return fmt.Errorf("container %q: %w", n, err)
-			}
-			m.step("group " + t.Hierarchies()[0].Name)
+		if err := m.removeGroups(ctx, one, kind); err != nil {
+			return fmt.Errorf("container %q: %w", n, err)
 		}
 	}
 	if n.Top() {
@@ -123,5 +117,53 @@ func (m *Machine) remove(ctx context.Context, n name.Name) error {
 		return fmt.Errorf("container %q: %w", n, err)
 	}
 	m.step("anchor")
+	return nil
+}
+
+// removeGroups removes one container's groups but for the one in the anchor.
+func (m *Machine) removeGroups(ctx context.Context, n name.Name, kind string) error {
+	for _, t := range m.trees {
+		p, _, isolated := m.find(t, n)
+		if t.anchor || !isolated {
+			continue
+		}
+		g, err := t.at(p)
+		if err == nil {
+			err = g.Remove(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		m.step("group " + t.Hierarchies()[0].Name)
+	}
+	g, err := m.group(n)
+	if err != nil || kind == making || m.host.Version() == 2 {
+		return err
+	}
+	record, err := readRecord(g.Dir())
+	if errors.Is(err, errdefs.ErrDataLoss) {
+		err = nil // it is ours, whatever it says
+	} else if err == nil && record == nil {
+		err = m.removeElsewhere(ctx, n)
+	}
+	return err
+}
+
+// removeElsewhere removes the group of another program's container in the trees that are of no
+// resource.
+func (m *Machine) removeElsewhere(ctx context.Context, n name.Name) error {
+	for _, h := range m.host.Hierarchies() {
+		if slices.Contains(h.Controllers, "freezer") {
+			continue
+		}
+		only := m.host.Tree(h.Name)
+		g, err := only.At(m.path(n))
+		if err == nil {
+			err = g.Remove(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -22,7 +22,7 @@ import (
 // that is gone, errdefs.ErrFailedPrecondition if the kernel does not take the thread.
 func (c *Container) Enter(tids []int) error {
 	for _, tid := range tids {
-		if err := c.move(tid, (*cgroup.Group).EnterThread); err != nil {
+		if _, err := c.move(tid, (*cgroup.Group).EnterThread); err != nil {
 			return fmt.Errorf("container %q: %w", c.name, err)
 		}
 	}
@@ -31,15 +31,20 @@ func (c *Container) Enter(tids []int) error {
 
 // move moves one task into the container's groups. In the trees of resources that no container
 // above isolates either, a task stays where it is, unless it is in the group of another container.
-func (c *Container) move(id int, enter func(*cgroup.Group, int) error) (err error) {
-	type place struct{ from, to *cgroup.Group }
-	var moved []place
-	defer func() {
-		if err == nil {
-			return
+// back moves the task to where it was; an error has done so.
+func (c *Container) move(
+	id int, enter func(*cgroup.Group, int) error,
+) (back func() error, err error) {
+	var from []*cgroup.Group
+	back = func() (err error) {
+		for _, g := range slices.Backward(from) {
+			err = errors.Join(err, enter(g, id))
 		}
-		for _, p := range slices.Backward(moved) {
-			err = errors.Join(err, enter(p.from, id))
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, back())
 		}
 	}()
 	trees := c.m.trees
@@ -49,29 +54,29 @@ func (c *Container) move(id int, enter func(*cgroup.Group, int) error) (err erro
 	for _, t := range trees {
 		now, err := t.Of(id)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("task %d: it does not exist: %w", id, errdefs.ErrNotFound)
+			err = fmt.Errorf("task %d: it does not exist: %w", id, errdefs.ErrNotFound)
 		}
 		if err != nil {
-			return err
+			return back, err
 		}
 		target, elsewhere, err := c.target(t)
 		if err != nil {
-			return err
+			return back, err
 		}
 		if p := "/" + strings.TrimPrefix(target.Path(), "/"); p == now ||
 			elsewhere && !c.m.contains(t, now) {
 			continue
 		}
-		from, err := t.at(now)
+		g, err := t.at(now)
+		if err == nil {
+			err = enter(target, id)
+		}
 		if err != nil {
-			return err
+			return back, err
 		}
-		if err := enter(target, id); err != nil {
-			return err
-		}
-		moved = append(moved, place{from, target})
+		from = append(from, g)
 	}
-	return nil
+	return back, nil
 }
 
 // target is the group that the container's tasks have in a tree. elsewhere says that neither the
@@ -118,7 +123,7 @@ func (c *Container) Exec(argv, env []string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.move(os.Getpid(), (*cgroup.Group).EnterProcess); err != nil {
+	if _, err := c.move(os.Getpid(), (*cgroup.Group).EnterProcess); err != nil {
 		return fmt.Errorf("container %q: %w", c.name, err)
 	}
 	return fmt.Errorf("execute %q: %w", file, syscall.Exec(file, argv, env))
@@ -126,9 +131,13 @@ func (c *Container) Exec(argv, env []string) error {
 
 // Run starts a command in the container, in a session of its own and with /dev/null as its first
 // three descriptors, and returns its process. Nothing waits for it: a caller that stays is its
-// parent.
+// parent. Errors: those of Command and Enter; errdefs.ErrFailedPrecondition if the container is
+// paused, where the command could not begin.
 func (c *Container) Run(argv, env []string) (pid int, err error) {
 	file, err := Command(argv)
+	if err == nil {
+		err = c.running()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -159,12 +168,15 @@ func (c *Container) Run(argv, env []string) (pid int, err error) {
 	}
 	done := make(chan result)
 	go func() {
-		// A child is in the groups of the thread that makes it. The thread is never unlocked, so
-		// that it ends with the goroutine and runs nothing else in the container.
+		// A child is in the groups of the thread that makes it. The thread goes back, because who
+		// kills what is in the container would kill this process. If that fails it ends with the
+		// goroutine, since it is never unlocked.
 		runtime.LockOSThread()
 		var r result
-		if r.err = c.move(unix.Gettid(), (*cgroup.Group).EnterThread); r.err == nil {
+		back, err := c.move(unix.Gettid(), (*cgroup.Group).EnterThread)
+		if r.err = err; err == nil {
 			r.pid, r.err = start(file, argv, attr)
+			back()
 		}
 		done <- r
 	}()

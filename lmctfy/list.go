@@ -47,7 +47,7 @@ func (m *Machine) children(n name.Name) (list []name.Name, err error) {
 	names, err := g.Children()
 	for _, base := range names {
 		child, err := name.Resolve("/"+base, name.Root)
-		if err != nil || base == string(pending) {
+		if err != nil || base == pendingBase(pending) {
 			continue // no container's name, or one that is being made or removed
 		}
 		list = append(list, n.Child(child.Base()))

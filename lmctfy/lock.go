@@ -82,16 +82,22 @@ func (m *Machine) settle(parent name.Name) (pending string, err error) {
 	}
 	fd, err := unix.Open(g.Dir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return string(raw), nil
+		return pendingBase(raw), nil
 	}
 	defer unix.Close(fd)
 	if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil || unix.Access(g.Dir(), unix.W_OK) != nil {
-		return string(raw), nil
+		return pendingBase(raw), nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return "", m.repair(ctx, parent)
 }
+
+// Kinds of marks: what a command was doing to the container that it names.
+const (
+	making   = "+"
+	removing = "-"
+)
 
 // repair removes what is left of a container whose making or removal was interrupted. The caller
 // holds the lock.
@@ -104,27 +110,35 @@ func (m *Machine) repair(ctx context.Context, parent name.Name) error {
 	if err != nil || len(raw) == 0 {
 		return err
 	}
-	n, err := name.Resolve("/"+string(raw), name.Root)
+	n, err := name.Resolve("/"+pendingBase(raw), name.Root)
 	if err != nil || !n.Top() {
 		return fmt.Errorf(
 			"%s: attribute %s: %q is no name: %w", g.Dir(), pendingAttr, raw, errdefs.ErrDataLoss,
 		)
 	}
 	n = parent.Child(n.Base())
-	if err := m.remove(ctx, n); err != nil {
+	if err := m.remove(ctx, n, string(raw[:1])); err != nil {
 		return err
 	}
 	return m.end(n)
 }
 
+// pendingBase is the last part of the name in a mark.
+func pendingBase(mark []byte) string {
+	if len(mark) == 0 {
+		return ""
+	}
+	return string(mark[1:])
+}
+
 // begin marks a container as being made or removed. Until end, a command that finds the lock free
 // and the mark set removes it. The caller holds the lock.
-func (m *Machine) begin(n name.Name) error {
+func (m *Machine) begin(n name.Name, kind string) error {
 	g, err := m.group(n.Parent())
 	if err != nil {
 		return err
 	}
-	return setAttr(g.Dir(), pendingAttr, []byte(n.Base()))
+	return setAttr(g.Dir(), pendingAttr, []byte(kind+n.Base()))
 }
 
 func (m *Machine) end(n name.Name) error {

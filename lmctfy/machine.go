@@ -272,7 +272,8 @@ func (c *Container) isolated() ([]spec.Resource, *spec.ContainerSpec, error) {
 	if c.m.host.Version() == 2 {
 		have, _ := g.File("cgroup.controllers")
 		for _, r := range spec.All {
-			if len(controllers2[r]) > 0 && slices.Contains(strings.Fields(have), controllers2[r][0]) {
+			need := controllers2[r]
+			if len(need) > 0 && slices.Contains(strings.Fields(have), need[0]) {
 				list = append(list, r)
 			}
 		}

@@ -14,8 +14,10 @@ import (
 // Names of extended attributes of a group's directory, without their namespace (xattr(7)). The
 // kernel has "user" on control groups since Linux 5.7, and "trusted" before.
 const (
-	recordAttr  = "strake.lmctfy.spec"    // the container's specification: a version, and the message
-	pendingAttr = "strake.lmctfy.pending" // the last part of a name that is being made or removed
+	// recordAttr is a version, and the container's specification in binary form.
+	recordAttr = "strake.lmctfy.spec"
+	// pendingAttr is what is being done, and the last part of the name that it is done to.
+	pendingAttr = "strake.lmctfy.pending"
 )
 
 // recordVersion begins a record. A change of the record's format changes it.

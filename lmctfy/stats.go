@@ -120,7 +120,8 @@ func (c *Container) load() *int32 {
 			continue // it has ended
 		}
 		// proc_pid_stat(5): the state follows the name, which is in parentheses.
-		if i := bytes.LastIndex(raw, []byte(") ")); i >= 0 && bytes.HasPrefix(raw[i+2:], []byte("R")) {
+		i := bytes.LastIndex(raw, []byte(") "))
+		if i >= 0 && bytes.HasPrefix(raw[i+2:], []byte("R")) {
 			n++
 		}
 	}

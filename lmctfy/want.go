@@ -27,7 +27,8 @@ type features struct {
 	// has says whether a file exists in the group of a container, in the tree of a controller by
 	// its name in version 1.
 	has func(controller, file string) bool
-	// above are the processors that a container without a mask has, as a list of the kernel.
+	// above are the processors that a container without a mask gets, as a list of the kernel, or ""
+	// if it has them.
 	above string
 }
 
@@ -45,7 +46,6 @@ type want struct {
 	resources  map[string]*specs.LinuxResources // by the version 1 controller in whose tree they go
 	files      []set
 	unenforced []Unenforced
-	err        error
 }
 
 // Values of the kernel, and of lmctfy.
@@ -60,7 +60,7 @@ const (
 // wanted turns a whole specification into writes. Everything that the specification's resources
 // leave out gets its default, so that the same function serves creation and update. old is the
 // specification before an update, or nil.
-func wanted(s, old *spec.ContainerSpec, at features) (*want, error) {
+func wanted(s, old *spec.ContainerSpec, at features) *want {
 	w := &want{at: at, resources: map[string]*specs.LinuxResources{}}
 	if s.Cpu != nil {
 		w.cpu(s)
@@ -80,7 +80,7 @@ func wanted(s, old *spec.ContainerSpec, at features) (*want, error) {
 	if s.Monitoring.GetEnablePerfCounters() {
 		w.lack("monitoring.enable_perf_counters", "lmctfy never did it either")
 	}
-	return w, w.err
+	return w
 }
 
 func (w *want) lack(field, why string) {
@@ -143,7 +143,7 @@ func (w *want) cpu(s *spec.ContainerSpec) {
 		w.resources["cpuset"] = &specs.LinuxResources{
 			CPU: &specs.LinuxCPU{Cpus: processors(c.Mask.Data)},
 		}
-	case w.at.has("cpuset", "cpuset.cpus"):
+	case w.at.above != "":
 		w.file("cpuset", "cpuset.cpus", "cpuset.cpus", w.at.above, "cpu.mask")
 	}
 }
@@ -306,7 +306,9 @@ func accessOf(list []spec.DeviceSpec_DeviceAccess) (access string) {
 // rates are the limits of one kind of operation by device.
 type rates map[[2]int64]uint64
 
-func ratesOf(b *spec.BlockIoSpec, op spec.BlockIoSpec_OpType, kind spec.BlockIoSpec_LimitType) rates {
+func ratesOf(
+	b *spec.BlockIoSpec, op spec.BlockIoSpec_OpType, kind spec.BlockIoSpec_LimitType,
+) rates {
 	out := rates{}
 	for _, m := range b.GetMaxDeviceLimitSet().GetMaxLimits() {
 		if m.GetOpType() != op || m.GetLimitType() != kind {

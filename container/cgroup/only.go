@@ -32,6 +32,17 @@ func (h *Host) Only(controllers ...string) (only *Host, ok bool) {
 	return only, len(only.list) > 0
 }
 
+// Tree is the host with one hierarchy only, by its Name; without any if there is none of that name.
+func (h *Host) Tree(name string) *Host {
+	only := &Host{version: h.version}
+	for i := range h.list {
+		if h.list[i].Name == name {
+			only.list = append(only.list, h.list[i])
+		}
+	}
+	return only
+}
+
 // Controllers are those that groups can have here, by their names in version 1 or in version 2.
 func (h *Host) Controllers() []string {
 	if h.version == 2 {

@@ -57,7 +57,7 @@ func (g *Group) Threads(scope Scope) (tids []int, err error) {
 // errdefs.ErrFailedPrecondition if the kernel does not take it.
 func (g *Group) EnterThread(tid int) error {
 	if g.host.version != 2 {
-		return g.enter("tasks", tid)
+		return enter(g, "tasks", tid)
 	}
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/task/%d", tid, tid)); err == nil {
 		tgid, err := leaderOf(tid)
@@ -68,14 +68,14 @@ func (g *Group) EnterThread(tid int) error {
 			)
 		}
 	}
-	return g.enter("cgroup.procs", tid)
+	return enter(g, "cgroup.procs", tid)
 }
 
 // EnterProcess moves a process with all its threads into the group, in the first hierarchy of the
 // host. Errors are those of EnterThread.
-func (g *Group) EnterProcess(pid int) error { return g.enter("cgroup.procs", pid) }
+func (g *Group) EnterProcess(pid int) error { return enter(g, "cgroup.procs", pid) }
 
-func (g *Group) enter(file string, id int) error {
+func enter(g *Group, file string, id int) error {
 	err := g.SetFile(file, strconv.Itoa(id))
 	switch {
 	case err == nil:
@@ -123,7 +123,7 @@ func (g *Group) KillDirect(ctx context.Context) error {
 			}
 		}
 		for _, tid := range tids {
-			if err := g.killThread(tid); err != nil {
+			if err := killThread(g, tid); err != nil {
 				return err
 			}
 		}
@@ -135,7 +135,7 @@ func (g *Group) KillDirect(ctx context.Context) error {
 
 // killThread ends the process of a thread if the thread is still in the group: its number may
 // belong to another one by now.
-func (g *Group) killThread(tid int) error {
+func killThread(g *Group, tid int) error {
 	pid, err := leaderOf(tid)
 	if err != nil {
 		return nil // the thread has ended

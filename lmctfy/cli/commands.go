@@ -20,8 +20,8 @@ const (
 	statsText = " statistics of what a container uses of each resource that it isolates, by " +
 		"default those of the calling process' container: a ContainerStats message in text form, " +
 		"with -b in binary form."
-	ofContainer = " of the container, by default of the calling process' container. With -r those " +
-		"of the containers inside too."
+	ofContainer = " of the container, by default of the calling process' container. With -r " +
+		"those of the containers inside too."
 )
 
 // commands are sorted by their names.

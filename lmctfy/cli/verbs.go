@@ -102,7 +102,9 @@ func (c *call) update(ctx context.Context, policy spec.Policy) error {
 func number(text string) (int, error) {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("PID/TID %q: want a number above 0: %w", text, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf(
+			"PID/TID %q: want a number above 0: %w", text, errdefs.ErrInvalidArgument,
+		)
 	}
 	return int(n), nil
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Name is an absolute, clean name. The zero value is no name; only Resolve and the methods make one.
+// Name is an absolute, clean name. The zero value is no name; Resolve and the methods make one.
 type Name string
 
 // Root is the machine. It always exists.

@@ -98,7 +98,8 @@ func FuzzResolve(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if s := string(n); s == "" || s[0] != '/' || path.Clean(s) != s || strings.Contains(s, "/.") {
+		s := string(n)
+		if s == "" || s[0] != '/' || path.Clean(s) != s || strings.Contains(s, "/.") {
 			t.Errorf("Resolve(%q, %q) = %q", given, cur, n)
 		}
 		if again, err := Resolve(string(n), Root); err != nil || again != n {

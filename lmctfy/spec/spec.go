@@ -13,4 +13,4 @@
 // Tested by tables, golden texts, and a comparison of the fields' numbers with the original's.
 package spec
 
-//go:generate sh -c "protoc --plugin=protoc-gen-go=$(go tool -n protoc-gen-go) --go_out=. --go_opt=paths=source_relative lmctfy.proto"
+//go:generate sh generate

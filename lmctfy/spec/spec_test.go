@@ -123,7 +123,7 @@ func TestParseInit(t *testing.T) {
 		t.Errorf("got %v, %v", s, err)
 	}
 	if _, err := ParseInit([]byte("cgroup_mount { hierarchy: CGROUP_CPUS }")); err == nil ||
-		!strings.Contains(err.Error(), "hierarchy: CGROUP_CPUS: want CGROUP_UNKNOWN, CGROUP_CPU, ") {
+		!strings.Contains(err.Error(), "CGROUP_CPUS: want CGROUP_UNKNOWN, CGROUP_CPU, ") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -170,8 +170,8 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"device { restrictions_set { restrictions { permission: DENY type: DEVICE_CHAR } } }",
-			"device.restrictions_set.restrictions[0].access: not set: want READ, WRITE and MKNOD, " +
-				"one or more of them",
+			"device.restrictions_set.restrictions[0].access: not set: want READ, WRITE and " +
+				"MKNOD, one or more of them",
 		},
 		{
 			"blockio { device_limit_set { default_limit: 101 } }",
@@ -180,8 +180,8 @@ func TestValidate(t *testing.T) {
 		{
 			"blockio { max_device_limit_set { max_limits { op_type: READ " +
 				"limit_type: IO_PER_SECOND limits { limit: 5 } } } }",
-			"blockio.max_device_limit_set.max_limits[0].limits[0].device: not set: want the major " +
-				"and the minor number of a device",
+			"blockio.max_device_limit_set.max_limits[0].limits[0].device: not set: want the " +
+				"major and the minor number of a device",
 		},
 	} {
 		err := Validate(parsed(t, c.given))
@@ -215,7 +215,8 @@ func TestValidate(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	t.Parallel()
-	const old = "owner: 3 cpu { limit: 1 max_limit: 9 mask { data: 1 data: 2 } } memory { limit: 5 }"
+	const old = "owner: 3 cpu { limit: 1 max_limit: 9 mask { data: [1, 2] } } " +
+		"memory { limit: 5 }"
 	for _, c := range []struct {
 		policy       Policy
 		change, want string

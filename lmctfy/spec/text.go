@@ -123,7 +123,8 @@ func explain(err error, data []byte, root protoreflect.MessageDescriptor) string
 	text = strings.TrimPrefix(text, "proto: ")
 	if m := noField.FindStringSubmatch(text); m != nil {
 		text = fmt.Sprintf("there is no field %q", m[1])
-		if near := suggest.Nearest(m[1], names(root, map[protoreflect.FullName]bool{})); near != "" {
+		all := names(root, map[protoreflect.FullName]bool{})
+		if near := suggest.Nearest(m[1], all); near != "" {
 			text += fmt.Sprintf("; did you mean %q?", near)
 		}
 	} else if m := badValue.FindStringSubmatch(text); m != nil {

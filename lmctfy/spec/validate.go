@@ -97,7 +97,8 @@ func validateMemory(s *ContainerSpec) error {
 	}
 	if limit > 0 && m.GetReservation() > limit {
 		return problem(
-			"memory.reservation", m.GetReservation(), fmt.Sprintf("at most memory.limit, %d", limit),
+			"memory.reservation", m.GetReservation(),
+			fmt.Sprintf("at most memory.limit, %d", limit),
 		)
 	}
 	if m.GetMaxLimit() > 0 && (limit < 0 || m.GetMaxLimit() < limit) {
