@@ -17,7 +17,6 @@ package driver
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -308,16 +307,40 @@ func (l *loop) reset(ctx context.Context) {
 		if !c.Class.Batch() {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-		err := errors.Join(
-			l.Actuator.Unthrottle(ctx, c.Name),
-			l.Actuator.SetWeight(ctx, c.Name, policy.Hold{}),
-		)
-		cancel()
-		if err != nil && !errdefs.IsNotFound(err) {
-			l.Log(time.Now(), fmt.Sprintf("reset %s; error: %s", c.Name, err))
+		for _, giveBack := range []func(context.Context) error{
+			func(ctx context.Context) error { return l.Actuator.Unthrottle(ctx, c.Name) },
+			func(ctx context.Context) error {
+				return l.Actuator.SetWeight(ctx, c.Name, policy.Hold{})
+			},
+		} {
+			ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+			if err := giveBack(ctx); err != nil && !errdefs.IsNotFound(err) {
+				l.Log(time.Now(), fmt.Sprintf("reset %s; error: %s", c.Name, err))
+			}
+			cancel()
 		}
 	}
+}
+
+// none is the Watch of a machine whose pressure does not matter.
+type none struct{}
+
+func (none) Read() (policy.Pressure, error)                              { return policy.Pressure{}, nil }
+func (none) Wait(context.Context, []string, time.Duration) (bool, error) { return false, nil }
+
+// Measure returns the containers of a source with what they use, for which it observes them twice,
+// a time apart.
+func Measure(ctx context.Context, s Source, apart time.Duration) ([]policy.Container, error) {
+	l := &loop{Config: Config{Source: s, Watch: none{}}}
+	if _, _, err := l.observe(ctx); err != nil {
+		return nil, err
+	}
+	pause(ctx, apart)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o, _, err := l.observe(ctx)
+	return o.Containers, err
 }
 
 // release gives everything back.

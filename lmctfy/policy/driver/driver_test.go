@@ -408,3 +408,43 @@ func TestInvalidConfigurationsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestMeasureKnowsUsage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		all, err := Measure(t.Context(), f, time.Second)
+		if err != nil || len(all) != 2 || !all[0].Measured ||
+			all[0].Usage != (policy.Amount{CPUMilli: 2000, MemoryBytes: 900 << 20}) {
+			t.Errorf("got %+v %v", all, err)
+		}
+		f.listing = errors.New("broken")
+		if _, err := Measure(t.Context(), f, time.Second); err == nil {
+			t.Error("no error")
+		}
+		f.listing = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := Measure(ctx, f, time.Hour); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestDryRunDoesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		var log strings.Builder
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		defer cancel()
+		f.press(90)
+		err := Run(ctx, Config{
+			Source: f, Actuator: DryRun{}, Watch: f,
+			Log: func(_ time.Time, line string) { log.WriteString(line + "\n") },
+		})
+		if err != nil || len(f.did) > 0 || !strings.Contains(log.String(), "evict /batch") {
+			t.Errorf("got %v %v\n%s", err, f.did, &log)
+		}
+	})
+}
