@@ -246,6 +246,7 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 		{Config{CPU: Marks{High: 5, Low: 5}}.Validate(), "policy: cpu.low 5: 0 to less than cpu.high, 5"},
 		{Config{IO: Marks{Low: 1}}.Validate(), "policy: io.high 0"},
 		{Config{CriticalPercent: -1}.Validate(), "policy: critical_percent -1"},
+		{Config{PlentyPercent: 101}.Validate(), "policy: plenty_percent 101"},
 		{Config{RaiseAfter: -1}.Validate(), "policy: raise_after -1ns: 0 to 24h"},
 		{
 			Config{GiveBackAfter: 2, GiveBackMost: 1}.Validate(),
