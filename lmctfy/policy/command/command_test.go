@@ -150,6 +150,8 @@ func TestWrongCommands(t *testing.T) {
 		{"run|--least-memory|lots", InvalidArgument, `invalid value "lots" for flag -least-memory`},
 		{"run|--poll|-1s", InvalidArgument, "poll -1s: 0 to 24h"},
 		{"run|--overcommit|50", InvalidArgument, "overcommit_percent 50"},
+		{"run|--plenty|101", InvalidArgument, "plenty_percent 101"},
+		{"run|--memory-group|/nonexistent", NotFound, "memory.limit_in_bytes"},
 		{"run|--pressure|load", FailedPrecondition, "this program has no access to containers"},
 		{"simulate", InvalidArgument, "exactly one of TRACE and --generate"},
 		{"simulate|--generate|calm|file", InvalidArgument, "exactly one of TRACE and --generate"},

@@ -40,6 +40,8 @@ func policyFlags(f *flag.FlagSet) *policy.Config {
 	}
 	f.Float64Var(&c.CriticalPercent, "critical", c.CriticalPercent,
 		"memory pressure in `percent` at which the last level is next")
+	f.Float64Var(&c.PlentyPercent, "plenty", c.PlentyPercent,
+		"`percent` of memory available above which memory pressure comes from limits")
 	f.DurationVar(&c.RaiseAfter, "raise-after", c.RaiseAfter,
 		"how long pressure lasts before the next level")
 	f.DurationVar(&c.GiveBackAfter, "give-back-after", c.GiveBackAfter,

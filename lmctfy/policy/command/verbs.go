@@ -33,6 +33,8 @@ func (c Command) run(ctx context.Context, args []string, out io.Writer) (err err
 		"where pressure is read: psi, v1 (memory.pressure_level), or auto for the first there is")
 	group := f.String("v1-group", "/sys/fs/cgroup/memory",
 		"`directory` of the version 1 memory group that is watched")
+	within := f.String("memory-group", "",
+		"`directory` of the memory group whose limit is the memory there is; empty: the machine")
 	f.DurationVar(&d.Poll, "poll", 500*time.Millisecond,
 		"time between observations while there is pressure")
 	f.DurationVar(&d.Idle, "idle", time.Minute, "longest time without an observation")
@@ -43,6 +45,13 @@ func (c Command) run(ctx context.Context, args []string, out io.Writer) (err err
 		return err
 	}
 	d.Policy, d.Machine = *config, *machine
+	d.Memory = driver.MachineMemory("/proc/meminfo")
+	if *within != "" {
+		d.Memory = driver.GroupMemory(*within, d.Memory)
+	}
+	if _, _, err := d.Memory(); err != nil {
+		return err
+	}
 	if err := errors.Join(d.Validate(), d.Machine.Validate()); err != nil {
 		return err
 	}

@@ -85,6 +85,9 @@ type Config struct {
 	Source   Source
 	Actuator Actuator
 	Watch    Watch
+	// Memory, if set, says how much is left, so that pressure that comes from limits is told from
+	// shortage (policy.Config.PlentyPercent).
+	Memory Memory
 	// Poll is the time between observations while there is pressure or something is held back.
 	// Default 500 ms; more than Policy.RaiseAfter makes the policy slower than it says.
 	Poll time.Duration
@@ -258,6 +261,11 @@ func (l *loop) observe(ctx context.Context) (policy.Observation, []string, error
 	}
 	if o.Machine, err = l.Watch.Read(); err != nil {
 		return o, nil, fmt.Errorf("pressure of the machine: %w", err)
+	}
+	if l.Memory != nil {
+		if o.AvailableBytes, o.TotalBytes, err = l.Memory(); err != nil {
+			return o, nil, fmt.Errorf("memory: %w", err)
+		}
 	}
 	if machine || !protected {
 		dirs = append(dirs, "")

@@ -32,12 +32,14 @@ type fakeMachine struct {
 	pressure float64 // of memory on the machine, in percent
 	since    time.Time
 	total    time.Duration
-	wake     chan struct{}
-	waits    [][]string
-	observed int
-	did      []string
-	fail     map[string]error // by "verb name"
-	listing  error
+	// available is the percentage of memory that is.
+	available int64
+	wake      chan struct{}
+	waits     [][]string
+	observed  int
+	did       []string
+	fail      map[string]error // by "verb name"
+	listing   error
 }
 
 func newFakeMachine() *fakeMachine {
@@ -128,6 +130,12 @@ func (f *fakeMachine) Read() (p policy.Pressure, err error) {
 	return p, f.fail["read"]
 }
 
+func (f *fakeMachine) left() (available, total int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.available, 100, f.fail["memory"]
+}
+
 func (f *fakeMachine) Wait(ctx context.Context, dirs []string, d time.Duration) (bool, error) {
 	f.mu.Lock()
 	f.waits = append(f.waits, dirs)
@@ -150,7 +158,7 @@ func start(t *testing.T, f *fakeMachine, c Config) (stop func() string) {
 	t.Helper()
 	var log strings.Builder
 	begun := time.Now()
-	c.Source, c.Actuator, c.Watch = f, f, f
+	c.Source, c.Actuator, c.Watch, c.Memory = f, f, f, f.left
 	c.Log = func(at time.Time, line string) {
 		fmt.Fprintf(&log, "%.1fs %s\n", at.Sub(begun).Seconds(), line)
 	}
@@ -275,6 +283,7 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 func TestWhatCannotBeObservedIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	for what, set := range map[string]func(f *fakeMachine, err error){
+		"memory: ":                      func(f *fakeMachine, err error) { f.fail["memory"] = err },
 		"list containers: ":             func(f *fakeMachine, err error) { f.listing = err },
 		`observe "/web": `:              func(f *fakeMachine, err error) { f.fail["observe /web"] = err },
 		"pressure of the machine: ":     func(f *fakeMachine, err error) { f.fail["read"] = err },
@@ -308,6 +317,20 @@ func TestContainerThatEndsWhileItIsObservedIsLeftOut(t *testing.T) {
 		f.press(50)
 		time.Sleep(time.Minute)
 		if log := stop(); strings.Contains(log, "/batch") || strings.Contains(log, "error") {
+			t.Errorf("got log\n%s", log)
+		}
+	})
+}
+
+func TestPressureIsLeftAloneWhileMemoryIsPlenty(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		f.available = 60
+		stop := start(t, f, Config{})
+		f.press(50)
+		time.Sleep(time.Minute)
+		if log := stop(); log != "0.0s nothing (calm)\n" {
 			t.Errorf("got log\n%s", log)
 		}
 	})

@@ -195,10 +195,10 @@ func (r *run) advance(atMillis int64) {
 		r.sum.Killed++
 		r.tell(Event{At: at, Killed: name})
 	}
-	used := 0.0
+	used, cache := 0.0, 0.0
 	for _, name := range r.model.names() {
 		p := r.model.all[name]
-		used += p.memory
+		used, cache = used+p.memory, cache+p.cache()
 		if p.micros > 0 {
 			r.micros[name] = append(r.micros[name], p.micros)
 		}
@@ -212,6 +212,8 @@ func (r *run) advance(atMillis int64) {
 	}
 	o := policy.Observation{
 		At: epoch.Add(at), Containers: r.containers(), Machine: r.model.stall,
+		AvailableBytes: r.model.machine.MemoryBytes - int64(used) + int64(cache),
+		TotalBytes:     r.model.machine.MemoryBytes,
 	}
 	if r.trace.Lines[0].Pressure == "v1" {
 		o.Machine = policy.Pressure{Level: level(r.model.all)}
