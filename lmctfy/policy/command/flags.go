@@ -72,7 +72,7 @@ func machineFlags(f *flag.FlagSet) *policy.Machine {
 	f.Int64Var(&m.CPUMilli, "cpu-milli", m.CPUMilli, "`thousandths` of CPUs of the machine")
 	f.Var((*size)(&m.MemoryBytes), "memory", "memory of the machine, in `bytes`")
 	f.Int64Var(&m.Reserve.CPUMilli, "reserve-cpu-milli", 0, "`thousandths` kept for the system")
-	f.Var((*size)(&m.Reserve.MemoryBytes), "reserve-memory", "memory kept for the system, in `bytes`")
+	f.Var((*size)(&m.Reserve.MemoryBytes), "reserve-memory", "`bytes` kept for the system")
 	f.Int64Var(&m.OvercommitPercent, "overcommit", m.OvercommitPercent,
 		"what may be asked for together, in `percent` of the machine")
 	return m

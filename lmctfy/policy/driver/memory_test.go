@@ -34,8 +34,8 @@ func TestMemory(t *testing.T) {
 		},
 		{"no limit", map[string]string{"memory.max": "max\n"}, mib / 2, mib, ""},
 		{
-			"no limit of version 1", map[string]string{"memory.limit_in_bytes": "9223372036854771712"},
-			mib / 2, mib, "",
+			"no limit of version 1",
+			map[string]string{"memory.limit_in_bytes": "9223372036854771712"}, mib / 2, mib, "",
 		},
 		{
 			"over the limit, which was lowered", map[string]string{
@@ -83,7 +83,9 @@ func TestMemory(t *testing.T) {
 				return
 			}
 			if available != tt.available || total != tt.total || err != nil {
-				t.Errorf("got %d of %d %v, want %d of %d", available, total, err, tt.available, tt.total)
+				t.Errorf(
+					"got %d of %d %v, want %d of %d", available, total, err, tt.available, tt.total,
+				)
 			}
 		})
 	}

@@ -97,7 +97,8 @@ func (g *generator) every(span, seconds int64, at func(second int64)) {
 
 func (g *generator) batch(second, i, cpu, memory int64) {
 	g.load(second, Load{
-		Name: fmt.Sprintf("/batch%d", i), CPUMilli: cpu, MemoryBytes: memory * mib, CachePercent: 10,
+		Name: fmt.Sprintf("/batch%d", i), CPUMilli: cpu, MemoryBytes: memory * mib,
+		CachePercent: 10,
 	})
 }
 
