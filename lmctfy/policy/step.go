@@ -33,7 +33,9 @@ type State struct {
 	config Config
 	last   time.Time
 	// before is the pressure of the previous observation by container, "/" for the machine.
-	before  map[string]Pressure
+	before map[string]Pressure
+	// started is when the containers of the previous observation were made.
+	started map[string]time.Time
 	gauges  [resources]gauge
 	held    map[string]held
 	evicted time.Time
@@ -46,6 +48,8 @@ type held struct {
 	base Amount
 	// retry, if set, says that the driver could not apply the hold, and when it is asked again.
 	retry time.Time
+	// started tells the container from a later one of the name, to which nothing was done yet.
+	started time.Time
 	// evictions counts how often it was evicted without being gone.
 	evictions int
 }
@@ -162,7 +166,10 @@ func Step(s State, o Observation) (State, []Action) {
 	if len(actions) == 0 {
 		actions = []Action{s.nothing(readings, group.machine, o.At)}
 	}
-	s.last, s.before = o.At, pressures(o)
+	s.last, s.before, s.started = o.At, pressures(o), map[string]time.Time{}
+	for _, c := range o.Containers {
+		s.started[c.Name] = c.Started
+	}
 	return s, actions
 }
 
@@ -333,11 +340,11 @@ func (s State) numbers(a Action, r Resource, now reading, at time.Time) Action {
 	return a
 }
 
-// heldOf copies what is held, without containers that are gone.
+// heldOf copies what is held, without containers that are gone or were made anew.
 func (s State) heldOf(all []Container) map[string]held {
 	here := map[string]held{}
 	for _, c := range all {
-		if h, ok := s.held[c.Name]; ok {
+		if h, ok := s.held[c.Name]; ok && h.started.Equal(c.Started) {
 			here[c.Name] = h
 		}
 	}
@@ -354,6 +361,7 @@ func (s State) Failed(a Action) State {
 	if s.held = maps.Clone(s.held); s.held == nil {
 		s.held = map[string]held{}
 	}
+	h.started = s.started[a.Container]
 	h.retry = s.last.Add(s.config.RaiseAfter)
 	s.held[a.Container] = h
 	return s

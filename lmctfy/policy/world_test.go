@@ -17,7 +17,8 @@ type world struct {
 	*rand.Rand
 	at       time.Time
 	all      []Container
-	phase    time.Time // when the pressure changes next
+	seen     map[string]bool // in the previous observation; names are not given again at once
+	phase    time.Time       // when the pressure changes next
 	pressure [resources]float64
 	full     float64
 	totals   bool // pressure is given by totals, in place of averages
@@ -47,7 +48,7 @@ func (w *world) add() {
 		CPULimitMilli: w.Int64N(2000), MemoryReservationBytes: w.Int64N(gib),
 		Started: w.at.Add(-time.Duration(w.IntN(1000)) * time.Second), Measured: w.IntN(10) > 0,
 	}
-	if !slices.ContainsFunc(w.all, func(o Container) bool { return o.Name == c.Name }) {
+	if !w.seen[c.Name] && !slices.ContainsFunc(w.all, func(o Container) bool { return o.Name == c.Name }) {
 		w.all = append(w.all, c)
 	}
 }
@@ -75,7 +76,9 @@ func (w *world) look(elapsed time.Duration) Observation {
 			w.all = slices.Delete(w.all, i, i+1)
 		}
 	}
+	w.seen = map[string]bool{}
 	for i := range w.all {
+		w.seen[w.all[i].Name] = true
 		w.all[i].Usage = Amount{w.Int64N(4000), w.Int64N(2 * gib)}
 	}
 	grow := func(a *Averages, percent float64) {

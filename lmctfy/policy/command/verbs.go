@@ -37,7 +37,7 @@ func (c Command) run(ctx context.Context, args []string, out io.Writer) (err err
 		"`directory` of the memory group whose limit is the memory there is; empty: the machine")
 	f.DurationVar(&d.Poll, "poll", 500*time.Millisecond,
 		"time between observations while there is pressure")
-	f.DurationVar(&d.Idle, "idle", time.Minute, "longest time without an observation")
+	f.DurationVar(&d.Idle, "idle", 10*time.Second, "longest time without an observation")
 	f.DurationVar(&d.Timeout, "timeout", 10*time.Second, "longest time of an action")
 	record := f.String("record", "", "write a trace for simulate to this `file`")
 	dry := f.Bool("dry-run", false, "log what would be done, and do nothing")

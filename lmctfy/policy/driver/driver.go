@@ -91,7 +91,8 @@ type Config struct {
 	// Poll is the time between observations while there is pressure or something is held back.
 	// Default 500 ms; more than Policy.RaiseAfter makes the policy slower than it says.
 	Poll time.Duration
-	// Idle is the longest time without an observation. Default 1 min.
+	// Idle is the longest time without an observation. A protected container that is made has no
+	// trigger of its own before the next one. Default 10 s.
 	Idle time.Duration
 	// Timeout bounds each action. Default 10 s.
 	Timeout time.Duration
@@ -152,7 +153,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	c.Poll, c.Idle = or(c.Poll, 500*time.Millisecond), or(c.Idle, time.Minute)
+	c.Poll, c.Idle = or(c.Poll, 500*time.Millisecond), or(c.Idle, 10*time.Second)
 	c.Timeout = or(c.Timeout, 10*time.Second)
 	if c.Log == nil {
 		c.Log = func(time.Time, string) {}

@@ -172,12 +172,13 @@ func (r *run) apply(l Line) {
 				return
 			}
 		}
-		c.Started = epoch.Add(at)
 		p := r.model.all[c.Name]
 		if p == nil {
 			p = &process{}
+			p.spec.Started = epoch.Add(at)
 			r.model.all[c.Name] = p
 		}
+		c.Started = p.spec.Started // an update
 		p.spec = c
 	case l.Load != nil:
 		if p := r.model.all[l.Load.Name]; p != nil {
