@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -271,9 +272,23 @@ func (l *loop) observe(ctx context.Context) (policy.Observation, []string, error
 	if machine || !protected {
 		dirs = append(dirs, "")
 	}
-	slices.Sort(dirs)
+	dirs = topmost(dirs)
 	o.At, l.used = time.Now(), seen
 	return o, dirs, nil
+}
+
+// topmost returns directories without those below others, since the pressure on a group is that of
+// those below it as well.
+func topmost(dirs []string) (top []string) {
+	slices.Sort(dirs)
+	for _, dir := range dirs {
+		if !slices.ContainsFunc(top, func(above string) bool {
+			return above == dir || above != "" && strings.HasPrefix(dir, above+"/")
+		}) {
+			top = append(top, dir)
+		}
+	}
+	return top
 }
 
 // do carries out an action and logs it. A DoNothing is logged when its cause changes.

@@ -64,6 +64,12 @@ func (f *fakeMachine) List(context.Context) (all []policy.Container, err error) 
 	return all, f.listing
 }
 
+func (f *fakeMachine) observations() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.observed
+}
+
 func (f *fakeMachine) Observe(_ context.Context, name string) (Sample, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -199,9 +205,9 @@ func TestPressureIsAnsweredWithinSecondsAndGivenBack(t *testing.T) {
 		time.Sleep(90 * time.Second)
 		f.press(30)
 		time.Sleep(10 * time.Minute)
-		before := f.observed
+		before := f.observations()
 		time.Sleep(10 * time.Minute)
-		if n := f.observed - before; n > 61 {
+		if n := f.observations() - before; n > 61 {
 			t.Errorf("%d observations after the pressure had ended", n)
 		}
 		want := `0.0s nothing (calm)
@@ -474,4 +480,12 @@ func TestDryRunDoesNothing(t *testing.T) {
 			t.Errorf("got %v %v\n%s", err, f.did, &log)
 		}
 	})
+}
+
+func TestGroupsBelowOthersNeedNoTriggers(t *testing.T) {
+	t.Parallel()
+	got := topmost([]string{"/g/web/a", "/g/web", "/g/web-2", "", "/g/web/a/b", "/g/web"})
+	if want := []string{"", "/g/web", "/g/web-2"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
