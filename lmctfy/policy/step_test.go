@@ -55,7 +55,8 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // scriptConfig is that of the scripts.
 var scriptConfig = Config{
-	RaiseAfter: 5 * time.Second, GiveBackAfter: 30 * time.Second, CoolDown: 15 * time.Second,
+	CriticalPercent: 40,
+	RaiseAfter:      5 * time.Second, GiveBackAfter: 30 * time.Second, CoolDown: 15 * time.Second,
 }
 
 type stepScript struct {

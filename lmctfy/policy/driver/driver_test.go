@@ -203,7 +203,7 @@ func TestPressureIsAnsweredWithinSecondsAndGivenBack(t *testing.T) {
 		f := newFakeMachine()
 		stop := start(t, f, Config{})
 		time.Sleep(90 * time.Second)
-		f.press(30)
+		f.press(15)
 		time.Sleep(10 * time.Minute)
 		before := f.observations()
 		time.Sleep(10 * time.Minute)
@@ -211,15 +211,15 @@ func TestPressureIsAnsweredWithinSecondsAndGivenBack(t *testing.T) {
 			t.Errorf("%d observations after the pressure had ended", n)
 		}
 		want := `0.0s nothing (calm)
-90.0s nothing (waiting): memory pressure 30.0% >= 10% for 0s in /, level 0
-91.0s throttle /batch cpu=1000m: memory pressure 30.0% >= 10% for 1s in /, level 1
-91.5s nothing (waiting): memory pressure 30.0% >= 10% for 1.5s in /, level 1
-92.0s throttle /batch cpu=500m: memory pressure 30.0% >= 10% for 2s in /, level 2
-92.5s nothing (waiting): memory pressure 30.0% >= 10% for 2.5s in /, level 2
-93.0s throttle /batch cpu=250m: memory pressure 30.0% >= 10% for 3s in /, level 3
-93.5s nothing (waiting): memory pressure 30.0% >= 10% for 3.5s in /, level 3
+90.0s nothing (waiting): memory pressure 15.0% >= 10% for 0s in /, level 0
+91.0s throttle /batch cpu=1000m: memory pressure 15.0% >= 10% for 1s in /, level 1
+91.5s nothing (waiting): memory pressure 15.0% >= 10% for 1.5s in /, level 1
+92.0s throttle /batch cpu=500m: memory pressure 15.0% >= 10% for 2s in /, level 2
+92.5s nothing (waiting): memory pressure 15.0% >= 10% for 2.5s in /, level 2
+93.0s throttle /batch cpu=250m: memory pressure 15.0% >= 10% for 3s in /, level 3
+93.5s nothing (waiting): memory pressure 15.0% >= 10% for 3.5s in /, level 3
 94.0s evict /batch (priority 100, 900MiB over its reservation): ` +
-			`memory pressure 30.0% >= 10% for 4s in /, level 3
+			`memory pressure 15.0% >= 10% for 4s in /, level 3
 94.5s nothing (holding): memory pressure 0.0% <= 1% for 0s in /, level 3
 274.5s nothing (calm)
 `
@@ -258,7 +258,7 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 			GiveBackAfter: time.Hour, GiveBackMost: time.Hour,
 		}})
 		time.Sleep(time.Second)
-		f.press(20)
+		f.press(15)
 		time.Sleep(1600 * time.Millisecond)
 		f.press(5)
 		time.Sleep(1500 * time.Millisecond)
@@ -268,9 +268,9 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		want := `0.0s reset /batch; error: no weights
 0.0s nothing (calm)
-1.5s nothing (waiting): memory pressure 20.0% >= 10% for 0s in /, level 0
-2.5s throttle /batch cpu=1000m: memory pressure 20.0% >= 10% for 1s in /, level 1; error: busy
-3.0s nothing (holding): memory pressure 8.0% < 10% for 0s in /, level 1
+1.5s nothing (waiting): memory pressure 15.0% >= 10% for 0s in /, level 0
+2.5s throttle /batch cpu=1000m: memory pressure 15.0% >= 10% for 1s in /, level 1; error: busy
+3.0s nothing (holding): memory pressure 7.0% < 10% for 0s in /, level 1
 3.5s throttle /batch cpu=1000m: memory pressure 5.0% < 10% for 0s in /, level 1; error: busy
 3.5s weight /batch cpu=own io=own: memory pressure 5.0% < 10% for 0s in /, level 1` +
 			`; error: no weights
@@ -395,7 +395,7 @@ func TestRecordIsReplayed(t *testing.T) {
 		stop := start(t, f, Config{Record: &record, Machine: machine})
 		for range 3 {
 			time.Sleep(time.Minute)
-			f.press(30)
+			f.press(15)
 		}
 		time.Sleep(10 * time.Minute)
 		var want []string
