@@ -52,10 +52,13 @@ func TestAdmit(t *testing.T) {
 		},
 		{
 			"a refusal says who holds how much, the largest first",
-			[]Container{premier("/a", 500, 2*gib), premier("/b", 2500, 3*gib), batch("/c", 9000, gib)},
+			[]Container{
+				premier("/a", 500, 2*gib), premier("/b", 2500, 3*gib), batch("/c", 9000, gib),
+			},
 			premier("/web", 1000, 3*gib),
-			"refuse /web (PREMIER): cpu: asked 1000m, free 500m of 3500m; held by /b 2500m, /a 500m" +
-				" | memory: asked 3GiB, free 2GiB of 7GiB; held by /b 3GiB, /a 2GiB",
+			"refuse /web (PREMIER): cpu: asked 1000m, free 500m of 3500m; " +
+				"held by /b 2500m, /a 500m | " +
+				"memory: asked 3GiB, free 2GiB of 7GiB; held by /b 3GiB, /a 2GiB",
 		},
 		{
 			"what a specification does not name is not asked for",
@@ -80,12 +83,14 @@ func TestAdmit(t *testing.T) {
 		{
 			"batch containers find no room beside what is used",
 			[]Container{premier("/a", 1000, gib).using(3000, 5*gib)}, batch("/b", 1000, gib),
-			"refuse /b (BEST_EFFORT): cpu: asked 1000m, free 500m of 3500m by usage; held by /a 3000m",
+			"refuse /b (BEST_EFFORT): cpu: asked 1000m, free 500m of 3500m by usage; " +
+				"held by /a 3000m",
 		},
 		{
 			"a container that was not measured yet counts with what it asks for",
 			[]Container{batch("/a", 3000, 0)}, batch("/b", 1000, 0),
-			"refuse /b (BEST_EFFORT): cpu: asked 1000m, free 500m of 3500m by usage; held by /a 3000m",
+			"refuse /b (BEST_EFFORT): cpu: asked 1000m, free 500m of 3500m by usage; " +
+				"held by /a 3000m",
 		},
 		{
 			"overcommit is bounded",
@@ -223,7 +228,7 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 			`container "/a": eviction_priority 10001: 0 to 10000`,
 		},
 		{Container{Name: "/a", CPULimitMilli: -1}.Validate(), `cpu_limit_milli -1: 0 to`},
-		{Container{Name: "/a", CPULimitMilli: 2, CPUMaxMilli: 1}.Validate(), `cpu_max_milli 1: at least`},
+		{Container{Name: "/a", CPULimitMilli: 2, CPUMaxMilli: 1}.Validate(), `cpu_max_milli 1: at`},
 		{
 			Container{Name: "/a", MemoryLimitBytes: 1, MemoryReservationBytes: 2}.Validate(),
 			`memory_limit_bytes 1: at least memory_reservation_bytes, 2`,
@@ -243,9 +248,13 @@ func TestInvalidFieldsAreNamed(t *testing.T) {
 			"machine: overcommit_percent 99: 100 to 10000",
 		},
 		{Config{Memory: Marks{High: 101}}.Validate(), "policy: memory.high 101: more than 0"},
-		{Config{CPU: Marks{High: 5, Low: 5}}.Validate(), "policy: cpu.low 5: 0 to less than cpu.high, 5"},
+		{
+			Config{CPU: Marks{High: 5, Low: 5}}.Validate(),
+			"policy: cpu.low 5: 0 to less than cpu.high, 5",
+		},
 		{Config{IO: Marks{Low: 1}}.Validate(), "policy: io.high 0"},
 		{Config{CriticalPercent: -1}.Validate(), "policy: critical_percent -1"},
+		{Config{PlentyPercent: 101}.Validate(), "policy: plenty_percent 101"},
 		{Config{RaiseAfter: -1}.Validate(), "policy: raise_after -1ns: 0 to 24h"},
 		{
 			Config{GiveBackAfter: 2, GiveBackMost: 1}.Validate(),
@@ -295,7 +304,8 @@ func TestFormat(t *testing.T) {
 	t.Parallel()
 	for want, got := range map[string]string{
 		"-5m": CPU.Format(-5), "0B": Memory.Format(0), "1023B": Memory.Format(1023),
-		"1KiB": Memory.Format(1024), "1.5GiB": Memory.Format(3 << 29), "-2MiB": Memory.Format(-2 * mib),
+		"1KiB": Memory.Format(1024), "1.5GiB": Memory.Format(3 << 29),
+		"-2MiB": Memory.Format(-2 * mib),
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)

@@ -26,8 +26,12 @@ type Config struct {
 	Memory Marks `json:"memory,omitzero"`
 	IO     Marks `json:"io,omitzero"`
 	// CriticalPercent of time in which some process waits for memory, or half as much in which all
-	// do, is thrashing: Step goes to the last level without those between. Default 40.
+	// do, is thrashing: Step goes to the last level without those between. Default 20: a server
+	// that loses a fifth of its time has long latencies already.
 	CriticalPercent float64 `json:"critical_percent,omitempty"`
+	// PlentyPercent of the machine's memory available means that memory pressure comes from
+	// limits, and is not acted on. Default 25; 100 acts on all pressure.
+	PlentyPercent float64 `json:"plenty_percent,omitempty"`
 	// RaiseAfter is how long pressure lasts before the level is raised, and the time that each
 	// level gets to show its effect before the next. Default 1 s.
 	RaiseAfter time.Duration `json:"raise_after_ns,omitempty"`
@@ -53,7 +57,8 @@ func (c Config) WithDefaults() Config {
 	c.CPU = cmp.Or(c.CPU, Marks{20, 10})
 	c.Memory = cmp.Or(c.Memory, Marks{10, 1})
 	c.IO = cmp.Or(c.IO, Marks{30, 5})
-	c.CriticalPercent = cmp.Or(c.CriticalPercent, 40)
+	c.CriticalPercent = cmp.Or(c.CriticalPercent, 20)
+	c.PlentyPercent = cmp.Or(c.PlentyPercent, 25)
 	c.RaiseAfter = cmp.Or(c.RaiseAfter, time.Second)
 	c.GiveBackAfter = cmp.Or(c.GiveBackAfter, time.Minute)
 	c.GiveBackMost = cmp.Or(c.GiveBackMost, max(32*time.Minute, c.GiveBackAfter))
@@ -84,6 +89,9 @@ func (c Config) Validate() error {
 	}
 	if !(c.CriticalPercent > 0 && c.CriticalPercent <= 100) {
 		return bad("critical_percent", c.CriticalPercent, "more than 0, at most 100 is allowed")
+	}
+	if !(c.PlentyPercent > 0 && c.PlentyPercent <= 100) {
+		return bad("plenty_percent", c.PlentyPercent, "more than 0, at most 100 is allowed")
 	}
 	for _, d := range []struct {
 		name  string

@@ -93,7 +93,7 @@ func (s *State) holds(g grouped, readings [resources]reading, at time.Time) []Ac
 			want = loosest(want, h.applied)
 		}
 		actions = append(actions, diff(c.Name, h, want, why)...)
-		h.applied, h.retry = want, time.Time{}
+		h.applied, h.retry, h.started = want, time.Time{}, c.Started
 		if want == (Hold{}) && h.evictions == 0 {
 			delete(s.held, c.Name)
 		} else {
@@ -211,6 +211,7 @@ func (s *State) evict(
 		return Action{}, false
 	}
 	h := s.held[best.Name]
+	h.started = best.Started
 	h.evictions++
 	s.held[best.Name], s.evicted = h, at
 	return s.numbers(Action{

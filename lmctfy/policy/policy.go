@@ -208,16 +208,17 @@ const maxAmount = 1 << 48
 func validName(name string) error {
 	elements := strings.Split(name, "/")
 	good := len(elements) > 1 && elements[0] == ""
+	strange := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("_.-", r))
+	}
 	for _, e := range elements[1:] {
-		good = good && e != "" && e != "." && e != ".." && !strings.ContainsFunc(e, func(r rune) bool {
-			return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
-				strings.ContainsRune("_.-", r))
-		})
+		good = good && e != "" && e != "." && e != ".." && !strings.ContainsFunc(e, strange)
 	}
 	if !good {
 		return message.New(
-			errdefs.ErrInvalidArgument,
-			"name %q: an absolute name such as /a/b of letters, digits, _, . and - is allowed", name,
+			errdefs.ErrInvalidArgument, "name %q: an absolute name such as /a/b of letters, "+
+				"digits, _, . and - is allowed", name,
 		)
 	}
 	return nil

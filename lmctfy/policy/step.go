@@ -14,6 +14,17 @@ type Observation struct {
 	// Machine is the pressure on the whole machine. It decides where a protected container has no
 	// pressure of its own.
 	Machine Pressure `json:"machine,omitzero"`
+	// AvailableBytes of TotalBytes of the machine's memory can be had without swapping, as
+	// MemAvailable of /proc/meminfo estimates it. TotalBytes 0: unknown.
+	AvailableBytes int64 `json:"available_bytes,omitempty"`
+	TotalBytes     int64 `json:"total_bytes,omitempty"`
+}
+
+// plenty says that the machine is not short of memory, so that pressure on it comes from the limit
+// of a container, and taking memory from others would not relieve it.
+func (o Observation) plenty(c Config) bool {
+	return o.TotalBytes > 0 &&
+		100*float64(o.AvailableBytes) > c.PlentyPercent*float64(o.TotalBytes)
 }
 
 // State is what Step remembers. It is a value: a step returns a new one and leaves the old as it
@@ -22,7 +33,9 @@ type State struct {
 	config Config
 	last   time.Time
 	// before is the pressure of the previous observation by container, "/" for the machine.
-	before  map[string]Pressure
+	before map[string]Pressure
+	// started is when the containers of the previous observation were made.
+	started map[string]time.Time
 	gauges  [resources]gauge
 	held    map[string]held
 	evicted time.Time
@@ -35,6 +48,8 @@ type held struct {
 	base Amount
 	// retry, if set, says that the driver could not apply the hold, and when it is asked again.
 	retry time.Time
+	// started tells the container from a later one of the name, to which nothing was done yet.
+	started time.Time
 	// evictions counts how often it was evicted without being gone.
 	evictions int
 }
@@ -64,6 +79,16 @@ type reading struct {
 // used. Memory: a quota of 1 a half, 2 a quarter, 3 an eighth, and a memory.high of its reservation
 // with 1 three, 2 two, 3 one fourth of what it used above. IO: 1 the least weight.
 var lastLevel = [resources]int{CPU: 4, Memory: 3, IO: 1}
+
+// last is the highest level of a resource where pressure is that of the machine alone, or not. CPU
+// pressure of the machine says only that more is to run than there are CPUs, which batch containers
+// bring about without harm, so that they lose their weight and no more.
+func last(r Resource, machine bool) int {
+	if r == CPU && machine {
+		return 1
+	}
+	return lastLevel[r]
+}
 
 // New returns the state in which nothing is held back. The configuration has to be valid.
 func New(c Config) State { return State{config: c.WithDefaults()} }
@@ -125,12 +150,13 @@ func Step(s State, o Observation) (State, []Action) {
 	s.held = s.heldOf(o.Containers)
 	var raised [resources]bool
 	for r := range resources {
-		raised[r] = s.gauges[r].turn(s.config, r, readings[r], o.At)
+		raised[r] = s.gauges[r].turn(s.config, r, last(r, group.machine), readings[r], o.At)
 	}
 	actions := s.holds(group, readings, o.At)
 	for r := range IO {
 		g := s.gauges[r]
-		if g.level < lastLevel[r] || raised[r] || !s.lasts(r, o.At) {
+		if g.level < lastLevel[r] || g.level > last(r, group.machine) || raised[r] ||
+			!s.lasts(r, o.At) {
 			continue
 		}
 		if a, ok := s.evict(r, group.batch, readings[r], o.At); ok {
@@ -138,18 +164,25 @@ func Step(s State, o Observation) (State, []Action) {
 		}
 	}
 	if len(actions) == 0 {
-		actions = []Action{s.nothing(readings, o.At)}
+		actions = []Action{s.nothing(readings, group.machine, o.At)}
 	}
-	s.last, s.before = o.At, pressures(o)
+	s.last, s.before, s.started = o.At, pressures(o), map[string]time.Time{}
+	for _, c := range o.Containers {
+		s.started[c.Name] = c.Started
+	}
 	return s, actions
 }
 
 // read measures the pressure that counts: the highest that a protected container feels, or that of
 // the machine if one of them has no pressure of its own. Pressure that comes from a container's own
-// limit is not counted, since taking from others does not relieve it. Where nothing is protected,
-// CPU and IO are shared by weights and only memory is watched.
+// limit is not counted, since taking from others does not relieve it; nor is memory pressure while
+// the machine has plenty. Where nothing is protected, CPU and IO are shared by weights and only
+// memory is watched.
 func (s State) read(r Resource, o Observation, elapsed time.Duration) reading {
 	worst, machine, protected := reading{from: "/"}, false, false
+	if r == Memory && o.plenty(s.config) {
+		return worst
+	}
 	consider := func(name string, p Pressure) {
 		now, old := p.stall(r), s.before[name].stall(r)
 		percent := now.Some.over(old.Some, elapsed)
@@ -200,7 +233,7 @@ func pressures(o Observation) map[string]Pressure {
 }
 
 // turn lets a gauge see a reading, lowers its level or raises it, and says whether it raised it.
-func (g *gauge) turn(c Config, r Resource, now reading, at time.Time) (raised bool) {
+func (g *gauge) turn(c Config, r Resource, last int, now reading, at time.Time) (raised bool) {
 	m := c.marks(r)
 	switch {
 	case now.percent >= m.High:
@@ -208,9 +241,9 @@ func (g *gauge) turn(c Config, r Resource, now reading, at time.Time) (raised bo
 		if g.above.IsZero() {
 			g.above = at
 		}
-		if g.level < lastLevel[r] && at.Sub(g.above) >= c.RaiseAfter &&
+		if g.level < last && at.Sub(g.above) >= c.RaiseAfter &&
 			at.Sub(g.changed) >= c.RaiseAfter {
-			g.raise(c, r, now, at)
+			g.raise(c, last, now, at)
 			return true
 		}
 	case now.percent <= m.Low:
@@ -230,7 +263,7 @@ func (g *gauge) turn(c Config, r Resource, now reading, at time.Time) (raised bo
 	return false
 }
 
-func (g *gauge) raise(c Config, r Resource, now reading, at time.Time) {
+func (g *gauge) raise(c Config, last int, now reading, at time.Time) {
 	if !g.lowered.IsZero() {
 		if at.Sub(g.lowered) > c.GiveBackMost {
 			g.relapses = 0
@@ -240,7 +273,7 @@ func (g *gauge) raise(c Config, r Resource, now reading, at time.Time) {
 	}
 	g.level++
 	if now.critical {
-		g.level = lastLevel[r]
+		g.level = last
 	}
 	g.changed, g.lowered = at, time.Time{}
 }
@@ -267,7 +300,7 @@ func (s State) cooling(at time.Time) bool {
 }
 
 // nothing says why there is no action, by the resource that is pressed most.
-func (s State) nothing(readings [resources]reading, at time.Time) Action {
+func (s State) nothing(readings [resources]reading, machine bool, at time.Time) Action {
 	a := Action{Do: DoNothing, Cause: Calm}
 	worst := CPU
 	for r := range resources {
@@ -279,7 +312,8 @@ func (s State) nothing(readings [resources]reading, at time.Time) Action {
 	}
 	g := s.gauges[worst]
 	switch {
-	case !g.above.IsZero() && g.level == lastLevel[worst] && (worst == IO || s.lasts(worst, at)):
+	case !g.above.IsZero() && g.level >= last(worst, machine) &&
+		(last(worst, machine) == 1 || s.lasts(worst, at)):
 		a.Cause = Exhausted
 	case !g.above.IsZero():
 		a.Cause = Waiting
@@ -306,11 +340,11 @@ func (s State) numbers(a Action, r Resource, now reading, at time.Time) Action {
 	return a
 }
 
-// heldOf copies what is held, without containers that are gone.
+// heldOf copies what is held, without containers that are gone or were made anew.
 func (s State) heldOf(all []Container) map[string]held {
 	here := map[string]held{}
 	for _, c := range all {
-		if h, ok := s.held[c.Name]; ok {
+		if h, ok := s.held[c.Name]; ok && h.started.Equal(c.Started) {
 			here[c.Name] = h
 		}
 	}
@@ -327,6 +361,7 @@ func (s State) Failed(a Action) State {
 	if s.held = maps.Clone(s.held); s.held == nil {
 		s.held = map[string]held{}
 	}
+	h.started = s.started[a.Container]
 	h.retry = s.last.Add(s.config.RaiseAfter)
 	s.held[a.Container] = h
 	return s

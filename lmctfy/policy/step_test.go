@@ -20,7 +20,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 //	set NAME class=… cpu=MILLI mem=MIB limit=… max=… reservation=MIB memlimit=MIB priority=… age=…
 //	gone NAME
 //	failed NAME             the driver could not do the last action of the container
-//	for 10s NAME cpu=… memory=… io=… full=… level=…    one observation a second; "/" is the machine
+//	for 10s NAME cpu=… memory=… io=… full=… level=… available=PERCENT
+//	                        one observation a second; "/" is the machine
 //
 // Lines that begin with ">" are what Step answered, with the second; a DoNothing of the same cause
 // as the one before is left out.
@@ -54,7 +55,8 @@ var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // scriptConfig is that of the scripts.
 var scriptConfig = Config{
-	RaiseAfter: 5 * time.Second, GiveBackAfter: 30 * time.Second, CoolDown: 15 * time.Second,
+	CriticalPercent: 40,
+	RaiseAfter:      5 * time.Second, GiveBackAfter: 30 * time.Second, CoolDown: 15 * time.Second,
 }
 
 type stepScript struct {
@@ -148,6 +150,7 @@ func (s *stepScript) observe(span, name string, words []string) {
 		s.t.Fatal(err)
 	}
 	var p Pressure
+	var available, total int64
 	for _, w := range words {
 		k, v, _ := strings.Cut(w, "=")
 		f, _ := strconv.ParseFloat(v, 64)
@@ -160,6 +163,8 @@ func (s *stepScript) observe(span, name string, words []string) {
 			p.Memory.Full.Avg10 = f
 		case "io":
 			p.IO.Some.Avg10 = f
+		case "available":
+			available, total = int64(f), 100
 		case "level":
 			if err := p.Level.UnmarshalText([]byte(v)); err != nil {
 				s.t.Fatal(err)
@@ -175,7 +180,9 @@ func (s *stepScript) observe(span, name string, words []string) {
 	}
 	for range int(d / time.Second) {
 		s.at = s.at.Add(time.Second)
-		o := Observation{At: s.at, Containers: s.all}
+		o := Observation{
+			At: s.at, Containers: s.all, AvailableBytes: available, TotalBytes: total,
+		}
 		if name == "/" {
 			o.Machine = p
 		}

@@ -17,10 +17,10 @@ package driver
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -86,10 +86,14 @@ type Config struct {
 	Source   Source
 	Actuator Actuator
 	Watch    Watch
+	// Memory, if set, says how much is left, so that pressure that comes from limits is told from
+	// shortage (policy.Config.PlentyPercent).
+	Memory Memory
 	// Poll is the time between observations while there is pressure or something is held back.
 	// Default 500 ms; more than Policy.RaiseAfter makes the policy slower than it says.
 	Poll time.Duration
-	// Idle is the longest time without an observation. Default 1 min.
+	// Idle is the longest time without an observation. A protected container that is made has no
+	// trigger of its own before the next one. Default 10 s.
 	Idle time.Duration
 	// Timeout bounds each action. Default 10 s.
 	Timeout time.Duration
@@ -150,7 +154,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	c.Poll, c.Idle = or(c.Poll, 500*time.Millisecond), or(c.Idle, time.Minute)
+	c.Poll, c.Idle = or(c.Poll, 500*time.Millisecond), or(c.Idle, 10*time.Second)
 	c.Timeout = or(c.Timeout, 10*time.Second)
 	if c.Log == nil {
 		c.Log = func(time.Time, string) {}
@@ -260,12 +264,31 @@ func (l *loop) observe(ctx context.Context) (policy.Observation, []string, error
 	if o.Machine, err = l.Watch.Read(); err != nil {
 		return o, nil, fmt.Errorf("pressure of the machine: %w", err)
 	}
+	if l.Memory != nil {
+		if o.AvailableBytes, o.TotalBytes, err = l.Memory(); err != nil {
+			return o, nil, fmt.Errorf("memory: %w", err)
+		}
+	}
 	if machine || !protected {
 		dirs = append(dirs, "")
 	}
-	slices.Sort(dirs)
+	dirs = topmost(dirs)
 	o.At, l.used = time.Now(), seen
 	return o, dirs, nil
+}
+
+// topmost returns directories without those below others, since the pressure on a group is that of
+// those below it as well.
+func topmost(dirs []string) (top []string) {
+	slices.Sort(dirs)
+	for _, dir := range dirs {
+		if !slices.ContainsFunc(top, func(above string) bool {
+			return above == dir || above != "" && strings.HasPrefix(dir, above+"/")
+		}) {
+			top = append(top, dir)
+		}
+	}
+	return top
 }
 
 // do carries out an action and logs it. A DoNothing is logged when its cause changes.
@@ -308,16 +331,41 @@ func (l *loop) reset(ctx context.Context) {
 		if !c.Class.Batch() {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-		err := errors.Join(
-			l.Actuator.Unthrottle(ctx, c.Name),
-			l.Actuator.SetWeight(ctx, c.Name, policy.Hold{}),
-		)
-		cancel()
-		if err != nil && !errdefs.IsNotFound(err) {
-			l.Log(time.Now(), fmt.Sprintf("reset %s; error: %s", c.Name, err))
+		for _, giveBack := range []func(context.Context) error{
+			func(ctx context.Context) error { return l.Actuator.Unthrottle(ctx, c.Name) },
+			func(ctx context.Context) error {
+				return l.Actuator.SetWeight(ctx, c.Name, policy.Hold{})
+			},
+		} {
+			ctx, cancel := context.WithTimeout(ctx, l.Timeout)
+			if err := giveBack(ctx); err != nil && !errdefs.IsNotFound(err) {
+				l.Log(time.Now(), fmt.Sprintf("reset %s; error: %s", c.Name, err))
+			}
+			cancel()
 		}
 	}
+}
+
+// none is the Watch of a machine whose pressure does not matter.
+type none struct{}
+
+func (none) Read() (p policy.Pressure, err error) { return p, nil }
+
+func (none) Wait(context.Context, []string, time.Duration) (bool, error) { return false, nil }
+
+// Measure returns the containers of a source with what they use, for which it observes them twice,
+// a time apart.
+func Measure(ctx context.Context, s Source, apart time.Duration) ([]policy.Container, error) {
+	l := &loop{Config: Config{Source: s, Watch: none{}}}
+	if _, _, err := l.observe(ctx); err != nil {
+		return nil, err
+	}
+	pause(ctx, apart)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o, _, err := l.observe(ctx)
+	return o.Containers, err
 }
 
 // release gives everything back.

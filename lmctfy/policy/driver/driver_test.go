@@ -32,12 +32,14 @@ type fakeMachine struct {
 	pressure float64 // of memory on the machine, in percent
 	since    time.Time
 	total    time.Duration
-	wake     chan struct{}
-	waits    [][]string
-	observed int
-	did      []string
-	fail     map[string]error // by "verb name"
-	listing  error
+	// available is the percentage of memory that is.
+	available int64
+	wake      chan struct{}
+	waits     [][]string
+	observed  int
+	did       []string
+	fail      map[string]error // by "verb name"
+	listing   error
 }
 
 func newFakeMachine() *fakeMachine {
@@ -60,6 +62,12 @@ func (f *fakeMachine) List(context.Context) (all []policy.Container, err error) 
 		all = append(all, f.all[name])
 	}
 	return all, f.listing
+}
+
+func (f *fakeMachine) observations() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.observed
 }
 
 func (f *fakeMachine) Observe(_ context.Context, name string) (Sample, error) {
@@ -128,6 +136,12 @@ func (f *fakeMachine) Read() (p policy.Pressure, err error) {
 	return p, f.fail["read"]
 }
 
+func (f *fakeMachine) left() (available, total int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.available, 100, f.fail["memory"]
+}
+
 func (f *fakeMachine) Wait(ctx context.Context, dirs []string, d time.Duration) (bool, error) {
 	f.mu.Lock()
 	f.waits = append(f.waits, dirs)
@@ -150,7 +164,7 @@ func start(t *testing.T, f *fakeMachine, c Config) (stop func() string) {
 	t.Helper()
 	var log strings.Builder
 	begun := time.Now()
-	c.Source, c.Actuator, c.Watch = f, f, f
+	c.Source, c.Actuator, c.Watch, c.Memory = f, f, f, f.left
 	c.Log = func(at time.Time, line string) {
 		fmt.Fprintf(&log, "%.1fs %s\n", at.Sub(begun).Seconds(), line)
 	}
@@ -173,8 +187,8 @@ func TestSleepsWhileNothingHappens(t *testing.T) {
 		stop := start(t, f, Config{})
 		time.Sleep(10*time.Minute + time.Second)
 		log := stop()
-		// One for reset, and one a minute.
-		if f.observed > 13 {
+		// One for reset, and one each ten seconds.
+		if f.observed > 63 {
 			t.Errorf("%d observations in ten minutes", f.observed)
 		}
 		if log != "0.0s nothing (calm)\n" {
@@ -189,23 +203,23 @@ func TestPressureIsAnsweredWithinSecondsAndGivenBack(t *testing.T) {
 		f := newFakeMachine()
 		stop := start(t, f, Config{})
 		time.Sleep(90 * time.Second)
-		f.press(30)
+		f.press(15)
 		time.Sleep(10 * time.Minute)
-		before := f.observed
+		before := f.observations()
 		time.Sleep(10 * time.Minute)
-		if n := f.observed - before; n > 11 {
+		if n := f.observations() - before; n > 61 {
 			t.Errorf("%d observations after the pressure had ended", n)
 		}
 		want := `0.0s nothing (calm)
-90.0s nothing (waiting): memory pressure 30.0% >= 10% for 0s in /, level 0
-91.0s throttle /batch cpu=1000m: memory pressure 30.0% >= 10% for 1s in /, level 1
-91.5s nothing (waiting): memory pressure 30.0% >= 10% for 1.5s in /, level 1
-92.0s throttle /batch cpu=500m: memory pressure 30.0% >= 10% for 2s in /, level 2
-92.5s nothing (waiting): memory pressure 30.0% >= 10% for 2.5s in /, level 2
-93.0s throttle /batch cpu=250m: memory pressure 30.0% >= 10% for 3s in /, level 3
-93.5s nothing (waiting): memory pressure 30.0% >= 10% for 3.5s in /, level 3
+90.0s nothing (waiting): memory pressure 15.0% >= 10% for 0s in /, level 0
+91.0s throttle /batch cpu=1000m: memory pressure 15.0% >= 10% for 1s in /, level 1
+91.5s nothing (waiting): memory pressure 15.0% >= 10% for 1.5s in /, level 1
+92.0s throttle /batch cpu=500m: memory pressure 15.0% >= 10% for 2s in /, level 2
+92.5s nothing (waiting): memory pressure 15.0% >= 10% for 2.5s in /, level 2
+93.0s throttle /batch cpu=250m: memory pressure 15.0% >= 10% for 3s in /, level 3
+93.5s nothing (waiting): memory pressure 15.0% >= 10% for 3.5s in /, level 3
 94.0s evict /batch (priority 100, 900MiB over its reservation): ` +
-			`memory pressure 30.0% >= 10% for 4s in /, level 3
+			`memory pressure 15.0% >= 10% for 4s in /, level 3
 94.5s nothing (holding): memory pressure 0.0% <= 1% for 0s in /, level 3
 274.5s nothing (calm)
 `
@@ -244,7 +258,7 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 			GiveBackAfter: time.Hour, GiveBackMost: time.Hour,
 		}})
 		time.Sleep(time.Second)
-		f.press(20)
+		f.press(15)
 		time.Sleep(1600 * time.Millisecond)
 		f.press(5)
 		time.Sleep(1500 * time.Millisecond)
@@ -254,9 +268,9 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		want := `0.0s reset /batch; error: no weights
 0.0s nothing (calm)
-1.5s nothing (waiting): memory pressure 20.0% >= 10% for 0s in /, level 0
-2.5s throttle /batch cpu=1000m: memory pressure 20.0% >= 10% for 1s in /, level 1; error: busy
-3.0s nothing (holding): memory pressure 8.0% < 10% for 0s in /, level 1
+1.5s nothing (waiting): memory pressure 15.0% >= 10% for 0s in /, level 0
+2.5s throttle /batch cpu=1000m: memory pressure 15.0% >= 10% for 1s in /, level 1; error: busy
+3.0s nothing (holding): memory pressure 7.0% < 10% for 0s in /, level 1
 3.5s throttle /batch cpu=1000m: memory pressure 5.0% < 10% for 0s in /, level 1; error: busy
 3.5s weight /batch cpu=own io=own: memory pressure 5.0% < 10% for 0s in /, level 1` +
 			`; error: no weights
@@ -274,11 +288,16 @@ func TestFailuresAreLoggedAndTriedAgain(t *testing.T) {
 
 func TestWhatCannotBeObservedIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	for what, set := range map[string]func(f *fakeMachine, err error){
+	type setter func(f *fakeMachine, err error)
+	fails := func(what string) setter {
+		return func(f *fakeMachine, err error) { f.fail[what] = err }
+	}
+	for what, set := range map[string]setter{
 		"list containers: ":             func(f *fakeMachine, err error) { f.listing = err },
-		`observe "/web": `:              func(f *fakeMachine, err error) { f.fail["observe /web"] = err },
-		"pressure of the machine: ":     func(f *fakeMachine, err error) { f.fail["read"] = err },
-		"no notification of pressure: ": func(f *fakeMachine, err error) { f.fail["wait"] = err },
+		"memory: ":                      fails("memory"),
+		"observe \"/web\": ":            fails("observe /web"),
+		"pressure of the machine: ":     fails("read"),
+		"no notification of pressure: ": fails("wait"),
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakeMachine()
@@ -313,6 +332,20 @@ func TestContainerThatEndsWhileItIsObservedIsLeftOut(t *testing.T) {
 	})
 }
 
+func TestPressureIsLeftAloneWhileMemoryIsPlenty(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		f.available = 60
+		stop := start(t, f, Config{})
+		f.press(50)
+		time.Sleep(time.Minute)
+		if log := stop(); log != "0.0s nothing (calm)\n" {
+			t.Errorf("got log\n%s", log)
+		}
+	})
+}
+
 // TestGroupsOfTheProtectedAreWaitedFor, and those of others are not read.
 func TestGroupsOfTheProtectedAreWaitedFor(t *testing.T) {
 	t.Parallel()
@@ -333,7 +366,7 @@ func TestGroupsOfTheProtectedAreWaitedFor(t *testing.T) {
 		stop := start(t, f, Config{})
 		time.Sleep(3 * time.Minute)
 		log := stop()
-		if !strings.Contains(log, "memory.high=225MiB: memory pressure 90.0% >= 10% for 1s in /web") {
+		if !strings.Contains(log, "memory.high=225MiB: memory pressure 90.0% >= 10% for 1s in /w") {
 			t.Errorf("got log\n%s", log)
 		}
 		f = newFakeMachine()
@@ -362,7 +395,7 @@ func TestRecordIsReplayed(t *testing.T) {
 		stop := start(t, f, Config{Record: &record, Machine: machine})
 		for range 3 {
 			time.Sleep(time.Minute)
-			f.press(30)
+			f.press(15)
 		}
 		time.Sleep(10 * time.Minute)
 		var want []string
@@ -406,5 +439,53 @@ func TestInvalidConfigurationsAreRefused(t *testing.T) {
 		if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestMeasureKnowsUsage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		all, err := Measure(t.Context(), f, time.Second)
+		if err != nil || len(all) != 2 || !all[0].Measured ||
+			all[0].Usage != (policy.Amount{CPUMilli: 2000, MemoryBytes: 900 << 20}) {
+			t.Errorf("got %+v %v", all, err)
+		}
+		f.listing = errors.New("broken")
+		if _, err := Measure(t.Context(), f, time.Second); err == nil {
+			t.Error("no error")
+		}
+		f.listing = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := Measure(ctx, f, time.Hour); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestDryRunDoesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeMachine()
+		var log strings.Builder
+		ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+		defer cancel()
+		f.press(90)
+		err := Run(ctx, Config{
+			Source: f, Actuator: DryRun{}, Watch: f,
+			Log: func(_ time.Time, line string) { log.WriteString(line + "\n") },
+		})
+		if err != nil || len(f.did) > 0 || !strings.Contains(log.String(), "evict /batch") {
+			t.Errorf("got %v %v\n%s", err, f.did, &log)
+		}
+	})
+}
+
+func TestGroupsBelowOthersNeedNoTriggers(t *testing.T) {
+	t.Parallel()
+	got := topmost([]string{"/g/web/a", "/g/web", "/g/web-2", "", "/g/web/a/b", "/g/web"})
+	if want := []string{"", "/g/web", "/g/web-2"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -9,10 +9,13 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"strake/lmctfy/policy"
 )
@@ -278,32 +281,141 @@ func TestLevelsOfThisKernel(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
-	if p, _ := levels.Read(); p.Level != policy.NoLevel {
-		t.Errorf("the level is read twice: %v", p.Level)
-	}
 }
 
-// TestLevelsWait: medium wakes, low does not.
+// TestLevelsWait: medium wakes, low does not, and a level lasts for a second.
 func TestLevelsWait(t *testing.T) {
-	root := mounted(t, true)
-	if root == "" {
-		t.Skip("no version 1 memory cgroups are mounted")
-	}
-	levels, err := NewLevels(group(t, root))
-	if err != nil {
-		t.Skipf("the kernel notifies no memory pressure: %v", err)
-	}
-	defer levels.Close()
-	for level, want := range map[policy.Level]bool{policy.Low: false, policy.Medium: true} {
-		if err := signal(levels.events[level-1]); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		levels := &Levels{}
+		var err error
+		if levels.poller, err = newPoller(); err != nil {
 			t.Fatal(err)
 		}
-		woken, err := levels.Wait(t.Context(), nil, 10*time.Millisecond)
-		if woken != want || err != nil {
-			t.Errorf("%s: got %v %v", level, woken, err)
+		for i := range levels.events {
+			fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+			if err != nil {
+				t.Fatal(err)
+			}
+			levels.events[i] = fd
 		}
-		if p, _ := levels.Read(); p.Level != level {
-			t.Errorf("got %v, want %v", p.Level, level)
+		defer levels.Close()
+		for _, level := range []policy.Level{policy.Low, policy.Medium} {
+			if err := signal(levels.events[level-1]); err != nil {
+				t.Fatal(err)
+			}
+			woken, err := levels.Wait(t.Context(), nil, 0)
+			if want := level == policy.Medium; woken != want || err != nil {
+				t.Errorf("%s: got %v %v", level, woken, err)
+			}
+			for range 2 {
+				if p, _ := levels.Read(); p.Level != level {
+					t.Errorf("got %v, want %v", p.Level, level)
+				}
+				time.Sleep(latch / 2)
+			}
+			if p, _ := levels.Read(); p.Level != policy.NoLevel {
+				t.Errorf("a second later: got %v", p.Level)
+			}
 		}
+	})
+}
+
+// groups is a Source of two version 2 groups, and an Actuator that tells when batch is held.
+type groups struct {
+	DryRun
+	dirs map[string]string
+	end  func()
+}
+
+func (g *groups) List(context.Context) ([]policy.Container, error) {
+	return []policy.Container{
+		{Name: "/web", Class: policy.Premier}, {Name: "/batch", Class: policy.BestEffort},
+	}, nil
+}
+
+func (g *groups) Observe(_ context.Context, name string) (Sample, error) {
+	stat, err := readFields(filepath.Join(g.dirs[name], "cpu.stat"), 1000)
+	return Sample{CPU: time.Duration(stat["usage_usec"]), Dir: g.dirs[name]}, err
+}
+
+func (g *groups) SetWeight(_ context.Context, _ string, h policy.Hold) error {
+	if h.CPUWeight == 1 {
+		g.end()
+	}
+	return nil
+}
+
+// TestRunOnThisKernel: a server that has to wait for CPUs that batch processes use wakes the driver,
+// which lowers the weight of batch, and gives it back when it ends.
+func TestRunOnThisKernel(t *testing.T) {
+	root := mounted(t, false)
+	if root == "" {
+		t.Skip("no version 2 cgroups are mounted")
+	}
+	config := policy.Config{CPU: policy.Marks{High: 15, Low: 14}}
+	watch, err := NewPSI(ProcPressure, config)
+	if err != nil {
+		t.Skipf("the kernel keeps no pressure stall information: %v", err)
+	}
+	defer watch.Close()
+	g := &groups{dirs: map[string]string{"/web": group(t, root), "/batch": group(t, root)}}
+	if _, err := ReadPSI(g.dirs["/web"]); err != nil {
+		t.Skipf("the kernel keeps no pressure of groups: %v", err)
+	}
+	lines := make(chan string, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan error, 1)
+	g.end = sync.OnceFunc(func() { lines <- "batch is to be held" })
+	go func() {
+		done <- Run(ctx, Config{
+			Policy: config, Source: g, Actuator: g, Watch: watch, Idle: time.Minute,
+			Log: func(_ time.Time, line string) { lines <- line },
+		})
+	}()
+	if line := <-lines; line != "nothing (calm)" {
+		t.Errorf("got %s", line)
+	}
+	spin := func(name string, n int) (stop func()) {
+		var all []*exec.Cmd
+		for range n {
+			cmd := helper(t, "spin")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			join(t, g.dirs[name], cmd.Process.Pid)
+			all = append(all, cmd)
+		}
+		return sync.OnceFunc(func() {
+			for _, cmd := range all {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+		})
+	}
+	stopBatch := spin("/batch", 2*runtime.NumCPU())
+	defer stopBatch()
+	defer spin("/web", 1)()
+	for held := false; !held; {
+		select {
+		case line := <-lines:
+			held = line == "batch is to be held"
+		case <-ctx.Done():
+			t.Fatal("the pressure is not answered within a minute")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	close(lines)
+	weighed, released := false, false
+	for line := range lines {
+		weighed = weighed || strings.HasPrefix(line, "weight /batch cpu=1 io=own: cpu pressure ") &&
+			strings.HasSuffix(line, " in /web, level 1")
+		released = released || strings.HasPrefix(line, "weight /batch cpu=own io=own")
+	}
+	if !weighed || !released {
+		t.Errorf("weighed %v, released %v", weighed, released)
 	}
 }

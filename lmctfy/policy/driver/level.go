@@ -19,9 +19,14 @@ import (
 // IO. NewLevels makes one; it is not for concurrent use.
 type Levels struct {
 	poller poller
-	// events are the eventfds by level - 1.
+	// events are the eventfds by level - 1, and seen is when each was notified last.
 	events [policy.Critical]int
+	seen   [policy.Critical]time.Time
 }
+
+// latch is how long a level lasts after it was notified. The kernel notifies one for each few
+// megabytes that it scans, and not for each observation.
+const latch = time.Second
 
 // NewLevels asks the group with this directory for notifications of every level. It is
 // errdefs.ErrNotFound if the group has no memory.pressure_level. Close has to be called.
@@ -55,16 +60,21 @@ func NewLevels(dir string) (_ *Levels, err error) {
 		// Without "hierarchy" only the nearest group that listens hears of pressure in a group.
 		text := fmt.Sprintf("%d %d %s,hierarchy", fd, level.Fd(), policy.Level(i+1))
 		if _, err := control.WriteString(text); err != nil {
-			return nil, fmt.Errorf("memory.pressure_level of %q, %s: %w", dir, policy.Level(i+1), err)
+			return nil, fmt.Errorf("%s %s: %w", level.Name(), policy.Level(i+1), err)
 		}
 	}
 	return l, nil
 }
 
-// Read returns the highest level that was notified since the last Read.
+// Read returns the highest level that was notified since the last Read, or in the second before
+// that.
 func (l *Levels) Read() (p policy.Pressure, err error) {
+	now := time.Now()
 	for i, fd := range l.events {
 		if drain(fd) {
+			l.seen[i] = now
+		}
+		if !l.seen[i].IsZero() && now.Sub(l.seen[i]) < latch {
 			p.Level = policy.Level(i + 1)
 		}
 	}

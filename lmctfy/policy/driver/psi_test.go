@@ -43,14 +43,14 @@ func TestParsePSI(t *testing.T) {
 		{"no some", strings.SplitAfter(sample, "\n")[1], policy.Stall{}, `no line "some"`},
 		{"a value is missing", "some avg10=1.00 total=1\n", policy.Stall{}, "are needed"},
 		{
-			"more than all the time", strings.Replace(sample, "100.00", "100.01", 1), policy.Stall{},
-			`avg300 "100.01": 0 to 100 is allowed`,
+			"more than all the time", strings.Replace(sample, "100.00", "100.01", 1),
+			policy.Stall{}, `avg300 "100.01": 0 to 100 is allowed`,
 		},
 		{"no number", strings.Replace(sample, "1.50", "NaN", 1), policy.Stall{}, `avg10 "NaN"`},
 		{"negative", strings.Replace(sample, "123456", "-1", 1), policy.Stall{}, `total "-1"`},
 		{
-			"too large", strings.Replace(sample, "123456", "9223372036854775807", 1), policy.Stall{},
-			`total "9223372036854775807": microseconds`,
+			"too large", strings.Replace(sample, "123456", "9223372036854775807", 1),
+			policy.Stall{}, `total "9223372036854775807": microseconds`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

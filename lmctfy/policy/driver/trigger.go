@@ -44,7 +44,7 @@ func (p *PSI) Read() (policy.Pressure, error) { return ReadPSI(p.root) }
 
 // Wait returns when there is pressure in one of the groups, of which dirs are the directories, when
 // the time is over, or when the context ends. "" stands for the machine. Woken says that a trigger
-// fired. A group that has no triggers is not waited for; if that is all, an error says why, at once.
+// fired. A group that has no triggers is not waited for; if none has, an error says why, at once.
 func (p *PSI) Wait(ctx context.Context, dirs []string, d time.Duration) (woken bool, err error) {
 	if !slices.Equal(p.dirs, dirs) {
 		p.drop()

@@ -28,7 +28,7 @@ type generator struct {
 // that does not exist is errdefs.ErrInvalidArgument.
 func Generate(kind string, seed uint64) (*Trace, error) {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1))}
-	g.add(Line{Machine: &policy.Machine{
+	g.add(Line{IntervalMillis: 500, Machine: &policy.Machine{
 		Amount:  policy.Amount{CPUMilli: 4000, MemoryBytes: 8192 * mib},
 		Reserve: policy.Amount{CPUMilli: 200, MemoryBytes: 512 * mib},
 	}})
@@ -97,7 +97,8 @@ func (g *generator) every(span, seconds int64, at func(second int64)) {
 
 func (g *generator) batch(second, i, cpu, memory int64) {
 	g.load(second, Load{
-		Name: fmt.Sprintf("/batch%d", i), CPUMilli: cpu, MemoryBytes: memory * mib, CachePercent: 10,
+		Name: fmt.Sprintf("/batch%d", i), CPUMilli: cpu, MemoryBytes: memory * mib,
+		CachePercent: 10,
 	})
 }
 

@@ -14,10 +14,10 @@ import (
 //
 // CPU is shared by weights: what a container does not want goes to the others, and none gets more
 // than its quota. Memory grows to what is wanted, at growBytes a second and slower when CPU or
-// memory is short, up to the limit; memory.high stops the growth and reclaims cache. When less than 1/20 of
-// the memory is free, cache above reservations is reclaimed; what that does not yield is pressure,
-// and if nothing is left, the kernel kills a container: that which uses most, or, where eviction
-// priorities are in force as oom_score_adj, the batch container of the lowest.
+// memory is short, up to the limit; memory.high stops the growth and reclaims cache. When less than
+// 1/20 of the memory is free, cache above reservations is reclaimed; what that does not yield is
+// pressure, and if nothing is left, the kernel kills a container: that which uses most, or, where
+// eviction priorities are in force as oom_score_adj, the batch container of the lowest.
 //
 // A server's latency is its service time, times a queue's length by what CPU it could get
 // (Sakasegawa's approximation of M/M/c), times ten for memory pressure of 100 %.

@@ -172,12 +172,13 @@ func (r *run) apply(l Line) {
 				return
 			}
 		}
-		c.Started = epoch.Add(at)
 		p := r.model.all[c.Name]
 		if p == nil {
 			p = &process{}
+			p.spec.Started = epoch.Add(at)
 			r.model.all[c.Name] = p
 		}
+		c.Started = p.spec.Started // an update
 		p.spec = c
 	case l.Load != nil:
 		if p := r.model.all[l.Load.Name]; p != nil {
@@ -195,10 +196,10 @@ func (r *run) advance(atMillis int64) {
 		r.sum.Killed++
 		r.tell(Event{At: at, Killed: name})
 	}
-	used := 0.0
+	used, cache := 0.0, 0.0
 	for _, name := range r.model.names() {
 		p := r.model.all[name]
-		used += p.memory
+		used, cache = used+p.memory, cache+p.cache()
 		if p.micros > 0 {
 			r.micros[name] = append(r.micros[name], p.micros)
 		}
@@ -212,6 +213,8 @@ func (r *run) advance(atMillis int64) {
 	}
 	o := policy.Observation{
 		At: epoch.Add(at), Containers: r.containers(), Machine: r.model.stall,
+		AvailableBytes: r.model.machine.MemoryBytes - int64(used) + int64(cache),
+		TotalBytes:     r.model.machine.MemoryBytes,
 	}
 	if r.trace.Lines[0].Pressure == "v1" {
 		o.Machine = policy.Pressure{Level: level(r.model.all)}

@@ -201,11 +201,11 @@ func (l Load) validate() error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	if l.CachePercent < 0 || l.CachePercent > 100 {
-		return fmt.Errorf("load %q: cache_percent %d: 0 to 100 is allowed", l.Name, l.CachePercent)
+	if p := l.CachePercent; p < 0 || p > 100 {
+		return fmt.Errorf("load %q: cache_percent %d: 0 to 100 is allowed", l.Name, p)
 	}
-	if l.ServiceMicros < 0 || l.ServiceMicros > 3600_000_000 {
-		return fmt.Errorf("load %q: service_us %d: 0 to 3600000000 is allowed", l.Name, l.ServiceMicros)
+	if us := l.ServiceMicros; us < 0 || us > 3600_000_000 {
+		return fmt.Errorf("load %q: service_us %d: 0 to 3600000000 is allowed", l.Name, us)
 	}
 	return nil
 }
