@@ -225,26 +225,3 @@ func removeFiles(files []string, manifest, own string) error {
 	}
 	return nil
 }
-
-// Runtime is `strake runtime`: strake-runtime in the place of this program.
-func Runtime() command.Command {
-	return command.Command{
-		Name: "runtime", Path: "runtime", Args: "[ARG...]",
-		Short: "Run OCI containers without the engine (strake-runtime)", Group: command.Management,
-		Min: 0, Max: -1, Passthrough: true,
-		Setup: func(*pflag.FlagSet) command.Action {
-			return func(_ context.Context, s *command.Session, args []string) error {
-				program, err := launch.Find("strake-runtime", s.Executable, s.Getenv("PATH"))
-				if err != nil {
-					return err
-				}
-				if err := s.Exec(
-					program, append([]string{program}, args...), s.Environ,
-				); err != nil {
-					return fmt.Errorf("execute %q: %w", program, err)
-				}
-				return nil
-			}
-		},
-	}
-}
