@@ -97,7 +97,11 @@ func (m *Machine) vacant(n name.Name, s *spec.ContainerSpec) error {
 		return fmt.Errorf("container %q: %w", n, errdefs.ErrAlreadyExists)
 	}
 	for _, t := range m.trees {
-		if p := m.place(t, n, s); t.exists(p) {
+		p := m.place(t, n, s)
+		if at, _, found := m.find(t, n); found {
+			p = at
+		}
+		if t.exists(p) {
 			return fmt.Errorf(
 				"container %q: another program has made the group %q in the tree of %s: %w", n, p,
 				t.Hierarchies()[0].Name, errdefs.ErrAlreadyExists,
@@ -252,7 +256,13 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 		if t == nil {
 			return nil, missing("cgroup", controller)
 		}
-		p, _, _ := m.find(t, n)
+		p, _, isolated := m.find(t, n)
+		if !isolated {
+			return nil, fmt.Errorf(
+				"container %q has no group of its own in the tree of %s: %w", n, controller,
+				errdefs.ErrFailedPrecondition,
+			)
+		}
 		return t.at(p)
 	}
 	w := wanted(s, old, features{

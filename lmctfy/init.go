@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -89,8 +90,11 @@ func mountTree(field string, mount *spec.CgroupMount) error {
 		)
 	}
 	if h, err := cgroup.Detect(path.Dir(dir)); err == nil {
-		if only, ok := h.Only(names...); ok && h.Version() == 1 &&
-			only.Hierarchies()[0].Mount == dir {
+		only, ok := h.Only(names[0])
+		if ok && h.Version() == 1 && only.Hierarchies()[0].Mount == dir &&
+			!slices.ContainsFunc(names, func(name string) bool {
+				return !slices.Contains(only.Controllers(), name)
+			}) {
 			return nil
 		}
 	}

@@ -141,7 +141,7 @@ func killAtEachStep(t *testing.T, root, text, what string, then func(*testing.T,
 			return
 		}
 		if g, _ := m.group("/"); g != nil {
-			if raw, _ := attr(g.Dir(), pendingAttr); pendingBase(raw) != "x" {
+			if raw, _ := mark(g.Dir()); pendingBase(raw) != "x" {
 				t.Errorf("step %d: the mark is %q", step, raw)
 			}
 		}

@@ -40,7 +40,7 @@ func (m *Machine) children(n name.Name) (list []name.Name, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pending, err := attr(g.Dir(), pendingAttr)
+	pending, err := mark(g.Dir())
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func (m *Machine) settle(parent name.Name) (pending string, err error) {
 	if err != nil {
 		return "", err
 	}
-	raw, err := attr(g.Dir(), pendingAttr)
+	raw, err := mark(g.Dir())
 	if err != nil || len(raw) == 0 {
 		return "", err
 	}
@@ -106,7 +106,7 @@ func (m *Machine) repair(ctx context.Context, parent name.Name) error {
 	if err != nil {
 		return err
 	}
-	raw, err := attr(g.Dir(), pendingAttr)
+	raw, err := mark(g.Dir())
 	if err != nil || len(raw) == 0 {
 		return err
 	}
@@ -138,7 +138,7 @@ func (m *Machine) begin(n name.Name, kind string) error {
 	if err != nil {
 		return err
 	}
-	return setAttr(g.Dir(), pendingAttr, []byte(kind+n.Base()))
+	return setMark(g.Dir(), []byte(kind+n.Base()))
 }
 
 func (m *Machine) end(n name.Name) error {
@@ -146,7 +146,7 @@ func (m *Machine) end(n name.Name) error {
 	if err != nil {
 		return err
 	}
-	return dropAttr(g.Dir(), pendingAttr)
+	return dropMark(g.Dir())
 }
 
 // step is a place where tests end the process.

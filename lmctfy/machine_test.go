@@ -274,6 +274,65 @@ func TestInUse(t *testing.T) {
 	}
 }
 
+// TestBatchInUse refuses a batch container whose name is that of another program's group outside of
+// /batch, which the container would be taken for.
+func TestBatchInUse(t *testing.T) {
+	t.Parallel()
+	m, cfg := machine(t, "")
+	if err := m.root(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("/sys/fs/cgroup/cpu"+cfg.Base+"/x", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := m.Create(t.Context(), "/x", parsed(t, "cpu { scheduling_latency: NORMAL }"))
+	if !errors.Is(err, errdefs.ErrAlreadyExists) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestForgedMark ignores a mark that the owner of a container wrote: it would make other users'
+// commands remove groups.
+func TestForgedMark(t *testing.T) {
+	t.Parallel()
+	m, _ := machine(t, "")
+	c := create(t, m, "/x", "owner: 12345")
+	create(t, m, "/x/y", "")
+	g, err := m.group("/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := setAttr(g.Dir(), pendingAttr, []byte("-y"), userSpace); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := c.Children(Self); err != nil || len(list) != 1 {
+		t.Errorf("children %q, %v", list, err)
+	}
+}
+
+// TestForgedRecord does not limit the group above in place of a container that has none, whatever
+// its record says.
+func TestForgedRecord(t *testing.T) {
+	t.Parallel()
+	m, cfg := machine(t, "")
+	c := create(t, m, "/x", "")
+	g, err := m.group("/x")
+	if err == nil {
+		err = writeRecord(g.Dir(), parsed(t, "cpu {}"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Update(t.Context(), parsed(t, "cpu { limit: 7000 }"), spec.Diff)
+	if !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("got %v", err)
+	}
+	raw, err := os.ReadFile("/sys/fs/cgroup/cpu" + cfg.Base + "/cpu.shares")
+	if string(raw) != "1024\n" {
+		t.Errorf("shares of the root container: %q, %v", raw, err)
+	}
+}
+
 // TestOwner lets a user without rights manage what is in the container that is hers.
 func TestOwner(t *testing.T) {
 	t.Parallel()
@@ -375,7 +434,7 @@ func TestRecordIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, raw := range []string{"2", "1\xff"} {
-		if err := setAttr(g.Dir(), recordAttr, []byte(raw)); err != nil {
+		if err := setAttr(g.Dir(), recordAttr, []byte(raw), userSpace); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, err := c.Spec(); !errors.Is(err, errdefs.ErrDataLoss) {

@@ -12,7 +12,7 @@ import (
 )
 
 // Names of extended attributes of a group's directory, without their namespace (xattr(7)). The
-// kernel has "user" on control groups since Linux 5.7, and "trusted" before.
+// kernel has the namespace "user" on control groups since Linux 5.7, and "trusted" before.
 const (
 	// recordAttr is a version, and the container's specification in binary form.
 	recordAttr = "strake.lmctfy.spec"
@@ -26,10 +26,17 @@ const recordVersion = '1'
 // maxAttr is the most that an attribute can hold (XATTR_SIZE_MAX).
 const maxAttr = 65536
 
-var namespaces = []string{"user.", "trusted."}
+// Namespaces of attributes. Records are in the first that works. Marks are in "trusted" if the
+// caller may write it: a mark makes commands remove groups, and the owner of a container can write
+// "user" attributes on its group.
+const (
+	userSpace    = "user."
+	trustedSpace = "trusted."
+)
 
-// setAttr writes an attribute. Errors: errdefs.ErrFailedPrecondition where groups have none.
-func setAttr(dir, attr string, value []byte) (err error) {
+// setAttr writes an attribute in the first namespace that can hold it. Errors:
+// errdefs.ErrFailedPrecondition where groups have none.
+func setAttr(dir, attr string, value []byte, namespaces ...string) (err error) {
 	for _, space := range namespaces {
 		if err = unix.Setxattr(dir, space+attr, value, 0); err == nil {
 			return nil
@@ -47,8 +54,9 @@ func setAttr(dir, attr string, value []byte) (err error) {
 	return fmt.Errorf("%s: set attribute %s: %w", dir, attr, err)
 }
 
-// attr reads an attribute, or nothing if it is not set, or if the directory is gone.
-func attr(dir, attr string) ([]byte, error) {
+// attr reads an attribute from the first namespace that has it, or nothing if none has, or if the
+// directory is gone.
+func attr(dir, attr string, namespaces ...string) ([]byte, error) {
 	for _, space := range namespaces {
 		buf := make([]byte, 512)
 		n, err := unix.Getxattr(dir, space+attr, buf)
@@ -68,16 +76,31 @@ func attr(dir, attr string) ([]byte, error) {
 	return nil, nil
 }
 
-// dropAttr removes an attribute. One that is not set, and a directory that is gone, are no error.
-func dropAttr(dir, attr string) error {
-	for _, space := range namespaces {
-		err := unix.Removexattr(dir, space+attr)
-		if err == nil || errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		if !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) &&
-			!errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%s: remove attribute %s: %w", dir, attr, err)
+// setMark writes the mark on the group above a container that is being made or removed.
+func setMark(dir string, value []byte) error {
+	return setAttr(dir, pendingAttr, value, trustedSpace, userSpace)
+}
+
+// mark reads a mark. One that another user can have written does not count.
+func mark(dir string) ([]byte, error) {
+	raw, err := attr(dir, pendingAttr, trustedSpace)
+	if err != nil || raw != nil {
+		return raw, err
+	}
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil || int(st.Uid) != unix.Geteuid() {
+		return nil, nil
+	}
+	return attr(dir, pendingAttr, userSpace)
+}
+
+// dropMark removes a mark. One that is not set, and a directory that is gone, are no error.
+func dropMark(dir string) error {
+	for _, space := range []string{trustedSpace, userSpace} {
+		err := unix.Removexattr(dir, space+pendingAttr)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODATA) &&
+			!errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%s: remove attribute %s: %w", dir, pendingAttr, err)
 		}
 	}
 	return nil
@@ -95,13 +118,15 @@ func writeRecord(dir string, s *spec.ContainerSpec) error {
 			errdefs.ErrInvalidArgument,
 		)
 	}
-	return setAttr(dir, recordAttr, append([]byte{recordVersion}, raw...))
+	return setAttr(
+		dir, recordAttr, append([]byte{recordVersion}, raw...), userSpace, trustedSpace,
+	)
 }
 
 // readRecord is the specification that is kept with a group, or nil if there is none. Errors:
 // errdefs.ErrDataLoss if it cannot be understood.
 func readRecord(dir string) (*spec.ContainerSpec, error) {
-	raw, err := attr(dir, recordAttr)
+	raw, err := attr(dir, recordAttr, userSpace, trustedSpace)
 	if err != nil || raw == nil {
 		return nil, err
 	}

@@ -74,7 +74,8 @@ func TestWanted(t *testing.T) {
 			"stale_page_age: 1 hugetlbfs_path: '/x' compression_sampling_ratio: 2 }",
 			`memory {"memory":{"limit":-1,"swap":-1}}; memory.soft_limit_in_bytes=0; ` +
 				`!memory.compression_sampling_ratio; !memory.dirty.limit; ` +
-				`!memory.hugetlbfs_path; !memory.kmem_charge_usage; !memory.stale_page_age; !memory.tmpfs`},
+				`!memory.hugetlbfs_path; !memory.kmem_charge_usage; !memory.stale_page_age; ` +
+				`!memory.tmpfs`},
 		{"a patched kernel", everything(1), "memory { dirty { ratio: 5 background_ratio: 2 } }",
 			`memory {"memory":{"limit":-1,"swap":-1}}; memory.dirty_background_ratio=2; ` +
 				`memory.dirty_ratio=5; memory.soft_limit_in_bytes=0`},

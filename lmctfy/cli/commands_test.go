@@ -100,7 +100,8 @@ var rows = []row{
 	},
 	{
 		line: "create /x 'device:{restrictions_set:{restrictions:{permission:DENY " +
-			"type:DEVICE_ALL} restrictions:{permission:ALLOW type:DEVICE_CHAR access:READ major:1 minor:3}}}'",
+			"type:DEVICE_ALL} restrictions:{permission:ALLOW type:DEVICE_CHAR access:READ " +
+			"major:1 minor:3}}}'",
 		check: is("devices", "x", "devices.list", "c 1:3 r"),
 	},
 	{
