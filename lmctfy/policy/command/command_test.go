@@ -242,9 +242,10 @@ func TestRun(t *testing.T) {
 		t.Skipf("the kernel keeps no pressure stall information: %v", err)
 	}
 	record := filepath.Join(t.TempDir(), "trace")
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
-	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var errs bytes.Buffer
+	out := firstLine{end: cancel}
 	m := machine{begun: time.Now(), acted: new(atomic.Int32)}
 	status := on(m).MainContext(
 		ctx, []string{"run", "--record", record, "--dry-run", "--pressure", "psi"}, &out, &errs,
@@ -263,6 +264,17 @@ func TestRun(t *testing.T) {
 	if trace, err := simulate.Read(f); err != nil || len(trace.Lines) < 2 {
 		t.Errorf("got %+v %v", trace, err)
 	}
+}
+
+// firstLine is an output that ends the command with the first line.
+type firstLine struct {
+	bytes.Buffer
+	end func()
+}
+
+func (f *firstLine) Write(b []byte) (int, error) {
+	f.end()
+	return f.Buffer.Write(b)
 }
 
 type full struct{}
