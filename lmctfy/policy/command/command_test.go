@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,6 +198,12 @@ func TestWrongCommands(t *testing.T) {
 type machine struct {
 	driver.DryRun
 	begun time.Time
+	acted *atomic.Int32
+}
+
+func (m machine) Unthrottle(context.Context, string) error {
+	m.acted.Add(1)
+	return nil
 }
 
 func (machine) List(context.Context) ([]policy.Container, error) {
@@ -210,8 +217,9 @@ func (m machine) Observe(_ context.Context, name string) (driver.Sample, error) 
 	return driver.Sample{CPU: time.Since(m.begun), MemoryBytes: 1 << 20}, nil
 }
 
-func withMachine() Command {
-	m := machine{begun: time.Now()}
+func withMachine() Command { return on(machine{begun: time.Now(), acted: new(atomic.Int32)}) }
+
+func on(m machine) Command {
 	return Command{Open: func(context.Context) (driver.Source, driver.Actuator, error) {
 		return m, m, nil
 	}}
@@ -234,14 +242,19 @@ func TestRun(t *testing.T) {
 		t.Skipf("the kernel keeps no pressure stall information: %v", err)
 	}
 	record := filepath.Join(t.TempDir(), "trace")
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
-	var out, errs bytes.Buffer
-	status := withMachine().MainContext(
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var errs bytes.Buffer
+	out := firstLine{end: cancel}
+	m := machine{begun: time.Now(), acted: new(atomic.Int32)}
+	status := on(m).MainContext(
 		ctx, []string{"run", "--record", record, "--dry-run", "--pressure", "psi"}, &out, &errs,
 	)
 	if status != OK || !strings.Contains(out.String(), " nothing (") || errs.Len() > 0 {
 		t.Errorf("got %d %s %s", status, &out, &errs)
+	}
+	if n := m.acted.Load(); n != 0 {
+		t.Errorf("%d actions of a dry run", n)
 	}
 	f, err := os.Open(record)
 	if err != nil {
@@ -251,6 +264,17 @@ func TestRun(t *testing.T) {
 	if trace, err := simulate.Read(f); err != nil || len(trace.Lines) < 2 {
 		t.Errorf("got %+v %v", trace, err)
 	}
+}
+
+// firstLine is an output that ends the command with the first line.
+type firstLine struct {
+	bytes.Buffer
+	end func()
+}
+
+func (f *firstLine) Write(b []byte) (int, error) {
+	f.end()
+	return f.Buffer.Write(b)
 }
 
 type full struct{}
