@@ -91,7 +91,7 @@ func TestEngineOnDemand(t *testing.T) {
 }
 
 // handedOver are the verbs that another program carries out.
-var handedOver = map[string]bool{"runtime": true, "lxc": true}
+var handedOver = map[string]bool{"runtime": true, "lmctfy": true, "lxc": true}
 
 // TestEveryVerbHelps asks every verb that the help lists for its own.
 func TestEveryVerbHelps(t *testing.T) {

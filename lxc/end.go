@@ -62,9 +62,6 @@ func (c *Container) repair(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := t.Delete(ctx); err != nil {
-			return err
-		}
 	}
 	if err := c.announce(Stopping); err != nil {
 		return err
@@ -84,7 +81,11 @@ func rebooted(code int) bool { return code == 128+int(syscall.SIGHUP) }
 // been done already. Callers hold the lock.
 func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 	cfg, err := config.Load(filepath.Join(c.run, "config"))
-	errs := []error{k.tasks.Abort(ctx, r.Task.ID)}
+	var errs []error
+	if r.Pid == 0 {
+		// A start that was interrupted, or that failed.
+		errs = append(errs, k.tasks.Abort(ctx, r.Task.ID))
+	}
 	at := ocispec.Moment{Target: "stop"}
 	if r.Restart {
 		at.Target = "reboot"
@@ -102,6 +103,11 @@ func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 		errs = append(errs, c.hooks(ctx, cfg, "post-stop", at))
 	}
 	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// The keeper forgets the process when all else is done: until then it executes the command that
+	// does it, if the present one is killed.
+	if err := k.tasks.Abort(ctx, r.Task.ID); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.run); err != nil {

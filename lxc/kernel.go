@@ -36,7 +36,10 @@ func (p *Path) open(ctx context.Context) (*kernel, error) {
 		return nil, err
 	}
 	k.groups = group.New(k.cgroups, p.instance, Owner)
-	l, err := launcher.New(filepath.Join(p.run, "keeper"), p.log)
+	l, err := launcher.New(
+		filepath.Join(p.run, "keeper"),
+		func(format string, args ...any) { p.log.Info(fmt.Sprintf(format, args...)) },
+	)
 	if err != nil {
 		return nil, err
 	}

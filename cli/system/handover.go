@@ -25,6 +25,14 @@ func LXC() command.Command {
 	)
 }
 
+// Lmctfy is `strake lmctfy`: strake-lxc in the place of this program.
+func Lmctfy() command.Command {
+	return handOver(
+		"lmctfy", "Isolate resources without an image, as lmctfy does (strake-lxc)", "strake-lxc",
+		"lmctfy",
+	)
+}
+
 // handOver is a command that another program carries out: it is executed in the place of this one,
 // with words in front of the arguments.
 func handOver(name, short, program string, words ...string) command.Command {

@@ -1,4 +1,5 @@
-// Command strake-lxc is LXC's command line: "strake-lxc lxc VERB", or the links lxc-VERB to it.
+// Command strake-lxc is LXC's and lmctfy's command line: "strake-lxc lxc VERB" and "strake-lxc lmctfy
+// VERB", or the links lxc-VERB and lmctfy to it.
 //
 // A process of a few milliseconds does not follow the limits of its own cgroup:
 //
@@ -15,6 +16,8 @@ import (
 	"strings"
 
 	"strake/internal/early"
+	lmctfycli "strake/lmctfy/cli"
+	policy "strake/lmctfy/policy/command"
 	lxccli "strake/lxc/cli"
 )
 
@@ -38,17 +41,22 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 	if verb, ok := strings.CutPrefix(called, "lxc-"); ok {
 		return lxccli.Main(ctx, p, verb, args[1:])
 	}
+	if called == "lmctfy" {
+		return lmctfy(ctx, args[1:], in, out, errw)
+	}
 	if len(args) < 2 {
 		usage(errw)
 		return 1
 	}
 	switch args[1] {
+	case "lmctfy":
+		return lmctfy(ctx, args[2:], in, out, errw)
 	case "lxc":
 		if len(args) > 2 {
 			return lxccli.Main(ctx, p, args[2], args[3:])
 		}
 	case "--version", "-v":
-		fmt.Fprintf(out, "strake-lxc %s\n", version)
+		fmt.Fprintf(out, "strake-lxc %s (%s)\n", version, commit)
 		return 0
 	case "--help", "-h", "help":
 		usage(out)
@@ -58,9 +66,23 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 	return 1
 }
 
+// lmctfy executes one of lmctfy's commands.
+func lmctfy(ctx context.Context, args []string, in *os.File, out, errw io.Writer) int {
+	if len(args) > 0 && args[0] == "policy" {
+		return policy.Command{Stdin: in}.Main(args[1:], out, errw)
+	}
+	return lmctfycli.Main(ctx, args, lmctfycli.System{
+		Out: out, Err: errw, Version: version, Parent: os.Getppid(), Environ: os.Environ(),
+		ReadFile:   os.ReadFile,
+		OpenOutput: func(fd int) io.Writer { return os.NewFile(uintptr(fd), "output") },
+	})
+}
+
 func usage(w io.Writer) {
 	fmt.Fprintf(
-		w, "Usage: strake-lxc lxc VERB [OPTION...] [NAME]\n\nVerbs: %s\n",
+		w, "Usage: strake-lxc lxc VERB [OPTION...] [NAME]\n"+
+			"       strake-lxc lmctfy COMMAND [ARG...]\n\nVerbs of lxc: %s\n"+
+			"Commands of lmctfy: strake-lxc lmctfy help\n",
 		strings.Join(lxccli.Names(), " "),
 	)
 }

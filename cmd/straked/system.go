@@ -77,7 +77,10 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err != nil {
 		return nil, err
 	}
-	if sys.keeper, err = launcher.New(filepath.Join(s.ExecRoot, "keeper"), log); err != nil {
+	if sys.keeper, err = launcher.New(
+		filepath.Join(s.ExecRoot, "keeper"),
+		func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) },
+	); err != nil {
 		return nil, err
 	}
 	// Steps of these cannot be told to fail, which their names say.

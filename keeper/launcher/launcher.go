@@ -8,7 +8,6 @@ package launcher
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -20,12 +19,12 @@ import (
 // Launcher connects to the keeper of one directory. Its methods may be called concurrently.
 type Launcher struct {
 	launch keeper.Launch
-	log    *slog.Logger
+	logf   func(format string, args ...any)
 }
 
 // New names the keeper whose socket, state and log are in dir. Its program is strake-runtime, beside
-// the caller's own. log receives what is no error; nil discards it.
-func New(dir string, log *slog.Logger) (*Launcher, error) {
+// the caller's own. logf is told of upgrades, and of those that fail; nil is not.
+func New(dir string, logf func(format string, args ...any)) (*Launcher, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find strake-runtime: %w", err)
@@ -36,13 +35,13 @@ func New(dir string, log *slog.Logger) (*Launcher, error) {
 			"the keeper's program is expected beside %s: %w", filepath.Base(exe), err,
 		)
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	if logf == nil {
+		logf = func(string, ...any) {}
 	}
 	// Of the environment only what a Go program and its time zone need: the keeper outlives the
 	// process that started it.
 	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	return &Launcher{log: log, launch: keeper.Launch{
+	return &Launcher{logf: logf, launch: keeper.Launch{
 		Command: []string{runtime, "keeper"}, Environ: environ,
 		Socket:   filepath.Join(dir, "keeper.sock"),
 		StateDir: filepath.Join(dir, "state"),
@@ -80,7 +79,7 @@ func (l *Launcher) Dial(ctx context.Context) (*keeper.Client, error) {
 	}
 	// The old program does all that it did; only what is new is missing.
 	if err := l.renew(ctx, c); err != nil {
-		l.log.Warn("the keeper goes on with its old program", "error", err)
+		l.logf("the keeper goes on with its old program: %v", err)
 	}
 	return c, nil
 }
@@ -104,6 +103,6 @@ func (l *Launcher) renew(ctx context.Context, c *keeper.Client) error {
 	if err := c.Upgrade(ctx, program); err != nil {
 		return err
 	}
-	l.log.Info("the keeper has been upgraded", "pid", c.Pid(), "program", program.Name())
+	l.logf("the keeper, process %d, has been upgraded to %s", c.Pid(), program.Name())
 	return nil
 }

@@ -61,7 +61,6 @@ type call struct {
 	logFile       string
 	logPriority   string
 	quiet         bool
-	defines       []string
 	wantsVersion  bool
 	run           string // lxc.Options.Run
 	containerName string

@@ -55,9 +55,9 @@ func debian(ctx context.Context, t *Target) error {
 		return err
 	}
 	for name, text := range map[string]string{
-		"etc/hostname": t.Name + "\n",
-		"etc/hosts":    "127.0.0.1 localhost\n127.0.1.1 " + t.Name + "\n::1 localhost ip6-localhost\n",
-		"etc/fstab":    "# Mounts are in the container's configuration.\n",
+		"etc/hostname":           t.Name + "\n",
+		"etc/hosts":              "127.0.0.1 localhost\n127.0.1.1 " + t.Name + "\n::1 localhost ip6-localhost\n",
+		"etc/fstab":              "# Mounts are in the container's configuration.\n",
 		"etc/network/interfaces": interfaces,
 		// There is no /dev/tty0, which stands for the terminal that a screen shows.
 		"etc/systemd/system/getty@.service.d/container.conf": "[Unit]\nConditionPathExists=\n",

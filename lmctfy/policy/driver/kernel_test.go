@@ -275,6 +275,9 @@ func TestLevelsOfThisKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	p, err := levels.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for end := time.Now().Add(10 * time.Second); p.Level == policy.NoLevel; {
 		if p, err = levels.Read(); err != nil || time.Now().After(end) {
 			t.Fatalf("no notification: %v", err)
