@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -271,6 +272,71 @@ func TestInUse(t *testing.T) {
 	}
 	if got := groups(cfg); len(got) != 1 {
 		t.Errorf("left %q", got)
+	}
+}
+
+// TestUpdateDiff leaves what the change does not name as it is in the kernel, and records what the
+// kernel does not hold.
+func TestUpdateDiff(t *testing.T) {
+	t.Parallel()
+	m, cfg := machine(t, "")
+	c := create(t, m, "/x", "cpu {} memory { limit: 8192000 eviction_priority: 3 }")
+	update := func(text string) *spec.ContainerSpec {
+		t.Helper()
+		if _, err := c.Update(t.Context(), parsed(t, text), spec.Diff); err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := c.Spec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	file := "/sys/fs/cgroup/memory" + cfg.Base + "/x/memory.limit_in_bytes"
+	if err := os.WriteFile(file, []byte("16384000"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if s := update("cpu { limit: 3000 }"); s.Memory.GetLimit() != 16384000 ||
+		s.Cpu.GetLimit() != 3000 || s.Memory.GetEvictionPriority() != 3 {
+		t.Errorf("after the first: %v", s)
+	}
+	if s := update("memory { eviction_priority: 9 }"); s.Memory.GetEvictionPriority() != 9 {
+		t.Errorf("after the second: %v", s)
+	}
+}
+
+// TestUnderWay shows a container neither before it is made nor while it is being removed, and lets
+// other changes wait.
+func TestUnderWay(t *testing.T) {
+	t.Parallel()
+	m, _ := machine(t, "")
+	create(t, m, "/x", "")
+	create(t, m, "/y", "")
+	release, err := m.lock(t.Context(), "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := m.begin("/x", removing); err != nil {
+		t.Fatal(err)
+	}
+	root, err := m.Get("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := root.Children(Self); err != nil || fmt.Sprint(list) != "[/y]" {
+		t.Errorf("children %q, %v", list, err)
+	}
+	if _, err := m.Get("/x"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("get: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := m.Destroy(ctx, "/y", Empty); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("destroy: %v", err)
+	}
+	if err := m.end("/x"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -387,3 +387,25 @@ func TestReleaseGivesEverythingBack(t *testing.T) {
 		}
 	}
 }
+
+func TestFallingPressureIsNotWaitedForWithoutEnd(t *testing.T) {
+	t.Parallel()
+	web, s := premier("/web", 0, 0).using(0, 0), New(Config{})
+	var evicted time.Duration
+	percent := 100.0
+	for at := time.Duration(0); at < 10*time.Second && evicted == 0; at += time.Second {
+		web.Pressure = &Pressure{Memory: Stall{Some: Averages{Avg10: percent}}}
+		percent *= 0.88
+		var actions []Action
+		s, actions = Step(s, Observation{
+			At: start.Add(at), Containers: []Container{web, batch("/b", 0, 0).using(0, gib)},
+		})
+		if actions[len(actions)-1].Do == DoEvict {
+			evicted = at
+		}
+	}
+	// The last level is reached after one second.
+	if want := (1 + patience) * time.Second; evicted != want {
+		t.Errorf("evicted after %s, want %s", evicted, want)
+	}
+}

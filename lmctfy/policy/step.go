@@ -63,6 +63,9 @@ type gauge struct {
 	changed      time.Time // when level changed last
 	lowered      time.Time // when level was lowered, until it is raised again
 	relapses     int       // how often that happened within Config.GiveBackMost
+	// percent is the last reading, and falling says that the one before was higher by a tenth.
+	percent float64
+	falling bool
 }
 
 // reading is what an observation says of the pressure of one resource.
@@ -235,6 +238,7 @@ func pressures(o Observation) map[string]Pressure {
 // turn lets a gauge see a reading, lowers its level or raises it, and says whether it raised it.
 func (g *gauge) turn(c Config, r Resource, last int, now reading, at time.Time) (raised bool) {
 	m := c.marks(r)
+	g.percent, g.falling = now.percent, now.percent < 0.9*g.percent
 	switch {
 	case now.percent >= m.High:
 		g.below = time.Time{}
@@ -288,12 +292,18 @@ func (g *gauge) giveBackAfter(c Config) time.Duration {
 }
 
 // lasts says whether the last level of a resource, and the last eviction, had their time and the
-// pressure goes on.
+// pressure goes on. Pressure that falls gets more time, since throttling works.
 func (s State) lasts(r Resource, at time.Time) bool {
 	g := s.gauges[r]
-	return !g.above.IsZero() && at.Sub(g.above) >= s.config.RaiseAfter &&
-		at.Sub(g.changed) >= s.config.RaiseAfter && !s.cooling(at)
+	if g.above.IsZero() || s.cooling(at) ||
+		g.falling && at.Sub(g.changed) < patience*s.config.RaiseAfter {
+		return false
+	}
+	return at.Sub(g.above) >= s.config.RaiseAfter && at.Sub(g.changed) >= s.config.RaiseAfter
 }
+
+// patience is how many times Config.RaiseAfter the last level gets while the pressure falls.
+const patience = 5
 
 func (s State) cooling(at time.Time) bool {
 	return !s.evicted.IsZero() && at.Sub(s.evicted) < s.config.CoolDown
