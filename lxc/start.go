@@ -237,6 +237,15 @@ func (l *starting) make(context.Context) (err error) {
 	if l.made, err = ocispec.Make(in); err != nil {
 		return err
 	}
+	if file := l.cfg.Console.Path; file != "" && file != "none" {
+		return fmt.Errorf(
+			"lxc.console.path %q: want none, or nothing for a console of its own: %w", file,
+			errdefs.ErrInvalidArgument,
+		)
+	}
+	if file := l.cfg.Console.LogFile; file != "" {
+		l.c.path.log.Warn("the console is not logged", "lxc.console.logfile", file)
+	}
 	for _, w := range l.made.Warnings {
 		l.c.path.log.Warn(w, "container", l.c.name)
 	}

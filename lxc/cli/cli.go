@@ -11,7 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -171,7 +174,11 @@ func (c *call) execute(ctx context.Context, args []string) (int, error) {
 	if c.dir == "" {
 		c.dir = c.system.LXCPath
 	}
-	c.path, err = lxc.Open(c.dir, lxc.Options{Run: c.run, End: c.endCommand})
+	log, err := c.logger()
+	if err != nil {
+		return 1, err
+	}
+	c.path, err = lxc.Open(c.dir, lxc.Options{Run: c.run, End: c.endCommand, Log: log})
 	if err != nil {
 		return 1, err
 	}
@@ -187,6 +194,38 @@ func (c *call) help(w io.Writer) {
 		w, "Usage: lxc-%s %s\n\n%s.\n\nOptions:\n%s", c.verb.name, strings.TrimSpace(usage),
 		c.verb.about, c.set.FlagUsages(),
 	)
+}
+
+// levels are LXC's levels of the log by their names, and what they are here.
+var levels = map[string]slog.Level{
+	"TRACE": slog.LevelDebug, "DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo,
+	"NOTICE": slog.LevelInfo, "WARN": slog.LevelWarn, "ERROR": slog.LevelError,
+	"CRIT": slog.LevelError, "ALERT": slog.LevelError, "FATAL": slog.LevelError,
+}
+
+// logger is where what is no error of the command itself goes: to standard error or a file, from the
+// level ERROR on if nobody says.
+func (c *call) logger() (*slog.Logger, error) {
+	level := slog.LevelError
+	if c.logPriority != "" {
+		var ok bool
+		if level, ok = levels[strings.ToUpper(c.logPriority)]; !ok {
+			return nil, fmt.Errorf(
+				"logpriority %q: want one of %s", c.logPriority,
+				strings.Join(slices.Sorted(maps.Keys(levels)), ", "),
+			)
+		}
+	}
+	w := c.Err
+	if c.logFile != "" {
+		// Open until the process ends.
+		f, err := os.OpenFile(c.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("logfile: %w", err)
+		}
+		w = f
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
 }
 
 // endCommand is lxc.Options.End.
