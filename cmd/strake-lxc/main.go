@@ -16,8 +16,11 @@ import (
 	"strings"
 
 	"strake/internal/early"
+	"strake/lmctfy"
 	lmctfycli "strake/lmctfy/cli"
 	policy "strake/lmctfy/policy/command"
+	"strake/lmctfy/policy/containers"
+	"strake/lmctfy/policy/driver"
 	lxccli "strake/lxc/cli"
 )
 
@@ -42,7 +45,7 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 		return lxccli.Main(ctx, p, verb, args[1:])
 	}
 	if called == "lmctfy" {
-		return lmctfy(ctx, args[1:], in, out, errw)
+		return runLmctfy(ctx, args[1:], in, out, errw)
 	}
 	if len(args) < 2 {
 		usage(errw)
@@ -50,7 +53,7 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 	}
 	switch args[1] {
 	case "lmctfy":
-		return lmctfy(ctx, args[2:], in, out, errw)
+		return runLmctfy(ctx, args[2:], in, out, errw)
 	case "lxc":
 		if len(args) > 2 {
 			return lxccli.Main(ctx, p, args[2], args[3:])
@@ -66,16 +69,26 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 	return 1
 }
 
-// lmctfy executes one of lmctfy's commands.
-func lmctfy(ctx context.Context, args []string, in *os.File, out, errw io.Writer) int {
+// runLmctfy executes one of lmctfy's commands.
+func runLmctfy(ctx context.Context, args []string, in *os.File, out, errw io.Writer) int {
 	if len(args) > 0 && args[0] == "policy" {
-		return policy.Command{Stdin: in}.Main(args[1:], out, errw)
+		return policy.Command{Stdin: in, Open: openMachine}.Main(args[1:], out, errw)
 	}
 	return lmctfycli.Main(ctx, args, lmctfycli.System{
 		Out: out, Err: errw, Version: version, Parent: os.Getppid(), Environ: os.Environ(),
 		ReadFile:   os.ReadFile,
 		OpenOutput: func(fd int) io.Writer { return os.NewFile(uintptr(fd), "output") },
 	})
+}
+
+// openMachine is policy.Command.Open.
+func openMachine(context.Context) (driver.Source, driver.Actuator, error) {
+	m, err := lmctfy.Open(lmctfy.Config{})
+	if err != nil {
+		return nil, nil, err
+	}
+	c := containers.New(m)
+	return c, c, nil
 }
 
 func usage(w io.Writer) {
