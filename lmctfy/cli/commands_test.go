@@ -255,8 +255,9 @@ var rows = []row{
 		exact:  "\x12\x07\x10\xe8\x07\x22\x02\x08\x01",
 	},
 	{
-		line: "run /x '$LMCTFY spec; true'", before: []string{"create /x 'children_limit:3 owner:0'"},
-		want: `owner: 0\nchildren_limit: 3\n`,
+		line:   "run /x '$LMCTFY spec; true'",
+		before: []string{"create /x 'children_limit:3 owner:0'"},
+		want:   `owner: 0\nchildren_limit: 3\n`,
 	},
 	{
 		line: "killall /x",

@@ -2,8 +2,8 @@ package machine
 
 import "testing"
 
-// TestResourceContainersVersion2 runs lmctfy's tests on a host with nothing but version 2 of control
-// groups, whose one tree has all controllers.
+// TestResourceContainersVersion2 runs lmctfy's tests on a host with nothing but version 2 of
+// control groups, whose one tree has all controllers.
 func TestResourceContainersVersion2(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
