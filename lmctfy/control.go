@@ -23,9 +23,13 @@ func (c *Container) notRoot(what string) error {
 }
 
 // KillAll ends all processes that have a thread in the container, not those of containers inside,
-// and waits until they are gone or ctx ends. Errors: errdefs.ErrInvalidArgument for the root.
+// and waits until they are gone or ctx ends. Errors: errdefs.ErrInvalidArgument for the root,
+// errdefs.ErrFailedPrecondition if a container above is paused, where no process ends.
 func (c *Container) KillAll(ctx context.Context) error {
 	if err := c.notRoot("killed"); err != nil {
+		return err
+	}
+	if err := c.killable(); err != nil {
 		return err
 	}
 	groups, err := c.own()

@@ -114,6 +114,14 @@ var rows = []row{
 		},
 		check: left(),
 	},
+	{
+		// A process of version 1 that is frozen does not end.
+		line: "destroy /x/ -f", before: []string{
+			"create /x 'cpu:{} " + memory + "'", "create /x/y 'cpu:{}'", "run -n /x/y sleep 1000",
+			"pause /x/y", "pause /x",
+		},
+		check: left(),
+	},
 	{line: "destroy /x -f", before: []string{"create /x ''"}, check: left()},
 	{
 		line:   "update replace /x 'cpu:{max_limit:500}'",
