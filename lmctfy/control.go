@@ -36,6 +36,8 @@ func (c *Container) KillAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
 	for _, g := range groups {
 		if err := g.KillDirect(ctx); err != nil {
 			return fmt.Errorf("container %q: %w", c.name, err)
@@ -50,6 +52,8 @@ func (c *Container) Pause(ctx context.Context) error {
 	if err := c.notRoot("paused"); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
 	g, err := c.m.group(c.name)
 	if err == nil {
 		err = g.Freeze(ctx)

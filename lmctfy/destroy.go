@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -54,11 +55,16 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 		return err
 	}
 	m.step("begin")
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
 	// After an error, too, the mark goes: what is left can be seen, and destroyed again.
 	err = m.remove(ctx, n, removing)
 	m.step("end")
 	return errors.Join(err, m.end(n))
 }
+
+// killPatience is how long processes may take to end. Those that wait for a device do not.
+const killPatience = 30 * time.Second
 
 // killable is an error if there are threads in the container, or below it, that do not end because a
 // container above is paused.
