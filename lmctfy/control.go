@@ -23,15 +23,21 @@ func (c *Container) notRoot(what string) error {
 }
 
 // KillAll ends all processes that have a thread in the container, not those of containers inside,
-// and waits until they are gone or ctx ends. Errors: errdefs.ErrInvalidArgument for the root.
+// and waits until they are gone or ctx ends. Errors: errdefs.ErrInvalidArgument for the root,
+// errdefs.ErrFailedPrecondition if a container above is paused, where no process ends.
 func (c *Container) KillAll(ctx context.Context) error {
 	if err := c.notRoot("killed"); err != nil {
+		return err
+	}
+	if err := c.killable(); err != nil {
 		return err
 	}
 	groups, err := c.own()
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
 	for _, g := range groups {
 		if err := g.KillDirect(ctx); err != nil {
 			return fmt.Errorf("container %q: %w", c.name, err)
@@ -46,6 +52,8 @@ func (c *Container) Pause(ctx context.Context) error {
 	if err := c.notRoot("paused"); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
 	g, err := c.m.group(c.name)
 	if err == nil {
 		err = g.Freeze(ctx)

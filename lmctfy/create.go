@@ -28,7 +28,7 @@ func (m *Machine) Create(
 	if n == name.Root {
 		return nil, nil, fmt.Errorf("container %q: %w", n, errdefs.ErrAlreadyExists)
 	}
-	if n == m.reserved() {
+	if n == reserved {
 		return nil, nil, fmt.Errorf(
 			"container %q: the name is reserved for the groups of batch containers: %w", n,
 			errdefs.ErrInvalidArgument,
@@ -65,14 +65,9 @@ func (m *Machine) Create(
 	return &Container{m: m, name: n}, notes, nil
 }
 
-// reserved is the name that no container can have, because its groups would be those of all batch
-// containers.
-func (m *Machine) reserved() name.Name {
-	if m.host.Version() == 2 {
-		return ""
-	}
-	return name.Root.Child(batchPart)
-}
+// reserved is the name that no container can have, because its groups on version 1 would be those of
+// all batch containers.
+const reserved name.Name = "/" + batchPart
 
 // root makes the groups of the root container, if they are not the kernel's.
 func (m *Machine) root() error {
@@ -283,7 +278,7 @@ func (m *Machine) apply(n name.Name, s, old *spec.ContainerSpec) ([]Unenforced, 
 			err = g.Update(res)
 		}
 		if err != nil {
-			return nil, err
+			return nil, renamed(err)
 		}
 	}
 	for _, f := range w.files {

@@ -113,6 +113,9 @@ func (c *Container) describeCPU(out *spec.ContainerSpec) {
 		}
 	}
 	list, ok := c.file("cpuset", "cpuset.cpus")
+	if ok && list == "" && c.m.host.Version() == 2 {
+		list, ok = c.file("cpuset", "cpuset.cpus.effective")
+	}
 	if !ok || list == "" {
 		return
 	}
@@ -148,8 +151,11 @@ func batchLatency(l spec.SchedulingLatency) bool {
 }
 
 // milliOfWeight is the least amount of processors that has a weight on version 2, to 10
-// milliseconds.
+// milliseconds, and one processor for the weight that a group has at first.
 func milliOfWeight(weight uint64) (milli uint64) {
+	if weight == cgroup.WeightOf(sharesPerCPU) {
+		return 1000
+	}
 	low, high := uint64(0), uint64(maxShares*1000/sharesPerCPU)
 	for low < high {
 		mid := (low + high) / 2

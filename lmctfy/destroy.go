@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"strake/lmctfy/name"
 )
@@ -21,9 +23,10 @@ const (
 	Everything
 )
 
-// Destroy removes a container. Errors: errdefs.ErrNotFound; errdefs.ErrFailedPrecondition if with
-// Empty there are processes, threads or containers in it, or if another program made it;
-// errdefs.ErrInvalidArgument for the root.
+// Destroy removes a container. Errors: errdefs.ErrNotFound; errdefs.ErrFailedPrecondition if a
+// container above is paused, so that processes cannot end, or if with Empty there are processes,
+// threads or containers in it, or another program has made it; errdefs.ErrInvalidArgument for the
+// root.
 func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error {
 	if n == name.Root {
 		return fmt.Errorf("container %q is the machine: %w", n, errdefs.ErrInvalidArgument)
@@ -45,15 +48,35 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 			return err
 		}
 	}
+	if err := c.killable(); err != nil {
+		return err
+	}
 	if err := m.begin(n, removing); err != nil {
 		return err
 	}
 	m.step("begin")
-	if err := m.remove(ctx, n, removing); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	// After an error, too, the mark goes: what is left can be seen, and destroyed again.
+	err = m.remove(ctx, n, removing)
+	m.step("end")
+	return errors.Join(err, m.end(n))
+}
+
+// killPatience is how long processes may take to end. Those that wait for a device do not.
+const killPatience = 30 * time.Second
+
+// killable is an error if there are threads in the container, or below it, that do not end because a
+// container above is paused.
+func (c *Container) killable() error {
+	tids, err := c.Threads(Recursive)
+	if err != nil || len(tids) == 0 {
 		return err
 	}
-	m.step("end")
-	return m.end(n)
+	if err := (&Container{m: c.m, name: c.name.Parent()}).running(); err != nil {
+		return fmt.Errorf("container %q: its processes cannot end: %w", c.name, err)
+	}
+	return nil
 }
 
 // removable is an error if there is something in the container.
@@ -97,6 +120,15 @@ func (c *Container) removable() error {
 // says what is being done to the container: of one that another program has made, and that is
 // removed, groups in all trees of the machine are removed. The caller holds the lock.
 func (m *Machine) remove(ctx context.Context, n name.Name, kind string) error {
+	g, err := m.group(n)
+	if err != nil {
+		return err
+	}
+	// The anchor is where a paused process can be made to go on, without which it does not end.
+	if err := g.Kill(ctx, unix.SIGKILL); err != nil {
+		return fmt.Errorf("container %q: %w", n, err)
+	}
+	m.step("kill")
 	all, err := m.below(n)
 	if err != nil {
 		return err
@@ -108,10 +140,6 @@ func (m *Machine) remove(ctx context.Context, n name.Name, kind string) error {
 	}
 	if n.Top() {
 		m.removeBatch()
-	}
-	g, err := m.group(n)
-	if err != nil {
-		return err
 	}
 	if err := g.Remove(ctx); err != nil {
 		return fmt.Errorf("container %q: %w", n, err)

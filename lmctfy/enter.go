@@ -116,8 +116,9 @@ func Command(argv []string) (file string, err error) {
 	return "", fmt.Errorf("command %q: %w", argv[0], errdefs.ErrNotFound)
 }
 
-// Exec moves this process into the container and replaces it by a command. It returns only with an
-// error, after which the process is where it was unless the kernel did not execute the command.
+// Exec moves this process into the container and replaces it by a command, which begins when the
+// container is resumed if that is paused. It returns only with an error, after which the process is
+// where it was unless the kernel did not execute the command.
 func (c *Container) Exec(argv, env []string) error {
 	file, err := Command(argv)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,85 @@ import (
 
 	"strake/lmctfy/spec"
 )
+
+// TestVersion2 does on a version 2 tree what needs no controller.
+func TestVersion2(t *testing.T) {
+	t.Parallel()
+	m, cfg := machine(t, version2)
+	x, y := create(t, m, "/x", "children_limit: 4"), create(t, m, "/x/y", "")
+	px, py := sleeper(t, x), sleeper(t, y)
+	if got, err := m.Detect(py); err != nil || got != "/x/y" {
+		t.Errorf("detect: %q, %v", got, err)
+	}
+	if got, err := x.Processes(Self); err != nil || fmt.Sprint(got) != fmt.Sprint([]int{px}) {
+		t.Errorf("processes %v, %v, want %d", got, err, px)
+	}
+	if got, err := x.Threads(Recursive); err != nil || len(got) != 2 {
+		t.Errorf("threads %v, %v", got, err)
+	}
+	if got, err := x.Children(Self); err != nil || fmt.Sprint(got) != "[/x/y]" {
+		t.Errorf("children %q, %v", got, err)
+	}
+	if err := y.Enter([]int{px}); err != nil {
+		t.Error(err)
+	}
+	if got, _ := y.Processes(Self); len(got) != 2 {
+		t.Errorf("after enter: processes %v", got)
+	}
+	if err := x.Pause(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := y.Resume(t.Context()); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+		t.Errorf("resume below a paused container: %v", err)
+	}
+	if err := x.Resume(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s, _, err := x.Spec(); err != nil || spec.Text(s) != "children_limit: 4\n" {
+		t.Errorf("spec %v, %v", s, err)
+	}
+	if err := y.KillAll(t.Context()); err != nil {
+		t.Error(err)
+	}
+	_, _, err := m.Create(t.Context(), "/z", parsed(t, "memory {}"))
+	if slices.Contains(m.host.Controllers(), "memory") {
+		if err != nil {
+			t.Error(err)
+		}
+		err = m.Destroy(t.Context(), "/z", Empty)
+		if err != nil {
+			t.Error(err)
+		}
+	} else if !errors.Is(err, errdefs.ErrFailedPrecondition) || !strings.HasPrefix(
+		err.Error(), `memory: this host has no control groups of the controller "memory"`,
+	) {
+		t.Errorf("create without a controller: %v", err)
+	}
+	if err := m.Destroy(t.Context(), "/x", Everything); err != nil {
+		t.Error(err)
+	}
+	if left := groups(cfg); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
+// TestVersion2Thread checks that a thread alone cannot enter on version 2.
+func TestVersion2Thread(t *testing.T) {
+	t.Parallel()
+	m, _ := machine(t, version2)
+	x := create(t, m, "/x", "")
+	tids, _ := filepath.Glob("/proc/self/task/*")
+	for _, dir := range tids {
+		tid, _ := strconv.Atoi(filepath.Base(dir))
+		if tid == os.Getpid() {
+			continue
+		}
+		if err := x.Enter([]int{tid}); !errors.Is(err, errdefs.ErrFailedPrecondition) &&
+			!errors.Is(err, errdefs.ErrNotFound) {
+			t.Errorf("thread %d: %v", tid, err)
+		}
+	}
+}
 
 // controlled is a root container on a version 2 tree that has controllers.
 func controlled(t *testing.T) (*Machine, Config) {

@@ -16,7 +16,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // of commands.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	r := newRig(t, 1)
 	r.must("create /x ''", "create /x/y ''", "create /longer-than-twenty-columns ''")
 	for name, line := range map[string]string{
 		"long":      "-l list containers -r /",

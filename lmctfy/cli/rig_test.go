@@ -28,7 +28,6 @@ import (
 const (
 	mode     = "STRAKE_LMCTFY_TEST"
 	baseName = "STRAKE_LMCTFY_TEST_BASE"
-	rootName = "STRAKE_LMCTFY_TEST_ROOT"
 )
 
 func TestMain(m *testing.M) {
@@ -50,9 +49,7 @@ func program() int {
 		Out: os.Stdout, Err: os.Stderr, Version: "test", Parent: os.Getppid(),
 		Environ: os.Environ(), ReadFile: os.ReadFile,
 		OpenOutput: func(fd int) io.Writer { return os.NewFile(uintptr(fd), "output") },
-		Config: lmctfy.Config{
-			Base: os.Getenv(baseName), CgroupRoot: os.Getenv(rootName),
-		},
+		Config:     lmctfy.Config{Base: os.Getenv(baseName)},
 	})
 }
 
@@ -92,24 +89,23 @@ func use() {
 type rig struct {
 	t    testing.TB
 	base string
-	root string // where hierarchies are mounted; "" for the default
 	dir  string // of the test's files
 }
 
 var serial atomic.Int64
 
-// newRig is for the version 1 trees if root is empty.
-func newRig(t testing.TB, root string) *rig {
+// newRig is for a host whose controllers are those of a version.
+func newRig(t testing.TB, version int) *rig {
 	t.Helper()
 	testneed.Root(t, "it makes control groups")
-	r := &rig{t: t, root: root, dir: t.TempDir()}
+	r := &rig{t: t, dir: t.TempDir()}
 	r.base = fmt.Sprintf("/strake-lmctfy-test-%d-%d", os.Getpid(), serial.Add(1))
-	h, err := cgroup.Detect(root)
+	h, err := cgroup.Detect("")
 	if err != nil {
 		t.Skip(err)
 	}
-	if root == "" && h.Version() != 1 {
-		t.Skip("version 1 of control groups is not mounted here")
+	if h.Version() != version {
+		t.Skipf("the controllers of this host are not those of version %d", version)
 	}
 	t.Cleanup(func() {
 		g, err := h.At(r.base)
@@ -130,7 +126,7 @@ func (r *rig) program(what string, args ...string) *exec.Cmd {
 		r.t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), mode+"="+what, baseName+"="+r.base, rootName+"="+r.root)
+	cmd.Env = append(os.Environ(), mode+"="+what, baseName+"="+r.base)
 	return cmd
 }
 

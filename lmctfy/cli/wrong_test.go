@@ -57,7 +57,7 @@ func TestWrong(t *testing.T) {
 	for _, c := range readWrong(t) {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, "")
+			r := newRig(t, 1)
 			r.write("text", "cpu {}")
 			r.must(c.before...)
 			before := fmt.Sprint(r.groups())
@@ -102,7 +102,7 @@ func TestStatus(t *testing.T) {
 // them.
 func TestNotEnforced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, "")
+	r := newRig(t, 1)
 	_, errs, code := r.run(
 		"create /x 'memory:{dirty:{ratio:5} stale_page_age:3} filesystem:{fd_limit:9}'",
 	)

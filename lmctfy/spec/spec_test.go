@@ -331,3 +331,41 @@ func declarations(text string) map[string]bool {
 	}
 	return found
 }
+
+// FuzzParse checks that whatever is understood is written in both forms so that it is understood
+// again, and that validation and updates of it end.
+func FuzzParse(f *testing.F) {
+	for _, text := range []string{
+		"cpu { limit: 1 mask { data: [1, 2] } }", "\x12\x03\x10\xe8\x07", "memory:{limit:-1}", "HA",
+		"device{restrictions_set{restrictions{permission:DENY type:DEVICE_ALL}}} owner: 3",
+		"filesystem { mounts { mount { source: '/a\\n\\377' } } } network {}",
+		"blockio { max_device_limit_set { max_limits { limits {} } } }",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := Parse(data)
+		if err != nil {
+			if !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("class of %v", err)
+			}
+			return
+		}
+		raw, err := Binary(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, form := range []string{Text(s), string(raw)} {
+			again, err := Parse([]byte(form))
+			if err != nil || !proto.Equal(again, s) {
+				t.Errorf("%q became %q, which is read as %v, %v", data, form, again, err)
+			}
+		}
+		if Validate(s) == nil {
+			_ = CheckUpdate(Resources(s), s, s, Replace)
+			if merged := Merge(s, s, Diff); !proto.Equal(merged, s) {
+				t.Errorf("%q merged with itself is %q", data, Text(merged))
+			}
+		}
+	})
+}
