@@ -14,7 +14,7 @@
 // Not for: configuration files (lxc/config), what they mean (lxc/ocispec), flags and output
 // (lxc/cli).
 //
-// Tested by package test, with the programs.
+// Tested by tables, and by package test with the programs.
 package lxc
 
 import (

@@ -2,7 +2,7 @@
 //
 // Not for: what is asked of the keeper (package task/host).
 //
-// Tested by package test and by cmd/straked, with the programs themselves.
+// Tested with programs that are no keeper; with the keeper itself by package test and cmd/straked.
 package launcher
 
 import (

@@ -3,7 +3,7 @@
 //
 // Not for: what the verbs do (package lxc).
 //
-// Tested by package test, with the program.
+// Tested by tables, and by package test with the program.
 package cli
 
 import (

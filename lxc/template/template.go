@@ -3,7 +3,7 @@
 //
 // Not for: the life of a container (package lxc).
 //
-// Tested by package test, with the program.
+// Tested by tables, and by package test with the program.
 package template
 
 import (
