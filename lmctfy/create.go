@@ -65,8 +65,8 @@ func (m *Machine) Create(
 	return &Container{m: m, name: n}, notes, nil
 }
 
-// reserved is the name that no container can have, because its groups on version 1 would be those of
-// all batch containers.
+// reserved is the name that no container can have, because its groups on version 1 would be those
+// of all batch containers.
 const reserved name.Name = "/" + batchPart
 
 // root makes the groups of the root container, if they are not the kernel's.

@@ -66,8 +66,8 @@ func (m *Machine) Destroy(ctx context.Context, n name.Name, extent Extent) error
 // killPatience is how long processes may take to end. Those that wait for a device do not.
 const killPatience = 30 * time.Second
 
-// killable is an error if there are threads in the container, or below it, that do not end because a
-// container above is paused.
+// killable is an error if there are threads in the container, or below it, that do not end because
+// a container above is paused.
 func (c *Container) killable() error {
 	tids, err := c.Threads(Recursive)
 	if err != nil || len(tids) == 0 {

@@ -237,7 +237,7 @@ var rows = []row{
 	{
 		line:   "stats summary /x",
 		before: []string{"create /x 'cpu:{} memory:{limit:8192000}'", "run -n /x sleep 1000"},
-		want: `(?s)cpu \{\n  usage \{\n    total: [1-9].*  load: 0\n\}\nmemory \{\n` +
+		want: `(?s)cpu \{\n  usage \{\n    total: [1-9].*  load: [01]\n\}\nmemory \{\n` +
 			`  limit: 8192000\n  effective_limit: 8192000\n  reservation: 0\n  usage: [1-9].*` +
 			`  working_set: \d+\n.*  fail_count: 0\n\}\n`,
 	},
