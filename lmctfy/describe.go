@@ -27,19 +27,22 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 		notes = wanted(record, nil, c.features()).unenforced
 	}
 	if has(isolated, spec.CPU) {
-		c.describeCPU(out)
+		description{c}.cpu(out)
 	}
 	if has(isolated, spec.Memory) {
-		c.describeMemory(out)
+		description{c}.memory(out)
 	}
 	if has(isolated, spec.Device) && record == nil {
-		out.Device = c.describeDevices()
+		out.Device = description{c}.devices()
 	}
 	if has(isolated, spec.BlockIO) && out.Blockio == nil {
 		out.Blockio = new(spec.BlockIoSpec)
 	}
 	return out, notes, nil
 }
+
+// description reads a container's specification back from the kernel.
+type description struct{ *Container }
 
 // features are those of the container's groups.
 func (c *Container) features() features {
@@ -96,15 +99,15 @@ func limitOf(text string) (int64, bool) {
 	return n, err == nil
 }
 
-// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel rounds its
+// cpu keeps a recorded value that the kernel's agrees with, because the kernel rounds its
 // own.
-func (c *Container) describeCPU(out *spec.ContainerSpec) {
+func (d description) cpu(out *spec.ContainerSpec) {
 	if out.Cpu == nil {
 		out.Cpu = new(spec.CpuSpec)
 	}
 	cpu := out.Cpu
-	c.describeWeight(cpu, spec.Latency(out))
-	if quota, period, ok := c.bandwidth(); ok {
+	d.weight(cpu, spec.Latency(out))
+	if quota, period, ok := d.bandwidth(); ok {
 		switch {
 		case quota < 0:
 			cpu.MaxLimit = nil
@@ -112,9 +115,9 @@ func (c *Container) describeCPU(out *spec.ContainerSpec) {
 			cpu.MaxLimit = ptr(uint64(quota * 1000 / period))
 		}
 	}
-	list, ok := c.file("cpuset", "cpuset.cpus")
-	if ok && list == "" && c.m.host.Version() == 2 {
-		list, ok = c.file("cpuset", "cpuset.cpus.effective")
+	list, ok := d.file("cpuset", "cpuset.cpus")
+	if ok && list == "" && d.m.host.Version() == 2 {
+		list, ok = d.file("cpuset", "cpuset.cpus.effective")
 	}
 	if !ok || list == "" {
 		return
@@ -124,9 +127,9 @@ func (c *Container) describeCPU(out *spec.ContainerSpec) {
 	}
 }
 
-func (c *Container) describeWeight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
-	if c.m.host.Version() == 2 {
-		text, ok := c.file("cpu", "cpu.weight")
+func (d description) weight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
+	if d.m.host.Version() == 2 {
+		text, ok := d.file("cpu", "cpu.weight")
 		weight, err := strconv.ParseUint(text, 10, 64)
 		if !ok || err != nil || batchLatency(latency) {
 			return
@@ -136,7 +139,7 @@ func (c *Container) describeWeight(cpu *spec.CpuSpec, latency spec.SchedulingLat
 		}
 		return
 	}
-	text, ok := c.file("cpu", "cpu.shares")
+	text, ok := d.file("cpu", "cpu.shares")
 	now, err := strconv.ParseUint(text, 10, 64)
 	if !ok || err != nil || latency == spec.SchedulingLatency_BEST_EFFORT {
 		return
@@ -169,16 +172,16 @@ func milliOfWeight(weight uint64) (milli uint64) {
 }
 
 // bandwidth is the quota and the period of throttling in microseconds; a quota of -1 is no limit.
-func (c *Container) bandwidth() (quota, period int64, ok bool) {
-	if c.m.host.Version() == 2 {
-		text, ok := c.file("cpu", "cpu.max")
+func (d description) bandwidth() (quota, period int64, ok bool) {
+	if d.m.host.Version() == 2 {
+		text, ok := d.file("cpu", "cpu.max")
 		first, second, _ := strings.Cut(text, " ")
 		quota, ok1 := limitOf(first)
 		period, ok2 := limitOf(second)
 		return quota, period, ok && ok1 && ok2 && period > 0
 	}
-	quota, ok1 := c.number("cpu", "cpu.cfs_quota_us", "")
-	period, ok2 := c.number("cpu", "cpu.cfs_period_us", "")
+	quota, ok1 := d.number("cpu", "cpu.cfs_quota_us", "")
+	period, ok2 := d.number("cpu", "cpu.cfs_period_us", "")
 	return quota, period, ok1 && ok2 && period > 0
 }
 
@@ -204,26 +207,26 @@ func maskOf(list string) (mask []uint64, err error) {
 	return mask, nil
 }
 
-func (c *Container) describeMemory(out *spec.ContainerSpec) {
+func (d description) memory(out *spec.ContainerSpec) {
 	if out.Memory == nil {
 		out.Memory = new(spec.MemorySpec)
 	}
 	m := out.Memory
-	hard, ok := c.number("memory", "memory.limit_in_bytes", "memory.max")
-	if soft, has := c.number("memory", "", "memory.high"); has && m.MaxLimit != nil {
+	hard, ok := d.number("memory", "memory.limit_in_bytes", "memory.max")
+	if soft, has := d.number("memory", "", "memory.high"); has && m.MaxLimit != nil {
 		// With max_limit, limit slows the container down before.
 		m.MaxLimit, m.Limit = &hard, &soft
 	} else if ok {
 		m.Limit = agree(m.Limit, hard)
 	}
-	if low, ok := c.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
+	if low, ok := d.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
 		m.Reservation = agree(m.Reservation, max(low, 0))
 	}
-	if c.m.host.Version() == 2 {
-		if swap, ok := c.number("memory", "", "memory.swap.max"); ok && swap >= 0 && hard >= 0 {
+	if d.m.host.Version() == 2 {
+		if swap, ok := d.number("memory", "", "memory.swap.max"); ok && swap >= 0 && hard >= 0 {
 			m.SwapLimit = agree(m.SwapLimit, hard+swap)
 		}
-	} else if sum, ok := c.number("memory", "memory.memsw.limit_in_bytes", ""); ok {
+	} else if sum, ok := d.number("memory", "memory.memsw.limit_in_bytes", ""); ok {
 		m.SwapLimit = agree(m.SwapLimit, sum)
 	}
 	if m.EvictionPriority == nil {
@@ -243,10 +246,10 @@ func agree(recorded *int64, kernel int64) *int64 {
 	return &kernel
 }
 
-// describeDevices reads the rules of version 1; the programs of version 2 cannot be read back.
-func (c *Container) describeDevices() *spec.DeviceSpec {
+// devices reads the rules of version 1; the programs of version 2 cannot be read back.
+func (d description) devices() *spec.DeviceSpec {
 	out := &spec.DeviceSpec{RestrictionsSet: new(spec.DeviceSpec_DeviceRestrictionsSet)}
-	text, ok := c.file("devices", "devices.list")
+	text, ok := d.file("devices", "devices.list")
 	if !ok {
 		return out
 	}

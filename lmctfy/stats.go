@@ -34,17 +34,18 @@ func (c *Container) Stats(detail Detail) (*spec.ContainerStats, error) {
 		return nil, err
 	}
 	out := new(spec.ContainerStats)
+	uses := usage{c}
 	var errs []error
 	for _, r := range isolated {
 		switch r {
 		case spec.CPU:
-			out.Cpu, err = c.cpuStats(detail)
+			out.Cpu, err = uses.cpuStats(detail)
 			errs = append(errs, err)
 		case spec.Memory:
-			out.Memory, err = c.memoryStats()
+			out.Memory, err = uses.memoryStats()
 			errs = append(errs, err)
 		case spec.Filesystem:
-			out.Filesystem, err = c.filesystemStats()
+			out.Filesystem, err = uses.filesystemStats()
 			errs = append(errs, err)
 		case spec.BlockIO:
 			out.Blockio = new(spec.BlockIoStats)
@@ -57,26 +58,29 @@ func (c *Container) Stats(detail Detail) (*spec.ContainerStats, error) {
 	return out, errors.Join(errs...)
 }
 
+// usage reads what a container uses.
+type usage struct{ *Container }
+
 // read reads the statistics of the container's group in the tree of a controller.
-func (c *Container) read(controller string) (*cgroup.Stats, error) {
-	t := c.m.of(controller)
+func (of usage) read(controller string) (*cgroup.Stats, error) {
+	t := of.m.of(controller)
 	if t == nil {
 		return new(cgroup.Stats), nil
 	}
-	p, _, _ := c.m.find(t, c.name)
+	p, _, _ := of.m.find(t, of.name)
 	g, err := t.at(p)
 	if err != nil {
 		return nil, err
 	}
 	s, err := g.Stats()
 	if err != nil {
-		return nil, fmt.Errorf("container %q: statistics: %w", c.name, err)
+		return nil, fmt.Errorf("container %q: statistics: %w", of.name, err)
 	}
 	return s, nil
 }
 
-func (c *Container) cpuStats(detail Detail) (*spec.CpuStats, error) {
-	used, err := c.read("cpuacct")
+func (of usage) cpuStats(detail Detail) (*spec.CpuStats, error) {
+	used, err := of.read("cpuacct")
 	if err != nil {
 		return nil, err
 	}
@@ -87,11 +91,11 @@ func (c *Container) cpuStats(detail Detail) (*spec.CpuStats, error) {
 	for _, n := range used.CPU.PerCPUNanos {
 		u.PerCpu = append(u.PerCpu, int64(n))
 	}
-	out := &spec.CpuStats{Usage: u, Load: c.load()}
+	out := &spec.CpuStats{Usage: u, Load: of.load()}
 	if detail == Summary {
 		return out, nil
 	}
-	throttled, err := c.read("cpu")
+	throttled, err := of.read("cpu")
 	if err != nil {
 		return out, err
 	}
@@ -108,8 +112,8 @@ const mostThreads = 4096
 
 // load counts the threads of the container that can run now, or is nil if there are too many to
 // ask.
-func (c *Container) load() *int32 {
-	tids, err := c.Threads(Recursive)
+func (of usage) load() *int32 {
+	tids, err := of.Threads(Recursive)
 	if err != nil || len(tids) > mostThreads {
 		return nil
 	}
@@ -135,18 +139,18 @@ var memoryNames2 = map[string]string{
 	"dirty": "file_dirty", "writeback": "file_writeback",
 }
 
-func (c *Container) memoryStats() (*spec.MemoryStats, error) {
-	s, err := c.read("memory")
+func (of usage) memoryStats() (*spec.MemoryStats, error) {
+	s, err := of.read("memory")
 	if err != nil {
 		return nil, err
 	}
-	two := c.m.host.Version() == 2
+	two := of.m.host.Version() == 2
 	out := &spec.MemoryStats{
 		Usage: ptr(int64(s.Memory.Usage)), MaxUsage: ptr(int64(s.Memory.MaxUsage)),
 		FailCount: ptr(int64(s.Memory.Failcnt)), Limit: ptr(limited(s.Memory.Limit)),
-		EffectiveLimit: ptr(c.effective()),
+		EffectiveLimit: ptr(of.effective()),
 	}
-	if low, ok := c.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
+	if low, ok := of.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
 		out.Reservation = ptr(max(low, 0))
 	}
 	prefix := "total_"
@@ -164,7 +168,7 @@ func (c *Container) memoryStats() (*spec.MemoryStats, error) {
 	if n, ok := s.Memory.Stat["hierarchical_memory_limit"]; ok {
 		out.HierarchicalMemoryLimit = ptr(limited(n))
 	}
-	out.Numa = c.numaStats()
+	out.Numa = of.numaStats()
 	return out, nil
 }
 
@@ -197,10 +201,10 @@ func memoryData(
 }
 
 // effective is the least limit of the container and of those above, -1 if there is none.
-func (c *Container) effective() int64 {
+func (of usage) effective() int64 {
 	least := int64(-1)
-	for n := c.name; ; n = n.Parent() {
-		above := &Container{m: c.m, name: n}
+	for n := of.name; ; n = n.Parent() {
+		above := &Container{m: of.m, name: n}
 		limit, ok := above.number("memory", "memory.limit_in_bytes", "memory.max")
 		if ok && limit >= 0 && (least < 0 || limit < least) {
 			least = limit
@@ -213,8 +217,8 @@ func (c *Container) effective() int64 {
 
 // numaStats reads memory.numa_stat of version 1 (memory.rst, 3.4), lines of
 // "total=12 N0=8 N1=4".
-func (c *Container) numaStats() *spec.MemoryStats_NumaStats {
-	text, ok := c.file("memory", "memory.numa_stat")
+func (of usage) numaStats() *spec.MemoryStats_NumaStats {
+	text, ok := of.file("memory", "memory.numa_stat")
 	if !ok {
 		return nil
 	}
@@ -262,8 +266,8 @@ func numberOf(text string) *int64 {
 }
 
 // filesystemStats counts the descriptors that the container's processes have open.
-func (c *Container) filesystemStats() (*spec.FilesystemStats, error) {
-	pids, err := c.Processes(Recursive)
+func (of usage) filesystemStats() (*spec.FilesystemStats, error) {
+	pids, err := of.Processes(Recursive)
 	if err != nil {
 		return nil, err
 	}
