@@ -81,10 +81,10 @@ var busyboxFiles = map[string]string{
 	"etc/hostname": "NAME\n",
 	"etc/hosts":    "127.0.0.1 localhost NAME\n",
 	"etc/fstab":    "",
-	"etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/getty -L tty1 115200 vt100\n" +
-		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/umount -a -r\n",
-	"etc/init.d/rcS": "#!/bin/sh\n/bin/syslogd\n/bin/mount -a\n" +
-		"/bin/udhcpc -n -q -i eth0 >/dev/null 2>&1 &\n",
+	"etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/busybox getty -L tty1 115200 vt100\n" +
+		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/busybox umount -a -r\n",
+	"etc/init.d/rcS": "#!/bin/sh\n/bin/busybox syslogd\n/bin/busybox mount -a\n" +
+		"/bin/busybox udhcpc -n -q -i eth0 >/dev/null 2>&1 &\n",
 	"usr/share/udhcpc/default.script": `#!/bin/sh
 case "$1" in
 deconfig) ip addr flush dev "$interface" ;;
