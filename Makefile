@@ -22,7 +22,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: $(BASE)/base-$(ARCH).tar.gz ## build static binaries into ./bin
-	@scripts/step "build strake, straked, strake-runtime" go build -trimpath -ldflags "$(EARLY)" -ldflags "strake/cmd/straked=$(LDFLAGS)" -o $(BIN)/ ./cmd/strake ./cmd/straked ./cmd/strake-runtime
+	@scripts/step "build strake, straked, strake-runtime, strake-lxc" go build -trimpath -ldflags "$(EARLY)" -ldflags "strake/cmd/straked=$(LDFLAGS)" -o $(BIN)/ ./cmd/strake ./cmd/straked ./cmd/strake-runtime ./cmd/strake-lxc
 
 # The image that straked embeds is made by a module of its own, userland.
 BASE_SOURCES := $(shell find userland -name '*.go' ! -name '*_test.go') userland/go.mod userland/go.sum

@@ -32,6 +32,7 @@ import (
 type bench struct {
 	bin, dir     string
 	floor, hello string // programs
+	debian       string // the tree of a Debian 12
 	state        string // a tmpfs
 	only         string
 	rounds       int
@@ -44,7 +45,8 @@ func main() {
 	flag.StringVar(&b.floor, "floor", "", "the floor `program`")
 	flag.StringVar(&b.hello, "hello", "", "a Go `program` that says hello")
 	flag.StringVar(&b.dir, "dir", "", "an empty work `directory`, to mount on")
-	flag.StringVar(&b.only, "only", "", "measure one `part`: runtimes, execs, limit or engines")
+	flag.StringVar(&b.debian, "debian", "", "the `directory` of a Debian 12 with systemd")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: runtimes, execs, limit, engines or systems")
 	flag.IntVar(&b.rounds, "rounds", 40, "interleaved `rounds` of each comparison")
 	inside := flag.Bool("inside", false, "used by the program itself")
 	flag.Parse()
@@ -97,7 +99,10 @@ func (b *bench) run() error {
 	for _, part := range []struct {
 		name string
 		run  func(string) error
-	}{{"runtimes", b.runtimes}, {"execs", b.execs}, {"limit", b.limit}, {"engines", b.engines}} {
+	}{
+		{"runtimes", b.runtimes}, {"execs", b.execs}, {"limit", b.limit}, {"engines", b.engines},
+		{"systems", b.systems},
+	} {
 		if b.only != "" && b.only != part.name {
 			continue
 		}

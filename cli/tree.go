@@ -31,6 +31,7 @@ func tree() []command.Command {
 		},
 		{Name: "volume", Short: "Manage volumes", Group: command.Management, Sub: volume.Commands},
 		{Name: "system", Short: "Manage strake", Group: command.Management, Sub: system.Commands},
+		system.Lmctfy(), system.LXC(),
 		system.Runtime(),
 		container.Attach(), container.Create(), container.Diff(), system.Events(), image.History(),
 		image.Import(), system.Inspect(),

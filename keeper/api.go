@@ -153,6 +153,39 @@ type StartRequest struct {
 	// Hold makes Start return at every stage at which the program waits (program.StageHooks), with
 	// Process.State Held; Continue goes on. Without it the keeper continues by itself.
 	Hold bool
+	// EndCommand is executed by the keeper, as its child, when the process has ended; empty for
+	// nothing. It is for front ends without a process that lives as long as theirs, and their own
+	// words, not a user's. It has at most 16 words and, with a NUL behind each, 4,096 bytes; the
+	// first is the absolute path of the executable.
+	//
+	// It begins when the exit is in the state directory and the output has ended, or one second
+	// after the end of the process. It has /dev/null as standard streams, PATH as its environment,
+	// the root as its directory, and a session of its own; nothing of it but a failure is recorded,
+	// in the keeper's log. At most four run at a time; others wait, in the order in which their
+	// processes have ended.
+	//
+	// It is executed at least once, also if the keeper is killed or replaced meanwhile: again if
+	// the keeper was killed before it had recorded the command's end, but not beside a first one
+	// that the journal knows to run. A failed one is not repeated. Forget and Abort drop one that
+	// has not begun. A process whose start fails has none. A keeper that is shut down leaves to the
+	// next one what has not ended. If keeper and guard are both killed while the process runs, the
+	// next keeper finds the process by its number, or takes it for ended with an unknown status.
+	EndCommand []string
+	// Keep are up to 64 descriptors that are held until the process is forgotten, also after its
+	// end, by the keeper, the next one if it is killed, and its guard. Each Process has duplicates
+	// of them (Process.Kept). Nothing is read from them or written to them. They are not those of
+	// processes (pidfd_open(2)), stay the caller's, and may be closed once the call has returned.
+	//
+	// It is for the masters of a container's further terminals: while one is open, the terminal is
+	// not hung up. A keeper does not end by itself while it holds one.
+	Keep []Kept
+}
+
+// Kept is a descriptor that the keeper holds for a process, under a name: 1 to 32 lower-case
+// letters, digits, '.' and '-'.
+type Kept struct {
+	Name string
+	File *os.File
 }
 
 // State is a process's place in its life.

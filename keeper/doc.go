@@ -19,6 +19,10 @@
 //   - Output reaches every subscriber in order, without loss and without repetition, as long as it
 //     is not slower than what Attachment.Overflow says. Nothing that a subscriber does blocks
 //     another container.
+//   - A process can have descriptors that are held until it is forgotten, and given to every client
+//     that asks (StartRequest.Keep): by the keeper, the guard, and the next keeper.
+//   - A process can have an end command, which the keeper executes when the process has ended, at
+//     least once, whatever happens to the keeper meanwhile (StartRequest.EndCommand).
 //   - A keeper replaces its own program in place (Client.Upgrade): same pid, same children, same
 //     connections.
 //

@@ -41,14 +41,28 @@ type Process struct {
 	StreamsClosed bool
 	// Adopted says that the keeper is not its parent.
 	Adopted bool
+	// EndCommand is StartRequest.EndCommand.
+	EndCommand []string
+	// Bare says that the keeper knows of the process that it runs and will know its end, and has
+	// none of its other descriptors: keeper and guard were killed. A client that has them hands them
+	// over (Client.Adopt).
+	Bare bool
 
 	mu sync.Mutex
 	// fds are the descriptors, -1 where there is none (any more). Guarded by mu.
 	fds [fdCount]int
+	// kept are the descriptors of StartRequest.Keep, none after Close. Guarded by mu.
+	kept []keptFD
 	// users counts the calls of WithPidFD that run. Guarded by mu.
 	users int
 	// closed says that Close was called; a pidfd in use is closed by its last user. Guarded by mu.
 	closed bool
+}
+
+// keptFD is a duplicate of a kept descriptor.
+type keptFD struct {
+	name string
+	fd   int
 }
 
 // Descriptors of a process, in the order of wire.Descriptors. Of fdStdin it is the end to write to;
@@ -80,7 +94,8 @@ func newProcess(b *wire.Process, fds []int) (*Process, bool) {
 		ID: b.ID, Owner: b.Owner, Kind: b.Kind, Note: b.Note, State: b.State, Stage: b.Stage,
 		Pid: b.Pid, Started: time.Unix(0, b.Started), Stdio: Stdio(b.Stdio),
 		Log:           logConfig(&b.Log),
-		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted,
+		StreamsClosed: b.StreamsClosed, Adopted: b.Adopted, EndCommand: b.EndCommand,
+		Bare: b.Bare,
 	}
 	if b.State == Exited {
 		p.Exit = exitOf(&b.Exit)
@@ -94,7 +109,13 @@ func newProcess(b *wire.Process, fds []int) (*Process, bool) {
 			p.fds[i], fds = fds[0], fds[1:]
 		}
 	}
-	return p, len(fds) == 0
+	if len(fds) != len(b.Kept) {
+		return nil, false
+	}
+	for i, name := range b.Kept {
+		p.kept = append(p.kept, keptFD{name, fds[i]})
+	}
+	return p, true
 }
 
 // Close closes the descriptors. The process is not affected, except that its input ends when the
@@ -108,6 +129,10 @@ func (p *Process) Close() {
 			p.closeFD(i)
 		}
 	}
+	for _, k := range p.kept {
+		unix.Close(k.fd)
+	}
+	p.kept = nil
 }
 
 // closeFD closes a descriptor. Precondition: p.mu is held.
@@ -201,22 +226,62 @@ func (p *Process) Input() (*os.File, error) {
 	return os.NewFile(uintptr(dup), "stdin of "+p.ID), nil
 }
 
-// duplicates returns new descriptors for all that are open, and sets in has which those are. The
-// caller closes them.
-func (p *Process) duplicates(has *wire.Descriptors) ([]int, error) {
+// KeptNames lists the names of StartRequest.Keep, in no particular order.
+func (p *Process) KeptNames() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var list []int
-	for i, flag := range has.Flags() {
-		if p.fds[i] < 0 {
+	var names []string
+	for _, k := range p.kept {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// Kept returns a new duplicate of a descriptor of StartRequest.Keep, which the caller closes. It is
+// errdefs.ErrNotFound for a name that is unknown, errdefs.ErrFailedPrecondition if the Process is
+// closed.
+func (p *Process) Kept(name string) (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fmt.Errorf("process %q is closed: %w", p.ID, errdefs.ErrFailedPrecondition)
+	}
+	for _, k := range p.kept {
+		if k.name != name {
 			continue
 		}
-		dup, err := unix.FcntlInt(uintptr(p.fds[i]), unix.F_DUPFD_CLOEXEC, 0)
+		dup, err := unix.FcntlInt(uintptr(k.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("duplicate %q of process %q: %w", name, p.ID, err)
+		}
+		return os.NewFile(uintptr(dup), name+" of "+p.ID), nil
+	}
+	return nil, fmt.Errorf("process %q keeps no %.40q: %w", p.ID, name, errdefs.ErrNotFound)
+}
+
+// duplicates returns new descriptors for all that are open, and says in m which those are. The
+// caller closes them.
+func (p *Process) duplicates(m *wire.Process) ([]int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var open []int
+	for i, flag := range m.FDs.Flags() {
+		if p.fds[i] >= 0 {
+			*flag = true
+			open = append(open, p.fds[i])
+		}
+	}
+	for _, k := range p.kept {
+		m.Kept = append(m.Kept, k.name)
+		open = append(open, k.fd)
+	}
+	var list []int
+	for _, fd := range open {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			closeAll(list)
 			return nil, fmt.Errorf("duplicate descriptors of process %q: %w", p.ID, err)
 		}
-		*flag = true
 		list = append(list, dup)
 	}
 	return list, nil

@@ -23,6 +23,7 @@ func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error)
 	m := &wire.Start{
 		ID: req.ID, Owner: req.Owner, Kind: req.Kind, Note: req.Note,
 		TimeOffsets: req.TimeOffsets, Hold: req.Hold, Stdio: wire.Stdio(req.Stdio),
+		EndCommand: req.EndCommand,
 	}
 	var err error
 	if m.Log, err = req.Log.wire(); err != nil {
@@ -48,11 +49,14 @@ func (c *Client) Start(ctx context.Context, req *StartRequest) (*Process, error)
 		m.Cgroup = true
 		fds = append(fds, req.CgroupFD)
 	}
+	if m.Keep, fds, err = keep(req.Keep, fds); err != nil {
+		return nil, fmt.Errorf("start %q: %w", req.ID, err)
+	}
 	if m.Attach, fds, err = attachments(req.Attach, fds); err != nil {
 		return nil, fmt.Errorf("start %q: %w", req.ID, err)
 	}
 	a, err := c.ask(ctx, m, fds)
-	runtime.KeepAlive(req.Attach)
+	runtime.KeepAlive(req)
 	if err != nil {
 		if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
 			// Whether it came to life or not: the keeper kills and forgets it.
@@ -202,12 +206,13 @@ func (c *Client) Adopt(ctx context.Context, p *Process, attach ...Attachment) (*
 	m := &wire.Adopt{Process: wire.Process{
 		ID: p.ID, Owner: p.Owner, Kind: p.Kind, Note: p.Note, State: Running, Pid: p.Pid,
 		Started: p.Started.UnixNano(), Stdio: wire.Stdio(p.Stdio),
+		EndCommand: p.EndCommand,
 	}}
 	var err error
 	if m.Process.Log, err = p.Log.wire(); err != nil {
 		return nil, fmt.Errorf("adopt %q: %w", p.ID, err)
 	}
-	fds, err := p.duplicates(&m.Process.FDs)
+	fds, err := p.duplicates(&m.Process)
 	if err != nil {
 		return nil, fmt.Errorf("adopt: %w", err)
 	}
@@ -279,6 +284,24 @@ func (l *LogConfig) wire() (wire.Log, error) {
 		out.Driver, out.Attributes = wire.LogJSONAttributes, l.Attributes
 	}
 	return out, nil
+}
+
+// keep appends the descriptors of a list to fds.
+func keep(list []Kept, fds []int) ([]string, []int, error) {
+	var names []string
+	for i, k := range list {
+		if k.File == nil {
+			return nil, nil, fmt.Errorf(
+				"keep[%d] %.40q: no file: %w", i, k.Name, errdefs.ErrInvalidArgument,
+			)
+		}
+		fd, err := descriptor(k.File)
+		if err != nil {
+			return nil, nil, fmt.Errorf("keep[%d] %.40q: %w", i, k.Name, err)
+		}
+		names, fds = append(names, k.Name), append(fds, fd)
+	}
+	return names, fds, nil
 }
 
 // attachments appends the descriptors of a list to fds.

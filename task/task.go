@@ -75,6 +75,30 @@ type Spec struct {
 	Outputs []Output
 	// Exited, if not nil, is called once, in a goroutine of its own, when the process has ended.
 	Exited func(Exit)
+	// EndCommand, if not empty, is executed when the process has ended and its output has been
+	// written, or one second after the end: at most 16 words with 4,096 bytes together, the first
+	// of them an absolute path. It runs on the host, outside of the task, without input and output,
+	// with PATH as its environment. It is executed at least once, so it has to be safe to repeat;
+	// Delete and Abort drop one that has not begun.
+	//
+	// It is for front ends without a process that lives as long as the task, such as LXC's, to give
+	// back what the task occupied. The Docker engine, which is told of the end by Exited, does not
+	// use it. The words are the front end's, never a user's.
+	EndCommand []string
+	// Keep are up to 64 files that are held open until Delete or Abort, also after the end of the
+	// task and of the front end's process, and that Task.Kept gives duplicates of. They stay the
+	// caller's and may be closed when Start has returned. They are not pidfds.
+	//
+	// It is for the masters of a container's further terminals: a terminal is hung up when its last
+	// master is closed.
+	Keep []Kept
+}
+
+// Kept is a file that is held open for a task.
+type Kept struct {
+	// Name is 1 to 32 lower-case letters, digits, '.' and '-'; unique in the task.
+	Name string
+	File *os.File
 }
 
 // Exec is what one more process of a task is started from.
@@ -197,6 +221,9 @@ type Task interface {
 	// Namespace opens a namespace of the task, for another to join. Not for tasks that are
 	// machines: errdefs.ErrNotImplemented.
 	Namespace(t specs.LinuxNamespaceType) (*os.File, error)
+	// Kept returns a new duplicate of a file of Spec.Keep, which the caller closes. An unknown name
+	// is errdefs.ErrNotFound; after Delete it is errdefs.ErrFailedPrecondition.
+	Kept(name string) (*os.File, error)
 	// ReopenLog opens the log again at its path, after it has been renamed.
 	ReopenLog(ctx context.Context) error
 }

@@ -111,6 +111,9 @@ func (u *uninstall) run(ctx context.Context, s *command.Session, _ []string) err
 	if err := u.teardown(ctx, s); err != nil {
 		return err
 	}
+	if err := teardownLXC(ctx, s); err != nil {
+		return err
+	}
 	for _, dir := range roots {
 		if err := removeTree(dir); err != nil {
 			return err
@@ -133,6 +136,28 @@ func (u *uninstall) teardown(ctx context.Context, s *command.Session) error {
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.Environ, s.Err, s.Err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("end the engine (%s --teardown): %w; nothing was removed", engine, err)
+	}
+	return nil
+}
+
+// lxcRun is where strake-lxc keeps what a reboot of the host ends.
+const lxcRun = "/run/strake-lxc"
+
+// teardownLXC ends LXC's containers, of the directory that LXC has them in. They stay as they are on
+// disk, which is LXC's.
+func teardownLXC(ctx context.Context, s *command.Session) error {
+	if _, err := os.Stat(lxcRun); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	program, err := launch.Find("strake-lxc", s.Executable, s.Getenv("PATH"))
+	if err != nil {
+		return fmt.Errorf("end LXC's containers: %w", err)
+	}
+	defer early.Lock()()
+	cmd := exec.CommandContext(ctx, program, "lxc", "teardown")
+	cmd.Env, cmd.Stdout, cmd.Stderr = s.Environ, s.Err, s.Err
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("end LXC's containers (%s lxc teardown): %w", program, err)
 	}
 	return nil
 }
@@ -224,27 +249,4 @@ func removeFiles(files []string, manifest, own string) error {
 		os.Remove(name) // fails if it is not empty: then it holds files of others
 	}
 	return nil
-}
-
-// Runtime is `strake runtime`: strake-runtime in the place of this program.
-func Runtime() command.Command {
-	return command.Command{
-		Name: "runtime", Path: "runtime", Args: "[ARG...]",
-		Short: "Run OCI containers without the engine (strake-runtime)", Group: command.Management,
-		Min: 0, Max: -1, Passthrough: true,
-		Setup: func(*pflag.FlagSet) command.Action {
-			return func(_ context.Context, s *command.Session, args []string) error {
-				program, err := launch.Find("strake-runtime", s.Executable, s.Getenv("PATH"))
-				if err != nil {
-					return err
-				}
-				if err := s.Exec(
-					program, append([]string{program}, args...), s.Environ,
-				); err != nil {
-					return fmt.Errorf("execute %q: %w", program, err)
-				}
-				return nil
-			}
-		},
-	}
 }

@@ -41,6 +41,7 @@ func programs(t *testing.T, teardown string) string {
 		"strake":         "#!/bin/sh\necho \"# $*\"\n",
 		"straked":        "#!/bin/sh\n" + teardown + "\n",
 		"strake-runtime": "#!/bin/sh\n",
+		"strake-lxc":     "#!/bin/sh\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -118,7 +119,7 @@ func TestUninstallMirrorsInstall(t *testing.T) {
 				install(t, bin, prefix, "")
 			}
 			for _, want := range []string{
-				"bin/strake", "bin/straked", "bin/strake-runtime",
+				"bin/strake", "bin/straked", "bin/strake-runtime", "bin/strake-lxc",
 				"share/bash-completion/completions/strake", "share/zsh/site-functions/_strake",
 				"share/fish/vendor_completions.d/strake.fish",
 			} {

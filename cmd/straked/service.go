@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"strake/api/docker"
-	"strake/internal/early"
 	"strake/image/base"
+	"strake/internal/early"
 )
 
 // service is a server of straked: one front end, with the sockets that it answers on.

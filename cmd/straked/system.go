@@ -22,7 +22,7 @@ import (
 	"strake/engine/supervisor"
 	"strake/image"
 	"strake/image/base"
-	"strake/keeper"
+	"strake/keeper/launcher"
 	"strake/network"
 	"strake/network/ipam"
 	"strake/network/sandboxnet"
@@ -53,7 +53,7 @@ type system struct {
 	network   *network.Manager
 	net       *sandboxnet.Network
 	cgroups   *cgroup.Host
-	keeper    *keepers
+	keeper    *launcher.Launcher
 	tasks     *host.Host
 	sandboxes *sandbox.Store
 	engine    *supervisor.Engine
@@ -77,7 +77,10 @@ func open(ctx context.Context, s *settings, log *slog.Logger) (_ *system, err er
 	if err != nil {
 		return nil, err
 	}
-	if sys.keeper, err = newKeepers(s, log); err != nil {
+	if sys.keeper, err = launcher.New(
+		filepath.Join(s.ExecRoot, "keeper"),
+		func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) },
+	); err != nil {
 		return nil, err
 	}
 	// Steps of these cannot be told to fail, which their names say.
@@ -150,7 +153,7 @@ func (sys *system) openTasks(ctx context.Context, s *settings, log *slog.Logger)
 		return err
 	}
 	sys.tasks, err = host.Open(ctx, host.Config{
-		Connect: sys.keeper.connect, OverlayTarget: target, Log: log, Fault: s.fault,
+		Connect: sys.connectKeeper, OverlayTarget: target, Log: log, Fault: s.fault,
 		Groups: sys.groups(s, ""),
 	})
 	if err != nil {
@@ -169,6 +172,15 @@ func (sys *system) openTasks(ctx context.Context, s *settings, log *slog.Logger)
 	return err
 }
 
+// connectKeeper is host.Config.Connect.
+func (sys *system) connectKeeper(ctx context.Context) (host.Keeper, error) {
+	c, err := sys.keeper.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 func (sys *system) close() error {
 	var errs []error
 	if sys.engine != nil {
@@ -184,93 +196,6 @@ func (sys *system) close() error {
 		errs = append(errs, sys.images.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// keepers connects to the instance's keeper and starts one where none is.
-type keepers struct {
-	launch keeper.Launch
-	log    *slog.Logger
-}
-
-func newKeepers(s *settings, log *slog.Logger) (*keepers, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find strake-runtime: %w", err)
-	}
-	runtime := filepath.Join(filepath.Dir(exe), "strake-runtime")
-	if _, err := os.Stat(runtime); err != nil {
-		return nil, fmt.Errorf("the keeper's program is expected beside straked: %w", err)
-	}
-	// Of the environment only what a Go program and its time zone need: the keeper outlives the
-	// process that started it.
-	environ := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	return &keepers{log: log, launch: keeper.Launch{
-		Command: []string{runtime, "keeper"}, Environ: environ,
-		Socket:   filepath.Join(s.ExecRoot, "keeper", "keeper.sock"),
-		StateDir: filepath.Join(s.ExecRoot, "keeper", "state"),
-		LogFile:  filepath.Join(s.ExecRoot, "keeper", "keeper.log"),
-	}}, nil
-}
-
-// connect is host.Config.Connect.
-func (k *keepers) connect(ctx context.Context) (host.Keeper, error) {
-	c, err := k.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
-// dialAttempts bounds how often a keeper is started that ends, or finds another one that does.
-const dialAttempts = 3
-
-// dial connects to the keeper that runs, or starts one. One that has nothing to do may end at any
-// moment until it is connected.
-func (k *keepers) dial(ctx context.Context) (*keeper.Client, error) {
-	for attempt := 1; ; attempt++ {
-		c, err := keeper.Dial(ctx, k.launch.Socket, keeper.WithEvents)
-		if err == nil {
-			// The old program does all that it did; only what is new is missing.
-			if err := k.renew(ctx, c); err != nil {
-				k.log.Warn("the keeper goes on with its old program", "error", err)
-			}
-			return c, nil
-		}
-		if !errdefs.IsUnavailable(err) || attempt > dialAttempts {
-			return nil, err
-		}
-		p, err := keeper.StartProcess(&k.launch)
-		if err != nil && !errdefs.IsAlreadyExists(err) {
-			return nil, err
-		}
-		if p != nil {
-			// It is a child of this process as long as that lives, and is reaped when it ends.
-			go p.Wait()
-		}
-	}
-}
-
-// renew makes a keeper whose program is not the installed one become that in place: the engine has
-// been upgraded.
-func (k *keepers) renew(ctx context.Context, c *keeper.Client) error {
-	program, err := os.Open(k.launch.Command[0])
-	if err != nil {
-		return err
-	}
-	defer program.Close()
-	installed, err := program.Stat()
-	if err != nil {
-		return err
-	}
-	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", c.Pid()))
-	if err != nil || os.SameFile(installed, running) {
-		return err
-	}
-	if err := c.Upgrade(ctx, program); err != nil {
-		return err
-	}
-	k.log.Info("the keeper has been upgraded", "pid", c.Pid(), "program", program.Name())
-	return nil
 }
 
 // teardown ends the engine if it runs and all containers, and takes back what the instance made in

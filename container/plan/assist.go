@@ -1,7 +1,5 @@
 package plan
 
-import "strake/container/program"
-
 // Kind says what an Assist does.
 type Kind int
 
@@ -33,26 +31,4 @@ type Assist struct {
 	Tree Tree
 	// Continue is how many times the child is continued when the work is done.
 	Continue int
-}
-
-// waits is how often the program waits in an assist at this place. A child that is going to enter
-// groups late is continued once for them, perhaps before this; so it waits twice, of which one is
-// for the work, and leaves one for the groups.
-func (p *planner) waits() int {
-	if len(p.opt.TaskPaths) > 0 && !p.grouped {
-		return 2
-	}
-	return 1
-}
-
-// assist emits the request for a.
-func (p *planner) assist(a Assist, first, second program.Arg) {
-	stage := uint32(program.StageAssist + len(p.out.Assists))
-	p.out.Assists = append(p.out.Assists, a)
-	sync := p.Input(program.InputSync)
-	p.SendFD(sync, stage, first)
-	p.SendFD(sync, stage, second)
-	for range a.Continue {
-		p.Await()
-	}
 }

@@ -11,6 +11,14 @@ import (
 	"strake/container/program"
 )
 
+// devices are the device nodes and links of /dev, and the console there.
+type devices struct {
+	*files
+	spec       *specs.Spec
+	namespaces *namespaces
+	targets    *targets
+}
+
 // defaultDevices are the ones that every container has (runtime-spec config-linux.md, Default
 // Devices).
 var defaultDevices = []specs.LinuxDevice{
@@ -29,8 +37,8 @@ var deviceLinks = [][2]string{
 	{"/proc/kcore", "core"},
 }
 
-// devIsBound says that /dev is a bind mount, whose source has the devices already.
-func (p *planner) devIsBound() bool {
+// bound says that /dev is a bind mount, whose source has the devices already.
+func (p *devices) bound() bool {
 	for i := range p.spec.Mounts {
 		m := &p.spec.Mounts[i]
 		if path.Clean("/"+m.Destination) == "/dev" &&
@@ -41,11 +49,11 @@ func (p *planner) devIsBound() bool {
 	return false
 }
 
-// devices makes device nodes and links. All names are relative to descriptors of directories in the
+// make makes device nodes and links. All names are relative to descriptors of directories in the
 // container, so a /dev of the image that is a link to elsewhere changes the container only
 // (CVE-2026-41579).
-func (p *planner) devices() {
-	if p.devIsBound() {
+func (p *devices) make() {
+	if p.bound() {
 		return
 	}
 	p.Field("linux.devices")
@@ -57,12 +65,12 @@ func (p *planner) devices() {
 	}
 	dirs := make(map[string]program.Cell, 2)
 	dir := func(field, name string) program.Cell {
-		if fd, ok := p.fresh[name]; ok {
+		if fd, ok := p.targets.fresh.get(name); ok {
 			return fd
 		}
 		fd, ok := dirs[name]
 		if !ok {
-			fd = p.target(field, name, aDirectory, program.Num(0), resolveInRoot)
+			fd = p.targets.target(field, name, aDirectory, program.Num(0), resolveInRoot)
 			dirs[name] = fd
 		}
 		return fd
@@ -70,7 +78,7 @@ func (p *planner) devices() {
 	for i := range list {
 		if !own[list[i].Path] {
 			p.Fieldf("linux.devices (%s)", list[i].Path)
-			p.device(dir("linux.devices", "/dev"), &list[i])
+			p.node(dir("linux.devices", "/dev"), &list[i])
 		}
 	}
 	for i := range p.spec.Linux.Devices {
@@ -83,7 +91,7 @@ func (p *planner) devices() {
 		}
 		field := fmt.Sprintf("linux.devices[%d] (%s)", i, d.Path)
 		p.Field(field)
-		p.device(dir(field, path.Dir(path.Clean("/"+d.Path))), d)
+		p.node(dir(field, path.Dir(path.Clean("/"+d.Path))), d)
 	}
 	p.Field("linux.devices (links)")
 	dev := dir("linux.devices", "/dev")
@@ -92,7 +100,7 @@ func (p *planner) devices() {
 			errnos(unix.EEXIST)...,
 		)
 	}
-	if _, ok := p.fresh["/dev"]; !ok {
+	if _, ok := p.targets.fresh.get("/dev"); !ok {
 		p.Call(unix.SYS_UNLINKAT, dev.Value(), p.Str("ptmx").Ptr(), program.Num(0)).Ignore(
 			errnos(unix.ENOENT)...,
 		)
@@ -100,11 +108,11 @@ func (p *planner) devices() {
 	p.Call(unix.SYS_SYMLINKAT, p.Str("pts/ptmx").Ptr(), dev.Value(), p.Str("ptmx").Ptr())
 }
 
-// device makes one node in a directory. In a user namespace mknod(2) is refused; what is bound there
+// node makes one node in a directory. In a user namespace mknod(2) is refused; what is bound there
 // instead is a node that the spawner makes, or the host's.
-func (p *planner) device(dir program.Cell, d *specs.LinuxDevice) {
+func (p *devices) node(dir program.Cell, d *specs.LinuxDevice) {
 	name := p.Str(path.Base(d.Path)).Ptr()
-	if p.userns {
+	if p.namespaces.user {
 		tree := p.tree(
 			Tree{
 				Name: "device " + d.Path, Field: "linux.devices (" + d.Path + ")",
@@ -158,8 +166,8 @@ func nodeOf(d *specs.LinuxDevice) Node {
 	return n
 }
 
-// mappedNode is what the spawner makes for a device of a container with a new user namespace, or nil if it
-// is one of those that every host has, or its owner has no ID on the host.
+// mappedNode is what the spawner makes for a device of a container with a new user namespace, or
+// nil if it is one of those that every host has, or its owner has no ID on the host.
 func mappedNode(out *Plan, d *specs.LinuxDevice) *Node {
 	for i := range defaultDevices {
 		if d == &defaultDevices[i] {
@@ -186,20 +194,13 @@ func hostID(list []specs.LinuxIDMapping, id uint32) (uint32, bool) {
 	return 0, false
 }
 
-// terminal opens a new pseudo-terminal of the container's own devpts, sends its master to the
-// spawner, and puts the other end on /dev/console. That end is known by its descriptor only
-// (TIOCGPTPEER), never by a name that another process could have replaced (CVE-2025-52565).
-func (p *planner) terminal() {
-	proc := p.spec.Process
-	if proc == nil || !proc.Terminal {
-		return
-	}
-	p.openTerminal(proc, p.root.Value())
-	if p.devIsBound() {
+// console puts the process's end of its terminal on /dev/console.
+func (p *devices) console(tty program.Cell) {
+	if p.bound() {
 		return
 	}
 	p.Field("process.terminal (/dev/console)")
-	dev := p.target("process.terminal", "/dev", aDirectory, program.Num(0), resolveInRoot)
+	dev := p.targets.target("process.terminal", "/dev", aDirectory, program.Num(0), resolveInRoot)
 	name := p.Str("console").Ptr()
 	p.Call(
 		unix.SYS_MKNODAT, dev.Value(), name, program.Num(unix.S_IFREG|0o620), program.Num(0),
@@ -207,59 +208,5 @@ func (p *planner) terminal() {
 	at := p.Call(
 		unix.SYS_OPENAT, dev.Value(), name, program.Num(unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC),
 	).Result()
-	p.attach(p.cloneTree(p.tty.Value(), false).Value(), at.Value())
-}
-
-// openTerminal leaves the container's end in p.tty.
-func (p *planner) openTerminal(proc *specs.Process, root program.Arg) {
-	const devptsMagic = 0x1cd1
-	p.Field("process.terminal (/dev/pts/ptmx)")
-	master := p.open(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, resolveInRoot).Result()
-	buf := p.Room(120) // struct statfs
-	genuine := p.Label()
-	p.Call(unix.SYS_FSTATFS, master.Value(), buf.Ptr())
-	p.If(buf.Load(0, 8), ^uint64(0), program.Equal, program.Num(devptsMagic), genuine)
-	p.Fail(program.Num(uint64(unix.ENOTTY)))
-	p.Place(genuine)
-	p.Call(unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCSPTLCK), p.Room(8).Ptr())
-	p.tty = p.Call(
-		unix.SYS_IOCTL, master.Value(), program.Num(unix.TIOCGPTPEER),
-		program.Num(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC),
-	).Result()
-	p.prepareTerminal(proc)
-	p.SendFD(p.Input(program.InputSync), program.StageTTY, master.Value())
-	p.Call(unix.SYS_CLOSE, master.Value())
-}
-
-// prepareTerminal gives the process's end its size and its owner.
-func (p *planner) prepareTerminal(proc *specs.Process) {
-	if s := proc.ConsoleSize; s != nil {
-		p.Field("process.consoleSize")
-		size := p.Bytes(
-			[]byte{
-				byte(s.Height), byte(s.Height >> 8), byte(s.Width), byte(s.Width >> 8), 0, 0, 0, 0,
-			},
-		)
-		p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TIOCSWINSZ), size.Ptr())
-	}
-	p.Field("process.terminal")
-	p.plainNewlines()
-	p.Call(
-		unix.SYS_FCHOWN, p.tty.Value(), program.Num(proc.User.UID), program.Num(uint32(0xffffffff)),
-	).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
-}
-
-// plainNewlines lets newlines of the terminal's output through as they are, if that was asked for
-// (termios(3), ONLCR). The process's first output may come before the spawner has the terminal.
-func (p *planner) plainNewlines() {
-	if !p.opt.PlainTerminal {
-		return
-	}
-	termios := p.Room(64) // struct termios of the kernel: the output flags are its second number
-	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCGETS), termios.Ptr())
-	p.Set(
-		p.CellIn(termios, 0), termios.Load(0, 8), program.And,
-		program.Num(^(uint64(unix.ONLCR) << 32)),
-	)
-	p.Call(unix.SYS_IOCTL, p.tty.Value(), program.Num(unix.TCSETS), termios.Ptr())
+	p.attach(p.cloneTree(tty.Value(), false).Value(), at.Value())
 }

@@ -40,20 +40,21 @@ func InitInput(flag uint64) string {
 // which the seccomp profile and the mappings are used; proc is the process. Errors are as those of
 // Init.
 func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error) {
-	copied := *spec
-	copied.Process = proc
-	p := newPlanner(&copied, &opt.Options)
 	if err := validateProcess("process", proc); err != nil {
 		return nil, err
 	}
-	if copied.Linux == nil {
-		copied.Linux = &specs.Linux{}
+	if opt.Executable != "" && opt.Executable[0] != '/' {
+		return nil, invalid("hooks.path", "%q is not absolute", opt.Executable)
 	}
-	if p.executable = opt.Executable; p.executable != "" && p.executable[0] != '/' {
-		return nil, invalid("hooks.path", "%q is not absolute", p.executable)
-	}
+	copied := *spec
+	copied.Process = proc
+	opt.Grouped = true
+	p := newPlanner(withLinux(&copied), &opt.Options)
+	p.namespaces.user = opt.Flags&unix.CLONE_NEWUSER != 0
+	p.process.scheduling.exec = true
+	p.process.command.executable = opt.Executable
+
 	p.Keep(3 + opt.PreserveFDs)
-	p.userns, p.exec = opt.Flags&unix.CLONE_NEWUSER != 0, true
 	p.Isolate()
 	// What may look at this process from inside of the container finds a process that it must not
 	// touch, with no memory but the program and no descriptor but its own streams (CVE-2016-9962).
@@ -62,75 +63,31 @@ func Exec(spec *specs.Spec, proc *specs.Process, opt ExecOptions) (*Plan, error)
 		unix.SYS_PRCTL, program.Num(unix.PR_SET_DUMPABLE), program.Num(0), program.Num(0),
 		program.Num(0), program.Num(0),
 	)
-	p.opt.Grouped = true
 	// config.md, execCPUAffinity: before the process is in the container's group, and after. On
 	// version 2 it is born there.
 	affinity := proc.ExecCPUAffinity
 	if affinity != nil {
-		p.affinity("process.execCPUAffinity.initial", affinity.Initial)
+		p.process.scheduling.affinity("process.execCPUAffinity.initial", affinity.Initial)
 	}
-	p.cgroups()
+	p.cgroups.enter()
 	if affinity != nil {
-		p.affinity("process.execCPUAffinity.final", affinity.Final)
+		p.process.scheduling.affinity("process.execCPUAffinity.final", affinity.Final)
 	}
-	p.oomScore()
-	p.enterInit(opt.Flags, opt.Separate)
-	p.root = p.Call(
-		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(),
-		program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
-	).Result()
+	p.process.oomScore()
+	p.namespaces.enterInit(opt.Flags, opt.Separate)
+	p.process.setsid()
+	p.root.current()
 	if proc.Terminal {
-		p.openTerminal(proc, p.root.Value())
+		p.stdio.allocate(p.root.dir.Value())
 	}
-	p.process(proc)
+	p.process.execute()
 	return p.finish()
-}
-
-// enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux
-// 5.8), or one after the other.
-func (p *planner) enterInit(flags uint64, separate bool) {
-	p.Field("namespaces of the container")
-	switch {
-	case flags == 0:
-	case separate:
-		p.enterEach(flags)
-	default:
-		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
-		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
-		if flags&unix.CLONE_NEWUSER != 0 {
-			p.becomeRoot()
-		}
-	}
-	if flags&unix.CLONE_NEWPID != 0 {
-		p.Field("namespaces of the container (pid)")
-		p.Fork(0)
-	}
-	p.Field("process")
-	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
-}
-
-// enterEach joins one namespace after the other, the view of files last.
-func (p *planner) enterEach(flags uint64) {
-	var list []join
-	add := func(flag uint64) {
-		if flags&flag != 0 {
-			field := "namespaces of the container"
-			list = append(list, join{field: field, input: InitInput(flag), flag: flag})
-		}
-	}
-	for _, ns := range namespaceFlags {
-		if ns.value != unix.CLONE_NEWNS {
-			add(ns.value)
-		}
-	}
-	add(unix.CLONE_NEWNS)
-	p.join(list)
 }
 
 // HookProcess compiles a process that joins the given namespaces of a container and executes a hook
 // there with the identity of the spawner: a createContainer hook (runtime-spec config.md,
-// POSIX-platform Hooks); a startContainer hook is a process of Exec. It runs in the directory dir, if
-// that is not empty and can be entered. Its standard streams are the inputs of Pipes.
+// POSIX-platform Hooks); a startContainer hook is a process of Exec. It runs in the directory dir,
+// if that is not empty and can be entered. Its standard streams are the inputs of Pipes.
 func HookProcess(h *specs.Hook, dir string, flags uint64) (*Plan, error) {
 	if !strings.HasPrefix(h.Path, "/") {
 		return nil, invalid("hooks.path", "%q is not absolute", h.Path)
@@ -139,11 +96,14 @@ func HookProcess(h *specs.Hook, dir string, flags uint64) (*Plan, error) {
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	p := newPlanner(&specs.Spec{Linux: &specs.Linux{}}, &Options{Stdio: Pipes})
+	p := newPlanner(
+		&specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}}, &Options{Stdio: Pipes},
+	)
 	p.Isolate()
-	p.enterInit(flags, false)
-	p.stdio(&specs.Process{})
-	p.openSignals()
+	p.namespaces.enterInit(flags, false)
+	p.process.setsid()
+	p.stdio.connect()
+	p.process.openSignals()
 	p.Fieldf("hooks (%s)", h.Path)
 	if dir != "" {
 		// A directory that is only the process's user's to enter is no reason to fail.

@@ -12,13 +12,19 @@ import (
 	"strake/container/program"
 )
 
+// identity is the user that the process becomes, and its capabilities.
+type identity struct {
+	*builder
+	opt        *Options
+	proc       *specs.Process
+	namespaces *namespaces
+}
+
 // capabilities parses the five sets.
-func (p *planner) capabilities(proc *specs.Process) capability.Sets {
-	sets, ignored, err := capability.Parse(proc.Capabilities, p.opt.Host.LastCap)
+func (p *identity) capabilities() capability.Sets {
+	sets, ignored, err := capability.Parse(p.proc.Capabilities, p.opt.Host.LastCap)
 	if err != nil {
-		if p.err == nil {
-			p.err = err
-		}
+		p.fail(err)
 		return sets
 	}
 	if len(ignored) > 0 {
@@ -39,7 +45,7 @@ func (p *planner) capabilities(proc *specs.Process) capability.Sets {
 	return sets
 }
 
-func (p *planner) bounding(caps capability.Sets) {
+func (p *identity) bounding(caps capability.Sets) {
 	p.Field("process.capabilities.bounding")
 	for c := 0; c <= p.opt.Host.LastCap; c++ {
 		if caps.Bounding&(1<<c) == 0 {
@@ -51,9 +57,9 @@ func (p *planner) bounding(caps capability.Sets) {
 	}
 }
 
-// identity becomes the user, keeping the permitted capabilities for what is left to do.
-func (p *planner) identity(proc *specs.Process) {
-	u := proc.User
+// become takes the identity of the user, keeping the permitted capabilities for what is left to do.
+func (p *identity) become() {
+	u := p.proc.User
 	p.Field("process.user")
 	keepCaps := func(on int) {
 		p.Call(
@@ -72,7 +78,7 @@ func (p *planner) identity(proc *specs.Process) {
 	} else {
 		// Refused in a user namespace without setgroups, where there are none to lose.
 		call := p.Call(unix.SYS_SETGROUPS, program.Num(0), program.Num(0))
-		if p.userns {
+		if p.namespaces.user {
 			call.Ignore(errnos(unix.EPERM)...)
 		}
 	}
@@ -84,8 +90,24 @@ func (p *planner) identity(proc *specs.Process) {
 	keepCaps(0)
 }
 
+func (p *identity) ambient(c capability.Sets) {
+	if c.Ambient == 0 {
+		return
+	}
+	p.Field("process.capabilities.ambient")
+	for n := 0; n <= p.opt.Host.LastCap; n++ {
+		if c.Ambient&(1<<n) != 0 {
+			p.Call(
+				unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT),
+				program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0),
+				program.Num(0),
+			)
+		}
+	}
+}
+
 // capset sets effective, permitted and inheritable (capset(2)).
-func (p *planner) capset(c capability.Sets) {
+func capset(p *builder, c capability.Sets) {
 	header := make([]byte, 8)
 	binary.LittleEndian.PutUint32(header, unix.LINUX_CAPABILITY_VERSION_3)
 	data := make([]byte, 24)
@@ -104,42 +126,4 @@ func (p *planner) capset(c capability.Sets) {
 		),
 	)
 	p.Call(unix.SYS_CAPSET, p.Bytes(header).Ptr(), d.Ptr())
-}
-
-func (p *planner) ambient(c capability.Sets) {
-	if c.Ambient == 0 {
-		return
-	}
-	p.Field("process.capabilities.ambient")
-	for n := 0; n <= p.opt.Host.LastCap; n++ {
-		if c.Ambient&(1<<n) != 0 {
-			p.Call(
-				unix.SYS_PRCTL, program.Num(unix.PR_CAP_AMBIENT),
-				program.Num(unix.PR_CAP_AMBIENT_RAISE), program.Num(n), program.Num(0),
-				program.Num(0),
-			)
-		}
-	}
-}
-
-// ownPipes gives the pipes among the streams to the user that the process becomes, who could not
-// open /dev/stdout otherwise, as runc and crun do. Files and terminals of the host keep their owner.
-func (p *planner) ownPipes(proc *specs.Process) {
-	if proc.Terminal || proc.User.UID == 0 {
-		return
-	}
-	p.Field("process.user (standard streams)")
-	for fd := range 3 {
-		next := p.Label()
-		p.Call(
-			unix.SYS_STATX, program.Num(fd), p.empty.Ptr(), program.Num(unix.AT_EMPTY_PATH),
-			program.Num(unix.STATX_TYPE), p.statx.Ptr(),
-		).Ignore(errnos(unix.EBADF)...).Else(next)
-		p.ifType(program.NotEqual, unix.S_IFIFO, next)
-		p.Call(
-			unix.SYS_FCHOWN, program.Num(fd), program.Num(proc.User.UID),
-			program.Num(proc.User.GID),
-		).Ignore(errnos(unix.EPERM, unix.EINVAL)...)
-		p.Place(next)
-	}
 }

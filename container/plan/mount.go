@@ -12,6 +12,20 @@ import (
 	"strake/container/program"
 )
 
+// mounts are the ones of the configuration.
+type mounts struct {
+	*files
+	spec       *specs.Spec
+	opt        *Options
+	namespaces *namespaces
+	cgroups    *cgroups
+	procfs     *procfs
+	root       *rootfs
+	targets    *targets
+	// readonly are mounts that become read-only when everything is made.
+	readonly []readonly
+}
+
 // attrOptions are the mount options that are attributes of one mount (mount_setattr(2)).
 var attrOptions = table[string, mountAttr]{
 	{"ro", mountAttr{set: unix.MOUNT_ATTR_RDONLY}},
@@ -104,8 +118,8 @@ var procTargets = []string{
 	"/proc/sys/crypto/fips_enabled",
 }
 
-// mounts compiles spec.mounts in their order.
-func (p *planner) mounts() {
+// mount compiles spec.mounts in their order.
+func (p *mounts) mount() {
 	for i := range p.spec.Mounts {
 		m := &p.spec.Mounts[i]
 		dest := path.Clean("/" + m.Destination)
@@ -116,9 +130,9 @@ func (p *planner) mounts() {
 		case o.bind || m.Type == "bind":
 			p.bind(i, field, m, dest, o)
 		case m.Type == "cgroup" || m.Type == "cgroup2" && !p.opt.Host.Cgroup2:
-			p.lateCgroups()
+			p.cgroups.enterLate()
 			p.Field(field)
-			p.cgroupMount(field, dest, o)
+			p.cgroup(field, dest, o)
 		default:
 			p.filesystem(field, m, dest, o)
 		}
@@ -126,7 +140,7 @@ func (p *planner) mounts() {
 }
 
 // filesystem makes a new mount of a filesystem type.
-func (p *planner) filesystem(field string, m *specs.Mount, dest string, o options) {
+func (p *mounts) filesystem(field string, m *specs.Mount, dest string, o options) {
 	resolve := uint64(resolveInRoot)
 	if m.Type == "proc" || m.Type == "sysfs" {
 		// A link here would move the mount, and what is masked below it, elsewhere (CVE-2019-19921,
@@ -141,7 +155,7 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 	if m.Type == "tmpfs" {
 		attr &^= unix.MOUNT_ATTR_RDONLY // until all that the container needs in it is made
 	}
-	_, inFresh := p.inFresh(dest)
+	_, inFresh := p.targets.inFresh(dest)
 	inherit := m.Type == "tmpfs" && !inFresh && !hasMode(o.data)
 	var mnt, made program.Cell
 	missing := func() {}
@@ -151,7 +165,7 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 		made = p.Cell()
 		missing = func() { p.Set(made, program.Num(1), program.Move, program.Num(0)) }
 	}
-	target := p.targetOr(field, dest, aDirectory, program.Num(0), resolve, missing)
+	target := p.targets.targetOr(field, dest, aDirectory, program.Num(0), resolve, missing)
 	if m.Type != "proc" && m.Type != "sysfs" {
 		p.refuseProc(target.Value(), dest)
 	}
@@ -165,7 +179,9 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 			return strings.HasPrefix(opt, "uid=") || strings.HasPrefix(opt, "gid=")
 		})
 		p.assist(
-			Assist{Kind: CopyUp, Field: field, Path: dest, Owner: !owned, Continue: p.waits()},
+			Assist{
+				Kind: CopyUp, Field: field, Path: dest, Owner: !owned, Continue: p.cgroups.waits(),
+			},
 			target.Value(), mnt.Value(),
 		)
 	}
@@ -177,11 +193,11 @@ func (p *planner) filesystem(field string, m *specs.Mount, dest string, o option
 	switch m.Type {
 	case "proc":
 		if dest == "/proc" {
-			p.procFD = &mnt
+			p.procfs.use(mnt)
 		}
 	case "tmpfs":
 		if !o.copyUp {
-			p.fresh[dest] = mnt
+			p.targets.fresh.set(dest, mnt)
 		}
 	}
 }
@@ -195,7 +211,7 @@ func hasMode(data []string) bool {
 // inheritMode makes the root of a filesystem that is being made have the mode of the directory that
 // it covers, as runc does, unless the directory was made for it. As an option it shows in the table
 // of mounts.
-func (p *planner) inheritMode(fs, target, made program.Cell) {
+func (p *mounts) inheritMode(fs, target, made program.Cell) {
 	skip := p.Label()
 	p.If(made.Value(), ^uint64(0), program.NotEqual, program.Num(0), skip)
 	p.stat(target.Value())
@@ -221,54 +237,9 @@ type readonly struct {
 	mnt   program.Cell
 }
 
-// newMount makes a filesystem that is attached nowhere yet. more, if not nil, emits what else
-// configures it.
-func (p *planner) newMount(
-	fstype, source string, data []string, attr uint64, more func(fs program.Cell),
-) program.Cell {
-	fs := p.Call(unix.SYS_FSOPEN, p.Str(fstype).Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
-	p.fsconfig(fs, "source", source)
-	for _, opt := range data {
-		if slices.Contains(superOptions, opt) {
-			p.fsconfigFlag(fs, opt)
-			continue
-		}
-		key, value, ok := strings.Cut(opt, "=")
-		if ok {
-			p.fsconfig(fs, key, value)
-		} else {
-			p.fsconfigFlag(fs, key)
-		}
-	}
-	if more != nil {
-		more(fs)
-	}
-	p.Call(
-		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
-		program.Num(0), program.Num(0),
-	)
-	return p.Call(
-		unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attr),
-	).Result()
-}
-
-func (p *planner) fsconfig(fs program.Cell, key, value string) {
-	p.Call(
-		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(),
-		p.Str(value).Ptr(), program.Num(0),
-	)
-}
-
-func (p *planner) fsconfigFlag(fs program.Cell, key string) {
-	p.Call(
-		unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(),
-		program.Num(0), program.Num(0),
-	)
-}
-
 // bind attaches a copy of a tree of the host. The spawner opens it in its own view, before the
 // child exists, so that neither the permissions nor the mounts of the container matter.
-func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o options) {
+func (p *mounts) bind(i int, field string, m *specs.Mount, dest string, o options) {
 	if o.remount {
 		p.remount(dest, o)
 		return
@@ -280,18 +251,20 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 		t.UIDMap, t.GIDMap, t.MapRecursive = m.UIDMappings, m.GIDMappings, o.ridmap
 		if len(t.UIDMap) == 0 && len(t.GIDMap) == 0 {
 			t.UIDMap, t.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
-			t.UserNamespace = p.joinedUser(&t)
+			t.UserNamespace = joinedUser(p.spec.Linux, &t)
 		}
 		if t.UserNamespace == "" && (len(t.UIDMap) == 0 || len(t.GIDMap) == 0) {
-			p.fail(field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux")
+			p.fail(invalid(
+				field, "an id-mapped mount needs uidMappings and gidMappings, here or in linux",
+			))
 		}
 	}
-	tree := p.source(i, t)
+	tree := p.source(i, t, dest)
 	p.finishMount(tree, o)
 	if o.attr != (mountAttr{}) {
 		p.setattr(tree, o.attr, false)
 	}
-	target := p.target(field, dest, likeSource, tree, resolveInRoot)
+	target := p.targets.target(field, dest, likeSource, tree, resolveInRoot)
 	p.refuseProc(target.Value(), dest)
 	p.attach(tree, target.Value())
 }
@@ -299,34 +272,32 @@ func (p *planner) bind(i int, field string, m *specs.Mount, dest string, o optio
 // Mapped says whether the tree becomes an id-mapped mount.
 func (t *Tree) Mapped() bool { return len(t.UIDMap) > 0 || t.UserNamespace != "" }
 
-// joinedUser is the user namespace that is joined, whose mappings are those of a tree without any.
-func (p *planner) joinedUser(t *Tree) string {
-	for _, ns := range p.spec.Linux.Namespaces {
-		if ns.Type == specs.UserNamespace && len(t.UIDMap)+len(t.GIDMap) == 0 {
-			return ns.Path
-		}
-	}
-	return ""
-}
-
 // source is the tree that a bind mount attaches. What an earlier mount of the configuration has put
 // in the container's root can be seen by the child only. It resolves such a source inside of the
-// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later.
-func (p *planner) source(i int, t Tree) program.Arg {
+// root, so that links lead nowhere else, and not into /proc or /sys, which are masked later. Only a
+// path that is bound on itself may be in /sys: it gets attributes of its own and shows nothing
+// elsewhere.
+func (p *mounts) source(i int, t Tree, dest string) program.Arg {
 	name, filled := p.filled(i, &t)
 	if !filled {
 		return p.tree(t)
 	}
-	fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Result()
-	p.refuseMagic(fd.Value(), unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC)
+	fd := p.open(p.root.dir.Value(), name, unix.O_PATH, resolveInRoot).Result()
+	magics := []uint64{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC}
+	if name == dest {
+		magics = magics[:1]
+	}
+	p.refuseMagic(fd.Value(), magics...)
 	tree := p.cloneTree(fd.Value(), t.Recursive).Value()
 	if !t.Mapped() {
 		return tree
 	}
 	if !p.opt.Assist {
-		p.fail(t.Field, "an id-mapped mount of what another mount provides is not supported here")
+		p.fail(invalid(
+			t.Field, "an id-mapped mount of what another mount provides is not supported here",
+		))
 	}
-	a := Assist{Kind: MapTree, Field: t.Field, Path: t.Path, Continue: p.waits(), Tree: t}
+	a := Assist{Kind: MapTree, Field: t.Field, Path: t.Path, Continue: p.cgroups.waits(), Tree: t}
 	p.assist(a, tree, tree)
 	return tree
 }
@@ -337,7 +308,7 @@ func (p *planner) source(i int, t Tree) program.Arg {
 //
 // A recursive source below which procfs or sysfs is mounted is taken as the host has it: a copy of
 // these mounts would show in another place what is masked or read-only in theirs.
-func (p *planner) filled(i int, t *Tree) (name string, ok bool) {
+func (p *mounts) filled(i int, t *Tree) (name string, ok bool) {
 	if p.opt.Overlay != nil {
 		return "", false
 	}
@@ -367,7 +338,7 @@ func within(name, dir string) bool {
 }
 
 // finishMount sets recursive attributes and propagation.
-func (p *planner) finishMount(mnt program.Arg, o options) {
+func (p *mounts) finishMount(mnt program.Arg, o options) {
 	if o.recAttr != (mountAttr{}) {
 		p.setattr(mnt, o.recAttr, true)
 	}
@@ -387,8 +358,8 @@ func (p *planner) finishMount(mnt program.Arg, o options) {
 }
 
 // remount changes the attributes of what an earlier entry mounted.
-func (p *planner) remount(dest string, o options) {
-	fd := p.open(p.root.Value(), dest, unix.O_PATH, resolveInRoot).Result()
+func (p *mounts) remount(dest string, o options) {
+	fd := p.open(p.root.dir.Value(), dest, unix.O_PATH, resolveInRoot).Result()
 	if o.attr != (mountAttr{}) {
 		p.setattr(fd.Value(), o.attr, false)
 	}
@@ -398,32 +369,20 @@ func (p *planner) remount(dest string, o options) {
 // refuseProc fails if a link of the image leads a mount into /proc. There the mount could replace a
 // file that the container's set-up writes to, or that another program trusts. Files of procTargets
 // are harmless and allowed.
-func (p *planner) refuseProc(target program.Arg, dest string) {
+func (p *mounts) refuseProc(target program.Arg, dest string) {
 	if slices.Contains(procTargets, dest) {
 		return
 	}
 	p.refuseMagic(target, unix.PROC_SUPER_MAGIC)
 }
 
-// refuseMagic fails if a descriptor is of a filesystem of one of some types (statfs(2)).
-func (p *planner) refuseMagic(fd program.Arg, magics ...uint64) {
-	buf := p.Room(120) // struct statfs
-	p.Call(unix.SYS_FSTATFS, fd, buf.Ptr())
-	for _, magic := range magics {
-		ok := p.Label()
-		p.If(buf.Load(0, 8), ^uint64(0), program.NotEqual, program.Num(magic), ok)
-		p.Fail(program.Num(uint64(unix.EPERM)))
-		p.Place(ok)
-	}
-}
-
-// cgroupMount gives the container its view of cgroups: one cgroup2 tree, or a directory with every
+// cgroup gives the container its view of cgroups: one cgroup2 tree, or a directory with every
 // version 1 hierarchy of the host.
-func (p *planner) cgroupMount(field, dest string, o options) {
+func (p *mounts) cgroup(field, dest string, o options) {
 	host := &p.opt.Host
-	target := p.target(field, dest, aDirectory, program.Num(0), resolveInRoot)
+	target := p.targets.target(field, dest, aDirectory, program.Num(0), resolveInRoot)
 	p.refuseProc(target.Value(), dest)
-	private := p.has(unix.CLONE_NEWCGROUP)
+	private := p.namespaces.has(unix.CLONE_NEWCGROUP)
 	if host.Cgroup2 {
 		var mnt program.Arg
 		if private {
@@ -439,7 +398,9 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 		p.finishMount(mnt, options{recAttr: o.recAttr, propagation: o.propagation})
 		return
 	}
-	dir := p.newMount("tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY, nil)
+	dir := p.newMount(
+		"tmpfs", "tmpfs", []string{"mode=755"}, o.attr.set&^unix.MOUNT_ATTR_RDONLY, nil,
+	)
 	p.attach(dir.Value(), target.Value())
 	for i, h := range host.Hierarchies {
 		name := path.Base(h.Dir)
@@ -472,4 +433,22 @@ func (p *planner) cgroupMount(field, dest string, o options) {
 		p.setattr(dir.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
 	}
 	p.finishMount(dir.Value(), options{recAttr: o.recAttr, propagation: o.propagation})
+}
+
+// joinedUser is the user namespace that is joined, whose mappings are those of a tree without any.
+func joinedUser(linux *specs.Linux, t *Tree) string {
+	for _, ns := range linux.Namespaces {
+		if ns.Type == specs.UserNamespace && len(t.UIDMap)+len(t.GIDMap) == 0 {
+			return ns.Path
+		}
+	}
+	return ""
+}
+
+// makeReadonly sets the attribute that mounts in which something was still to be made lack.
+func (p *mounts) makeReadonly() {
+	for _, r := range p.readonly {
+		p.Field(r.field)
+		p.setattr(r.mnt.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+	}
 }

@@ -6,13 +6,26 @@ import (
 	"slices"
 	"sort"
 	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
 )
+
+// namespaces are those that the process gets, new or joined, and what is set in them at once.
+type namespaces struct {
+	*builder
+	spec  *specs.Spec
+	flags uint64 // to create
+	joins []join
+	user  bool // in a user namespace other than the spawner's
+}
+
+type join struct {
+	field, input string
+	flag         uint64
+}
 
 // namespaceFlags maps the names of runtime-spec config-linux.md, Namespaces, to clone flags.
 var namespaceFlags = table[specs.LinuxNamespaceType, uint64]{
@@ -26,10 +39,10 @@ var namespaceFlags = table[specs.LinuxNamespaceType, uint64]{
 	{specs.TimeNamespace, unix.CLONE_NEWTIME},
 }
 
-// namespaces decides which namespaces are made and which are joined, and how the child is cloned:
+// decide says which namespaces are made and which are joined, and how the child is cloned:
 // directly into the new ones, or, when a user or PID namespace is joined, plainly, to fork once
 // more when it has joined.
-func (p *planner) namespaces() {
+func (p *namespaces) decide() {
 	for i, ns := range p.spec.Linux.Namespaces {
 		flag, _ := namespaceFlags.get(ns.Type)
 		if ns.Path == "" {
@@ -39,13 +52,13 @@ func (p *planner) namespaces() {
 		field := fmt.Sprintf("linux.namespaces[%d] (%s)", i, ns.Type)
 		p.out.Namespaces = append(p.out.Namespaces, Namespace{
 			Name: "namespace/" + string(ns.Type), Field: field, Path: ns.Path, Type: flag,
-			ChangedBy: p.changedBy(ns.Type),
+			ChangedBy: changedBy(p.spec, ns.Type),
 		})
 		p.joins = append(
 			p.joins, join{field: field, input: "namespace/" + string(ns.Type), flag: flag},
 		)
 	}
-	p.userns = p.has(unix.CLONE_NEWUSER)
+	p.user = p.has(unix.CLONE_NEWUSER)
 	if p.flags&unix.CLONE_NEWUSER != 0 {
 		p.out.UIDMap, p.out.GIDMap = p.spec.Linux.UIDMappings, p.spec.Linux.GIDMappings
 	}
@@ -75,14 +88,14 @@ func (p *planner) namespaces() {
 
 // changedBy is the first field that changes something in the container's namespace of a type, or
 // empty.
-func (p *planner) changedBy(t specs.LinuxNamespaceType) string {
-	if t == specs.UTSNamespace && p.spec.Hostname != "" {
+func changedBy(spec *specs.Spec, t specs.LinuxNamespaceType) string {
+	if t == specs.UTSNamespace && spec.Hostname != "" {
 		return "hostname"
 	}
-	if t == specs.UTSNamespace && p.spec.Domainname != "" {
+	if t == specs.UTSNamespace && spec.Domainname != "" {
 		return "domainname"
 	}
-	for _, name := range p.sysctlNames() {
+	for _, name := range sysctlNames(spec.Linux) {
 		if sysctlNamespace(sysctlPath(name)) == t {
 			return fmt.Sprintf("linux.sysctl[%s]", name)
 		}
@@ -91,14 +104,14 @@ func (p *planner) changedBy(t specs.LinuxNamespaceType) string {
 }
 
 // has says whether the container has a namespace of its own of this type, new or joined.
-func (p *planner) has(flag uint64) bool {
+func (p *namespaces) has(flag uint64) bool {
 	if p.flags&flag != 0 {
 		return true
 	}
 	return p.joined(flag)
 }
 
-func (p *planner) joined(flag uint64) bool {
+func (p *namespaces) joined(flag uint64) bool {
 	for _, j := range p.joins {
 		if j.flag == flag {
 			return true
@@ -110,15 +123,15 @@ func (p *planner) joined(flag uint64) bool {
 // twoStages says whether one clone is not enough: children of the process, not itself, enter a
 // joined PID namespace (setns(2)); new namespaces belong to the user namespace in which they are
 // made; and in a new user namespace there is no right any more to join what belongs to others.
-func (p *planner) twoStages() bool {
+func (p *namespaces) twoStages() bool {
 	return p.joined(unix.CLONE_NEWPID) || p.joined(unix.CLONE_NEWUSER) ||
 		p.flags&unix.CLONE_NEWUSER != 0 && len(p.joins) > 0
 }
 
 // enter joins namespaces and makes the ones that must wait for that.
-func (p *planner) enter() {
+func (p *namespaces) enter() {
 	if !p.twoStages() {
-		p.mapped()
+		p.awaitMappings()
 	}
 	sort.SliceStable(p.joins, func(i, k int) bool {
 		// The view of the host goes last.
@@ -128,23 +141,12 @@ func (p *planner) enter() {
 	if p.twoStages() {
 		p.Field("linux.namespaces")
 		p.Fork(p.flags &^ (unix.CLONE_NEWTIME | unix.CLONE_NEWCGROUP))
-		p.mapped()
-	}
-	if len(p.opt.TaskPaths) == 0 || p.grouped {
-		p.cgroupNamespace()
-	}
-	p.Field("process")
-	p.Call(unix.SYS_SETSID).Ignore(errnos(unix.EPERM)...)
-	if !p.opt.NoNewKeyring && !p.userns {
-		p.Field("process (session keyring)")
-		// The name is what runc uses; kernels without keys answer ENOSYS.
-		p.Call(unix.SYS_KEYCTL, program.Num(unix.KEYCTL_JOIN_SESSION_KEYRING), program.Num(0)).
-			Ignore(errnos(unix.ENOSYS, unix.EPERM, unix.EDQUOT)...)
+		p.awaitMappings()
 	}
 }
 
-// mapped waits, in a new user namespace, for its mappings.
-func (p *planner) mapped() {
+// awaitMappings waits, in a new user namespace, for its mappings.
+func (p *namespaces) awaitMappings() {
 	if p.flags&unix.CLONE_NEWUSER != 0 {
 		p.Field("linux.uidMappings")
 		p.Await()
@@ -155,7 +157,7 @@ func (p *planner) mapped() {
 // join joins namespaces (setns(2)), in their order, and the user namespace when the spawner's own
 // rights are not needed any more: they let it join what belongs to other user namespaces. What it
 // has no right to join it tries again as the root of the user namespace.
-func (p *planner) join(list []join) {
+func (p *namespaces) join(list []join) {
 	user := slices.IndexFunc(list, func(j join) bool { return j.flag == unix.CLONE_NEWUSER })
 	refused := make([]program.Cell, len(list))
 	for i, j := range list {
@@ -192,7 +194,7 @@ func (p *planner) join(list []join) {
 
 // loopback brings up lo in a network namespace that is made for the container; its addresses come
 // by themselves. In one that is joined it is the maker's affair.
-func (p *planner) loopback() {
+func (p *namespaces) loopback() {
 	if p.flags&unix.CLONE_NEWNET == 0 {
 		return
 	}
@@ -211,17 +213,18 @@ func (p *planner) loopback() {
 }
 
 // netDevices has the spawner move devices into the network namespace, before anything is set there.
-func (p *planner) netDevices() {
+// root is the container's, waits what cgroups.waits says.
+func (p *namespaces) netDevices(root program.Cell, waits int) {
 	if len(p.spec.Linux.NetDevices) == 0 {
 		return
 	}
 	p.Field("linux.netDevices")
-	a := Assist{Kind: MoveDevices, Field: "linux.netDevices", Continue: p.waits()}
-	p.assist(a, p.root.Value(), p.root.Value())
+	a := Assist{Kind: MoveDevices, Field: "linux.netDevices", Continue: waits}
+	p.assist(a, root.Value(), root.Value())
 }
 
 // becomeRoot takes the identity that a new member of a user namespace needs to act in it.
-func (p *planner) becomeRoot() {
+func (p *namespaces) becomeRoot() {
 	p.Field("linux.uidMappings")
 	p.Call(unix.SYS_SETRESGID, program.Num(0), program.Num(0), program.Num(0))
 	// setgroups(2) is refused where the namespace was made without privilege.
@@ -235,88 +238,9 @@ func (p *planner) becomeRoot() {
 	)
 }
 
-// cgroups enters the version 1 groups. A process that moves itself through "tasks" does not wait
-// for the lock that moving another one takes (kernel/cgroup/cgroup.c, cgroup_procs_write_start);
-// version 2 needs nothing: the child is born there.
-func (p *planner) cgroups() {
-	if p.opt.Grouped && len(p.opt.TaskPaths) > 0 {
-		p.grouped = true
-		p.Field("linux.cgroupsPath")
-		p.openCgroups()
-	}
-	if p.opt.Tasks == 0 {
-		return
-	}
-	p.Field("linux.cgroupsPath")
-	zero := p.Str("0").Ptr()
-	for i := range p.opt.Tasks {
-		fd := p.Input(InputTasks + strconv.Itoa(i))
-		p.Call(unix.SYS_WRITE, fd, zero, program.Num(1))
-		// Nothing of the host's cgroup tree stays open where a process in a joined namespace could
-		// find it.
-		p.Call(unix.SYS_CLOSE, fd)
-	}
-}
-
-// lateCgroups waits until the groups exist and enters them, at the latest point at which it does
-// not matter yet that the process was not in them: before anything of the container's own choice
-// runs, and before a mount shows the groups.
-func (p *planner) lateCgroups() {
-	if len(p.opt.TaskPaths) == 0 || p.grouped {
-		return
-	}
-	p.grouped = true
-	p.Field("linux.cgroupsPath")
-	p.Await()
-	p.openCgroups()
-	p.cgroupNamespace()
-}
-
-// openCgroups enters the groups of TaskPaths.
-func (p *planner) openCgroups() {
-	dir := p.Input(InputCgroups)
-	zero := p.Str("0").Ptr()
-	for _, name := range p.opt.TaskPaths {
-		fd := p.open(
-			dir, name, unix.O_WRONLY, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS,
-		).Result()
-		p.Call(unix.SYS_WRITE, fd.Value(), zero, program.Num(1))
-		p.Call(unix.SYS_CLOSE, fd.Value())
-	}
-	p.Call(unix.SYS_CLOSE, dir)
-}
-
-// cgroupNamespace makes a new one, whose root is the group that the process is in now.
-func (p *planner) cgroupNamespace() {
-	if p.flags&unix.CLONE_NEWCGROUP != 0 {
-		p.Field("linux.namespaces (cgroup)")
-		p.Call(unix.SYS_UNSHARE, program.Num(unix.CLONE_NEWCGROUP))
-	}
-}
-
-// oomScore is written while /proc is still the host's: in the container there may be none, or
-// another process's.
-func (p *planner) oomScore() {
-	proc := p.spec.Process
-	if proc == nil || proc.OOMScoreAdj == nil {
-		return
-	}
-	if p.flags&unix.CLONE_NEWUSER != 0 {
-		p.OOMScore(*proc.OOMScoreAdj)
-		return
-	}
-	p.Field("process.oomScoreAdj")
-	fd := p.Call(
-		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc/self/oom_score_adj").Ptr(),
-		program.Num(unix.O_WRONLY|unix.O_CLOEXEC),
-	).Result()
-	text := strconv.Itoa(*proc.OOMScoreAdj)
-	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
-}
-
 // names sets host name and NIS domain name, in a namespace that is joined too: a configuration that
 // is not to change it leaves them out, as with runc.
-func (p *planner) names() {
+func (p *namespaces) names() {
 	if h := p.spec.Hostname; h != "" {
 		p.Field("hostname")
 		p.Call(unix.SYS_SETHOSTNAME, p.Str(h).Ptr(), program.Num(len(h)))
@@ -327,68 +251,41 @@ func (p *planner) names() {
 	}
 }
 
-// proc returns a descriptor of a procfs of the container's PID namespace: of the container's own
-// mount if it has one, whatever is mounted over it later; else of a mount that is attached nowhere.
-//
-// A process in the host's view uses the host's procfs. A parameter below /proc/sys that each
-// namespace has is the one of the process that opens it (fs/proc/proc_sysctl.c, sysctl_is_seen).
-func (p *planner) proc() program.Arg {
-	if p.procFD == nil && p.hostView {
-		fd := p.Call(
-			unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/proc").Ptr(),
-			program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
-		).Result()
-		p.procFD = &fd
+// enterInit joins the namespaces of the first process, all in one call (setns(2) on a pidfd, Linux
+// 5.8), or one after the other.
+func (p *namespaces) enterInit(flags uint64, separate bool) {
+	p.Field("namespaces of the container")
+	switch {
+	case flags == 0:
+	case separate:
+		p.enterEach(flags)
+	default:
+		p.Call(unix.SYS_SETNS, p.Input(InputInit), program.Num(flags))
+		p.Call(unix.SYS_CLOSE, p.Input(InputInit))
+		if flags&unix.CLONE_NEWUSER != 0 {
+			p.becomeRoot()
+		}
 	}
-	if p.procFD == nil {
-		fs := p.Call(
-			unix.SYS_FSOPEN, p.Str("proc").Ptr(), program.Num(unix.FSOPEN_CLOEXEC),
-		).Result()
-		p.Call(
-			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_CMD_CREATE), program.Num(0),
-			program.Num(0), program.Num(0),
-		)
-		fd := p.Call(
-			unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC),
-			program.Num(unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC),
-		).Result()
-		p.procFD = &fd
-	}
-	return p.procFD.Value()
-}
-
-// writeProc writes to a file of procfs that is verified to be of that procfs (CVE-2025-52881).
-func (p *planner) writeProc(name, text string) {
-	fd := p.open(
-		p.proc(), name, unix.O_WRONLY,
-		unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV|unix.RESOLVE_NO_MAGICLINKS,
-	).Result()
-	p.Call(unix.SYS_WRITE, fd.Value(), p.Str(text).Ptr(), program.Num(len(text)))
-}
-
-// sysctlNames are the names in linux.sysctl, sorted.
-func (p *planner) sysctlNames() []string {
-	names := make([]string, 0, len(p.spec.Linux.Sysctl))
-	for name := range p.spec.Linux.Sysctl {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
-}
-
-// sysctls writes linux.sysctl in the order of names.
-func (p *planner) sysctls() {
-	for _, name := range p.sysctlNames() {
-		p.Fieldf("linux.sysctl[%s]", name)
-		p.writeProc("sys/"+sysctlPath(name), p.spec.Linux.Sysctl[name])
+	if flags&unix.CLONE_NEWPID != 0 {
+		p.Field("namespaces of the container (pid)")
+		p.Fork(0)
 	}
 }
 
-// sysctlPath turns a.b.c into a/b/c. A name with a slash is taken as it is, and then its dots are
-// part of file names, as in net/ipv4/conf/eth0.1/forwarding (sysctl(8)).
-func sysctlPath(name string) string {
-	if strings.Contains(name, "/") {
-		return name
+// enterEach joins one namespace after the other, the view of files last.
+func (p *namespaces) enterEach(flags uint64) {
+	var list []join
+	add := func(flag uint64) {
+		if flags&flag != 0 {
+			field := "namespaces of the container"
+			list = append(list, join{field: field, input: InitInput(flag), flag: flag})
+		}
 	}
-	return strings.ReplaceAll(name, ".", "/")
+	for _, ns := range namespaceFlags {
+		if ns.value != unix.CLONE_NEWNS {
+			add(ns.value)
+		}
+	}
+	add(unix.CLONE_NEWNS)
+	p.join(list)
 }

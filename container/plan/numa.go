@@ -44,14 +44,14 @@ func numberSet(list string) ([]uint64, error) {
 
 // affinity lets the process run on a list of processors only (sched_setaffinity(2)). An empty list
 // changes nothing.
-func (p *planner) affinity(field, list string) {
+func (p *scheduling) affinity(field, list string) {
 	if list == "" {
 		return
 	}
 	p.Field(field)
 	mask, err := numberSet(list)
 	if err != nil {
-		p.fail(field, "%v", err)
+		p.fail(invalid(field, "%v", err))
 		return
 	}
 	p.Call(
@@ -62,8 +62,8 @@ func (p *planner) affinity(field, list string) {
 
 // resetAffinity lets the process run wherever its group may, whatever its spawner was bound to, as
 // engines that are bound to some processors expect.
-func (p *planner) resetAffinity(proc *specs.Process) {
-	if proc.ExecCPUAffinity != nil && p.exec {
+func (p *scheduling) resetAffinity() {
+	if p.proc.ExecCPUAffinity != nil && p.exec {
 		return // it says what remains
 	}
 	p.Field("process (processors)")
@@ -147,16 +147,14 @@ func count(set []uint64) (n int) {
 }
 
 // memoryPolicy sets on which memory nodes the process allocates.
-func (p *planner) memoryPolicy() {
-	if p.spec.Linux == nil || p.spec.Linux.MemoryPolicy == nil {
+func (p *scheduling) memoryPolicy() {
+	if p.linux.MemoryPolicy == nil {
 		return
 	}
 	p.Field("linux.memoryPolicy")
-	mode, nodes, err := memoryPolicyNumbers(p.spec.Linux.MemoryPolicy)
+	mode, nodes, err := memoryPolicyNumbers(p.linux.MemoryPolicy)
 	if err != nil {
-		if p.err == nil {
-			p.err = err
-		}
+		p.fail(err)
 		return
 	}
 	mask, size := program.Num(0), 0

@@ -22,12 +22,9 @@
 package plan
 
 import (
-	"fmt"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"strake/container/program"
 	"strake/container/seccomp"
@@ -162,8 +159,8 @@ type Tree struct {
 	UserNamespace string
 	// MapRecursive maps the mounts below too.
 	MapRecursive bool
-	// Node, if set, is the device node that the tree is to be. A spawner that may not make one opens
-	// Path.
+	// Node, if set, is the device node that the tree is to be. A spawner that may not make one
+	// opens Path.
 	Node *Node
 }
 
@@ -202,153 +199,108 @@ type Plan struct {
 	Warnings []string
 }
 
-// planner carries what the parts of one plan share.
-type planner struct {
-	program.Builder
-	spec  *specs.Spec
-	opt   *Options
-	out   Plan
-	late  []func() // code out of the line, emitted behind the execve
-	root  program.Cell
-	empty program.Buf
-	statx program.Buf
-	hows  map[how]program.Buf
-	attrs map[mountAttr]program.Buf
-
-	flags   uint64 // namespaces to create
-	joins   []join
-	grouped bool // the cgroups are entered
-	userns  bool // in a user namespace other than the spawner's
-	exec    bool // one more process of a container
-	// executable is ExecOptions.Executable.
-	executable string
-	// hostView says that the process sees the files of the host.
-	hostView bool
-	// tmpfs mounts that this program makes: destination → descriptor
-	fresh map[string]program.Cell
-	// readonly are mounts that become read-only when everything is made.
-	readonly []readonly
-	procFD   *program.Cell
-	tty      program.Cell // the process's end of its terminal
-	// starter is the connection to who starts a process that was held.
-	starter program.Cell
-	err     error
-}
-
-type join struct {
-	field, input string
-	flag         uint64
-}
-
 // Init compiles the start of a container. Errors name the field of the configuration and are of
 // class errdefs.ErrInvalidArgument.
 func Init(spec *specs.Spec, opt Options) (*Plan, error) {
-	p := newPlanner(spec, &opt)
-	if err := p.validate(); err != nil {
+	spec = withRoot(withLinux(spec))
+	if err := validate(spec, &opt); err != nil {
 		return nil, err
 	}
+	p := newPlanner(spec, &opt)
 	p.Keep(3 + opt.PreserveFDs)
-	p.namespaces()
-	if p.opt.Reaper && spec.Process != nil {
+	p.namespaces.decide()
+	if opt.Reaper {
 		// It stays in front of the payload, for as long as that lives.
 		p.IsolateAs("strake-init\x00--\x00" + strings.Join(spec.Process.Args, "\x00"))
 	} else {
 		p.Isolate()
 	}
-	p.cgroups()
-	p.oomScore()
 	p.enter()
-	p.loopback()
-	p.rootfs()
-	p.netDevices()
-	p.mounts()
-	p.devices()
-	p.lateCgroups()
-	p.terminal()
-	p.cwdDir()
-	if opt.Hooks {
-		p.Field("hooks")
-		p.Stage(program.StageHooks)
-		p.Await()
+	p.namespaces.loopback()
+	p.root.mount()
+	p.namespaces.netDevices(p.root.dir, p.cgroups.waits())
+	p.mounts.mount()
+	p.devices.make()
+	p.cgroups.enterLate()
+	if spec.Process.Terminal {
+		p.stdio.allocate(p.root.dir.Value())
+		p.devices.console(p.stdio.tty)
 	}
-	p.names()
-	p.sysctls()
+	p.targets.workingDirectory(spec.Process.Cwd)
+	if opt.Hooks {
+		p.hooks()
+	}
+	p.namespaces.names()
+	p.procfs.sysctls()
 	// Masks come from the host's view, which pivot gives up.
-	p.systemPaths()
-	p.pivot()
-	p.rootAttributes()
-	p.process(spec.Process)
+	p.systemPaths.protect()
+	p.root.pivot()
+	p.mounts.makeReadonly()
+	p.root.attributes()
+	p.process.execute()
 	return p.finish()
 }
 
+// planner is the parts of one plan, each of which emits what its subject needs. The order in which
+// they do is that of the calls in Init, Process, Hold, Exec and HookProcess.
+//
+// What a part reads of another one was set by an earlier call: namespaces.decide says which
+// namespaces are new and joined, cgroups.enter and enterLate that the groups are entered,
+// root.mount where the root is, and mounts.mount which tmpfs are fresh and which procfs is the
+// container's.
+type planner struct {
+	files
+	namespaces  namespaces
+	cgroups     cgroups
+	procfs      procfs
+	root        rootfs
+	targets     targets
+	mounts      mounts
+	devices     devices
+	systemPaths systemPaths
+	stdio       stdio
+	process     process
+}
+
+// newPlanner gives each part of a plan what it needs. spec.Linux is not nil.
 func newPlanner(spec *specs.Spec, opt *Options) *planner {
-	p := &planner{
-		spec: spec, opt: opt, hows: make(map[how]program.Buf, 8),
-		attrs: make(map[mountAttr]program.Buf, 8), fresh: make(map[string]program.Cell, 2),
-	}
+	p := new(planner)
+	b, f := &p.builder, &p.files
+	linux, proc := spec.Linux, spec.Process
 	p.empty = p.Str("")
 	p.statx = p.Room(256)
+
+	p.namespaces = namespaces{builder: b, spec: spec}
+	p.cgroups = cgroups{files: f, opt: opt, namespaces: &p.namespaces}
+	p.procfs = procfs{files: f, linux: linux}
+	p.root = rootfs{files: f, spec: spec, opt: opt, namespaces: &p.namespaces}
+	p.targets = targets{files: f, opt: opt, root: &p.root, cgroups: &p.cgroups}
+	p.mounts = mounts{
+		files: f, spec: spec, opt: opt, namespaces: &p.namespaces, cgroups: &p.cgroups,
+		procfs: &p.procfs, root: &p.root, targets: &p.targets,
+	}
+	p.devices = devices{files: f, spec: spec, namespaces: &p.namespaces, targets: &p.targets}
+	p.systemPaths = systemPaths{files: f, linux: linux, root: &p.root}
+	p.stdio = stdio{files: f, opt: opt, proc: proc}
+	p.process = process{
+		builder: b, opt: opt, proc: proc, namespaces: &p.namespaces, stdio: &p.stdio,
+		labels:     labels{files: f, opt: opt, proc: proc, procfs: &p.procfs},
+		scheduling: scheduling{builder: b, proc: proc, linux: linux},
+		identity:   identity{builder: b, opt: opt, proc: proc, namespaces: &p.namespaces},
+		command:    command{files: f, opt: opt, proc: proc},
+		filter:     filter{builder: b, opt: opt, linux: linux},
+		start:      start{builder: b, opt: opt},
+		reaper:     reaper{builder: b, proc: proc, namespaces: &p.namespaces},
+	}
 	return p
 }
 
-func (p *planner) finish() (*Plan, error) {
-	// What is emitted late may itself have something to emit late.
-	for len(p.late) > 0 {
-		f := p.late[0]
-		p.late = p.late[1:]
-		f()
-	}
-	if p.err != nil {
-		return nil, p.err
-	}
-	prog, err := p.Build()
-	if err != nil {
-		return nil, err
-	}
-	p.out.Program = prog
-	return &p.out, nil
-}
-
-func invalid(field, format string, args ...any) error {
-	return fmt.Errorf("%s: %s: %w", field, fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
-}
-
-// fail keeps the first error.
-func (p *planner) fail(field, format string, args ...any) {
-	if p.err == nil {
-		p.err = invalid(field, format, args...)
-	}
-}
-
-// outOfLine emits code behind the end of the program, reached by a jump only, so that the straight
-// line is what usually happens.
-func (p *planner) outOfLine(field string, f func()) {
-	p.late = append(p.late, func() {
-		p.Field(field)
-		f()
-	})
-}
-
-func words(v ...uint64) []byte {
-	b := make([]byte, 0, 8*len(v))
-	for _, x := range v {
-		b = append(
-			b, byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48),
-			byte(x>>56),
-		)
-	}
-	return b
-}
-
-const (
-	resolveInRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-	atFDCWD       = ^uint64(99) // AT_FDCWD, -100
-)
-
-func errnos(list ...unix.Errno) []uint16 {
-	out := make([]uint16, len(list))
-	for i, x := range list {
-		out[i] = uint16(x)
-	}
-	return out
+// enter puts the process in its groups, its namespaces and a session.
+func (p *planner) enter() {
+	p.cgroups.enter()
+	p.process.oomScore()
+	p.namespaces.enter()
+	p.cgroups.unshare()
+	p.process.setsid()
+	p.process.keyring()
 }

@@ -4,10 +4,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
 )
+
+// rootfs is the container's root in its own view of the host, and in the end the process's root.
+type rootfs struct {
+	*files
+	spec       *specs.Spec
+	opt        *Options
+	namespaces *namespaces
+	dir        program.Cell
+}
 
 // propagations maps mount options and linux.rootfsPropagation to propagation types
 // (mount_namespaces(7)).
@@ -33,8 +43,8 @@ const overlayPage = 4096
 // and the directory can be mounted again.
 const overlayFixed = ",index=off,redirect_dir=off,metacopy=off"
 
-// rootfs makes the container's root appear in its own view of the host, without yet changing to it.
-func (p *planner) rootfs() {
+// mount makes the container's root appear in its own view of the host, without yet changing to it.
+func (p *rootfs) mount() {
 	p.Field("linux.rootfsPropagation")
 	// Nothing that is mounted from here on reaches the host; what the host mounts reaches
 	// containers that ask for it.
@@ -68,11 +78,11 @@ func (p *planner) rootfs() {
 		p.Str(p.spec.Root.Path).Ptr(),
 		program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS),
 	)
-	p.root = p.Cell()
-	p.Set(p.root, tree, program.Move, program.Num(0))
+	p.dir = p.Cell()
+	p.Set(p.dir, tree, program.Move, program.Num(0))
 }
 
-func (p *planner) overlay(o *Overlay) {
+func (p *rootfs) overlay(o *Overlay) {
 	options, short := p.overlayOptions(o.Lower, o.Upper, o.Work, o.Volatile), true
 	if len(options) >= overlayPage ||
 		strings.ContainsAny(strings.Join(o.Lower, "")+o.Upper+o.Work, `,:\`) {
@@ -94,7 +104,7 @@ func (p *planner) overlay(o *Overlay) {
 			unix.SYS_MOUNT, p.Str("overlay").Ptr(), target, p.Str("overlay").Ptr(),
 			program.Num(flags), p.Str(options).Ptr(),
 		)
-		p.root = p.Call(
+		p.dir = p.Call(
 			unix.SYS_OPENAT, program.Num(atFDCWD), target,
 			program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
 		).Result()
@@ -102,34 +112,22 @@ func (p *planner) overlay(o *Overlay) {
 	}
 	// One by one there is no limit, but that wants Linux 6.7.
 	fs := p.Call(unix.SYS_FSOPEN, p.Str("overlay").Ptr(), program.Num(unix.FSOPEN_CLOEXEC)).Result()
-	set := func(key, value string) {
-		p.Call(
-			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_STRING), p.Str(key).Ptr(),
-			p.Str(value).Ptr(), program.Num(0),
-		)
-	}
 	for _, dir := range o.Lower {
-		set("lowerdir+", dir)
+		p.fsconfig(fs, "lowerdir+", dir)
 	}
 	if o.Upper != "" {
-		set("upperdir", o.Upper)
-		set("workdir", o.Work)
-	}
-	enable := func(key string) {
-		p.Call(
-			unix.SYS_FSCONFIG, fs.Value(), program.Num(unix.FSCONFIG_SET_FLAG), p.Str(key).Ptr(),
-			program.Num(0), program.Num(0),
-		)
+		p.fsconfig(fs, "upperdir", o.Upper)
+		p.fsconfig(fs, "workdir", o.Work)
 	}
 	if o.Upper != "" && o.Volatile {
-		enable("volatile")
+		p.fsconfigFlag(fs, "volatile")
 	}
-	if p.userns {
-		enable("userxattr")
+	if p.namespaces.user {
+		p.fsconfigFlag(fs, "userxattr")
 	} else {
 		for option := range strings.SplitSeq(overlayFixed[1:], ",") {
 			key, value, _ := strings.Cut(option, "=")
-			set(key, value)
+			p.fsconfig(fs, key, value)
 		}
 	}
 	p.Call(
@@ -140,16 +138,16 @@ func (p *planner) overlay(o *Overlay) {
 	if o.Upper == "" {
 		attrs = unix.MOUNT_ATTR_RDONLY
 	}
-	p.root = p.Call(
+	p.dir = p.Call(
 		unix.SYS_FSMOUNT, fs.Value(), program.Num(unix.FSMOUNT_CLOEXEC), program.Num(attrs),
 	).Result()
 	p.Call(
-		unix.SYS_MOVE_MOUNT, p.root.Value(), p.empty.Ptr(), program.Num(atFDCWD), target,
+		unix.SYS_MOVE_MOUNT, p.dir.Value(), p.empty.Ptr(), program.Num(atFDCWD), target,
 		program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH),
 	)
 }
 
-func (p *planner) overlayOptions(lower []string, upper, work string, volatile bool) string {
+func (p *rootfs) overlayOptions(lower []string, upper, work string, volatile bool) string {
 	options := "lowerdir=" + strings.Join(lower, ":")
 	if upper != "" {
 		options += ",upperdir=" + upper + ",workdir=" + work
@@ -157,7 +155,7 @@ func (p *planner) overlayOptions(lower []string, upper, work string, volatile bo
 			options += ",volatile"
 		}
 	}
-	if p.userns {
+	if p.namespaces.user {
 		return options + ",userxattr" // which implies overlayFixed
 	}
 	return options + overlayFixed
@@ -184,34 +182,11 @@ func shared(paths []string) (dir string, names []string) {
 	return dir, names
 }
 
-// cwdDir makes the working directory if the image lacks it, as docker and runc do.
-func (p *planner) cwdDir() {
-	if p.spec.Process == nil || relative(p.spec.Process.Cwd) == "." {
-		return
-	}
-	p.Field("process.cwd")
-	// Something else than a directory is reported by chdir, after the user is known.
-	fd := p.Cell()
-	ok, missing := p.Label(), p.Label()
-	p.open(p.root.Value(), p.spec.Process.Cwd, unix.O_PATH, resolveInRoot).To(fd).Ignore(
-		errnos(unix.ENOENT)...,
-	).Else(missing)
-	p.Place(ok)
-	name := p.spec.Process.Cwd
-	made := maker{field: "process.cwd", resolve: resolveInRoot, waits: p.waits()}
-	p.outOfLine("process.cwd", func() {
-		p.Place(missing)
-		p.make(&made, name, aDirectory, program.Num(0))
-		p.Goto(ok)
-		p.dangling(&made, name, aDirectory, program.Num(0), func() { p.Goto(ok) })
-	})
-}
-
 // pivot makes the container's root the process's root and lets go of the host's.
-func (p *planner) pivot() {
+func (p *rootfs) pivot() {
 	p.Field("root")
 	here := p.Str(".").Ptr()
-	p.Call(unix.SYS_FCHDIR, p.root.Value())
+	p.Call(unix.SYS_FCHDIR, p.dir.Value())
 	if p.opt.NoPivot {
 		p.hideWhole()
 		p.Call(
@@ -233,7 +208,7 @@ func (p *planner) pivot() {
 // mounts stay without pivot_root(2). As long as one is there that nothing covers, the kernel lets a
 // user namespace of the container's mount another one (mount_too_revealing, fs/namespace.c), past
 // maskedPaths and readonlyPaths. What a new user namespace may not unmount is covered.
-func (p *planner) hideWhole() {
+func (p *rootfs) hideWhole() {
 	for _, place := range slices.Backward(p.opt.Host.Whole) {
 		at, covered, next := p.Str(place).Ptr(), p.Label(), p.Label()
 		p.Call(unix.SYS_UMOUNT2, at, program.Num(unix.MNT_DETACH)).Ignore(
@@ -251,20 +226,40 @@ func (p *planner) hideWhole() {
 	}
 }
 
-// rootAttributes, and those of filesystems in memory, are set last, when nothing needs to be
-// created there any more.
-func (p *planner) rootAttributes() {
-	for _, r := range p.readonly {
-		p.Field(r.field)
-		p.setattr(r.mnt.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
-	}
+// attributes are set last, when nothing needs to be created in the root any more.
+func (p *rootfs) attributes() {
 	if name := p.spec.Linux.RootfsPropagation; name != "" {
 		prop, _ := propagations.get(name)
 		p.Field("linux.rootfsPropagation")
-		p.setattr(p.root.Value(), mountAttr{propagation: prop.flag}, prop.recursive)
+		p.setattr(p.dir.Value(), mountAttr{propagation: prop.flag}, prop.recursive)
 	}
 	if p.spec.Root.Readonly {
 		p.Field("root.readonly")
-		p.setattr(p.root.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
+		p.setattr(p.dir.Value(), mountAttr{set: unix.MOUNT_ATTR_RDONLY}, false)
 	}
+}
+
+// mountEmpty makes a root in which there is nothing, in the mount namespace that the process was
+// born in.
+func (p *rootfs) mountEmpty() {
+	p.Field("root (empty)")
+	// What is mounted and unmounted here does not reach the host.
+	p.Call(
+		unix.SYS_MOUNT, program.Num(0), p.Str("/").Ptr(), program.Num(0),
+		program.Num(unix.MS_REC|unix.MS_PRIVATE), program.Num(0),
+	)
+	p.dir = p.emptyMount()
+	// The mount point may be any directory that every host has: it disappears with the host's root.
+	p.Call(
+		unix.SYS_MOVE_MOUNT, p.dir.Value(), p.empty.Ptr(), program.Num(atFDCWD),
+		p.Str("/proc").Ptr(), program.Num(unix.MOVE_MOUNT_F_EMPTY_PATH),
+	)
+}
+
+// current takes the root of the namespace that was joined.
+func (p *rootfs) current() {
+	p.dir = p.Call(
+		unix.SYS_OPENAT, program.Num(atFDCWD), p.Str("/").Ptr(),
+		program.Num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC),
+	).Result()
 }

@@ -10,17 +10,26 @@ import (
 	"strake/container/program"
 )
 
-// schedule sets what the scheduler and the memory policy look at.
-func (p *planner) schedule(proc *specs.Process) {
-	p.resetAffinity(proc)
-	if s := proc.Scheduler; s != nil {
+// scheduling is on which processors the process runs and in which order, and on which memory nodes
+// it allocates.
+type scheduling struct {
+	*builder
+	proc  *specs.Process
+	linux *specs.Linux
+	exec  bool // one more process of a container
+}
+
+// apply sets what the scheduler and the memory policy look at.
+func (p *scheduling) apply() {
+	p.resetAffinity()
+	if s := p.proc.Scheduler; s != nil {
 		p.Field("process.scheduler")
-		if p.limitsCPUs() {
+		if limitsCPUs(p.linux) {
 			p.Field("process.scheduler" + withCPUs)
 		}
 		policy, flags, err := schedulerNumbers(s)
 		if err != nil {
-			p.fail("process.scheduler", "%v", err)
+			p.fail(invalid("process.scheduler", "%v", err))
 			return
 		}
 		attr := make([]byte, 48) // struct sched_attr (sched_setattr(2))
@@ -34,16 +43,16 @@ func (p *planner) schedule(proc *specs.Process) {
 		binary.LittleEndian.PutUint64(attr[40:], s.Period)
 		p.Call(unix.SYS_SCHED_SETATTR, program.Num(0), p.Bytes(attr).Ptr(), program.Num(0))
 	}
-	if io := proc.IOPriority; io != nil {
+	if io := p.proc.IOPriority; io != nil {
 		p.Field("process.ioPriority")
 		class, ok := map[specs.IOPriorityClass]int{
 			specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3,
 		}[io.Class]
 		if !ok {
-			p.fail(
+			p.fail(invalid(
 				"process.ioPriority.class",
 				"%q, want IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE", io.Class,
-			)
+			))
 			return
 		}
 		p.Call(
@@ -51,16 +60,16 @@ func (p *planner) schedule(proc *specs.Process) {
 		)
 	}
 	p.memoryPolicy()
-	if per := p.spec.Linux; per != nil && per.Personality != nil {
+	if per := p.linux.Personality; per != nil {
 		p.Field("linux.personality")
 		domain, ok := map[specs.LinuxPersonalityDomain]uint64{
 			specs.PerLinux: 0, specs.PerLinux32: 8,
-		}[per.Personality.Domain]
-		if !ok || len(per.Personality.Flags) > 0 {
-			p.fail(
+		}[per.Domain]
+		if !ok || len(per.Flags) > 0 {
+			p.fail(invalid(
 				"linux.personality", "domain %q with flags %v, want LINUX or LINUX32 without flags",
-				per.Personality.Domain, per.Personality.Flags,
-			)
+				per.Domain, per.Flags,
+			))
 			return
 		}
 		p.Call(unix.SYS_PERSONALITY, program.Num(domain))
@@ -134,7 +143,6 @@ const withCPUs = " (with linux.resources.cpu.cpus)"
 
 // limitsCPUs says whether the group has not all processors, which deadline scheduling needs
 // (sched_setattr(2), EPERM).
-func (p *planner) limitsCPUs() bool {
-	l := p.spec.Linux
-	return l != nil && l.Resources != nil && l.Resources.CPU != nil && l.Resources.CPU.Cpus != ""
+func limitsCPUs(l *specs.Linux) bool {
+	return l.Resources != nil && l.Resources.CPU != nil && l.Resources.CPU.Cpus != ""
 }

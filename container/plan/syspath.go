@@ -4,27 +4,35 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"strake/container/program"
 )
 
-// systemPaths hides linux.maskedPaths and protects linux.readonlyPaths. Paths that do not exist are
-// left out.
-func (p *planner) systemPaths() {
-	p.readonlyPaths()
-	p.maskedPaths()
+// systemPaths are linux.maskedPaths and linux.readonlyPaths.
+type systemPaths struct {
+	*files
+	linux *specs.Linux
+	root  *rootfs
 }
 
-// readonlyPaths stacks a read-only copy of each path on itself.
-func (p *planner) readonlyPaths() {
-	for i, name := range p.spec.Linux.ReadonlyPaths {
-		if repeated(p.spec.Linux.ReadonlyPaths, i) {
+// protect hides linux.maskedPaths and protects linux.readonlyPaths. Paths that do not exist are
+// left out.
+func (p *systemPaths) protect() {
+	p.readonly()
+	p.mask()
+}
+
+// readonly stacks a read-only copy of each path on itself.
+func (p *systemPaths) readonly() {
+	for i, name := range p.linux.ReadonlyPaths {
+		if repeated(p.linux.ReadonlyPaths, i) {
 			continue
 		}
 		p.Fieldf("linux.readonlyPaths[%d] (%s)", i, name)
 		skip := p.Label()
-		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
+		fd := p.open(p.root.dir.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
 			errnos(unix.ENOENT, unix.ENOTDIR)...,
 		).Else(skip).Result()
 		tree := p.cloneTree(fd.Value(), true)
@@ -41,11 +49,11 @@ func repeated(list []string, i int) bool {
 	})
 }
 
-// maskedPaths puts an empty directory on directories and the host's null device on everything else.
+// mask puts an empty directory on directories and the host's null device on everything else.
 // The null device is taken from the host's view and its inode is verified: a /dev/null of the image
 // is never trusted (CVE-2025-31133).
-func (p *planner) maskedPaths() {
-	list := p.spec.Linux.MaskedPaths
+func (p *systemPaths) mask() {
+	list := p.linux.MaskedPaths
 	if len(list) == 0 {
 		return
 	}
@@ -73,7 +81,7 @@ func (p *planner) maskedPaths() {
 		field := fmt.Sprintf("linux.maskedPaths[%d] (%s)", i, name)
 		p.Field(field)
 		skip, directory := p.Label(), p.Label()
-		fd := p.open(p.root.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
+		fd := p.open(p.root.dir.Value(), name, unix.O_PATH, resolveInRoot).Ignore(
 			errnos(unix.ENOENT, unix.ENOTDIR)...,
 		).Else(skip).Result()
 		p.stat(fd.Value())
@@ -96,13 +104,4 @@ func (p *planner) maskedPaths() {
 			p.Goto(skip)
 		})
 	}
-}
-
-// emptyMount makes a filesystem in which there is nothing and nothing can be made.
-func (p *planner) emptyMount() program.Cell {
-	return p.newMount(
-		"tmpfs", "tmpfs", []string{"nr_blocks=1", "nr_inodes=1"},
-		unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-		nil,
-	)
 }

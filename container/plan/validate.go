@@ -12,29 +12,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// validate checks what the kernel would not, or not in words that name the field.
-func (p *planner) validate() error {
-	s := p.spec
-	if s.Linux == nil {
-		s2 := *s
-		s2.Linux = &specs.Linux{}
-		p.spec = &s2
-		s = p.spec
+// withLinux is the configuration with linux set.
+func withLinux(s *specs.Spec) *specs.Spec {
+	if s.Linux != nil {
+		return s
 	}
-	for _, check := range []func() error{
-		p.validateNamespaces, p.validateMountNamespace, p.validateRoot, p.validateMounts,
-		p.validateNames, p.validateLinux,
-	} {
-		if err := check(); err != nil {
-			return err
-		}
+	copied := *s
+	copied.Linux = &specs.Linux{}
+	return &copied
+}
+
+// withRoot is the configuration with root set.
+func withRoot(s *specs.Spec) *specs.Spec {
+	if s.Root != nil {
+		return s
+	}
+	copied := *s
+	copied.Root = &specs.Root{}
+	return &copied
+}
+
+// validate checks what the kernel would not, or not in words that name the field.
+func validate(s *specs.Spec, opt *Options) error {
+	if err := validateNamespaces(s.Linux); err != nil {
+		return err
+	}
+	if err := validateMountNamespace(s.Linux); err != nil {
+		return err
+	}
+	if err := validateRoot(s.Root, opt.Overlay); err != nil {
+		return err
+	}
+	if err := validateMounts(s.Mounts, opt); err != nil {
+		return err
+	}
+	if err := validateNames(s); err != nil {
+		return err
+	}
+	if err := validateLinux(s, opt); err != nil {
+		return err
 	}
 	return validateProcess("process", s.Process)
 }
 
-func (p *planner) validateNamespaces() error {
+func validateNamespaces(l *specs.Linux) error {
 	seen := map[specs.LinuxNamespaceType]bool{}
-	for i, ns := range p.spec.Linux.Namespaces {
+	for i, ns := range l.Namespaces {
 		field := fmt.Sprintf("linux.namespaces[%d]", i)
 		if _, ok := namespaceFlags.get(ns.Type); !ok {
 			return invalid(
@@ -50,22 +73,22 @@ func (p *planner) validateNamespaces() error {
 			return invalid(field+".path", "%q is not absolute", ns.Path)
 		}
 	}
-	for _, ns := range p.spec.Linux.Namespaces {
+	for _, ns := range l.Namespaces {
 		if ns.Type == specs.UserNamespace && ns.Path == "" &&
-			(len(p.spec.Linux.UIDMappings) == 0 || len(p.spec.Linux.GIDMappings) == 0) {
+			(len(l.UIDMappings) == 0 || len(l.GIDMappings) == 0) {
 			return invalid(
 				"linux.uidMappings", "a new user namespace needs uidMappings and gidMappings",
 			)
 		}
 	}
 	if !seen[specs.UserNamespace] &&
-		(len(p.spec.Linux.UIDMappings) > 0 || len(p.spec.Linux.GIDMappings) > 0) {
+		(len(l.UIDMappings) > 0 || len(l.GIDMappings) > 0) {
 		return invalid("linux.uidMappings", "set without a user namespace in linux.namespaces")
 	}
-	if !seen[specs.TimeNamespace] && len(p.spec.Linux.TimeOffsets) > 0 {
+	if !seen[specs.TimeNamespace] && len(l.TimeOffsets) > 0 {
 		return invalid("linux.timeOffsets", "set without a time namespace in linux.namespaces")
 	}
-	for clock := range p.spec.Linux.TimeOffsets {
+	for clock := range l.TimeOffsets {
 		if clock != "monotonic" && clock != "boottime" {
 			return invalid("linux.timeOffsets", "clock %q, want monotonic or boottime", clock)
 		}
@@ -74,8 +97,8 @@ func (p *planner) validateNamespaces() error {
 }
 
 // validateMountNamespace wants the one in which the root filesystem is made.
-func (p *planner) validateMountNamespace() error {
-	for i, ns := range p.spec.Linux.Namespaces {
+func validateMountNamespace(l *specs.Linux) error {
+	for i, ns := range l.Namespaces {
 		if ns.Type != specs.MountNamespace {
 			continue
 		}
@@ -94,17 +117,15 @@ func (p *planner) validateMountNamespace() error {
 	)
 }
 
-func (p *planner) validateRoot() error {
-	s := p.spec
-	if p.opt.Overlay == nil {
-		if s.Root == nil || s.Root.Path == "" {
+func validateRoot(root *specs.Root, o *Overlay) error {
+	if o == nil {
+		if root.Path == "" {
 			return invalid("root.path", "missing")
 		}
-		if !path.IsAbs(s.Root.Path) {
-			return invalid("root.path", "%q is not absolute", s.Root.Path)
+		if !path.IsAbs(root.Path) {
+			return invalid("root.path", "%q is not absolute", root.Path)
 		}
 	} else {
-		o := p.opt.Overlay
 		for _, dir := range append([]string{o.Upper, o.Work, o.Target}, o.Lower...) {
 			if strings.ContainsRune(dir, 0) {
 				return invalid("root", "layer directory %q has a zero byte", dir)
@@ -118,16 +139,11 @@ func (p *planner) validateRoot() error {
 			)
 		}
 	}
-	if s.Root == nil {
-		s2 := *s
-		s2.Root = &specs.Root{}
-		p.spec = &s2
-	}
 	return nil
 }
 
-func (p *planner) validateMounts() error {
-	for i, m := range p.spec.Mounts {
+func validateMounts(mounts []specs.Mount, opt *Options) error {
+	for i, m := range mounts {
 		field := fmt.Sprintf("mounts[%d] (%s)", i, m.Destination)
 		dest := path.Clean("/" + m.Destination)
 		switch {
@@ -168,7 +184,7 @@ func (p *planner) validateMounts() error {
 		if o.copyUp && m.Type != "tmpfs" {
 			return invalid(field, `option "tmpcopyup" is for a tmpfs only`)
 		}
-		if o.copyUp && !p.opt.Assist {
+		if o.copyUp && !opt.Assist {
 			return invalid(field, `option "tmpcopyup" is not supported here`)
 		}
 		for _, d := range o.data {
@@ -180,25 +196,24 @@ func (p *planner) validateMounts() error {
 	return nil
 }
 
-func (p *planner) validateNames() error {
-	s := p.spec
+func validateNames(s *specs.Spec) error {
 	if len(s.Hostname) > 64 || len(s.Domainname) > 64 {
 		return invalid("hostname", "host and domain names are at most 64 bytes")
 	}
-	if s.Hostname != "" && !p.hasType(specs.UTSNamespace) {
+	if s.Hostname != "" && !hasType(s.Linux, specs.UTSNamespace) {
 		return invalid(
 			"hostname", "%q needs a uts namespace of its own, or it would rename the host",
 			s.Hostname,
 		)
 	}
-	if s.Domainname != "" && !p.hasType(specs.UTSNamespace) {
+	if s.Domainname != "" && !hasType(s.Linux, specs.UTSNamespace) {
 		return invalid("domainname", "%q needs a uts namespace of its own", s.Domainname)
 	}
 	return nil
 }
 
-func (p *planner) hasType(t specs.LinuxNamespaceType) bool {
-	for _, ns := range p.spec.Linux.Namespaces {
+func hasType(l *specs.Linux, t specs.LinuxNamespaceType) bool {
+	for _, ns := range l.Namespaces {
 		if ns.Type == t {
 			return true
 		}
@@ -206,8 +221,8 @@ func (p *planner) hasType(t specs.LinuxNamespaceType) bool {
 	return false
 }
 
-func (p *planner) validateLinux() error {
-	l := p.spec.Linux
+func validateLinux(s *specs.Spec, opt *Options) error {
+	l := s.Linux
 	if prop := l.RootfsPropagation; prop != "" {
 		if _, ok := propagations.get(prop); !ok {
 			return invalid(
@@ -226,10 +241,8 @@ func (p *planner) validateLinux() error {
 			return invalid(field, "type %q, want c, u, b or p", d.Type)
 		}
 	}
-	for name := range l.Sysctl {
-		if err := p.validateSysctl(name); err != nil {
-			return err
-		}
+	if err := validateSysctls(s); err != nil {
+		return err
 	}
 	if l.IntelRdt != nil {
 		return invalid("linux.intelRdt", "this host's resource control is not used by strake")
@@ -239,19 +252,21 @@ func (p *planner) validateLinux() error {
 			return err
 		}
 	}
-	return p.validateNetDevices()
+	return validateNetDevices(l, opt)
 }
 
 // validateNetDevices wants a network namespace, names of interfaces, and none of them twice.
-func (p *planner) validateNetDevices() error {
-	devices := p.spec.Linux.NetDevices
+func validateNetDevices(l *specs.Linux, opt *Options) error {
+	devices := l.NetDevices
 	if len(devices) == 0 {
 		return nil
 	}
-	if !p.hasType(specs.NetworkNamespace) {
-		return invalid("linux.netDevices", "unable to move network devices without a network namespace")
+	if !hasType(l, specs.NetworkNamespace) {
+		return invalid(
+			"linux.netDevices", "unable to move network devices without a network namespace",
+		)
 	}
-	if !p.opt.Assist {
+	if !opt.Assist {
 		return invalid("linux.netDevices", "moving network devices is not supported here")
 	}
 	seen := map[string]bool{}
@@ -273,9 +288,20 @@ func (p *planner) validateNetDevices() error {
 	return nil
 }
 
+// validateSysctls reports the first name in order that is refused.
+func validateSysctls(s *specs.Spec) (refused error) {
+	first := ""
+	for name := range s.Linux.Sysctl {
+		if err := validateSysctl(s, name); err != nil && (refused == nil || name < first) {
+			first, refused = name, err
+		}
+	}
+	return refused
+}
+
 // validateSysctl lets through what is the namespace's and not the host's (runtime-spec
 // config-linux.md, Sysctl).
-func (p *planner) validateSysctl(name string) error {
+func validateSysctl(s *specs.Spec, name string) error {
 	field := fmt.Sprintf("linux.sysctl[%s]", name)
 	clean := sysctlPath(name)
 	if clean == "" || path.Clean("/"+clean) != "/"+clean {
@@ -284,15 +310,15 @@ func (p *planner) validateSysctl(name string) error {
 	if clean == "kernel/hostname" {
 		return invalid(field, "set hostname instead")
 	}
-	if d := p.spec.Domainname; clean == "kernel/domainname" && d != "" &&
-		d != p.spec.Linux.Sysctl[name] {
-		return invalid(field, "%q, but domainname is %q", p.spec.Linux.Sysctl[name], d)
+	if d := s.Domainname; clean == "kernel/domainname" && d != "" &&
+		d != s.Linux.Sysctl[name] {
+		return invalid(field, "%q, but domainname is %q", s.Linux.Sysctl[name], d)
 	}
 	need := sysctlNamespace(clean)
 	if need == "" {
 		return invalid(field, "is not separate for each container")
 	}
-	if !p.hasType(need) {
+	if !hasType(s.Linux, need) {
 		return invalid(field, "needs a %s namespace, or it would change the host", need)
 	}
 	return nil

@@ -10,19 +10,20 @@ type rule struct {
 }
 
 const (
-	library   = "the library stands alone"
-	parsing   = "the keeper parses nothing that a user wrote"
-	apart     = "capabilities do not know one another"
-	downwards = "imports point downwards"
-	protocol  = "the engine knows no wire protocol"
-	contract  = "front ends compile against a contract without its implementation"
-	pure      = "decisions are pure: they do no I/O"
-	ports     = "the engine reaches the host through the interfaces that it declares"
-	medium    = "a format or a medium of images can be used without the store"
-	client    = "the client speaks the API only"
-	quick     = "the client starts in milliseconds"
-	small     = "the runtime imports container and keeper only"
-	instant   = "the runtime starts in a millisecond"
+	library    = "the library stands alone"
+	parsing    = "the keeper parses nothing that a user wrote"
+	apart      = "capabilities do not know one another"
+	downwards  = "imports point downwards"
+	protocol   = "the engine knows no wire protocol"
+	contract   = "front ends compile against a contract without its implementation"
+	pure       = "decisions are pure: they do no I/O"
+	ports      = "the engine reaches the host through the interfaces that it declares"
+	medium     = "a format or a medium of images can be used without the store"
+	client     = "the client speaks the API only"
+	quick      = "the client starts in milliseconds"
+	daemonless = "system and resource containers need no engine"
+	small      = "the runtime imports container and keeper only"
+	instant    = "the runtime starts in a millisecond"
 )
 
 var (
@@ -126,6 +127,31 @@ var rules = []rule{
 	},
 	{From: "strake/task/tasktest", To: "strake/task/host strake/task/group", Why: contract},
 	{From: "strake/sandbox", To: "strake/keeper strake/task/host strake/task/group", Why: contract},
+
+	// Front ends without a daemon.
+	{
+		From: "strake/lxc strake/lmctfy",
+		To:   "strake/engine strake/api strake/image strake/volume strake/sandbox net/http",
+		Why:  daemonless,
+	},
+	{From: "strake/lxc", To: "strake/lmctfy", Why: apart},
+	{From: "strake/lmctfy", To: "strake/lxc strake/keeper strake/task strake/network", Why: apart},
+	{
+		From: "strake/lxc/config strake/lxc/ocispec strake/lxc/seccomp",
+		To: "os/exec strake/lxc/. strake/keeper strake/task strake/network strake/container/spawn " +
+			"strake/container/launch strake/container/cgroup",
+		Why: pure,
+	},
+	{
+		From: "strake/lmctfy/name strake/lmctfy/spec strake/lmctfy/policy/. " +
+			"strake/lmctfy/policy/simulate",
+		To:  "os/exec strake/container strake/lmctfy/. strake/lmctfy/policy/driver",
+		Why: pure,
+	},
+	{
+		From: "strake/engine strake/api strake/task strake/sandbox strake/keeper strake/network",
+		To:   "strake/lxc strake/lmctfy", Why: downwards,
+	},
 
 	// The engine.
 	{From: "strake/engine", To: "strake/api", Why: protocol},

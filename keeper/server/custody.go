@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,6 +80,16 @@ func (c *custody) send(p *process) bool {
 		}
 		list, index = append(list, fd), append(index, i)
 	}
+	for i := range p.kept {
+		k := &p.kept[i]
+		f, err := keptFile(k.fd)
+		if err != nil {
+			c.logf("process %q: %s: %v", p.id, k.name, err)
+			continue
+		}
+		k.at = place{file: f}
+		list, index = append(list, k.fd), append(index, len(held)+i)
+	}
 	if len(list) == 0 {
 		return true
 	}
@@ -89,33 +100,46 @@ func (c *custody) send(p *process) bool {
 		return false
 	}
 	for k, i := range index {
-		held[i].number = at[k]
+		if i < len(held) {
+			held[i].number = at[k]
+		} else {
+			p.kept[i-len(held)].at.number = at[k]
+		}
 	}
 	p.held = held
 	return true
 }
 
+// inGuard says that the guard has descriptors of the process.
+func (p *process) inGuard() bool {
+	return p.held != (places{}) ||
+		slices.ContainsFunc(p.kept, func(k kept) bool { return k.at.number != 0 })
+}
+
 // dropLater lets the guard close one of a process's descriptors some time: what has ended is ended
 // whether the guard has it or not, and a message for many costs as much as a message for one.
-func (c *custody) dropLater(p *process, i int) {
-	if n := p.held[i].number; n != 0 {
-		c.closing = append(c.closing, n)
+func (c *custody) dropLater(at *place) {
+	if at.number != 0 {
+		c.closing = append(c.closing, at.number)
 		c.urgent = c.urgent || len(c.closing) >= guardBatch
-		p.held[i] = place{}
+		*at = place{}
 	}
 }
 
 // drop lets the guard close one of a process's descriptors at the end of the turn, so that the
 // process, or one that it has left its streams to, notices that it is closed.
-func (c *custody) drop(p *process, i int) {
-	c.urgent = c.urgent || p.held[i].number != 0
-	c.dropLater(p, i)
+func (c *custody) drop(at *place) {
+	c.urgent = c.urgent || at.number != 0
+	c.dropLater(at)
 }
 
 func (c *custody) dropAll(p *process) {
-	c.dropLater(p, 0)
+	c.dropLater(&p.held[0])
 	for i := 1; i < len(p.held); i++ {
-		c.drop(p, i)
+		c.drop(&p.held[i])
+	}
+	for i := range p.kept {
+		c.drop(&p.kept[i].at)
 	}
 	delete(c.missing, p)
 }
@@ -139,11 +163,19 @@ func (c *custody) flush() {
 // exited records that a process has ended, before a client is told.
 func (c *custody) exited(p *process) {
 	r := &record{id: p.id, owner: p.owner, kind: p.kind, exit: &p.exit}
+	if len(p.endCommand) > 0 {
+		// The next keeper needs the command, also of a process that no guard has.
+		r.start = p.record().start
+	}
 	if err := c.journal.exited(r); err != nil {
 		c.logf("process %q: %v", p.id, err) // it is still in memory
 	}
-	c.dropLater(p, 0)
+	c.dropLater(&p.held[0])
 	delete(c.missing, p)
+	if len(p.kept) > 0 && !p.inGuard() { // it has ended before it could be given to a guard
+		c.missing[p] = struct{}{}
+		c.renew()
+	}
 }
 
 // giveUp replaces a guard that does not do as it is told.
@@ -157,8 +189,11 @@ func (c *custody) giveUp(reason error) {
 	c.guard = nil
 	c.closing = c.closing[:0]
 	for _, p := range c.procs {
-		if p.held != (places{}) {
+		if p.inGuard() {
 			p.held = places{}
+			for i := range p.kept {
+				p.kept[i].at = place{}
+			}
 			if p.open() {
 				c.missing[p] = struct{}{}
 			}
@@ -206,7 +241,7 @@ func (c *custody) renew() {
 	for _, p := range list {
 		r := p.record()
 		if before[p] = c.journal.records[p.id]; before[p] != nil {
-			r.exit = before[p].exit
+			r.continues(before[p])
 		}
 		c.journal.records[p.id] = r
 	}
@@ -269,15 +304,21 @@ func (p *process) descriptors() [5]int {
 	return list
 }
 
-// open says that the process has not ended, or that there is still output of it.
+// open says that the process has not ended, or that there is still something to be held for it.
 func (p *process) open() bool {
 	return p.state == wire.Running || p.state == wire.Exited &&
-		(p.streams[0] != nil || p.streams[1] != nil)
+		(p.streams[0] != nil || p.streams[1] != nil || len(p.kept) > 0)
 }
 
 func (p *process) record() *record {
-	return &record{id: p.id, owner: p.owner, kind: p.kind, start: &startRecord{
+	r := &record{id: p.id, owner: p.owner, kind: p.kind, start: &startRecord{
 		note: p.note, process: identity{p.pid, p.ticks}, started: p.started.UnixNano(),
-		stdio: p.stdio, log: p.logCfg, held: p.held,
+		stdio: p.stdio, log: p.logCfg, held: p.held, endCommand: p.endCommand,
 	}}
+	for _, k := range p.kept {
+		if k.at.number != 0 {
+			r.start.kept = append(r.start.kept, keptPlace{k.name, k.at})
+		}
+	}
+	return r
 }

@@ -12,7 +12,9 @@
 //
 // Custody: the guard and the journal (custody.go) are what the next keeper needs if this one is
 // killed (recovery.go). A process is in both before a client is told that it runs. Output passes
-// through memory that the guard holds too (flight.go).
+// through memory that the guard holds too (flight.go). What a client has given to be kept (kept.go)
+// is held by keeper and guard like the process's own descriptors. End commands (command.go) are the
+// only processes that the keeper starts by itself, beside the guard.
 //
 // Not for: being linked into anything but the keeper's command.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -297,12 +298,15 @@ func (g *guard) get(number int) (int, error) {
 	return fd, nil
 }
 
-// add gives duplicates of fds to the guard and returns the numbers that they have there.
+// add gives duplicates of fds to the guard and returns the numbers that they have there. A message
+// takes as many as a process has without kept ones.
 func (g *guard) add(fds []int) ([]int, error) {
 	var message [guardMessage]byte
 	binary.LittleEndian.PutUint32(message[:], guardAdd)
-	if err := g.send(message[:], unix.UnixRights(fds...)); err != nil {
-		return nil, err
+	for part := range slices.Chunk(fds, len(places{})) {
+		if err := g.send(message[:], unix.UnixRights(part...)); err != nil {
+			return nil, err
+		}
 	}
 	list := make([]int, len(fds))
 	for i := range list {

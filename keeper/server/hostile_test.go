@@ -158,6 +158,16 @@ func TestHostileMessages(t *testing.T) {
 			fds: 1, class: wire.ClassInvalidArgument,
 		},
 		{
+			name:   "adopt with a bad end command",
+			packet: encode(&wire.Adopt{Process: wire.Process{ID: "x", EndCommand: []string{"x"}}}),
+			class:  wire.ClassInvalidArgument,
+		},
+		{
+			name:   "adopt what is kept and does not come",
+			packet: encode(&wire.Adopt{Process: wire.Process{ID: "x", Kept: []string{"tty1"}}}),
+			class:  wire.ClassInvalidArgument,
+		},
+		{
 			name: "upgrade to nothing", packet: encode(&wire.Empty{T: wire.TypeUpgrade}),
 			class: wire.ClassInvalidArgument,
 		},
@@ -205,7 +215,9 @@ func TestDamagedMessages(t *testing.T) {
 		&wire.Hello{Events: true},
 		&wire.Start{ID: "x", Inputs: []string{"in"}, Attach: []wire.Attachment{{Stdout: true}}},
 		&wire.Attach{ID: "x"}, &wire.Signal{ID: "x", Signal: 9},
+		&wire.Start{ID: "x", EndCommand: []string{"/nonesuch", "x"}, Keep: []string{"tty1"}},
 		&wire.Adopt{Process: wire.Process{ID: "y"}},
+		&wire.Adopt{Process: wire.Process{ID: "y", Kept: []string{"tty1"}}},
 		&wire.Empty{T: wire.TypeList},
 	}
 	fd := raw(t, r)

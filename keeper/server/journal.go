@@ -80,6 +80,7 @@ func (j *journal) rewrite() error {
 		if r.exit != nil {
 			b.Write(r.exitLine())
 		}
+		b.Write(r.commandLine())
 	}
 	fresh := j.path + ".new"
 	fd, err := unix.Open(
@@ -106,7 +107,7 @@ func (j *journal) rewrite() error {
 func (j *journal) started(r *record) error {
 	known := j.records[r.id]
 	if known != nil {
-		r.exit = known.exit
+		r.continues(known)
 	}
 	j.records[r.id] = r
 	err := j.append(r.startLine())
@@ -119,13 +120,37 @@ func (j *journal) started(r *record) error {
 	return err
 }
 
-// exited adds an exit. On failure it is in memory alone, until the next write succeeds.
+// exited adds an exit, and the start if the record has one that is not in the journal. On failure
+// it is in memory alone, until the next write succeeds.
 func (j *journal) exited(r *record) error {
-	if known := j.records[r.id]; known != nil {
+	var line []byte
+	if known := j.records[r.id]; known != nil && known.start != nil {
 		r.start = known.start
+	} else if r.start != nil {
+		line = r.startLine()
 	}
 	j.records[r.id] = r
-	return j.append(r.exitLine())
+	return j.append(append(line, r.exitLine()...))
+}
+
+// commandRuns says which process executes the end command of a process.
+func (j *journal) commandRuns(id string, by identity) error {
+	r := j.records[id]
+	if r == nil {
+		return nil
+	}
+	r.runs = by
+	return j.append(r.commandLine())
+}
+
+// commandRan says that the end command of a process has ended.
+func (j *journal) commandRan(id string) error {
+	r := j.records[id]
+	if r == nil {
+		return nil
+	}
+	r.runs, r.ran = identity{}, true
+	return j.append(r.commandLine())
 }
 
 // forget removes a process. An unknown ID is no error.

@@ -40,6 +40,24 @@ func withAttributes() *record {
 	return r
 }
 
+// withCommand is a record with an end command.
+func withCommand(id string) *record {
+	r := aStart(id)
+	r.start.endCommand = []string{"/bin/a \"b\"", "", "c\xff\n"}
+	return r
+}
+
+// withKept is a record with kept descriptors, and all else that only some have.
+func withKept(id string) *record {
+	r := withCommand(id)
+	r.start.log.Driver, r.start.log.Attributes = wire.LogJSONAttributes, "{}"
+	r.start.kept = []keptPlace{
+		{"tty1", place{number: 5, file: file{dev: 1, ino: 2, tty: 3}}},
+		{"a.b-c", place{number: 99}},
+	}
+	return r
+}
+
 func TestJournalRoundTrip(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -55,6 +73,14 @@ func TestJournalRoundTrip(t *testing.T) {
 		j.started(aStart("running")), j.started(both), j.started(exited),
 		j.exited(&record{id: "both", owner: "cri", kind: wire.KindHold, exit: exit}),
 		j.exited(&record{id: "short", exit: &wire.Exit{Status: 9}}),
+		// No guard could be had, so the start is written with the exit.
+		j.exited(&record{id: "late", start: withCommand("late").start, exit: exit}),
+		j.started(withCommand("waits")), j.started(withKept("keeps")),
+		j.started(withCommand("runs")), j.exited(&record{id: "runs", exit: exit}),
+		j.commandRuns("runs", identity{5, 6}),
+		j.started(withCommand("ran")), j.exited(&record{id: "ran", exit: exit}),
+		j.commandRuns("ran", identity{5, 6}), j.commandRan("ran"),
+		j.commandRuns("unknown", identity{5, 6}), j.commandRan("unknown"),
 		j.started(withAttributes()), j.started(aStart("gone")), j.forget("gone"), j.forget("unknown"),
 		// Its output goes on and is handed over to another guard.
 		j.exited(&record{id: "exited", owner: "cri", kind: wire.KindHold, exit: exit}),
@@ -68,6 +94,13 @@ func TestJournalRoundTrip(t *testing.T) {
 		"running": aStart("running"), "both": aStart("both"), "exited": aStart("exited"),
 		"attributes": withAttributes(),
 		"short":      {id: "short", exit: &wire.Exit{Status: 9}},
+		"waits":      withCommand("waits"),
+		"keeps":      withKept("keeps"),
+		"late":       {id: "late", start: withCommand("late").start, exit: exit},
+		"runs": {
+			id: "runs", start: withCommand("runs").start, exit: exit, runs: identity{5, 6},
+		},
+		"ran": {id: "ran", start: withCommand("ran").start, exit: exit, ran: true},
 	}
 	want["both"].exit, want["exited"].exit = exit, exit
 	if !reflect.DeepEqual(j.records, want) {
@@ -83,6 +116,15 @@ func TestJournalRoundTrip(t *testing.T) {
 		}
 	}
 	j.close()
+}
+
+// manyKept is a list of places.
+func manyKept(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("tty%d=%d/0/0/0", i, guardFirst+i)
+	}
+	return strings.Join(list, ",")
 }
 
 // What is wrong is refused with its line, and never half believed.
@@ -128,6 +170,34 @@ func TestParseJournal(t *testing.T) {
 		{name: "cut off start", text: head + good, want: nil},
 		{name: "start", text: head + good + "\n", want: []string{"a"}},
 		{name: "the kind that holds", text: head + "exit a - 2 0 1 false\n", want: []string{"a"}},
+		{name: "end command", text: head + good + ` end "/a" "b"` + "\n", want: []string{"a"}},
+		{
+			name: "a command that runs", want: []string{"a"},
+			text: head + good + ` end "/a"` + "\nexit a - 0 0 1 false\nrunning a 5 6\nran a\n",
+		},
+		{name: "kept", text: head + good + " keep a=4/0/0/0,b=5/1/2/3\n", want: []string{"a"}},
+		{name: "nothing kept", text: head + good + " keep\n", bad: true},
+		{name: "kept twice", text: head + good + " keep a=4/0/0/0,a=5/1/2/3\n", bad: true},
+		{name: "kept without a name", text: head + good + " keep =4/0/0/0\n", bad: true},
+		{name: "kept nowhere", text: head + good + " keep a=-\n", bad: true},
+		{name: "kept without a place", text: head + good + " keep a\n", bad: true},
+		{name: "kept by the guard itself", text: head + good + " keep a=3/0/0/0\n", bad: true},
+		{name: "two lists", text: head + good + " keep a=4/0/0/0 keep b=5/0/0/0\n", bad: true},
+		{
+			name: "as many kept as may be", want: []string{"a"},
+			text: head + good + " keep " + manyKept(wire.MaxKept) + "\n",
+		},
+		{
+			name: "too many kept", bad: true,
+			text: head + good + " keep " + manyKept(wire.MaxKept+1) + "\n",
+		},
+		{name: "running of nothing", text: head + "running a 5 6\nran a\n"},
+		{name: "no end command", text: head + good + " end\n", bad: true},
+		{name: "two end commands", text: head + good + ` end "/a" end "/a"` + "\n", bad: true},
+		{name: "relative end command", text: head + good + ` end "a"` + "\n", bad: true},
+		{name: "end command without quotes", text: head + good + " end /a\n", bad: true},
+		{name: "running without ticks", text: head + "running a 5\n", bad: true},
+		{name: "ran too much", text: head + "ran a 5\n", bad: true},
 		{name: "other version", text: "strake processes 3\n", bad: true},
 		{name: "start in version 1", text: old + good + "\n", bad: true},
 		{name: "owner in version 1", text: old + "exit a cri 0 0 1 false\n", bad: true},
@@ -177,6 +247,11 @@ func FuzzParseJournal(f *testing.F) {
 	f.Add(append(
 		[]byte(journalHeader+"guard 5 6\nexit b cri 2 9 2 true\n"), aStart("a").startLine()...,
 	))
+	f.Add(append(
+		append([]byte(journalHeader), withKept("a").startLine()...),
+		"exit a - 0 0 1 false\nrunning a 5 6\n"...,
+	))
+	f.Add([]byte(journalHeader + "exit a - 0 0 1 false\nran a\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		records, guard, err := parseJournal(text)
 		if err != nil {
@@ -196,6 +271,7 @@ func FuzzParseJournal(f *testing.F) {
 			if r.exit != nil {
 				again = append(again, r.exitLine()...)
 			}
+			again = append(again, r.commandLine()...)
 		}
 		records2, guard2, err := parseJournal(again)
 		if err != nil || guard2 != guard || !reflect.DeepEqual(records, records2) {

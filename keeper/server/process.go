@@ -67,6 +67,12 @@ type process struct {
 	log     *logwriter.Writer
 	subs    []*subscription
 	closed  bool // StreamsClosed has been told
+
+	endCommand []string // what is executed when it has ended (commands)
+	ran        bool     // it has been
+	kept       []kept   // what a client has given to be held
+	// bare: it was found by its number, and the keeper has none of its other descriptors.
+	bare bool
 }
 
 // stream is output that the keeper reads.
@@ -90,6 +96,7 @@ func (p *process) describe() (*wire.Process, []int) {
 		ID: p.id, Owner: p.owner, Kind: p.kind, Note: p.note,
 		State: p.state, Stage: p.stage, Pid: p.pid, Stdio: p.stdio, Log: p.logCfg,
 		Exit: p.exit, StreamsClosed: p.streamsClosed(), Adopted: p.adopted,
+		EndCommand: p.endCommand, Bare: p.bare,
 	}
 	if !p.started.IsZero() {
 		m.Started = p.started.UnixNano()
@@ -101,6 +108,10 @@ func (p *process) describe() (*wire.Process, []int) {
 			*has = true
 			fds = append(fds, list[i])
 		}
+	}
+	m.Kept = keptNames(p.kept)
+	for _, k := range p.kept {
+		fds = append(fds, k.fd)
 	}
 	return m, fds
 }
@@ -138,6 +149,8 @@ func (p *process) release() {
 		}
 	}
 	p.streams = [2]*stream{}
+	closeKept(p.kept)
+	p.kept = nil
 	p.released = true
 	for _, sub := range slices.Clone(p.subs) { // one that has all removes itself
 		sub.linger()
@@ -152,6 +165,7 @@ func (p *process) release() {
 // remove releases the process and frees its ID.
 func (p *process) remove() {
 	p.release()
+	p.s.commands.forget(p)
 	delete(p.s.procs, p.id)
 	for _, t := range p.aborters {
 		p.s.reply(t, &wire.Empty{T: wire.TypeOK})
@@ -163,7 +177,7 @@ func (p *process) closeStdin() {
 	if p.stdin >= 0 {
 		unix.Close(p.stdin)
 		p.stdin = -1
-		p.s.custody.drop(p, 1)
+		p.s.custody.drop(&p.held[1])
 	}
 }
 
@@ -439,6 +453,7 @@ func (p *process) finish(e wire.Exit) {
 	s.custody.exited(p)
 	s.broadcast(&wire.ExitedEvent{ID: p.id, Owner: p.owner, Kind: p.kind, Exit: e})
 	p.tellClosed()
+	s.commands.add(p)
 }
 
 // tellClosed tells, once and not before the process has been announced, that its output has ended.

@@ -17,6 +17,13 @@ type record struct {
 	kind      wire.Kind
 	start     *startRecord // nil: nothing but the exit is known
 	exit      *wire.Exit   // nil: it has not ended
+	runs      identity     // the process that executes its end command; zero: none
+	ran       bool         // its end command has ended
+}
+
+// continues takes over what an earlier record of the same process says of its end.
+func (r *record) continues(known *record) {
+	r.exit, r.runs, r.ran = known.exit, known.runs, known.ran
 }
 
 // startRecord is what another keeper needs to go on with a process.
@@ -27,6 +34,15 @@ type startRecord struct {
 	stdio   wire.Stdio
 	log     wire.Log
 	held    places
+	// endCommand is empty if there is none.
+	endCommand []string
+	kept       []keptPlace
+}
+
+// keptPlace is where the guard holds a descriptor that a client has given to be kept.
+type keptPlace struct {
+	name string
+	at   place
 }
 
 // identity is a process for good: a number is used again, but not within the same clock tick.
@@ -79,15 +95,23 @@ const (
 //
 //	strake processes 2
 //	guard PID TICKS
-//	start ID OWNER KIND PID TICKS STARTED STDIO LOG PLACES "PATH" "NOTE"
+//	start ID OWNER KIND PID TICKS STARTED STDIO LOG PLACES "PATH" "NOTE" REST
 //	exit ID OWNER KIND STATUS NANOSECONDS UNKNOWN
+//	running ID PID TICKS
+//	ran ID
 //	forget ID
 //
 // OWNER is "-" for none, STDIO is MODE STDIN WIDTH HEIGHT, LOG is DRIVER MAXBYTES MAXFILES. PLACES
-// are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none. A start and an exit replace an
-// earlier one of the same ID. Version 1 begins with "strake exits 1" and has the lines exit,
-// without an owner, and forget. A last line without an end was cut off by a crash and never
-// acknowledged. Errors are of class errdefs.ErrInvalidArgument.
+// are five of NUMBER/DEV/INO/TTY, separated by commas, "-" for none. REST is what only some have:
+//
+//	"ATTRIBUTES"
+//	end "WORD" ...
+//	keep NAME=NUMBER/DEV/INO/TTY,...
+//
+// The words are the end command, which the process that running names executes, and which has ended
+// after ran. A start and an exit replace an earlier one of the same ID. Version 1 begins with
+// "strake exits 1" and has the lines exit, without an owner, and forget. A last line without an end
+// was cut off by a crash and never acknowledged. Errors are of class errdefs.ErrInvalidArgument.
 func parseJournal(text []byte) (map[string]*record, identity, error) {
 	records := make(map[string]*record)
 	var guard identity
@@ -120,9 +144,18 @@ func parseJournal(text []byte) (map[string]*record, identity, error) {
 		case verb == "start" && !old:
 			r := f.start()
 			if known := records[r.id]; known != nil {
-				r.exit = known.exit
+				r.continues(known)
 			}
 			records[r.id] = r
+		case verb == "running" && !old:
+			id, by := f.id(), f.identity()
+			if r := records[id]; r != nil {
+				r.runs, r.ran = by, false
+			}
+		case verb == "ran" && !old:
+			if r := records[f.id()]; r != nil {
+				r.runs, r.ran = identity{}, true
+			}
 		case verb == "guard" && !old:
 			guard = f.identity()
 		default:
@@ -258,12 +291,53 @@ func (f *fields) start() *record {
 	if s.log.Driver == wire.LogJSONAttributes {
 		s.log.Attributes = f.quoted(wire.MaxAttributes)
 	}
+	f.tail(s)
 	if s.log.Driver != wire.LogNone && f.err == nil {
 		cfg := logConfig(&s.log)
 		f.err = cfg.Validate()
 	}
 	r.start = s
 	return r
+}
+
+// tail takes what only some records have.
+func (f *fields) tail(s *startRecord) {
+	for f.err == nil && f.rest != "" {
+		switch w := f.word(); {
+		case w == "end" && s.endCommand == nil:
+			s.endCommand = f.command()
+		case w == "keep" && s.kept == nil:
+			s.kept = f.kept()
+		default:
+			f.fail("%.40q is left over", w)
+		}
+	}
+}
+
+// command takes the words of an end command.
+func (f *fields) command() (argv []string) {
+	for strings.HasPrefix(f.rest, `"`) {
+		argv = append(argv, f.quoted(wire.MaxCommandBytes))
+	}
+	if len(argv) == 0 {
+		f.fail("an end command without words")
+	} else if err := validCommand(argv); err != nil && f.err == nil {
+		f.err = err
+	}
+	return argv
+}
+
+// kept takes the places of kept descriptors.
+func (f *fields) kept() (list []keptPlace) {
+	var names []string
+	for w := range strings.SplitSeq(f.word(), ",") {
+		name, at, _ := strings.Cut(w, "=")
+		names, list = append(names, name), append(list, keptPlace{name, f.place(at)})
+	}
+	if err := validKept(names); err != nil && f.err == nil {
+		f.err = err
+	}
+	return list
 }
 
 func (f *fields) places() (list places) {
@@ -276,23 +350,37 @@ func (f *fields) places() (list places) {
 		if w == "-" {
 			continue
 		}
-		part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
-		p := place{number: int(part.number(guardFirst, maxPlace))}
-		for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
-			n, err := strconv.ParseUint(part.word(), 10, 64)
-			if err != nil {
-				part.fail("inode")
-			}
-			*to = n
-		}
-		p.file.tty = int(part.number(0, 1<<31-1))
-		if err := part.finish(); err != nil {
-			f.fail("place %.60q: %v", w, err)
-			return places{}
-		}
-		list[i] = p
+		list[i] = f.place(w)
 	}
 	return list
+}
+
+// place reads NUMBER/DEV/INO/TTY.
+func (f *fields) place(w string) place {
+	part := &fields{rest: strings.ReplaceAll(w, "/", " ")}
+	p := place{number: int(part.number(guardFirst, maxPlace))}
+	for _, to := range []*uint64{&p.file.dev, &p.file.ino} {
+		n, err := strconv.ParseUint(part.word(), 10, 64)
+		if err != nil {
+			part.fail("inode")
+		}
+		*to = n
+	}
+	p.file.tty = int(part.number(0, 1<<31-1))
+	if err := part.finish(); err != nil {
+		f.fail("place %.60q: %v", w, err)
+		return place{}
+	}
+	return p
+}
+
+// appendPlace writes NUMBER/DEV/INO/TTY.
+func appendPlace(b []byte, p place) []byte {
+	b = strconv.AppendInt(b, int64(p.number), 10)
+	for _, n := range []uint64{p.file.dev, p.file.ino, uint64(p.file.tty)} {
+		b = strconv.AppendUint(append(b, '/'), n, 10)
+	}
+	return b
 }
 
 func ownerWord(owner string) string {
@@ -311,6 +399,17 @@ func (r *record) exitLine() []byte {
 	)
 }
 
+// commandLine says how far the end command is; it is empty if it has not begun.
+func (r *record) commandLine() []byte {
+	switch {
+	case r.ran:
+		return fmt.Appendf(nil, "ran %s\n", r.id)
+	case r.runs.pid != 0:
+		return fmt.Appendf(nil, "running %s %d %d\n", r.id, r.runs.pid, r.runs.ticks)
+	}
+	return nil
+}
+
 func (r *record) startLine() []byte {
 	s := r.start
 	b := fmt.Appendf(
@@ -326,15 +425,24 @@ func (r *record) startLine() []byte {
 			b = append(b, '-')
 			continue
 		}
-		b = strconv.AppendInt(b, int64(p.number), 10)
-		for _, n := range []uint64{p.file.dev, p.file.ino, uint64(p.file.tty)} {
-			b = strconv.AppendUint(append(b, '/'), n, 10)
-		}
+		b = appendPlace(b, p)
 	}
 	b = strconv.AppendQuote(append(b, ' '), s.log.Path)
 	b = strconv.AppendQuote(append(b, ' '), s.note)
 	if s.log.Driver == wire.LogJSONAttributes {
 		b = strconv.AppendQuote(append(b, ' '), s.log.Attributes)
+	}
+	if len(s.endCommand) > 0 {
+		b = append(b, " end"...)
+		for _, w := range s.endCommand {
+			b = strconv.AppendQuote(append(b, ' '), w)
+		}
+	}
+	separator := " keep "
+	for _, k := range s.kept {
+		b = append(append(b, separator...), k.name...)
+		b = appendPlace(append(b, '='), k.at)
+		separator = ","
 	}
 	return append(b, '\n')
 }

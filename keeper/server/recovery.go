@@ -23,7 +23,8 @@ type recovery struct {
 }
 
 // recoverProcesses takes processes over from the guard of a keeper that was killed. Those that
-// cannot be are left to the engine's Adopt, as if there had been no guard.
+// cannot be are left to the engine's Adopt, as if there had been no guard. Only of one with an end
+// command, for which there may be no engine, the end is watched also without a guard.
 //
 // Without a guard the server gets new memory for its output; its error is the only one.
 func recoverProcesses(s *server) (err error) {
@@ -40,18 +41,8 @@ func recoverProcesses(s *server) (err error) {
 		return err
 	}
 	r.output = s.flight.fd
-	for id, rec := range r.journal.records {
-		if rec.start != nil {
-			r.named[rec.start.process.pid] = true
-		}
-		p, err := r.process(rec)
-		if err != nil {
-			r.logf("process %q of the last keeper: %v", id, err)
-			delete(r.journal.records, id)
-			r.journal.stale = true
-			continue
-		}
-		s.procs[id] = p
+	if err := r.processes(); err != nil {
+		return err
 	}
 	if r.guard == nil {
 		return nil
@@ -63,6 +54,27 @@ func recoverProcesses(s *server) (err error) {
 	}
 	r.flush()
 	return nil
+}
+
+// processes makes the processes of the journal.
+func (r *recovery) processes() error {
+	for id, rec := range r.journal.records {
+		if rec.start != nil {
+			r.named[rec.start.process.pid] = true
+		}
+		p, err := r.process(rec)
+		if err != nil {
+			r.logf("process %q of the last keeper: %v", id, err)
+			delete(r.journal.records, id)
+			r.journal.stale = true
+			continue
+		}
+		r.s.procs[id] = p
+		if rec.runs.pid != 0 {
+			r.s.commands.recover(p, rec.runs)
+		}
+	}
+	return r.s.commands.resume()
 }
 
 // flight takes the memory that output passes through from the guard, or makes it.
@@ -98,17 +110,19 @@ func (r *recovery) process(rec *record) (*process, error) {
 	if s := rec.start; s != nil {
 		p.note, p.stdio, p.logCfg, p.adopted = s.note, s.stdio, s.log, true
 		p.pid, p.ticks, p.started = s.process.pid, s.process.ticks, time.Unix(0, s.started)
+		p.endCommand, p.ran = s.endCommand, rec.ran
 	}
 	if rec.exit != nil {
 		p.state, p.exit = wire.Exited, *rec.exit
 	} else {
 		p.state = wire.Running
-		if err := r.pidfd(p, rec.start); err != nil {
+		if err := r.pidfd(p, rec.start); err != nil && !r.bare(p) {
 			return nil, err
 		}
 	}
 	if rec.start != nil && r.guard != nil {
 		r.streams(p, rec.start)
+		r.kept(p, rec.start)
 	}
 	p.closed = p.streamsClosed()
 	if p.state == wire.Running {
@@ -143,6 +157,22 @@ func (r *recovery) pidfd(p *process, s *startRecord) error {
 	return nil
 }
 
+// bare goes on with a process that has an end command and of which no guard has anything: it is
+// found by its number, or it has ended. A client may hand over the rest (Adopt).
+func (r *recovery) bare(p *process) bool {
+	if r.guard != nil || len(p.endCommand) == 0 {
+		return false
+	}
+	if p.pidfd, _ = openProcess(identity{p.pid, p.ticks}); p.pidfd >= 0 {
+		p.bare = true
+		r.missing[p] = struct{}{}
+		return true
+	}
+	p.state, p.exit = wire.Exited, wire.Exit{Time: time.Now().UnixNano(), Unknown: true}
+	r.exited(p)
+	return true
+}
+
 func (r *recovery) claim(p *process, s *startRecord, i int) {
 	p.held[i] = s.held[i]
 	r.taken[s.held[i].number] = true
@@ -154,7 +184,8 @@ func (r *recovery) streams(p *process, s *startRecord) {
 	tty := s.stdio.Mode == wire.StdioTTY
 	for i := 1; i < len(s.held); i++ {
 		at := s.held[i]
-		if at.number == 0 || r.taken[at.number] || tty != (i == 4) {
+		if at.number == 0 || r.taken[at.number] || tty != (i == 4) ||
+			i == 1 && p.state == wire.Exited { // the last keeper has closed it, or was about to
 			continue
 		}
 		fd, err := r.guard.get(at.number)
@@ -180,6 +211,31 @@ func (r *recovery) streams(p *process, s *startRecord) {
 	if p.log, err = logwriter.Open(logConfig(&s.log), &r.s.scratch); err != nil {
 		// The output is read all the same, or the process would block.
 		r.logf("process %q: its output is not logged any more: %v", p.id, err)
+	}
+}
+
+// kept takes over what the process keeps.
+func (r *recovery) kept(p *process, s *startRecord) {
+	for _, k := range s.kept {
+		if r.taken[k.at.number] {
+			continue
+		}
+		fd, err := r.guard.get(k.at.number)
+		if err == nil {
+			var f file
+			if f, err = keptFile(fd); err == nil && f != k.at.file {
+				err = fmt.Errorf("the guard has another file: %w", errdefs.ErrNotFound)
+			}
+			if err != nil {
+				unix.Close(fd)
+			}
+		}
+		if err != nil {
+			r.logf("process %q: %s is not kept any more: %v", p.id, k.name, err)
+			continue
+		}
+		p.kept = append(p.kept, kept{name: k.name, fd: fd, at: k.at})
+		r.taken[k.at.number] = true
 	}
 }
 

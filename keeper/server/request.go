@@ -291,11 +291,32 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 			others++
 		}
 	}
-	if p := s.procs[m.Process.ID]; p != nil && p.adopted && p.pid == m.Process.Pid && !p.aborted {
-		return p.adoptAgain(t, m, fds, others)
+	p := s.procs[m.Process.ID]
+	switch {
+	case p == nil || !p.adopted || p.pid != m.Process.Pid || p.aborted:
+		return s.adoptNew(t, m, fds, others)
+	case !p.bare || p.state != wire.Running:
+		return p.adoptAgain(t, m, fds, others+len(m.Process.Kept))
 	}
+	// What it lacks comes now.
+	delete(s.procs, p.id)
+	if err := s.adoptNew(t, m, fds, others); err != nil {
+		s.procs[p.id] = p
+		return err
+	}
+	p.release()
+	return nil
+}
+
+// adoptNew takes over a process that is not known. others is the number of its descriptors without
+// kept ones.
+func (s *server) adoptNew(t ticket, m *wire.Adopt, fds *descriptors, others int) error {
+	d := &m.Process.FDs
 	if err := s.admit(
-		m.Process.ID, m.Process.Owner, &m.Process.Log, m.Attach, fds, others,
+		&admission{
+			m.Process.ID, m.Process.Owner, &m.Process.Log, m.Process.EndCommand, m.Process.Kept,
+			m.Attach, others,
+		}, fds,
 	); err != nil {
 		return err
 	}
@@ -307,6 +328,7 @@ func (s *server) adopt(t ticket, m *wire.Adopt, fds *descriptors) error {
 	p := s.newProcess(m.Process.ID, m.Process.Kind)
 	p.owner = m.Process.Owner
 	p.note, p.stdio, p.logCfg = m.Process.Note, m.Process.Stdio, m.Process.Log
+	p.endCommand = m.Process.EndCommand
 	p.pid, p.adopted = m.Process.Pid, true
 	p.state, p.started = wire.Running, time.Unix(0, m.Process.Started)
 	if err := p.takeOver(m, fds); err != nil {
@@ -373,6 +395,10 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 			}
 		}
 	}
+	var err error
+	if p.kept, err = takeKept(m.Process.Kept, fds); err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
 	if err := p.subscribeAll(
 		m.Attach, fds, [2]bool{p.streams[0] != nil, p.streams[1] != nil},
 	); err != nil {
@@ -385,6 +411,8 @@ func (p *process) takeOver(m *wire.Adopt, fds *descriptors) error {
 func (s *server) shutdown(t ticket, force bool) error {
 	live := s.live()
 	switch {
+	case !force && len(live) == 0 && s.commands.pending():
+		return fmt.Errorf("end commands run: %w", errdefs.ErrFailedPrecondition)
 	case len(live) == 0:
 		s.askers = append(s.askers, t)
 		s.stop = errStop

@@ -80,6 +80,7 @@ type server struct {
 	custody  custody
 	procs    map[string]*process
 	conns    map[int]*conn // by descriptor
+	commands commands
 	flight   *flight
 	output   []byte // from a subscriber's file; used within one handler only
 	packet   []byte
@@ -145,6 +146,7 @@ func newServer(cfg Config) (s *server, err error) {
 			return nil, err
 		}
 	}
+	s.commands.s = s
 	s.custody = custody{
 		loop: s.loop, machine: s.machine, logf: cfg.Logf, score: cfg.Protection.guardScore(),
 		procs: s.procs, missing: make(map[*process]struct{}),
@@ -236,7 +238,9 @@ func (s *server) run(ctx context.Context) error {
 		if s.stopping && len(s.live()) == 0 {
 			s.stop = errStop
 		}
-		s.linger(time.Now())
+		now := time.Now()
+		s.commands.advance(now)
+		s.linger(now)
 		if s.stop == nil {
 			s.stop = context.Cause(ctx)
 		}
@@ -269,7 +273,7 @@ func (s *server) run(ctx context.Context) error {
 // the last one.
 func (s *server) timeout(resting bool) time.Duration {
 	switch {
-	case len(s.pending)+len(s.stalled) > 0:
+	case len(s.pending)+len(s.stalled) > 0 || s.commands.waits():
 		return tick
 	case len(s.custody.missing)+len(s.custody.closing) > 0:
 		return custodyPause
@@ -281,9 +285,9 @@ func (s *server) timeout(resting bool) time.Duration {
 	return rest
 }
 
-// linger ends the keeper when for some time there has been neither a client nor a process nor
-// output that comes after the end of one. Exits that were not forgotten are in the state directory
-// by then.
+// linger ends the keeper when for some time there has been neither a client nor a process, nor
+// output that comes after the end of one, nor an end command that has not ended, nor a descriptor
+// that is kept. Exits that were not forgotten are in the state directory by then.
 func (s *server) linger(now time.Time) {
 	switch {
 	case s.busy():
@@ -300,11 +304,11 @@ func (s *server) linger(now time.Time) {
 
 // busy says that there is something to be there for.
 func (s *server) busy() bool {
-	if len(s.conns)+len(s.pending)+s.cloning > 0 || s.upgrade != nil {
+	if len(s.conns)+len(s.pending)+s.cloning > 0 || s.upgrade != nil || s.commands.pending() {
 		return true
 	}
 	for _, p := range s.procs {
-		if p.state != wire.Exited || !p.streamsClosed() {
+		if p.state != wire.Exited || !p.streamsClosed() || len(p.kept) > 0 {
 			return true
 		}
 	}
@@ -321,6 +325,8 @@ func (s *server) terminate(over <-chan struct{}) {
 			s.mu.Lock()
 			if live := s.live(); len(live) > 0 {
 				s.cfg.Logf("signal %v: not now, %d processes run", sig, len(live))
+			} else if s.commands.pending() {
+				s.cfg.Logf("signal %v: not now, end commands run", sig)
 			} else if s.stop == nil {
 				s.stop = errStop
 				s.poke()

@@ -64,36 +64,56 @@ func (j *job) close() {
 	}
 }
 
+// admission is what Start and Adopt have in common. others is the number of descriptors that come
+// before those of keep and attach.
+type admission struct {
+	id, owner  string
+	log        *wire.Log
+	endCommand []string
+	keep       []string
+	attach     []wire.Attachment
+	others     int
+}
+
 // admit checks what is common to Start and Adopt.
-func (s *server) admit(
-	id, owner string, log *wire.Log, attach []wire.Attachment, fds *descriptors, others int,
-) error {
-	if err := errors.Join(validID(id), validOwner(owner)); err != nil {
+func (s *server) admit(a *admission, fds *descriptors) error {
+	if err := errors.Join(validID(a.id), validOwner(a.owner)); err != nil {
 		return err
 	}
-	if p := s.procs[id]; p != nil {
-		return fmt.Errorf("process %q: %w", id, errdefs.ErrAlreadyExists)
+	if len(a.endCommand) > 0 {
+		if err := validCommand(a.endCommand); err != nil {
+			return err
+		}
+	}
+	if err := validKept(a.keep); err != nil {
+		return err
+	}
+	if p := s.procs[a.id]; p != nil {
+		return fmt.Errorf("process %q: %w", a.id, errdefs.ErrAlreadyExists)
 	}
 	if s.stopping || s.upgrade != nil {
 		return fmt.Errorf("the keeper is going down or being replaced: %w", errdefs.ErrUnavailable)
 	}
-	want := others
-	for i := range attach {
-		a := &attach[i]
-		if !a.Stdout && !a.Stderr || a.Same && !(a.Stdout && a.Stderr) {
+	want := a.others + len(a.keep)
+	for i := range a.attach {
+		at := &a.attach[i]
+		if !at.Stdout && !at.Stderr || at.Same && !(at.Stdout && at.Stderr) {
 			return invalid(
-				"attach[%d]: stdout %t, stderr %t, same %t", i, a.Stdout, a.Stderr, a.Same,
+				"attach[%d]: stdout %t, stderr %t, same %t", i, at.Stdout, at.Stderr, at.Same,
 			)
 		}
-		want += a.FDs()
+		want += at.FDs()
 	}
 	if len(*fds) != want {
-		return invalid("%d descriptors came with the request, want %d", len(*fds), want)
+		return invalid(
+			"%d descriptors came with the request, want %d, %d of them for keep", len(*fds), want,
+			len(a.keep),
+		)
 	}
-	if log.Driver == wire.LogNone {
+	if a.log.Driver == wire.LogNone {
 		return nil
 	}
-	cfg := logConfig(log)
+	cfg := logConfig(a.log)
 	return cfg.Validate()
 }
 
@@ -113,11 +133,13 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 	if m.Cgroup {
 		others++
 	}
-	if err := s.admit(m.ID, m.Owner, &m.Log, m.Attach, fds, others); err != nil {
+	if err := s.admit(
+		&admission{m.ID, m.Owner, &m.Log, m.EndCommand, m.Keep, m.Attach, others}, fds,
+	); err != nil {
 		return err
 	}
 	p := s.newProcess(m.ID, m.Kind)
-	p.owner = m.Owner
+	p.owner, p.endCommand = m.Owner, m.EndCommand
 	p.note, p.hold, p.stdio, p.logCfg, p.waiter = m.Note, m.Hold, m.Stdio, m.Log, t
 	j := &job{p: p, cgroup: -1, inputs: make(map[string]int, len(m.Inputs)+3), request: m}
 	image := fds.take()
@@ -126,6 +148,9 @@ func (s *server) start(t ticket, m *wire.Start, fds *descriptors) error {
 		err = j.load(image)
 	}
 	unix.Close(image)
+	if err == nil {
+		p.kept, err = takeKept(m.Keep, fds)
+	}
 	if err == nil && m.Log.Driver != wire.LogNone {
 		p.log, err = logwriter.Open(logConfig(&m.Log), &s.scratch)
 	}

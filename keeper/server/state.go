@@ -120,6 +120,38 @@ func (c *stateCoder) server() {
 		s.upgrade = &upgrade{}
 	}
 	c.ticket(&s.upgrade.t)
+	if c.More(len(s.commands.running) > 0) {
+		wire.List(c.Coder, &s.commands.running, anyLength, c.command)
+	}
+}
+
+// command codes an end command that runs. Those in the queue are known by their processes.
+func (c *stateCoder) command(to **command) {
+	if c.Decoding() {
+		*to = &command{}
+	}
+	k := *to
+	has := k.p != nil
+	wire.Text(c.Coder, &k.id, anyLength)
+	wire.Text(c.Coder, &k.path, anyLength)
+	wire.Bool(c.Coder, &has)
+	wire.Int(c.Coder, &k.pid)
+	wire.Uint(c.Coder, &k.ticks)
+	c.fd(&k.pidfd)
+	sync := -1
+	if k.child != nil {
+		sync = k.child.SyncFD()
+	}
+	c.fd(&sync)
+	if !c.Decoding() {
+		return
+	}
+	if has {
+		k.p = c.s.procs[k.id]
+	}
+	if sync >= 0 {
+		k.child = spawn.Resume(k.pid, k.pidfd, sync)
+	}
 }
 
 func (c *stateCoder) conn(k **conn) {
@@ -160,25 +192,32 @@ func (c *stateCoder) process(pp **process) {
 	if c.Decoding() {
 		p.owner = m.Owner
 		p.id, p.kind, p.note, p.pid = m.ID, m.Kind, m.Note, m.Pid
-		p.state, p.stage = m.State, m.Stage
+		p.state, p.stage, p.endCommand = m.State, m.Stage, m.EndCommand
+		p.bare = m.Bare
 		p.stdio, p.logCfg, p.exit, p.adopted = m.Stdio, m.Log, m.Exit, m.Adopted
 		if m.Started != 0 {
 			p.started = time.Unix(0, m.Started)
 		}
 		c.s.procs[p.id] = p
 	}
-	for _, b := range []*bool{&p.hold, &p.doubt, &p.aborted, &p.closed} {
+	for _, b := range []*bool{&p.hold, &p.doubt, &p.aborted} {
 		wire.Bool(c.Coder, b)
 	}
+	wire.Flags(c.Coder, &p.closed, &p.ran)
 	c.fd(&p.pidfd)
 	c.fd(&p.stdin)
 	wire.Uint(c.Coder, &p.ticks)
 	for i := range p.held {
-		at := &p.held[i]
-		wire.Int(c.Coder, &at.number)
-		wire.Uint(c.Coder, &at.file.dev)
-		wire.Uint(c.Coder, &at.file.ino)
-		wire.Int(c.Coder, &at.file.tty)
+		c.place(&p.held[i])
+	}
+	if c.Decoding() {
+		for _, name := range m.Kept {
+			p.kept = append(p.kept, kept{name: name})
+		}
+	}
+	for i := range p.kept {
+		c.fd(&p.kept[i].fd)
+		c.place(&p.kept[i].at)
 	}
 	c.ticket(&p.waiter)
 	wire.List(c.Coder, &p.aborters, anyLength, func(t *ticket) { c.ticket(t) })
@@ -189,6 +228,13 @@ func (c *stateCoder) process(pp **process) {
 	}
 	c.log(p)
 	wire.List(c.Coder, &p.subs, anyLength, func(sub **subscription) { c.subscription(p, sub) })
+}
+
+func (c *stateCoder) place(at *place) {
+	wire.Int(c.Coder, &at.number)
+	wire.Uint(c.Coder, &at.file.dev)
+	wire.Uint(c.Coder, &at.file.ino)
+	wire.Int(c.Coder, &at.file.tty)
 }
 
 // remoteFailure is a failure that another program has seen, in the form in which it is answered.

@@ -153,9 +153,9 @@ func (st *stream) end() {
 	st.fd = -1
 	p.streams[st.index] = nil
 	if p.isTTY() {
-		p.s.custody.dropLater(p, 4)
+		p.s.custody.dropLater(&p.held[4])
 	} else {
-		p.s.custody.dropLater(p, 2+st.index)
+		p.s.custody.dropLater(&p.held[2+st.index])
 	}
 	if p.log != nil {
 		p.log.Flush(logwriter.Stream(st.index), time.Now())

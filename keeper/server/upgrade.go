@@ -174,12 +174,15 @@ func (s *server) resume(fd int) error {
 	}
 	s.custody.watch(s.custody.guardDied)
 	for _, p := range s.procs {
-		if p.open() && p.held == (places{}) {
+		if p.open() && !p.inGuard() {
 			s.custody.missing[p] = struct{}{}
 		}
 		if err := p.rewatch(); err != nil {
 			return fmt.Errorf("process %q: %w", p.id, err)
 		}
+	}
+	if err := s.commands.resume(); err != nil {
+		return err
 	}
 	s.reply(t, &wire.Empty{T: wire.TypeOK})
 	return nil

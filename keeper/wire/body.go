@@ -105,7 +105,7 @@ func (a *Attachment) FDs() int {
 }
 
 // Start asks for a process. Descriptors: the image in a sealed memory file, the inputs, the cgroup
-// if Cgroup, those of Attach.
+// if Cgroup, those of Keep, those of Attach.
 type Start struct {
 	ID             string
 	Owner          string
@@ -119,6 +119,12 @@ type Start struct {
 	Log            Log
 	Attach         []Attachment
 	Hold           bool
+	// EndCommand is what is executed when the process has ended; empty for nothing. A keeper that
+	// is older refuses it.
+	EndCommand []string
+	// Keep are the names of descriptors that are held until the process is forgotten. A keeper that
+	// is older refuses them.
+	Keep []string
 }
 
 func (m *Start) Type() Type { return TypeStart }
@@ -140,7 +146,33 @@ func (m *Start) code(c *Coder) {
 	m.Stdio.Code(c)
 	m.Log.Code(c)
 	List(c, &m.Attach, 16, func(a *Attachment) { a.Code(c) })
-	Bool(c, &m.Hold)
+	rare(c, &m.Hold, &m.EndCommand, &m.Keep, nil)
+}
+
+// rare codes a truth value, two lists that are mostly empty and, if bare is not nil, a truth value
+// that is mostly false. It takes one byte if they are.
+func rare(c *Coder, flag *bool, command, kept *[]string, bare *bool) {
+	hasCommand, hasKept := len(*command) > 0, len(*kept) > 0
+	if bare == nil {
+		Flags(c, flag, &hasCommand, &hasKept)
+	} else {
+		Flags(c, flag, &hasCommand, &hasKept, bare)
+	}
+	if hasCommand {
+		words(c, command)
+	}
+	if hasKept {
+		words(c, kept)
+	}
+}
+
+// words codes a list that is not empty. The format allows more than the keeper, which says what is
+// wrong with it.
+func words(c *Coder, list *[]string) {
+	List(c, list, maxWords, func(s *string) { Text(c, s, maxText) })
+	if c.decoding && len(*list) == 0 {
+		c.Fail("an empty list is announced")
+	}
 }
 
 // Attach asks for a subscription.
@@ -254,6 +286,12 @@ type Process struct {
 	StreamsClosed bool
 	Adopted       bool
 	FDs           Descriptors
+	// EndCommand is Start.EndCommand.
+	EndCommand []string
+	// Kept is Start.Keep. The descriptors come after those of FDs.
+	Kept []string
+	// Bare says that the keeper has nothing of the process but its end.
+	Bare bool
 	// More says that this is an element of a list which goes on.
 	More bool
 }
@@ -277,11 +315,11 @@ func (m *Process) Code(c *Coder) {
 	Bool(c, &m.StreamsClosed)
 	Bool(c, &m.Adopted)
 	m.FDs.Code(c)
-	Bool(c, &m.More)
+	rare(c, &m.More, &m.EndCommand, &m.Kept, &m.Bare)
 }
 
 // Adopt hands a running process to a keeper that has not started it. Descriptors: as Process.FDs
-// says, then those of Attach.
+// and Process.Kept say, then those of Attach.
 type Adopt struct {
 	Process Process
 	Attach  []Attachment

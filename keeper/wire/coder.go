@@ -110,6 +110,37 @@ func Bool(c *Coder, v *bool) {
 	}
 }
 
+// Flags codes up to eight truth values in one byte, the first in the lowest bit: as Bool codes the
+// first alone if the others are false.
+func Flags(c *Coder, flags ...*bool) {
+	var u uint8
+	for i, f := range flags {
+		if *f {
+			u |= 1 << i
+		}
+	}
+	Uint(c, &u)
+	if !c.decoding {
+		return
+	}
+	if u>>len(flags) != 0 {
+		c.Fail("flags %#x, %d are known", u, len(flags))
+		u = 0
+	}
+	for i, f := range flags {
+		*f = u>>i&1 != 0
+	}
+}
+
+// More says whether the encoding goes on: when encoding if there is something, when decoding while
+// bytes are left. It is for what the older version of a format does not have at its end.
+func (c *Coder) More(has bool) bool {
+	if c.decoding {
+		return len(c.buf) > 0
+	}
+	return has
+}
+
 // Enum codes an enumeration whose last value is last.
 func Enum[T ~uint8](c *Coder, v *T, last T) {
 	Uint(c, v)

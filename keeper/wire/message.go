@@ -27,12 +27,23 @@ const (
 	// MaxAttributes is the largest size in bytes of what is written beside each line of a log.
 	MaxAttributes = 8192
 
+	// MaxCommandWords and MaxCommandBytes bound an end command. The bytes are those of all words
+	// with a NUL behind each.
+	MaxCommandWords = 16
+	MaxCommandBytes = 4096
+
+	// MaxKept is how many descriptors are kept for a process, and MaxKeptName the length of the
+	// name of each in bytes.
+	MaxKept     = 64
+	MaxKeptName = 32
+
 	maxID   = 128
 	maxNote = 1024
 	// maxOwner bounds the name of the front end that a process belongs to.
 	maxOwner = 32
 	maxPath  = 4096
 	maxText  = 8192
+	maxWords = 250
 )
 
 type (

@@ -85,6 +85,9 @@ func TestLimits(t *testing.T) {
 		&Start{Note: strings.Repeat("x", maxNote+1)},
 		&Start{Inputs: make([]string, MaxFDs+1)},
 		&Start{Kind: KindHold + 1},
+		&Start{EndCommand: make([]string, maxWords+1)},
+		&Start{Keep: make([]string, maxWords+1)},
+		&Start{EndCommand: []string{strings.Repeat("x", maxText+1)}},
 		&Start{Owner: strings.Repeat("x", maxOwner+1)},
 		&Start{Log: Log{Driver: LogJSONAttributes + 1}},
 		&Start{Inputs: []string{strings.Repeat("x", maxPath), strings.Repeat("x", maxPath+1)}},
@@ -92,6 +95,41 @@ func TestLimits(t *testing.T) {
 	} {
 		if _, err := Encode(nil, 1, b); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%T: %v", b, err)
+		}
+	}
+}
+
+// What few processes have costs the others no byte, and is what a peer of before does not know: it
+// reads the last byte as a truth value.
+func TestRareFields(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		plain, rare Body
+		last        byte
+	}{
+		{&Start{}, &Start{EndCommand: []string{"/a"}}, 0},
+		{&Start{}, &Start{Keep: []string{"tty1"}}, 0},
+		{&Process{}, &Process{Kept: []string{"tty1"}}, 0},
+		{&Process{}, &Process{Bare: true}, 0},
+		{&Start{Hold: true}, &Start{Hold: true, EndCommand: []string{"/a"}}, 1},
+		{&Process{More: true}, &Process{More: true, EndCommand: []string{"/a"}}, 1},
+	} {
+		plain, err := Encode(nil, 1, tc.plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := plain[len(plain)-1]; got != tc.last {
+			t.Errorf("%T: last byte %d, want %d", tc.plain, got, tc.last)
+		}
+		rare, err := Encode(nil, 1, tc.rare)
+		if err != nil || !bytes.HasPrefix(rare, plain[:len(plain)-1]) ||
+			rare[len(plain)-1] <= 1 {
+			t.Errorf("%T: %x, %v, where %x is plain", tc.rare, rare, err, plain)
+		}
+		empty := append(bytes.Clone(plain), 0, 0, 0, 0)
+		empty[len(plain)-1] |= 2 // an empty list is announced
+		if _, _, err := Decode(empty); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%T: an empty list: %v", tc.plain, err)
 		}
 	}
 }

@@ -6,8 +6,16 @@
 // A Config is both the lines, so that it can be written as LXC writes it, and what they mean: a key
 // is set by its line alone, so a Config never means anything that its lines do not say.
 //
+// It differs from LXC, beside what LXC lets pass, in this: no value always means the default, where
+// LXC turns lxc.autodev off and refuses lxc.mount.fstab; lxc.keyring.session has the meaning of the
+// manual page, which LXC reverses; to clear lxc.cap.drop does not clear lxc.cap.keep; an IPv4
+// address without a prefix length has that of its class, where LXC always takes 8.
+//
 // Not for: what the settings become in the kernel (package lxc/ocispec), finding containers
 // (package lxc).
+//
+// Tested by tables of every key and of wrong lines with their errors, golden files of ten
+// configurations, random changes, and fuzzing.
 package config
 
 import "net/netip"
@@ -118,9 +126,17 @@ type Config struct {
 	}
 	TimeOffset struct{ Boot, Monotonic string } // with their units
 
-	MonitorUnshare      bool
-	MonitorSignalPdeath bool
+	MonitorUnshare bool
+	// MonitorSignalPdeath is the signal that the container's init gets when its monitor ends. nil:
+	// SIGKILL; 0: none.
+	MonitorSignalPdeath *int
 	Ephemeral           bool
+
+	// entries are the values of lxc.mount.entry as they were written, beside Mount.Entries.
+	entries []string
+	// backend is lxc.rootfs.backend, from before LXC 2.1: the TYPE of a root file system whose path
+	// has none.
+	backend string
 }
 
 // Rootfs is the root file system.
@@ -181,12 +197,16 @@ type Gateway struct {
 	Auto, Dev bool
 }
 
-// AutoMount is one word of lxc.mount.auto: "proc", "sys" or "cgroup" with its variant ("mixed",
-// "ro", "rw", …; "": the default of that mount). Force is the suffix of cgroup:…:force; Full is
-// cgroup-full.
+// AutoMount is one word of lxc.mount.auto: "proc", "sys", "cgroup" or "cgroup2" with its variant
+// ("mixed", "ro", "rw", …; "": the default of that mount). Force is the suffix of cgroup:…:force;
+// Full is cgroup-full. Config.Mount.Auto has at most one of each in this order, where cgroup and
+// cgroup2 are one, and then "shmounts", a directory for mounts that come later: HostPath is its
+// place on the host, ContainerPath that in the container ("": /dev/.lxc-mounts).
 type AutoMount struct {
 	What, Variant string
 	Full, Force   bool
+
+	HostPath, ContainerPath string
 }
 
 // MountEntry is a line of fstab(5). Create, Optional and Relative are LXC's own options, and not in
@@ -220,8 +240,11 @@ type Prlimit struct {
 	Soft, Hard uint64
 }
 
-// line is one setting as it was written.
+// line is one line of a file: a setting, or a comment or an empty line, which has no key.
 type line struct {
+	// text is the line as it was written, without its end.
+	text string
+	// key is the current spelling, with the interface's number where the file has the old one.
 	key, value string
 	// include are the lines that lxc.include brought; they are not written.
 	include []line

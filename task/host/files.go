@@ -40,3 +40,12 @@ func readIn(root *os.File, name string, limit int) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// Kept implements task.Task.
+func (t *hostTask) Kept(name string) (*os.File, error) {
+	kp, err := t.current()
+	if err != nil {
+		return nil, err
+	}
+	return kp.Kept(name)
+}

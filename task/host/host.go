@@ -1,9 +1,11 @@
 // Package host is the task.Isolation of processes of this host: container/plan compiles their
 // configuration, the keeper is their parent. It is what Linux containers are.
 //
-// One Host has one connection to one keeper and serves all owners. When the keeper dies the Host
-// starts the next one and hands it the processes that it does not know; requests that the dead
-// keeper has not answered are repeated where that is safe. An idle task has no goroutine.
+// One Host has one connection to one keeper and serves all owners. Several Hosts may share a
+// keeper: a Host lists and adopts what it finds when it is opened, and leaves alone what others
+// start later. When the keeper dies the Host starts the next one and hands it the processes that it
+// does not know; requests that the dead keeper has not answered are repeated where that is safe. An
+// idle task has no goroutine.
 //
 // Not for: control groups (package group makes them), root file systems, networks.
 //
@@ -86,7 +88,10 @@ type Host struct {
 	fresh  chan struct{}       // guarded by mu; closed when keeper is replaced
 	procs  map[string]*process // guarded by mu; by ID, those that are being started included
 	found  map[string]*keeper.Process
-	closed bool // guarded by mu
+	// doubtful are IDs whose start failed while a keeper died or the caller gave up, so that a
+	// process may have come of it. Guarded by mu.
+	doubtful map[string]bool
+	closed   bool // guarded by mu
 }
 
 var _ task.Isolation = (*Host)(nil)
@@ -109,7 +114,7 @@ func Open(ctx context.Context, cfg Config) (*Host, error) {
 	}
 	h := &Host{
 		cfg: cfg, keeper: k, fresh: make(chan struct{}), procs: map[string]*process{},
-		found: map[string]*keeper.Process{},
+		found: map[string]*keeper.Process{}, doubtful: map[string]bool{},
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for _, p := range list {
@@ -273,6 +278,7 @@ func (h *Host) register(p *process) error {
 		return fmt.Errorf("start %q: the ID is in use: %w", p.id, errdefs.ErrAlreadyExists)
 	}
 	h.procs[p.id] = p
+	delete(h.doubtful, p.id)
 	return nil
 }
 
@@ -361,18 +367,23 @@ func (h *Host) follow() {
 	}
 }
 
-// ended records an exit. One of a process that is not known any more is acknowledged at once.
+// ended records an exit. One of a start that was given up is acknowledged at once; any other one
+// that is not known here is another Host's.
 func (h *Host) ended(ev *keeper.ExitEvent) {
 	h.mu.Lock()
 	p, kp, k := h.procs[ev.ID], h.found[ev.ID], h.keeper
 	if kp != nil {
 		kp.Exit = &ev.Exit
 	}
+	doubtful := p == nil && h.doubtful[ev.ID]
+	if doubtful {
+		delete(h.doubtful, ev.ID)
+	}
 	h.mu.Unlock()
 	switch {
 	case p != nil:
 		p.end(ev.Exit)
-	case kp == nil:
+	case doubtful:
 		h.spawn(func() {
 			if err := k.Forget(h.ctx, ev.ID); err != nil && !errdefs.IsNotFound(err) {
 				h.cfg.Log.Warn("forget an exit", "process", ev.ID, "error", err)
@@ -401,15 +412,15 @@ func (h *Host) reconnect(dead Keeper) error {
 	if err != nil {
 		return errors.Join(err, k.Close())
 	}
-	known := map[string]bool{}
+	known, whole := map[string]bool{}, map[string]bool{}
 	for _, p := range list {
-		known[p.ID] = true
+		known[p.ID], whole[p.ID] = true, !p.Bare
 		p.Close()
 	}
 	h.mu.Lock()
 	var orphans []*process
 	for id, p := range h.procs {
-		if !known[id] {
+		if !whole[id] {
 			orphans = append(orphans, p)
 		}
 	}

@@ -66,7 +66,7 @@ func request(s *task.Spec, l *launch.Launch) *keeper.StartRequest {
 	req := &keeper.StartRequest{
 		ID: s.ID, Owner: s.Owner, Kind: keeper.KindInit, Image: l.Encode(),
 		Inputs: l.Inputs().Names(), CgroupFD: l.Born(), UIDMap: uid, GIDMap: gid,
-		TimeOffsets: l.TimeOffsets(), Log: logConfig(s.Log),
+		TimeOffsets: l.TimeOffsets(), Log: logConfig(s.Log), EndCommand: s.EndCommand,
 	}
 	switch {
 	case s.Config.Process == nil:
@@ -78,6 +78,9 @@ func request(s *task.Spec, l *launch.Launch) *keeper.StartRequest {
 	}
 	for _, o := range s.Outputs {
 		req.Attach = append(req.Attach, attachment(o))
+	}
+	for _, k := range s.Keep {
+		req.Keep = append(req.Keep, keeper.Kept(k))
 	}
 	return req
 }
@@ -98,6 +101,11 @@ func (h *Host) start(ctx context.Context, p *process, prepare preparation) error
 	}
 	kp, err := h.launch(ctx, p.id, prepare)
 	if err != nil {
+		if lost(err) || ctx.Err() != nil {
+			h.mu.Lock()
+			h.doubtful[p.id] = true
+			h.mu.Unlock()
+		}
 		h.unregister(p)
 		return err
 	}

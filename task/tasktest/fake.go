@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,18 +62,21 @@ type fakeProcess struct {
 	kill    chan syscall.Signal
 	done    chan struct{}
 	drained chan struct{}
+	command []string // what is executed at the end
 	input   *os.File // the reading end
 	feed    *os.File // the writing end
 
-	mu     sync.Mutex
-	exit   *task.Exit      // guarded by mu
-	exited func(task.Exit) // guarded by mu
-	log    *os.File        // guarded by mu
-	path   string
-	outs   []task.Output    // guarded by mu
-	files  []*os.File       // guarded by mu; duplicates that outs refers to
-	frozen bool             // guarded by mu
-	late   []syscall.Signal // guarded by mu; sent while it is frozen
+	mu      sync.Mutex
+	exit    *task.Exit      // guarded by mu
+	exited  func(task.Exit) // guarded by mu
+	log     *os.File        // guarded by mu
+	path    string
+	outs    []task.Output       // guarded by mu
+	files   []*os.File          // guarded by mu; duplicates that outs refers to
+	frozen  bool                // guarded by mu
+	aborted bool                // guarded by mu
+	kept    map[string]*os.File // guarded by mu; nil when it is deleted
+	late    []syscall.Signal    // guarded by mu; sent while it is frozen
 }
 
 var _ task.Isolation = (*Fake)(nil)
@@ -91,7 +96,14 @@ func (f *Fake) Close() error {
 // Start implements task.Isolation.
 func (f *Fake) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
 	p := &fakeProcess{id: s.ID, owner: s.Owner, exited: s.Exited, path: s.Log.Path}
+	if p.command = s.EndCommand; len(p.command) > 0 && !filepath.IsAbs(p.command[0]) {
+		return nil, fmt.Errorf("endCommand %q: %w", p.command, errdefs.ErrInvalidArgument)
+	}
+	if err := p.keep(s.Keep); err != nil {
+		return nil, err
+	}
 	if err := f.m.launch(p, s.Config.Process.Args, s.Stdin, s.Outputs); err != nil {
+		p.closeKept()
 		return nil, err
 	}
 	return p, nil
@@ -209,6 +221,11 @@ func (p *fakeProcess) end(code int) {
 	if p.exited != nil {
 		go p.exited(*p.exit)
 	}
+	if p.command != nil && !p.aborted {
+		c := exec.Command(p.command[0], p.command[1:]...)
+		c.Dir, c.Env = "/", []string{"PATH=/usr/bin:/bin"}
+		go c.Run()
+	}
 }
 
 // subscribe keeps duplicates of an output's files.
@@ -293,12 +310,13 @@ func (f *Fake) Abort(ctx context.Context, id string) error {
 		return nil
 	}
 	p.mu.Lock()
-	p.exited = nil
+	p.exited, p.aborted = nil, true
 	p.mu.Unlock()
 	if !p.ended() {
 		p.kill <- syscall.SIGKILL
 		<-p.done
 	}
+	p.closeKept()
 	return nil
 }
 
@@ -397,6 +415,7 @@ func (p *fakeProcess) Delete(context.Context) error {
 	if !p.ended() {
 		return failed("it runs")
 	}
+	p.closeKept()
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if p.m.procs[p.id] == p {

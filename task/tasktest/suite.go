@@ -5,7 +5,6 @@
 package tasktest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +68,10 @@ func Run(t *testing.T, cfg Config) {
 		"owners find their own only":       (*run).owners,
 		"abort":                            (*run).abort,
 		"waiting ends with its context":    (*run).waiting,
+		"an end command":                   (*run).endCommand,
+		"an end command that is wrong":     (*run).badEndCommand,
+		"files that are kept":              (*run).kept,
+		"files that cannot be kept":        (*run).badKeep,
 	} {
 		t.Run(name, func(t *testing.T) {
 			iso, done := cfg.Open(t)
@@ -379,107 +382,6 @@ func (r *run) until(what string, cond func() bool) {
 		case <-end:
 			r.Fatalf("not within %v: %s", patience, what)
 		}
-	}
-}
-
-func (r *run) adopt() {
-	s := r.spec("old", "cat; exit 6")
-	s.Stdin = true
-	first := r.start(s)
-	rec := first.Record()
-	ended := r.start(r.spec("gone", "exit 9"))
-	r.wait(ended)
-	r.next()
-	found := map[string]task.Found{}
-	for _, f := range r.iso.Found(Owner) {
-		found[f.ID] = f
-	}
-	if f, ok := found["old"]; !ok || f.Ended || f.Exec {
-		r.Errorf("found %+v, want a running task old", found)
-	}
-	if f, ok := found["gone"]; !ok || !f.Ended {
-		r.Errorf("found %+v, want gone, which has ended", found)
-	}
-	exits := make(chan task.Exit, 1)
-	t, err := r.iso.Adopt(r.Context(), rec, func(e task.Exit) { exits <- e })
-	if err != nil {
-		r.Fatal(err)
-	}
-	if got := r.iso.Found(Owner); len(got) != 1 {
-		r.Errorf("found %+v after the adoption, want gone only", got)
-	}
-	in, err := t.Input()
-	if err != nil {
-		r.Fatal(err)
-	}
-	if _, err := io.Copy(in, bytes.NewReader([]byte("hello again\n"))); err != nil {
-		r.Error(err)
-	}
-	in.Close()
-	if err := t.CloseInput(r.Context()); err != nil {
-		r.Error(err)
-	}
-	select {
-	case e := <-exits:
-		if e.Code != 6 {
-			r.Errorf("exit %+v, want code 6", e)
-		}
-	case <-time.After(patience):
-		r.Fatal("the end of an adopted task is not told")
-	}
-	r.drained(t)
-	if got := r.log(s.Log.Path); got != "hello again\n" {
-		r.Errorf("log %q", got)
-	}
-	g, err := r.iso.Adopt(r.Context(), ended.Record(), nil)
-	if err != nil {
-		r.Fatal(err)
-	}
-	if exit := r.wait(g); exit.Code != 9 {
-		r.Errorf("exit %+v of a task that ended before its adoption, want code 9", exit)
-	}
-	if err := g.Delete(r.Context()); err != nil {
-		r.Error(err)
-	}
-	if _, err := r.iso.Adopt(r.Context(), ended.Record(), nil); !errdefs.IsNotFound(err) {
-		r.Errorf("second adoption: %v, want not found", err)
-	}
-}
-
-// next ends the implementation as the end of its process would, and opens the next one.
-func (r *run) next() {
-	r.Helper()
-	if c, ok := r.iso.(io.Closer); ok {
-		if err := c.Close(); err != nil {
-			r.Fatal(err)
-		}
-	}
-	iso, done := r.cfg.Open(r.T)
-	r.Cleanup(done)
-	r.iso = iso
-}
-
-func (r *run) owners() {
-	r.start(r.spec("mine", "sleep"))
-	s := r.spec("theirs", "sleep")
-	s.Owner = "another"
-	theirs := r.start(s)
-	r.next()
-	if got := r.iso.Found(Owner); len(got) != 1 || got[0].ID != "mine" {
-		r.Errorf("found %+v, want mine", got)
-	}
-	rec := theirs.Record()
-	rec.Owner = Owner
-	if _, err := r.iso.Adopt(r.Context(), rec, nil); !errdefs.IsNotFound(err) {
-		r.Errorf("adoption of another owner's task: %v, want not found", err)
-	}
-	rec.Owner = "another"
-	t, err := r.iso.Adopt(r.Context(), rec, nil)
-	if err != nil {
-		r.Fatal(err)
-	}
-	if err := t.Signal(0); err != nil {
-		r.Errorf("another owner's task does not run any more: %v", err)
 	}
 }
 

@@ -6,7 +6,15 @@ import (
 	"strake/container/program"
 )
 
-// hold reports that all is ready and, for a container that is created first and started later,
+// start is the point at which a container that is created first and started later waits.
+type start struct {
+	*builder
+	opt *Options
+	// connection is the one to who starts a process that was held.
+	connection program.Cell
+}
+
+// await reports that all is ready and, for a container that is created first and started later,
 // waits for the byte that starts it. From then on a failure is reported to who has sent that. The
 // end of that connection by execve is the good news.
 //
@@ -18,7 +26,7 @@ import (
 // A signal that asks for an end (SIGHUP, SIGINT, SIGQUIT, SIGTERM) ends the process while it waits,
 // with the status that a shell shows for it: the kernel would not, if this is PID 1 of a namespace
 // (pid_namespaces(7)).
-func (p *planner) hold() {
+func (p *start) await() {
 	if !p.opt.Hold {
 		return
 	}
@@ -28,7 +36,7 @@ func (p *planner) hold() {
 	p.Stage(program.StageReady)
 	p.Call(unix.SYS_CLOSE, sync)
 	conn := p.Cell()
-	again, started := p.awaitStart(listener), p.Label()
+	again, started := p.awaitConnection(listener), p.Label()
 	p.Call(
 		unix.SYS_ACCEPT4, listener, program.Num(0), program.Num(0),
 		program.Num(unix.SOCK_CLOEXEC),
@@ -42,12 +50,20 @@ func (p *planner) hold() {
 	p.Place(started)
 	p.Call(unix.SYS_CLOSE, listener)
 	p.Report(conn.Value())
-	p.starter = conn
+	p.connection = conn
 }
 
-// awaitStart waits for a connection to listener or for the end, and returns its beginning. All
+// channel is the socket to the spawner, or to who starts a process that was held.
+func (p *start) channel() program.Arg {
+	if p.opt.Hold {
+		return p.connection.Value()
+	}
+	return p.Input(program.InputSync)
+}
+
+// awaitConnection waits for a connection to listener or for the end, and returns its beginning. All
 // signals are blocked.
-func (p *planner) awaitStart(listener program.Arg) program.Label {
+func (p *start) awaitConnection(listener program.Arg) program.Label {
 	end := uint64(
 		1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(unix.SIGQUIT-1) | 1<<(unix.SIGTERM-1),
 	)
@@ -75,7 +91,7 @@ func (p *planner) awaitStart(listener program.Arg) program.Label {
 }
 
 // closeAllBut closes all descriptors that the process will not have, but for two.
-func (p *planner) closeAllBut(one, other program.Arg) {
+func (p *start) closeAllBut(one, other program.Arg) {
 	low, high := p.Cell(), p.Cell()
 	p.Set(low, one, program.Move, program.Num(0))
 	p.Set(high, other, program.Move, program.Num(0))

@@ -1,0 +1,48 @@
+package cli
+
+// verbs are LXC's, in the order of their names, and "end", which the keeper executes.
+var verbs = []verb{
+	{
+		name: "attach", usage: "[-- COMMAND [ARG...]]",
+		about: "Execute a command in a running container", flags: attach,
+	},
+	{
+		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
+		flags: showConfig, free: true,
+	},
+	{
+		name: "console", about: "Connect to a terminal of a container", flags: console,
+	},
+	{
+		name: "create", usage: "-t TEMPLATE [-- ARG...]", about: "Create a container",
+		flags: create,
+	},
+	{name: "destroy", about: "Destroy a container", flags: destroy},
+	{
+		name: "end", about: "Do what follows the end of a container: its keeper executes this",
+		flags: end,
+	},
+	{
+		name: "execute", usage: "[-- COMMAND [ARG...]]",
+		about: "Execute a command in a container without its init", flags: execute,
+	},
+	{name: "freeze", about: "Freeze all processes of a container", flags: freeze},
+	{name: "info", about: "Show a container", flags: info},
+	{name: "ls", usage: "[FILTER]", about: "List containers", flags: list, free: true},
+	{
+		name: "monitor", usage: "[NAME]", about: "Show changes of the state of containers",
+		flags: monitor, free: true,
+	},
+	{name: "start", usage: "[-- COMMAND]", about: "Start a container", flags: start},
+	{name: "stop", about: "Stop a container", flags: stop},
+	{
+		name: "teardown", free: true, flags: teardown,
+		about: "Kill all containers and remove what they have in the kernel",
+	},
+	{name: "unfreeze", about: "Let the processes of a frozen container go on", flags: unfreeze},
+	{
+		name: "update-config", usage: "-c FILE",
+		about: "Rewrite a configuration from before LXC 2.1", flags: updateConfig, free: true,
+	},
+	{name: "wait", about: "Wait until a container is in a state", flags: wait},
+}

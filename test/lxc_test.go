@@ -1,0 +1,431 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"strake/internal/testneed"
+)
+
+// lxcRig is strake-lxc with a directory of containers of its own.
+type lxcRig struct {
+	t                 testing.TB
+	program, dir, run string
+}
+
+func newLXCRig(t testing.TB) *lxcRig {
+	t.Helper()
+	bin := os.Getenv("STRAKE_BIN")
+	if bin == "" {
+		t.Skip("needs STRAKE_BIN, the directory of the built binaries (make test sets it)")
+	}
+	testneed.Root(t, "makes containers")
+	testneed.File(t, "/bin/busybox", "busybox-static")
+	dir, err := os.MkdirTemp("", "strake-lxc-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &lxcRig{
+		t: t, program: filepath.Join(bin, "strake-lxc"), dir: filepath.Join(dir, "lxc"),
+		run: filepath.Join(dir, "run"),
+	}
+	before := r.host()
+	t.Cleanup(func() {
+		r.ok("teardown")
+		r.same(before)
+		os.RemoveAll(dir)
+	})
+	return r
+}
+
+// host is what of the host a container could leave something in.
+func (r *lxcRig) host() map[string]bool {
+	r.t.Helper()
+	seen := map[string]bool{}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); strings.Contains(f[4], filepath.Dir(r.dir)) {
+			seen["mount "+f[4]] = true
+		}
+	}
+	links, err := os.ReadDir("/sys/class/net")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Name(), "slx") {
+			seen["interface "+l.Name()] = true
+		}
+	}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/strake-lxc-*")
+	for _, g := range groups {
+		seen["group "+g] = true
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range processes {
+		if raw, err := os.ReadFile(p); err == nil && bytes.Contains(raw, []byte(r.run)) {
+			seen["process "+p+" "+string(bytes.ReplaceAll(raw, []byte{0}, []byte{' '}))] = true
+		}
+	}
+	return seen
+}
+
+// same waits until the host is as it was.
+func (r *lxcRig) same(before map[string]bool) {
+	r.t.Helper()
+	var left []string
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		left = nil
+		for what := range r.host() {
+			if !before[what] {
+				left = append(left, what)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		poll()
+	}
+	r.t.Errorf("left on the host: %q", left)
+}
+
+// poll is the pause between two looks at another process.
+func poll() { time.Sleep(20 * time.Millisecond) }
+
+// command is a verb with its arguments.
+func (r *lxcRig) command(verb string, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	r.t.Cleanup(cancel)
+	list := append([]string{"lxc", verb, "-P", r.dir, "--run", r.run}, args...)
+	return exec.CommandContext(ctx, r.program, list...)
+}
+
+// do executes a verb.
+func (r *lxcRig) do(verb string, args ...string) (stdout, stderr string, code int) {
+	r.t.Helper()
+	var out, msg bytes.Buffer
+	cmd := r.command(verb, args...)
+	cmd.Stdout, cmd.Stderr = &out, &msg
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		r.t.Fatal(err)
+	}
+	return out.String(), msg.String(), cmd.ProcessState.ExitCode()
+}
+
+// ok executes a verb that has to succeed and returns what it prints.
+func (r *lxcRig) ok(verb string, args ...string) string {
+	r.t.Helper()
+	out, msg, code := r.do(verb, args...)
+	if code != 0 {
+		r.t.Fatalf("lxc-%s %q: status %d: %s", verb, args, code, msg)
+	}
+	return out
+}
+
+// state is what lxc-info says.
+func (r *lxcRig) state(name string) string {
+	r.t.Helper()
+	return strings.TrimSpace(r.ok("info", "-n", name, "-s", "-H"))
+}
+
+// busybox makes a container of busybox without a network.
+func (r *lxcRig) busybox(name string) {
+	r.t.Helper()
+	base := filepath.Join(filepath.Dir(r.dir), "base.conf")
+	if err := os.WriteFile(base, []byte("lxc.net.0.type = empty\n"), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	r.ok("create", "-q", "-t", "busybox", "-f", base, name)
+}
+
+// TestLXCLife makes a container and has it start, freeze, reboot, halt and disappear.
+func TestLXCLife(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	if got := r.ok("ls"); got != "one\n" {
+		t.Errorf("lxc-ls: %q", got)
+	}
+	if _, msg, code := r.do("create", "-t", "busybox", "one"); code == 0 ||
+		!strings.Contains(msg, "already exists") {
+		t.Errorf("a second one: status %d, %s", code, msg)
+	}
+	r.ok("start", "one")
+	if got := r.state("one"); got != "RUNNING" {
+		t.Fatalf("state %q after the start", got)
+	}
+	if _, msg, code := r.do("start", "one"); code == 0 || !strings.Contains(msg, "already running") {
+		t.Errorf("a second start: status %d, %s", code, msg)
+	}
+	pid := r.ok("info", "one", "-p", "-H")
+	if got := r.ok("attach", "one", "--", "hostname"); got != "one\n" {
+		t.Errorf("hostname: %q", got)
+	}
+	out, msg, code := r.do("attach", "one", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+	if out != "out\n" || msg != "err\n" || code != 7 {
+		t.Errorf("attach: %q, %q, status %d", out, msg, code)
+	}
+	watch := r.command("monitor", "one")
+	seen, err := os.Create(filepath.Join(filepath.Dir(r.dir), "seen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	watch.Stdout = seen
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.freezeUntilSeen("one", seen.Name())
+	if got := r.state("one"); got != "RUNNING" {
+		t.Errorf("state %q after it was thawed", got)
+	}
+	// From inside, and then nobody but the keeper is there to start it again.
+	r.ok("attach", "one", "--", "reboot")
+	r.until("one", "another init", func() bool {
+		now, _, code := r.do("info", "one", "-p", "-H")
+		return code == 0 && now != "" && now != pid
+	})
+	r.ok("stop", "one")
+	if got := r.state("one"); got != "STOPPED" {
+		t.Errorf("state %q after the stop", got)
+	}
+	if _, _, code := r.do("stop", "one"); code != 2 {
+		t.Errorf("status %d of stopping a stopped one, want 2", code)
+	}
+	r.ok("start", "one")
+	r.ok("attach", "one", "--", "poweroff")
+	r.ok("wait", "one", "-s", "STOPPED", "-t", "20")
+	watch.Process.Kill()
+	watch.Wait()
+	r.ok("destroy", "one")
+	if got := r.ok("ls"); got != "" {
+		t.Errorf("lxc-ls: %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(r.dir, "one")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the container's directory: %v", err)
+	}
+}
+
+// freezeUntilSeen freezes and thaws the container until lxc-monitor has said so.
+func (r *lxcRig) freezeUntilSeen(name, seen string) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; {
+		r.ok("freeze", name)
+		if got := r.state(name); got != "FROZEN" {
+			r.t.Fatalf("state %q after the freeze", got)
+		}
+		r.ok("unfreeze", name)
+		raw, err := os.ReadFile(seen)
+		if err != nil || time.Now().After(end) {
+			r.t.Fatalf("lxc-monitor has not shown the changes: %q, %v", raw, err)
+		}
+		if strings.Contains(string(raw), "'"+name+"' changed state to [FROZEN]\n") {
+			return
+		}
+		poll()
+	}
+}
+
+// until waits for something that another process does.
+func (r *lxcRig) until(name, what string, is func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); poll() {
+		if time.Now().After(end) {
+			r.t.Fatalf("container %s: no %s", name, what)
+		}
+	}
+}
+
+// TestLXCExecute runs programs without an init of the distribution.
+func TestLXCExecute(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("app")
+	cmd := r.command("execute", "app", "--", "sh", "-c", "cat; echo err >&2; exit 3")
+	var out, msg bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("in\n"), &out, &msg
+	cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); out.String() != "in\n" || msg.String() != "err\n" ||
+		code != 3 {
+		t.Errorf("%q, %q, status %d", out.String(), msg.String(), code)
+	}
+	if got := r.state("app"); got != "STOPPED" {
+		t.Errorf("state %q", got)
+	}
+	if _, msg, code := r.do("execute", "app", "--", "/missing"); code == 0 ||
+		!strings.Contains(msg, "/missing") {
+		t.Errorf("a missing program: status %d, %s", code, msg)
+	}
+	if got := r.state("app"); got != "STOPPED" {
+		t.Errorf("state %q", got)
+	}
+}
+
+// TestLXCKilled kills lxc-start and lxc-stop at any moment. The next command repairs what is left.
+func TestLXCKilled(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("victim")
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 40 {
+		verb, args := "start", []string{"victim"}
+		if i%2 == 1 {
+			verb, args = "stop", []string{"-k", "victim"}
+		}
+		cmd := r.command(verb, args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.IntN(40)) * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		if i%8 == 7 {
+			r.killKeeper()
+		}
+	}
+	if _, msg, code := r.do("start", "victim"); code != 0 && !strings.Contains(msg, "already running") {
+		t.Fatalf("start: status %d, %s", code, msg)
+	}
+	if got := r.ok("attach", "victim", "--", "echo", "well"); got != "well\n" {
+		t.Errorf("attach: %q", got)
+	}
+	r.ok("stop", "-k", "victim")
+	if got := r.state("victim"); got != "STOPPED" {
+		t.Errorf("state %q", got)
+	}
+	r.ok("destroy", "victim")
+}
+
+// killKeeper kills the keeper of the rig, which other processes of this name are not touched by.
+func (r *lxcRig) killKeeper() {
+	r.t.Helper()
+	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range list {
+		raw, err := os.ReadFile(p)
+		if err != nil || !bytes.Contains(raw, []byte(filepath.Join(r.run, ""))) ||
+			!bytes.Contains(raw, []byte("\x00keeper\x00")) {
+			continue
+		}
+		var pid int
+		fmt.Sscanf(p, "/proc/%d/", &pid)
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// TestLXCWrong gives wrong configurations and commands: one clear error each, and nothing is left.
+func TestLXCWrong(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("good")
+	for _, c := range []struct {
+		verb string
+		args []string
+		want string // in the message
+	}{
+		{"start", []string{"missing"}, `container "missing" does not exist`},
+		{"start", []string{"../good"}, `name "../good": want`},
+		{"start", []string{"good", "-s", "lxc.tty.mx=4"}, `did you mean "lxc.tty.max"`},
+		{"start", []string{"good", "-s", "lxc.tty.max=many"}, "many"},
+		{"start", []string{"good", "-s", "nothing"}, "want KEY=VALUE"},
+		{"start", []string{"good", "-s", "lxc.rootfs.path=dir:/missing"}, "/missing"},
+		{"start", []string{"good", "-s", "lxc.init.cmd=/missing"}, "/missing"},
+		{"start", []string{"good", "-s", "lxc.signal.halt=SIGNOTHING"}, "SIGNOTHING"},
+		{"start", []string{"good", "-s", "lxc.net.0.type=carrier-pigeon"}, "carrier-pigeon"},
+		{
+			"start", []string{"good", "-s", "lxc.net.0.type=veth", "-s", "lxc.net.0.link=missing0"},
+			"missing0",
+		},
+		{"start", []string{"good", "-s", "lxc.mount.entry=/missing mnt none bind 0 0"}, "/missing"},
+		{"start", []string{"good", "-s", "lxc.hook.pre-start=/bin/false"}, "pre-start"},
+		{"start", []string{"good", "-s", "lxc.cap.drop=fly"}, "fly"},
+		{"start", []string{"good", "-s", "lxc.idmap=u 0 100000"}, "lxc.idmap"},
+		{"create", []string{"-t", "busybos", "new"}, `did you mean "busybox"`},
+		{"create", []string{"new"}, "template is required"},
+		{"create", []string{"-t", "/bin/false", "new"}, "false"},
+		{"create", []string{"-t", "busybox", "-B", "punchcards", "new"}, "punchcards"},
+		{"create", []string{"-t", "busybox", "-f", "/missing", "new"}, "/missing"},
+		{"attach", []string{"good", "--", "true"}, "is not running"},
+		{"console", []string{"good"}, "no terminal"},
+		{"freeze", []string{"good"}, "is not running"},
+		{"wait", []string{"good", "-s", "SLEEPY"}, "SLEEPY"},
+		{"wait", []string{"good"}, "no state"},
+		{"ls", []string{"-F", "COLOUR", "-f"}, "COLOUR"},
+		{"ls", []string{"["}, "filter"},
+		{"info", []string{"missing"}, "missing doesn't exist"},
+		{"info", []string{"good", "-c", "lxc.nothing"}, "lxc.nothing"},
+		{"destroy", []string{"missing"}, "does not exist"},
+		{"execute", []string{"good"}, "no command"},
+		{"strat", []string{"good"}, `did you mean "start"`},
+		{"start", []string{"--foregruond", "good"}, "foregruond"},
+	} {
+		_, msg, code := r.do(c.verb, c.args...)
+		if code == 0 || !strings.Contains(msg, c.want) {
+			t.Errorf("lxc-%s %q: status %d, %q; want %q", c.verb, c.args, code, msg, c.want)
+		}
+		if lines := strings.Count(msg, "\n"); lines > 3 {
+			t.Errorf("lxc-%s %q: %d lines: %s", c.verb, c.args, lines, msg)
+		}
+	}
+	if got := r.ok("ls", "-f", "-F", "NAME,STATE"); got != "NAME STATE   \ngood STOPPED \n" {
+		t.Errorf("in the end: %q", got)
+	}
+}
+
+// TestLXCDebian boots a Debian with systemd until it says "running", with no unit that failed.
+func TestLXCDebian(t *testing.T) {
+	r := newLXCRig(t)
+	testneed.Program(t, "debootstrap", "debootstrap")
+	if hostMirror() == "" {
+		t.Skipf("needs a mirror of Debian with the suite %s in this host's apt sources", suite)
+	}
+	base := filepath.Join(filepath.Dir(r.dir), "base.conf")
+	if err := os.WriteFile(base, []byte("lxc.net.0.type = empty\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, msg, code := r.do("create", "-t", "debian", "-f", base, "deb"); code != 0 {
+		t.Fatalf("create: status %d, %s", code, tail(msg, 2000))
+	}
+	began := time.Now()
+	r.ok("start", "deb")
+	t.Logf("start: %s", time.Since(began).Round(time.Millisecond))
+	got := ""
+	r.until("deb", "answer of systemd", func() bool {
+		got, _, _ = r.do("attach", "deb", "--", "systemctl", "is-system-running", "--wait")
+		return got != ""
+	})
+	if got != "running\n" {
+		t.Errorf("systemd is %q", got)
+		t.Log(r.do("attach", "deb", "--", "systemctl", "--failed", "--no-pager"))
+	}
+	t.Logf("running: %s", time.Since(began).Round(time.Millisecond))
+	for _, c := range []struct{ command, want string }{
+		{"systemd-detect-virt -c", "lxc\n"},
+		{"hostname", "deb\n"},
+		{"cat /proc/1/comm", "systemd\n"},
+		{"systemctl is-active getty@tty1 console-getty systemd-journald dbus", "active\nactive\nactive\nactive\n"},
+		{"systemd-run -q --wait -p MemoryMax=64M true && echo made", "made\n"},
+	} {
+		out, msg, _ := r.do("attach", "deb", "--", "sh", "-c", c.command)
+		if out != c.want {
+			t.Errorf("%s: %q, want %q (%s)", c.command, out, c.want, msg)
+		}
+	}
+	began = time.Now()
+	r.ok("stop", "deb")
+	t.Logf("stop: %s", time.Since(began).Round(time.Millisecond))
+	if got := r.state("deb"); got != "STOPPED" {
+		t.Errorf("state %q", got)
+	}
+}
