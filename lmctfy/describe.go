@@ -24,16 +24,16 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	var notes []Unenforced
 	if record != nil {
 		out = proto.CloneOf(record)
-		notes = wanted(record, nil, c.features()).unenforced
+		notes = wanted(record, nil, c.kernel().features()).unenforced
 	}
 	if has(isolated, spec.CPU) {
-		c.describeCPU(out)
+		c.kernel().describeCPU(out)
 	}
 	if has(isolated, spec.Memory) {
-		c.describeMemory(out)
+		c.kernel().describeMemory(out)
 	}
 	if has(isolated, spec.Device) && record == nil {
-		out.Device = c.describeDevices()
+		out.Device = c.kernel().describeDevices()
 	}
 	if has(isolated, spec.BlockIO) && out.Blockio == nil {
 		out.Blockio = new(spec.BlockIoSpec)
@@ -41,8 +41,13 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	return out, notes, nil
 }
 
+// values reads what the kernel holds for a container.
+type values Container
+
+func (c *Container) kernel() *values { return (*values)(c) }
+
 // features are those of the container's groups.
-func (c *Container) features() features {
+func (c *values) features() features {
 	return features{version: c.m.host.Version(), has: func(controller, file string) bool {
 		_, ok := c.file(controller, file)
 		return ok
@@ -50,7 +55,7 @@ func (c *Container) features() features {
 }
 
 // file reads a file of the container's group in the tree of a controller by its name in version 1.
-func (c *Container) file(controller, file string) (string, bool) {
+func (c *values) file(controller, file string) (string, bool) {
 	t := c.m.of(controller)
 	if t == nil {
 		return "", false
@@ -68,7 +73,7 @@ func (c *Container) file(controller, file string) (string, bool) {
 }
 
 // number reads a file with one number, "max" and what stands for it on version 1 as -1.
-func (c *Container) number(controller, one, two string) (int64, bool) {
+func (c *values) number(controller, one, two string) (int64, bool) {
 	file := one
 	if c.m.host.Version() == 2 {
 		file = two
@@ -98,7 +103,7 @@ func limitOf(text string) (int64, bool) {
 
 // describeCPU keeps a recorded value that the kernel's agrees with, because the kernel rounds its
 // own.
-func (c *Container) describeCPU(out *spec.ContainerSpec) {
+func (c *values) describeCPU(out *spec.ContainerSpec) {
 	if out.Cpu == nil {
 		out.Cpu = new(spec.CpuSpec)
 	}
@@ -124,7 +129,7 @@ func (c *Container) describeCPU(out *spec.ContainerSpec) {
 	}
 }
 
-func (c *Container) describeWeight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
+func (c *values) describeWeight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
 	if c.m.host.Version() == 2 {
 		text, ok := c.file("cpu", "cpu.weight")
 		weight, err := strconv.ParseUint(text, 10, 64)
@@ -169,7 +174,7 @@ func milliOfWeight(weight uint64) (milli uint64) {
 }
 
 // bandwidth is the quota and the period of throttling in microseconds; a quota of -1 is no limit.
-func (c *Container) bandwidth() (quota, period int64, ok bool) {
+func (c *values) bandwidth() (quota, period int64, ok bool) {
 	if c.m.host.Version() == 2 {
 		text, ok := c.file("cpu", "cpu.max")
 		first, second, _ := strings.Cut(text, " ")
@@ -204,7 +209,7 @@ func maskOf(list string) (mask []uint64, err error) {
 	return mask, nil
 }
 
-func (c *Container) describeMemory(out *spec.ContainerSpec) {
+func (c *values) describeMemory(out *spec.ContainerSpec) {
 	if out.Memory == nil {
 		out.Memory = new(spec.MemorySpec)
 	}
@@ -244,7 +249,7 @@ func agree(recorded *int64, kernel int64) *int64 {
 }
 
 // describeDevices reads the rules of version 1; the programs of version 2 cannot be read back.
-func (c *Container) describeDevices() *spec.DeviceSpec {
+func (c *values) describeDevices() *spec.DeviceSpec {
 	out := &spec.DeviceSpec{RestrictionsSet: new(spec.DeviceSpec_DeviceRestrictionsSet)}
 	text, ok := c.file("devices", "devices.list")
 	if !ok {

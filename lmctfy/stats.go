@@ -144,9 +144,9 @@ func (c *Container) memoryStats() (*spec.MemoryStats, error) {
 	out := &spec.MemoryStats{
 		Usage: ptr(int64(s.Memory.Usage)), MaxUsage: ptr(int64(s.Memory.MaxUsage)),
 		FailCount: ptr(int64(s.Memory.Failcnt)), Limit: ptr(limited(s.Memory.Limit)),
-		EffectiveLimit: ptr(c.effective()),
+		EffectiveLimit: ptr(c.kernel().effective()),
 	}
-	if low, ok := c.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
+	if low, ok := c.kernel().number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
 		out.Reservation = ptr(max(low, 0))
 	}
 	prefix := "total_"
@@ -164,7 +164,7 @@ func (c *Container) memoryStats() (*spec.MemoryStats, error) {
 	if n, ok := s.Memory.Stat["hierarchical_memory_limit"]; ok {
 		out.HierarchicalMemoryLimit = ptr(limited(n))
 	}
-	out.Numa = c.numaStats()
+	out.Numa = c.kernel().numaStats()
 	return out, nil
 }
 
@@ -197,10 +197,10 @@ func memoryData(
 }
 
 // effective is the least limit of the container and of those above, -1 if there is none.
-func (c *Container) effective() int64 {
+func (c *values) effective() int64 {
 	least := int64(-1)
 	for n := c.name; ; n = n.Parent() {
-		above := &Container{m: c.m, name: n}
+		above := &values{m: c.m, name: n}
 		limit, ok := above.number("memory", "memory.limit_in_bytes", "memory.max")
 		if ok && limit >= 0 && (least < 0 || limit < least) {
 			least = limit
@@ -213,7 +213,7 @@ func (c *Container) effective() int64 {
 
 // numaStats reads memory.numa_stat of version 1 (memory.rst, 3.4), lines of
 // "total=12 N0=8 N1=4".
-func (c *Container) numaStats() *spec.MemoryStats_NumaStats {
+func (c *values) numaStats() *spec.MemoryStats_NumaStats {
 	text, ok := c.file("memory", "memory.numa_stat")
 	if !ok {
 		return nil
