@@ -24,16 +24,16 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	var notes []Unenforced
 	if record != nil {
 		out = proto.CloneOf(record)
-		notes = wanted(record, nil, c.features()).unenforced
+		notes = wanted(record, nil, c.kernel().features()).unenforced
 	}
 	if has(isolated, spec.CPU) {
-		description{c}.cpu(out)
+		c.kernel().describeCPU(out)
 	}
 	if has(isolated, spec.Memory) {
-		description{c}.memory(out)
+		c.kernel().describeMemory(out)
 	}
 	if has(isolated, spec.Device) && record == nil {
-		out.Device = description{c}.devices()
+		out.Device = c.kernel().describeDevices()
 	}
 	if has(isolated, spec.BlockIO) && out.Blockio == nil {
 		out.Blockio = new(spec.BlockIoSpec)
@@ -41,11 +41,13 @@ func (c *Container) Spec() (*spec.ContainerSpec, []Unenforced, error) {
 	return out, notes, nil
 }
 
-// description reads a container's specification back from the kernel.
-type description struct{ *Container }
+// values reads what the kernel holds for a container.
+type values Container
+
+func (c *Container) kernel() *values { return (*values)(c) }
 
 // features are those of the container's groups.
-func (c *Container) features() features {
+func (c *values) features() features {
 	return features{version: c.m.host.Version(), has: func(controller, file string) bool {
 		_, ok := c.file(controller, file)
 		return ok
@@ -53,7 +55,7 @@ func (c *Container) features() features {
 }
 
 // file reads a file of the container's group in the tree of a controller by its name in version 1.
-func (c *Container) file(controller, file string) (string, bool) {
+func (c *values) file(controller, file string) (string, bool) {
 	t := c.m.of(controller)
 	if t == nil {
 		return "", false
@@ -71,7 +73,7 @@ func (c *Container) file(controller, file string) (string, bool) {
 }
 
 // number reads a file with one number, "max" and what stands for it on version 1 as -1.
-func (c *Container) number(controller, one, two string) (int64, bool) {
+func (c *values) number(controller, one, two string) (int64, bool) {
 	file := one
 	if c.m.host.Version() == 2 {
 		file = two
@@ -99,15 +101,15 @@ func limitOf(text string) (int64, bool) {
 	return n, err == nil
 }
 
-// cpu keeps a recorded value that the kernel's agrees with, because the kernel rounds its
+// describeCPU keeps a recorded value that the kernel's agrees with, because the kernel rounds its
 // own.
-func (d description) cpu(out *spec.ContainerSpec) {
+func (c *values) describeCPU(out *spec.ContainerSpec) {
 	if out.Cpu == nil {
 		out.Cpu = new(spec.CpuSpec)
 	}
 	cpu := out.Cpu
-	d.weight(cpu, spec.Latency(out))
-	if quota, period, ok := d.bandwidth(); ok {
+	c.describeWeight(cpu, spec.Latency(out))
+	if quota, period, ok := c.bandwidth(); ok {
 		switch {
 		case quota < 0:
 			cpu.MaxLimit = nil
@@ -115,9 +117,9 @@ func (d description) cpu(out *spec.ContainerSpec) {
 			cpu.MaxLimit = ptr(uint64(quota * 1000 / period))
 		}
 	}
-	list, ok := d.file("cpuset", "cpuset.cpus")
-	if ok && list == "" && d.m.host.Version() == 2 {
-		list, ok = d.file("cpuset", "cpuset.cpus.effective")
+	list, ok := c.file("cpuset", "cpuset.cpus")
+	if ok && list == "" && c.m.host.Version() == 2 {
+		list, ok = c.file("cpuset", "cpuset.cpus.effective")
 	}
 	if !ok || list == "" {
 		return
@@ -127,9 +129,9 @@ func (d description) cpu(out *spec.ContainerSpec) {
 	}
 }
 
-func (d description) weight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
-	if d.m.host.Version() == 2 {
-		text, ok := d.file("cpu", "cpu.weight")
+func (c *values) describeWeight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
+	if c.m.host.Version() == 2 {
+		text, ok := c.file("cpu", "cpu.weight")
 		weight, err := strconv.ParseUint(text, 10, 64)
 		if !ok || err != nil || batchLatency(latency) {
 			return
@@ -139,7 +141,7 @@ func (d description) weight(cpu *spec.CpuSpec, latency spec.SchedulingLatency) {
 		}
 		return
 	}
-	text, ok := d.file("cpu", "cpu.shares")
+	text, ok := c.file("cpu", "cpu.shares")
 	now, err := strconv.ParseUint(text, 10, 64)
 	if !ok || err != nil || latency == spec.SchedulingLatency_BEST_EFFORT {
 		return
@@ -172,16 +174,16 @@ func milliOfWeight(weight uint64) (milli uint64) {
 }
 
 // bandwidth is the quota and the period of throttling in microseconds; a quota of -1 is no limit.
-func (d description) bandwidth() (quota, period int64, ok bool) {
-	if d.m.host.Version() == 2 {
-		text, ok := d.file("cpu", "cpu.max")
+func (c *values) bandwidth() (quota, period int64, ok bool) {
+	if c.m.host.Version() == 2 {
+		text, ok := c.file("cpu", "cpu.max")
 		first, second, _ := strings.Cut(text, " ")
 		quota, ok1 := limitOf(first)
 		period, ok2 := limitOf(second)
 		return quota, period, ok && ok1 && ok2 && period > 0
 	}
-	quota, ok1 := d.number("cpu", "cpu.cfs_quota_us", "")
-	period, ok2 := d.number("cpu", "cpu.cfs_period_us", "")
+	quota, ok1 := c.number("cpu", "cpu.cfs_quota_us", "")
+	period, ok2 := c.number("cpu", "cpu.cfs_period_us", "")
 	return quota, period, ok1 && ok2 && period > 0
 }
 
@@ -207,26 +209,26 @@ func maskOf(list string) (mask []uint64, err error) {
 	return mask, nil
 }
 
-func (d description) memory(out *spec.ContainerSpec) {
+func (c *values) describeMemory(out *spec.ContainerSpec) {
 	if out.Memory == nil {
 		out.Memory = new(spec.MemorySpec)
 	}
 	m := out.Memory
-	hard, ok := d.number("memory", "memory.limit_in_bytes", "memory.max")
-	if soft, has := d.number("memory", "", "memory.high"); has && m.MaxLimit != nil {
+	hard, ok := c.number("memory", "memory.limit_in_bytes", "memory.max")
+	if soft, has := c.number("memory", "", "memory.high"); has && m.MaxLimit != nil {
 		// With max_limit, limit slows the container down before.
 		m.MaxLimit, m.Limit = &hard, &soft
 	} else if ok {
 		m.Limit = agree(m.Limit, hard)
 	}
-	if low, ok := d.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
+	if low, ok := c.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
 		m.Reservation = agree(m.Reservation, max(low, 0))
 	}
-	if d.m.host.Version() == 2 {
-		if swap, ok := d.number("memory", "", "memory.swap.max"); ok && swap >= 0 && hard >= 0 {
+	if c.m.host.Version() == 2 {
+		if swap, ok := c.number("memory", "", "memory.swap.max"); ok && swap >= 0 && hard >= 0 {
 			m.SwapLimit = agree(m.SwapLimit, hard+swap)
 		}
-	} else if sum, ok := d.number("memory", "memory.memsw.limit_in_bytes", ""); ok {
+	} else if sum, ok := c.number("memory", "memory.memsw.limit_in_bytes", ""); ok {
 		m.SwapLimit = agree(m.SwapLimit, sum)
 	}
 	if m.EvictionPriority == nil {
@@ -246,10 +248,10 @@ func agree(recorded *int64, kernel int64) *int64 {
 	return &kernel
 }
 
-// devices reads the rules of version 1; the programs of version 2 cannot be read back.
-func (d description) devices() *spec.DeviceSpec {
+// describeDevices reads the rules of version 1; the programs of version 2 cannot be read back.
+func (c *values) describeDevices() *spec.DeviceSpec {
 	out := &spec.DeviceSpec{RestrictionsSet: new(spec.DeviceSpec_DeviceRestrictionsSet)}
-	text, ok := d.file("devices", "devices.list")
+	text, ok := c.file("devices", "devices.list")
 	if !ok {
 		return out
 	}

@@ -34,18 +34,17 @@ func (c *Container) Stats(detail Detail) (*spec.ContainerStats, error) {
 		return nil, err
 	}
 	out := new(spec.ContainerStats)
-	uses := usage{c}
 	var errs []error
 	for _, r := range isolated {
 		switch r {
 		case spec.CPU:
-			out.Cpu, err = uses.cpuStats(detail)
+			out.Cpu, err = c.cpuStats(detail)
 			errs = append(errs, err)
 		case spec.Memory:
-			out.Memory, err = uses.memoryStats()
+			out.Memory, err = c.memoryStats()
 			errs = append(errs, err)
 		case spec.Filesystem:
-			out.Filesystem, err = uses.filesystemStats()
+			out.Filesystem, err = c.filesystemStats()
 			errs = append(errs, err)
 		case spec.BlockIO:
 			out.Blockio = new(spec.BlockIoStats)
@@ -58,29 +57,26 @@ func (c *Container) Stats(detail Detail) (*spec.ContainerStats, error) {
 	return out, errors.Join(errs...)
 }
 
-// usage reads what a container uses.
-type usage struct{ *Container }
-
 // read reads the statistics of the container's group in the tree of a controller.
-func (of usage) read(controller string) (*cgroup.Stats, error) {
-	t := of.m.of(controller)
+func (c *Container) read(controller string) (*cgroup.Stats, error) {
+	t := c.m.of(controller)
 	if t == nil {
 		return new(cgroup.Stats), nil
 	}
-	p, _, _ := of.m.find(t, of.name)
+	p, _, _ := c.m.find(t, c.name)
 	g, err := t.at(p)
 	if err != nil {
 		return nil, err
 	}
 	s, err := g.Stats()
 	if err != nil {
-		return nil, fmt.Errorf("container %q: statistics: %w", of.name, err)
+		return nil, fmt.Errorf("container %q: statistics: %w", c.name, err)
 	}
 	return s, nil
 }
 
-func (of usage) cpuStats(detail Detail) (*spec.CpuStats, error) {
-	used, err := of.read("cpuacct")
+func (c *Container) cpuStats(detail Detail) (*spec.CpuStats, error) {
+	used, err := c.read("cpuacct")
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +87,11 @@ func (of usage) cpuStats(detail Detail) (*spec.CpuStats, error) {
 	for _, n := range used.CPU.PerCPUNanos {
 		u.PerCpu = append(u.PerCpu, int64(n))
 	}
-	out := &spec.CpuStats{Usage: u, Load: of.load()}
+	out := &spec.CpuStats{Usage: u, Load: c.load()}
 	if detail == Summary {
 		return out, nil
 	}
-	throttled, err := of.read("cpu")
+	throttled, err := c.read("cpu")
 	if err != nil {
 		return out, err
 	}
@@ -112,8 +108,8 @@ const mostThreads = 4096
 
 // load counts the threads of the container that can run now, or is nil if there are too many to
 // ask.
-func (of usage) load() *int32 {
-	tids, err := of.Threads(Recursive)
+func (c *Container) load() *int32 {
+	tids, err := c.Threads(Recursive)
 	if err != nil || len(tids) > mostThreads {
 		return nil
 	}
@@ -139,18 +135,18 @@ var memoryNames2 = map[string]string{
 	"dirty": "file_dirty", "writeback": "file_writeback",
 }
 
-func (of usage) memoryStats() (*spec.MemoryStats, error) {
-	s, err := of.read("memory")
+func (c *Container) memoryStats() (*spec.MemoryStats, error) {
+	s, err := c.read("memory")
 	if err != nil {
 		return nil, err
 	}
-	two := of.m.host.Version() == 2
+	two := c.m.host.Version() == 2
 	out := &spec.MemoryStats{
 		Usage: ptr(int64(s.Memory.Usage)), MaxUsage: ptr(int64(s.Memory.MaxUsage)),
 		FailCount: ptr(int64(s.Memory.Failcnt)), Limit: ptr(limited(s.Memory.Limit)),
-		EffectiveLimit: ptr(of.effective()),
+		EffectiveLimit: ptr(c.kernel().effective()),
 	}
-	if low, ok := of.number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
+	if low, ok := c.kernel().number("memory", "memory.soft_limit_in_bytes", "memory.low"); ok {
 		out.Reservation = ptr(max(low, 0))
 	}
 	prefix := "total_"
@@ -168,7 +164,7 @@ func (of usage) memoryStats() (*spec.MemoryStats, error) {
 	if n, ok := s.Memory.Stat["hierarchical_memory_limit"]; ok {
 		out.HierarchicalMemoryLimit = ptr(limited(n))
 	}
-	out.Numa = of.numaStats()
+	out.Numa = c.kernel().numaStats()
 	return out, nil
 }
 
@@ -201,10 +197,10 @@ func memoryData(
 }
 
 // effective is the least limit of the container and of those above, -1 if there is none.
-func (of usage) effective() int64 {
+func (c *values) effective() int64 {
 	least := int64(-1)
-	for n := of.name; ; n = n.Parent() {
-		above := &Container{m: of.m, name: n}
+	for n := c.name; ; n = n.Parent() {
+		above := &values{m: c.m, name: n}
 		limit, ok := above.number("memory", "memory.limit_in_bytes", "memory.max")
 		if ok && limit >= 0 && (least < 0 || limit < least) {
 			least = limit
@@ -217,8 +213,8 @@ func (of usage) effective() int64 {
 
 // numaStats reads memory.numa_stat of version 1 (memory.rst, 3.4), lines of
 // "total=12 N0=8 N1=4".
-func (of usage) numaStats() *spec.MemoryStats_NumaStats {
-	text, ok := of.file("memory", "memory.numa_stat")
+func (c *values) numaStats() *spec.MemoryStats_NumaStats {
+	text, ok := c.file("memory", "memory.numa_stat")
 	if !ok {
 		return nil
 	}
@@ -266,8 +262,8 @@ func numberOf(text string) *int64 {
 }
 
 // filesystemStats counts the descriptors that the container's processes have open.
-func (of usage) filesystemStats() (*spec.FilesystemStats, error) {
-	pids, err := of.Processes(Recursive)
+func (c *Container) filesystemStats() (*spec.FilesystemStats, error) {
+	pids, err := c.Processes(Recursive)
 	if err != nil {
 		return nil, err
 	}
