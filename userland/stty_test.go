@@ -11,13 +11,13 @@ import (
 
 // TestStty sets modes on a pseudo-terminal and reads them back, by itself and by the kernel.
 func TestStty(t *testing.T) {
-	s := openScreen(t)
-	fd := int(s.pty.Fd()) // the master has the modes and the size of the terminal
+	pty, _ := openTerminal(t)
+	fd := int(pty.Fd()) // the master has the modes and the size of the terminal
 	call := func(want int, args ...string) string {
 		t.Helper()
 		var out, errw bytes.Buffer
 		if got := stty(t.Context(), &Call{
-			Name: "stty", Args: args, Stdin: s.pty, Stdout: &out, Stderr: &errw,
+			Name: "stty", Args: args, Stdin: pty, Stdout: &out, Stderr: &errw,
 		}); got != want {
 			t.Errorf("stty %q: status %d: %s", args, got, &errw)
 		}
@@ -66,7 +66,7 @@ func TestStty(t *testing.T) {
 	// The peer reads what is written here, as people's scripts do.
 	if busybox, err := exec.LookPath("busybox"); err == nil {
 		cmd := exec.Command(busybox, "stty", "-a")
-		cmd.Stdin = s.pty
+		cmd.Stdin = pty
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "intr = ^C") ||
 			!strings.Contains(string(out), " echo ") {

@@ -22,7 +22,8 @@ type screen struct {
 	seen string // read and not yet asked for
 }
 
-func openScreen(t *testing.T, env ...string) *screen {
+// openTerminal opens both ends of a pseudo-terminal.
+func openTerminal(t *testing.T) (pty, tty *os.File) {
 	t.Helper()
 	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -45,10 +46,17 @@ func openScreen(t *testing.T, env ...string) *screen {
 	}); err != nil || ierr != nil {
 		t.Fatal(errors.Join(err, ierr))
 	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { tty.Close() })
+	return pty, tty
+}
+
+func openScreen(t *testing.T, env ...string) *screen {
+	t.Helper()
+	pty, tty := openTerminal(t)
 	defer tty.Close()
 	// An interrupt sends the signal first and discards what was written to the terminal afterwards
 	// (drivers/tty/n_tty.c, isig): a shell that is quick loses its prompt.
