@@ -7,11 +7,19 @@ var verbs = []verb{
 		about: "Execute a command in a running container", flags: attach,
 	},
 	{
+		name: "autostart", about: "Start, stop or list the containers that start by themselves",
+		flags: autostart, free: true,
+	},
+	{
 		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
 		flags: showConfig, free: true,
 	},
 	{
 		name: "console", about: "Connect to a terminal of a container", flags: console,
+	},
+	{
+		name: "copy", usage: "[-N NEWNAME] [-- ARG...]",
+		about: "Copy or rename a container, or start an ephemeral copy", flags: copyContainer,
 	},
 	{
 		name: "create", usage: "-t TEMPLATE [-- ARG...]", about: "Create a container",
@@ -33,6 +41,7 @@ var verbs = []verb{
 		name: "monitor", usage: "[NAME]", about: "Show changes of the state of containers",
 		flags: monitor, free: true,
 	},
+	{name: "snapshot", about: "Make, list, restore and destroy snapshots", flags: snapshot},
 	{name: "start", usage: "[-- COMMAND]", about: "Start a container", flags: start},
 	{name: "stop", about: "Stop a container", flags: stop},
 	{
