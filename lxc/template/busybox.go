@@ -42,7 +42,12 @@ func busybox(ctx context.Context, t *Target) error {
 	if err := errors.Join(os.MkdirAll(tmp, 0o777), os.Chmod(tmp, 0o1777|os.ModeSticky)); err != nil {
 		return err
 	}
-	if err := copyFile(*program, filepath.Join(t.Root, "bin/busybox")); err != nil {
+	own := filepath.Join(t.Root, "bin/busybox")
+	if err := copyFile(*program, own); err != nil {
+		return err
+	}
+	// For passwd, su and ping: busybox gives the privilege up for all else.
+	if err := os.Chmod(own, 0o755|os.ModeSetuid); err != nil {
 		return err
 	}
 	applets, err := appletsOf(ctx, *program)
