@@ -7,6 +7,10 @@ var verbs = []verb{
 		about: "Execute a command in a running container", flags: attach,
 	},
 	{
+		name: "autostart", about: "Start, stop or list the containers that start by themselves",
+		flags: autostart, free: true,
+	},
+	{
 		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
 		flags: showConfig, free: true,
 	},
