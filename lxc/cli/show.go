@@ -253,8 +253,14 @@ func info(f *pflag.FlagSet) action {
 		if err != nil {
 			return 1, err
 		}
-		p := printer{c: c, raw: *raw}
-		all := !*ips && !*pid && !*stats && !*state && len(*keys) == 0
+		shown := 0
+		for _, is := range []bool{*ips, *pid, *state} {
+			if is {
+				shown++
+			}
+		}
+		all := shown == 0 && !*stats && len(*keys) == 0
+		p := printer{c: c, raw: *raw, bare: *raw && shown == 1 && !*stats}
 		if all {
 			p.line("Name", c.name)
 		}
@@ -272,25 +278,35 @@ func info(f *pflag.FlagSet) action {
 		if (all || *stats) && st.Pid != 0 {
 			p.stats(look)
 		}
-		for _, key := range *keys {
-			values, err := x.Item(key)
-			if err != nil {
-				return 1, err
-			}
-			fmt.Fprintf(c.Out, "%s = %s\n", key, strings.Join(values, "\n"))
-		}
-		return 0, nil
+		return 0, p.items(x, *keys)
 	}
 }
 
-// printer prints what lxc-info shows.
+// printer prints what lxc-info shows. A raw one shows numbers without units, a bare one nothing but
+// the value, which is raw too.
 type printer struct {
-	c   *call
-	raw bool
+	c         *call
+	raw, bare bool
+}
+
+// items prints what the configuration says of keys, of a single one the value alone if it is raw.
+func (p *printer) items(x *lxc.Container, keys []string) error {
+	for _, key := range keys {
+		values, err := x.Item(key)
+		if err != nil {
+			return err
+		}
+		value := strings.Join(values, "\n")
+		if !p.raw || len(keys) > 1 {
+			value = strings.TrimRight(key+" = "+value, " ")
+		}
+		fmt.Fprintln(p.c.Out, value)
+	}
+	return nil
 }
 
 func (p *printer) line(label, value string) {
-	if p.raw {
+	if p.bare {
 		fmt.Fprintln(p.c.Out, value)
 		return
 	}
