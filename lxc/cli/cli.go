@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -92,7 +93,11 @@ func Main(ctx context.Context, p *Process, name string, args []string) int {
 	}
 	if err != nil {
 		if !c.quiet {
-			fmt.Fprintf(p.Err, "lxc-%s: %v\n", v.name, message(err))
+			text := message(err)
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+				text += "\nContainers are root's: an ordinary user has none."
+			}
+			fmt.Fprintf(p.Err, "lxc-%s: %s\n", v.name, text)
 		}
 		if code == 0 {
 			code = 1
