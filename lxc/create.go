@@ -105,6 +105,9 @@ func (c *Container) Create(ctx context.Context, o *CreateOptions) (err error) {
 		}); err != nil {
 			return fmt.Errorf("create container %q: %w", c.name, err)
 		}
+		if err := shiftTree(root, base); err != nil {
+			return fmt.Errorf("create container %q: %w", c.name, err)
+		}
 	}
 	// What a template has written is read as every start will read it.
 	if _, err := c.Config(); err != nil {

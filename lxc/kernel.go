@@ -36,6 +36,7 @@ func (p *Path) open(ctx context.Context) (*kernel, error) {
 		return nil, err
 	}
 	k.groups = group.New(k.cgroups, p.instance, Owner)
+	k.groups.Delegated = true
 	l, err := launcher.New(
 		filepath.Join(p.run, "keeper"),
 		func(format string, args ...any) { p.log.Info(fmt.Sprintf(format, args...)) },
@@ -44,7 +45,8 @@ func (p *Path) open(ctx context.Context) (*kernel, error) {
 		return nil, err
 	}
 	target := filepath.Join(p.run, "rootfs")
-	if err := os.MkdirAll(target, 0o700); err != nil {
+	// Containers with user namespaces mount there, too, in mount namespaces of their own.
+	if err := os.MkdirAll(target, 0o711); err != nil {
 		return nil, err
 	}
 	k.tasks, err = host.Open(ctx, host.Config{

@@ -34,7 +34,9 @@ func (l *starting) root(context.Context) error {
 			return err
 		}
 	}
-	if len(l.made.RootOptions) == 0 {
+	// The root of a user namespace need not reach the directory of the containers then.
+	reach := l.made.Delegation != nil && l.cfg.Rootfs.Path != "" && l.in.Root != ""
+	if len(l.made.RootOptions) == 0 && !reach {
 		return nil
 	}
 	tree, err := unix.OpenTree(
@@ -74,12 +76,28 @@ func (l *starting) root(context.Context) error {
 	if err := os.MkdirAll(place, 0o700); err != nil {
 		return err
 	}
+	if d := l.made.Delegation; d != nil {
+		// The container's root finds the mount by its path, and no other user does.
+		if err := os.Chown(l.c.run, 0, int(d.GID)); err != nil {
+			return err
+		}
+		if err := os.Chmod(l.c.run, 0o710); err != nil {
+			return err
+		}
+	}
 	if err := unix.MoveMount(
 		tree, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH,
 	); err != nil {
 		return fmt.Errorf("lxc.rootfs.path: move_mount to %q: %w", place, err)
 	}
 	l.made.Spec.Root.Path = place
+	// What is bound on itself in the container is named by its path below the root.
+	for i := range l.made.Spec.Mounts {
+		m := &l.made.Spec.Mounts[i]
+		if m.Type == "bind" && m.Source == filepath.Join(l.in.Root, m.Destination) {
+			m.Source = filepath.Join(place, m.Destination)
+		}
+	}
 	return nil
 }
 

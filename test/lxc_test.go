@@ -36,6 +36,10 @@ func newLXCRig(t testing.TB) *lxcRig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The root of a container with a user namespace is another user of this host.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	r := &lxcRig{
 		t: t, program: filepath.Join(bin, "strake-lxc"), dir: filepath.Join(dir, "lxc"),
 		run: filepath.Join(dir, "run"),
@@ -383,49 +387,131 @@ func TestLXCWrong(t *testing.T) {
 	}
 }
 
-// TestLXCDebian boots a Debian with systemd until it says "running", with no unit that failed.
-func TestLXCDebian(t *testing.T) {
-	r := newLXCRig(t)
-	testneed.Program(t, "debootstrap", "debootstrap")
+// debian makes a container of Debian without a network.
+func (r *lxcRig) debian(name string) {
+	r.t.Helper()
+	testneed.Program(r.t, "debootstrap", "debootstrap")
 	if hostMirror() == "" {
-		t.Skipf("needs a mirror of Debian with the suite %s in this host's apt sources", suite)
+		r.t.Skipf("needs a mirror of Debian with the suite %s in this host's apt sources", suite)
 	}
 	base := filepath.Join(filepath.Dir(r.dir), "base.conf")
 	if err := os.WriteFile(base, []byte("lxc.net.0.type = empty\n"), 0o600); err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	if _, msg, code := r.do("create", "-t", "debian", "-f", base, "deb"); code != 0 {
-		t.Fatalf("create: status %d, %s", code, tail(msg, 2000))
+	if _, msg, code := r.do("create", "-t", "debian", "-f", base, name); code != 0 {
+		r.t.Fatalf("create: status %d, %s", code, tail(msg, 2000))
 	}
-	began := time.Now()
-	r.ok("start", "deb")
-	t.Logf("start: %s", time.Since(began).Round(time.Millisecond))
+}
+
+// boots waits until the systemd of a container that was started says "running".
+func (r *lxcRig) boots(name string, began time.Time) {
+	r.t.Helper()
 	got := ""
-	r.until("deb", "answer of systemd", func() bool {
-		got, _, _ = r.do("attach", "deb", "--", "systemctl", "is-system-running", "--wait")
-		return got != ""
+	r.until(name, "answer of systemd", func() bool {
+		got, _, _ = r.do("attach", name, "--", "systemctl", "is-system-running", "--wait")
+		return got != "" && got != "offline\n" // before its bus is there
 	})
 	if got != "running\n" {
-		t.Errorf("systemd is %q", got)
-		t.Log(r.do("attach", "deb", "--", "systemctl", "--failed", "--no-pager"))
+		r.t.Errorf("systemd is %q", got)
+		r.t.Log(r.do("attach", name, "--", "systemctl", "--failed", "--no-pager"))
 	}
-	t.Logf("running: %s", time.Since(began).Round(time.Millisecond))
-	for _, c := range []struct{ command, want string }{
-		{"systemd-detect-virt -c", "lxc\n"},
-		{"hostname", "deb\n"},
-		{"cat /proc/1/comm", "systemd\n"},
-		{"systemctl is-active getty@tty1 console-getty systemd-journald dbus", "active\nactive\nactive\nactive\n"},
-		{"systemd-run -q --wait -p MemoryMax=64M true && echo made", "made\n"},
-	} {
-		out, msg, _ := r.do("attach", "deb", "--", "sh", "-c", c.command)
+	r.t.Logf("running: %s", time.Since(began).Round(time.Millisecond))
+}
+
+// says runs commands in a container and compares what they print.
+func (r *lxcRig) says(name string, list []said) {
+	r.t.Helper()
+	for _, c := range list {
+		out, msg, _ := r.do("attach", name, "--", "sh", "-c", c.command)
 		if out != c.want {
-			t.Errorf("%s: %q, want %q (%s)", c.command, out, c.want, msg)
+			r.t.Errorf("%s: %q, want %q (%s)", c.command, out, c.want, msg)
 		}
 	}
-	began = time.Now()
-	r.ok("stop", "deb")
-	t.Logf("stop: %s", time.Since(began).Round(time.Millisecond))
-	if got := r.state("deb"); got != "STOPPED" {
-		t.Errorf("state %q", got)
+}
+
+// said is a command and what it prints.
+type said struct{ command, want string }
+
+// inSystemd are commands that tell that systemd is in a container and well.
+var inSystemd = []said{
+	{"systemd-detect-virt -c", "lxc\n"},
+	{"hostname", "deb\n"},
+	{"cat /proc/1/comm", "systemd\n"},
+	{
+		"systemctl is-active getty@tty1 console-getty systemd-journald dbus",
+		"active\nactive\nactive\nactive\n",
+	},
+	{"systemd-run -q --wait -p MemoryMax=64M true && echo made", "made\n"},
+}
+
+// TestLXCDebian boots a Debian with systemd until it says "running", with no unit that failed: as
+// the host's root, and with a user namespace, whose users are not the host's. For that a root file
+// system is mounted with the container's mappings, or has been shifted.
+func TestLXCDebian(t *testing.T) {
+	r := newLXCRig(t)
+	r.debian("deb")
+	idmap := []string{"lxc.idmap = u 0 100000 65536", "lxc.idmap = g 0 100000 65536"}
+	inUser := append([]said{
+		{"cat /proc/self/uid_map | tr -s ' '", " 0 100000 65536\n"},
+		{"stat -c %u / /dev/console /dev/tty1 /etc/shadow", "0\n0\n0\n0\n"},
+		{"stat -c '%u %a' /usr/bin/passwd", "0 4755\n"},
+	}, inSystemd...)
+	copying := filepath.Join(filepath.Dir(r.dir), "copying")
+	script := "#!/bin/sh\nfor a; do case $a in --rootfs=*) to=${a#--rootfs=};; esac; done\n" +
+		"cp -a " + r.dir + "/deb/rootfs/. $to && sed '/^lxc.\\(rootfs\\|net\\)/d' " + r.dir +
+		"/deb/config >>${to%/rootfs}/config\n"
+	if err := os.WriteFile(copying, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(filepath.Dir(r.dir), "mapped.conf")
+	conf := strings.Join(append(idmap, "lxc.net.0.type = empty"), "\n") + "\n"
+	if err := os.WriteFile(base, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, container string
+		define          []string
+		says            []said
+	}{
+		{"privileged", "deb", nil, inSystemd},
+		{"idmap", "deb", append([]string{
+			"lxc.rootfs.options = idmap=container", "lxc.net.0.type = veth",
+			"lxc.net.0.flags = up", "lxc.net.0.ipv4.address = 10.131.7.2/24",
+		}, idmap...), append([]said{
+			{"ip -o -4 addr show eth0 | tr -s ' ' | cut -d' ' -f4", "10.131.7.2/24\n"},
+		}, inUser...)},
+		{"shifted", "mapped", nil, inUser},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &lxcRig{t: t, program: r.program, dir: r.dir, run: r.run}
+			if c.container == "mapped" {
+				r.ok("create", "-t", copying, "-f", base, c.container)
+			}
+			args := []string{c.container}
+			for _, d := range c.define {
+				args = append(args, "-s", d)
+			}
+			if c.container != "deb" {
+				args = append(args, "-s", "lxc.uts.name = deb")
+			}
+			began := time.Now()
+			r.ok("start", args...)
+			r.boots(c.container, began)
+			r.says(c.container, c.says)
+			pid := r.ok("info", c.container, "-p", "-H")
+			began = time.Now()
+			r.ok("stop", "-r", c.container)
+			r.until(c.container, "another init", func() bool {
+				now, _, code := r.do("info", c.container, "-p", "-H")
+				return code == 0 && now != "" && now != pid
+			})
+			r.boots(c.container, began)
+			began = time.Now()
+			r.ok("stop", c.container)
+			t.Logf("stop: %s", time.Since(began).Round(time.Millisecond))
+			if got := r.state(c.container); got != "STOPPED" {
+				t.Errorf("state %q", got)
+			}
+		})
 	}
 }

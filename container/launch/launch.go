@@ -44,6 +44,9 @@ type Entry struct {
 // Nowhere is the Entry of a process that stays in its spawner's groups.
 func Nowhere() Entry { return Entry{Born: -1, Root: -1} }
 
+// Version2 says that the entry is into a group of version 2 alone.
+func (e Entry) Version2() bool { return e.Born >= 0 && len(e.Tasks)+len(e.Files) == 0 }
+
 // Options returns opt with the fields that say how the program enters its groups.
 func (e Entry) Options(opt plan.Options) plan.Options {
 	opt.Tasks, opt.TaskPaths, opt.Grouped = len(e.Files), e.Tasks, !e.Late

@@ -65,6 +65,10 @@ type Groups struct {
 	// root is the directory that hierarchies are mounted in. It stays open: every start passes it
 	// on.
 	root func() (int, error)
+	// Delegated says that groups may be given to users of containers: then a process does not enter
+	// a group of version 1 by a name, for which one in a user namespace has no permission, but by
+	// files that are open already. Set it before use.
+	Delegated bool
 }
 
 // Enforced implements task.Groups.
@@ -192,6 +196,9 @@ func (g *Group) Path() string { return g.path }
 // Entry implements task.Group.
 func (g *Group) Entry() (entry launch.Entry, release func(), err error) {
 	entry.Born, release = -1, func() {}
+	if g.of.Delegated {
+		return g.files()
+	}
 	if entry.Tasks = g.of.host.TaskPaths(g.path); len(entry.Tasks) > 0 {
 		if entry.Root, err = g.of.root(); err != nil {
 			return entry, nil, err
@@ -209,6 +216,23 @@ func (g *Group) Entry() (entry launch.Entry, release func(), err error) {
 		entry.Born, release = int(dir.Fd()), func() { dir.Close() }
 	}
 	return entry, release, nil
+}
+
+// files is Entry by files that are open.
+func (g *Group) files() (entry launch.Entry, release func(), err error) {
+	open, err := g.of.host.Open(g.path)
+	if err != nil {
+		return entry, nil, err
+	}
+	join := open.Join()
+	entry.Born = -1
+	if join.CloneInto != nil {
+		entry.Born = int(join.CloneInto.Fd())
+	}
+	for _, f := range join.Tasks {
+		entry.Files = append(entry.Files, int(f.Fd()))
+	}
+	return entry, func() { open.Close() }, nil
 }
 
 // Hierarchies implements task.Group.

@@ -149,7 +149,7 @@ func startBy(ctx context.Context, k Keeper, prepare preparation) (*keeper.Proces
 func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error) {
 	opt := plan.Options{
 		Host: plan.Host{
-			LastCap: h.cfg.Kernel.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+			LastCap: h.cfg.Kernel.LastCap, Cgroup2: entry.Version2(),
 			AppArmor: h.cfg.Kernel.AppArmor, SELinux: h.cfg.Kernel.SELinux,
 		},
 		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init,
@@ -273,7 +273,7 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 	opt := plan.ExecOptions{
 		Options: plan.Options{
 			Host: plan.Host{
-				LastCap: t.h.cfg.Kernel.LastCap, Cgroup2: entry.Born >= 0 && len(entry.Tasks) == 0,
+				LastCap: t.h.cfg.Kernel.LastCap, Cgroup2: entry.Version2(),
 				AppArmor: t.h.cfg.Kernel.AppArmor, SELinux: t.h.cfg.Kernel.SELinux,
 			},
 			Stdio: plan.Pipes,
