@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What LXC's own tests (scripts/conformance-lxc) rely on beside what the verbs do.
@@ -137,4 +139,28 @@ func TestLXCSuiteUser(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(msg.String(), "root's") {
 		t.Errorf("status %d, %s", code, msg.String())
 	}
+}
+
+// TestLXCSuiteHalt halts a container of busybox whose directory is a file system of its own. Its
+// init must not make that read-only: a container's root is a part of the host's file system.
+func TestLXCSuiteHalt(t *testing.T) {
+	r := newLXCRig(t)
+	if err := os.Mkdir(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	r.busybox("one")
+	r.ok("start", "one")
+	r.ok("stop", "one")
+	if err := os.WriteFile(filepath.Join(r.dir, "file"), nil, 0o600); err != nil {
+		t.Errorf("after the halt: %v", err)
+	}
+	r.ok("destroy", "one")
 }

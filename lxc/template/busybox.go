@@ -87,7 +87,7 @@ var busyboxFiles = map[string]string{
 	"etc/hosts":    "127.0.0.1 localhost NAME\n",
 	"etc/fstab":    "",
 	"etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/getty -L tty1 115200 vt100\n" +
-		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/umount -a -r\n",
+		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n",
 	"etc/init.d/rcS": "#!/bin/sh\n/bin/syslogd\n/bin/mount -a\n" +
 		"/bin/udhcpc -n -q -i eth0 >/dev/null 2>&1 &\n",
 	"usr/share/udhcpc/default.script": `#!/bin/sh
