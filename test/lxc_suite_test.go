@@ -164,3 +164,55 @@ func TestLXCSuiteHalt(t *testing.T) {
 	}
 	r.ok("destroy", "one")
 }
+
+// TestLXCSuiteAnswers shows statuses and outputs that are LXC's.
+func TestLXCSuiteAnswers(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	for _, c := range []struct {
+		verb string
+		args []string
+		out  string
+		code int
+	}{
+		{"stop", []string{"-n", "none"}, "", 2},
+		{"stop", []string{"-n", "one"}, "", 2},
+		{"start", []string{"-n", "none"}, "", 1},
+		{"start", []string{"-n", "one"}, "", 0},
+		{"start", []string{"-n", "one"}, "", 0},
+		{"execute", []string{"-n", "one", "--", "true"}, "", 1},
+		{"destroy", []string{"-n", "one"}, "", 1},
+		{"attach", []string{"one", "pwd"}, "/tmp\n", 0},
+		{"attach", []string{"one", "--", "sh", "-c", "exit 7"}, "", 7},
+		{"attach", []string{"one", "--", "sh", "-c", "kill -9 $$"}, "", 137},
+		{"attach", []string{"one", "--", "nosuch"}, "", 127},
+		{"attach", []string{"one", "--", "/etc/passwd"}, "", 126},
+		{
+			"attach", []string{"-n", "one", "--clear-env", "-v", "X=1", "--", "env"},
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nX=1\ncontainer=lxc\n", 0,
+		},
+		{"attach", []string{"-n", "one", "-s", "UTSNAME|NETWORK", "--", "hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "MOUNT", "--", "cat", "/etc/hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "MOUNT|PID", "--", "sh", "-c", "kill -0 1 && exit 4"}, "", 4},
+		{"attach", []string{"one", "-s", "UTSNAME", "--", "hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "PID", "--", "sh", "-c", "kill -9 $$"}, "", 137},
+		{"attach", []string{"-n", "one", "-s", "NOSUCH", "--", "true"}, "", 1},
+		{"stop", []string{"-n", "one", "-k"}, "", 0},
+		{"destroy", []string{"-n", "one"}, "", 0},
+	} {
+		cmd := r.command(c.verb, c.args...)
+		cmd.Dir = "/tmp"
+		var msg bytes.Buffer
+		cmd.Stderr = &msg
+		out, _ := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || string(out) != c.out {
+			t.Errorf(
+				"lxc-%s %q: status %d, %q, want %d, %q; %s", c.verb, c.args, code, out, c.code, c.out,
+				msg.String(),
+			)
+		}
+	}
+	if got := r.ok("config", "-l"); !strings.Contains(got, "lxc.lxcpath\n") {
+		t.Errorf("lxc-config -l: %q", got)
+	}
+}

@@ -54,8 +54,8 @@ var columns = []column{
 	{"NAME", func(r *row) string { return r.name }},
 	{"STATE", func(r *row) string { return string(r.st.State) }},
 	{"PID", func(r *row) string { return number(int64(r.st.Pid)) }},
-	{"RAM", func(r *row) string { return sizeOr(r.look.Memory) }},
-	{"SWAP", func(r *row) string { return sizeOr(r.look.Swap) }},
+	{"RAM", func(r *row) string { return r.size(r.look.Memory) }},
+	{"SWAP", func(r *row) string { return r.size(r.look.Swap) }},
 	{"AUTOSTART", func(r *row) string { return binary(r.look.Auto) }},
 	{"GROUPS", func(r *row) string { return dash(strings.Join(r.look.Groups, ", ")) }},
 	{"INTERFACE", func(r *row) string { return dash(strings.Join(r.look.Interfaces, ", ")) }},
@@ -88,8 +88,9 @@ func binary(b bool) string {
 	return "0"
 }
 
-func sizeOr(n uint64) string {
-	if n == 0 {
+// size is what a container uses that runs.
+func (r *row) size(n uint64) string {
+	if r.st.Pid == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.2fMB", float64(n)/(1<<20))
