@@ -128,6 +128,9 @@ func (c *Container) clearPartial() error {
 	if err := unmountBelow(c.dir); err != nil {
 		return err
 	}
+	if err := c.undepend(); err != nil {
+		return err
+	}
 	// A root file system elsewhere was the caller's directory.
 	if inside := strings.HasPrefix(string(root), c.dir+"/"); !inside {
 		if entries, err := os.ReadDir(string(root)); err == nil && len(entries) == 0 {

@@ -2,15 +2,14 @@ package lxc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
+	"strake/lxc/config"
 	"strake/lxc/ocispec"
 )
 
@@ -35,25 +34,40 @@ func (c *Container) Destroy(ctx context.Context, o DestroyOptions) error {
 		return err
 	}
 	defer unlock()
-	if err := c.repair(ctx); err != nil {
+	if err := c.stopped(ctx); err != nil {
 		return err
 	}
-	if r, err := c.load(); err != nil {
-		return err
-	} else if r != nil {
-		return fmt.Errorf("container %q is running: %w", c.name, errdefs.ErrFailedPrecondition)
-	}
-	snaps, err := os.ReadDir(filepath.Join(c.dir, "snaps"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	snaps, err := c.Snapshots()
+	if err != nil {
 		return err
 	}
 	if len(snaps) > 0 && !o.Snapshots {
 		return fmt.Errorf("container %q has snapshots: %w", c.name, errdefs.ErrFailedPrecondition)
 	}
 	cfg, err := c.Config()
+	if o.Force && errdefs.IsNotFound(err) {
+		return nil // An ephemeral one, which its end has destroyed.
+	}
 	if err != nil {
 		return err
 	}
+	if err := c.unused(); err != nil {
+		return err
+	}
+	for _, s := range snaps {
+		if err := c.destroySnapshot(ctx, s.Name); err != nil {
+			return err
+		}
+	}
+	if err := c.clearSnapshots(); err != nil {
+		return err
+	}
+	return c.remove(ctx, cfg)
+}
+
+// remove removes the container with its root file system. It is safe to repeat. Callers hold the
+// lock.
+func (c *Container) remove(ctx context.Context, cfg *config.Config) error {
 	if err := c.hooks(ctx, cfg, "destroy", ocispec.Moment{}); err != nil {
 		return err
 	}
@@ -63,12 +77,32 @@ func (c *Container) Destroy(ctx context.Context, o DestroyOptions) error {
 	managed := cfg.Rootfs.Managed == nil || *cfg.Rootfs.Managed
 	if dir := cfg.Rootfs.Path; managed && dir != "" {
 		dir = strings.TrimPrefix(dir, "dir:")
+		if o, err := overlay(cfg, ""); err == nil && o != nil {
+			// What is below the changes is another container's.
+			dir = o.Upper
+		}
 		if filepath.IsAbs(dir) && filepath.Clean(dir) != "/" {
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}
 		}
 	}
+	if err := c.undepend(); err != nil {
+		return err
+	}
 	// The configuration last but for its directory: until then it is a container to be destroyed.
 	return os.RemoveAll(c.dir)
+}
+
+// removeEphemeral removes a container that has ended and is not to be kept. Callers hold the lock.
+func (c *Container) removeEphemeral(ctx context.Context) error {
+	cfg, err := c.Config()
+	if err != nil {
+		return err
+	}
+	if err := c.unused(); err != nil {
+		c.path.log.Warn("an ephemeral container is kept", "container", c.name, "error", err)
+		return nil
+	}
+	return c.remove(ctx, cfg)
 }

@@ -84,7 +84,7 @@ func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 	var errs []error
 	if r.Pid == 0 {
 		// A start that was interrupted, or that failed.
-		errs = append(errs, k.tasks.Abort(ctx, r.Task.ID))
+		errs = append(errs, k.abort(ctx, r.Task.ID))
 	}
 	at := ocispec.Moment{Target: "stop"}
 	if r.Restart {
@@ -105,9 +105,14 @@ func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if err == nil && cfg.Ephemeral && r.Pid != 0 && !r.Restart && c.Defined() {
+		if err := c.removeEphemeral(ctx); err != nil {
+			return err
+		}
+	}
 	// The keeper forgets the process when all else is done: until then it executes the command that
 	// does it, if the present one is killed.
-	if err := k.tasks.Abort(ctx, r.Task.ID); err != nil {
+	if err := k.abort(ctx, r.Task.ID); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.run); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/containerd/errdefs"
 
@@ -21,6 +22,11 @@ type kernel struct {
 	cgroups *cgroup.Host
 	groups  *group.Groups
 	tasks   *host.Host
+
+	mu sync.Mutex
+	// known are the tasks that this process has started or adopted, by their IDs: a task is adopted
+	// once. Guarded by mu.
+	known map[string]task.Task
 }
 
 // open connects to the keeper, and starts one where none runs.
@@ -30,7 +36,7 @@ func (p *Path) open(ctx context.Context) (*kernel, error) {
 	if p.kernel != nil {
 		return p.kernel, nil
 	}
-	k := &kernel{}
+	k := &kernel{known: map[string]task.Task{}}
 	var err error
 	if k.cgroups, err = cgroup.Detect(""); err != nil {
 		return nil, err
@@ -66,11 +72,42 @@ func (p *Path) open(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// task is the container's task, which an earlier process has started; nil if there is none.
+// task is the container's task, which this process or an earlier one has started; nil if there is
+// none.
 func (k *kernel) task(ctx context.Context, rec task.Record) (task.Task, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.known[rec.ID]; t != nil {
+		return t, nil
+	}
 	t, err := k.tasks.Adopt(ctx, rec, nil)
 	if errors.Is(err, errdefs.ErrNotFound) || errdefs.IsNotFound(err) {
 		return nil, nil
 	}
+	if err == nil {
+		k.known[rec.ID] = t
+	}
 	return t, err
+}
+
+// start starts a task.
+func (k *kernel) start(ctx context.Context, spec *task.Spec) (task.Task, error) {
+	t, err := k.tasks.Start(ctx, spec)
+	if err == nil {
+		k.mu.Lock()
+		k.known[spec.ID] = t
+		k.mu.Unlock()
+	}
+	return t, err
+}
+
+// abort ends a task, if there is one, and has the keeper forget it.
+func (k *kernel) abort(ctx context.Context, id string) error {
+	err := k.tasks.Abort(ctx, id)
+	if err == nil {
+		k.mu.Lock()
+		delete(k.known, id)
+		k.mu.Unlock()
+	}
+	return err
 }

@@ -136,7 +136,7 @@ func (p *Path) List() (names []string, err error) {
 	}
 	for _, e := range entries {
 		if name().MatchString(e.Name()) {
-			if _, err := os.Stat(filepath.Join(p.dir, e.Name(), "config")); err == nil {
+			if defined(filepath.Join(p.dir, e.Name())) {
 				names = append(names, e.Name())
 			}
 		}
@@ -177,10 +177,15 @@ func (c *Container) Name() string { return c.name }
 // Dir is where its configuration is.
 func (c *Container) Dir() string { return c.dir }
 
-// Defined says whether it has a configuration.
-func (c *Container) Defined() bool {
-	_, err := os.Stat(filepath.Join(c.dir, "config"))
-	return err == nil
+// Defined says whether it has a configuration, and is not one that is being made.
+func (c *Container) Defined() bool { return defined(c.dir) }
+
+func defined(dir string) bool {
+	if _, err := os.Stat(filepath.Join(dir, "config")); err != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, partial))
+	return err != nil
 }
 
 // Config reads the container's configuration file. Without one the error is errdefs.ErrNotFound.

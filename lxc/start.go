@@ -358,7 +358,7 @@ func (l *starting) execute(ctx context.Context) error {
 	if spec.Overlay, err = overlay(l.cfg, filepath.Join(l.c.path.run, "rootfs")); err != nil {
 		return err
 	}
-	if l.task, err = l.k.tasks.Start(ctx, spec); err != nil {
+	if l.task, err = l.k.start(ctx, spec); err != nil {
 		return err
 	}
 	l.rec.Task = l.task.Record()

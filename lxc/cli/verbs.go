@@ -18,6 +18,10 @@ var verbs = []verb{
 		name: "console", about: "Connect to a terminal of a container", flags: console,
 	},
 	{
+		name: "copy", usage: "[-N NEWNAME] [-- ARG...]",
+		about: "Copy or rename a container, or start an ephemeral copy", flags: copyContainer,
+	},
+	{
 		name: "create", usage: "-t TEMPLATE [-- ARG...]", about: "Create a container",
 		flags: create,
 	},
@@ -37,6 +41,7 @@ var verbs = []verb{
 		name: "monitor", usage: "[NAME]", about: "Show changes of the state of containers",
 		flags: monitor, free: true,
 	},
+	{name: "snapshot", about: "Make, list, restore and destroy snapshots", flags: snapshot},
 	{name: "start", usage: "[-- COMMAND]", about: "Start a container", flags: start},
 	{name: "stop", about: "Stop a container", flags: stop},
 	{
