@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"strake/task"
 )
@@ -23,7 +24,7 @@ type AttachOptions struct {
 	Command []string
 	// Env is the environment. Container=lxc is added.
 	Env []string
-	Cwd string // "": /
+	Cwd string // "", or where the container has no such directory: /
 	// UID and GID are the user's; nil: 0, and the groups of the container's init.
 	UID, GID *uint32
 	// Elevated keeps the privileges that the container's init does not have: capabilities,
@@ -56,7 +57,7 @@ func (c *Container) Attach(ctx context.Context, o *AttachOptions) (task.Process,
 		p.Env = append(slices.Clone(p.Env), defaultPath)
 	}
 	p.User = specs.User{}
-	if p.Cwd == "" {
+	if pid := t.Pid(); !hasDir(pid, p.Cwd) {
 		p.Cwd = "/"
 	}
 	if o.UID != nil {
@@ -86,6 +87,27 @@ func (c *Container) Attach(ctx context.Context, o *AttachOptions) (task.Process,
 		x.Outputs = []task.Output{{Stdout: o.Stdout, Stderr: o.Stderr, Block: true}}
 	}
 	return t.Exec(ctx, x)
+}
+
+// hasDir says whether a directory is there for a process, by its root.
+func hasDir(pid int, dir string) bool {
+	if !filepath.IsAbs(dir) {
+		return false
+	}
+	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, dir, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 // defaultPath is where commands are looked for when nobody says.

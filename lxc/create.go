@@ -2,6 +2,7 @@ package lxc
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -144,7 +145,29 @@ func baseConfig(file string) (*config.Config, error) {
 	if file == "" {
 		return &config.Config{}, nil
 	}
-	return config.Load(file)
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, completeAddresses(cfg)
+}
+
+// completeAddresses gives the interfaces whose hardware address the configuration leaves open one
+// for good: lxc.net.N.hwaddr = 00:16:3e:xx:xx:xx.
+func completeAddresses(cfg *config.Config) error {
+	var failed error
+	err := cfg.Rewrite(func(key, value string) string {
+		if !strings.HasPrefix(key, "lxc.net.") || !strings.HasSuffix(key, ".hwaddr") {
+			return value
+		}
+		address, err := config.CompleteHWAddr(value, rand.Reader)
+		if err != nil {
+			failed = err
+			return value
+		}
+		return address
+	})
+	return errors.Join(err, failed)
 }
 
 // writeConfig replaces a configuration file in one step.

@@ -173,7 +173,7 @@ func TestLXCLife(t *testing.T) {
 	if got := r.state("one"); got != "RUNNING" {
 		t.Fatalf("state %q after the start", got)
 	}
-	if _, msg, code := r.do("start", "one"); code == 0 || !strings.Contains(msg, "already running") {
+	if _, msg, code := r.do("start", "one"); code != 0 || !strings.Contains(msg, "already running") {
 		t.Errorf("a second start: status %d, %s", code, msg)
 	}
 	pid := r.ok("info", "one", "-p", "-H")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -37,6 +38,10 @@ func attach(f *pflag.FlagSet) action {
 	keepVar := f.StringArray("keep-var", nil, "keep a variable with --clear-env")
 	uid := f.StringP("uid", "u", "", "user ID")
 	gid := f.StringP("gid", "g", "", "group ID")
+	some := f.StringP(
+		"namespaces", "s", "", "join these alone, with all privileges: some of MOUNT, PID, UTSNAME, "+
+			"IPC, USER, NETWORK, CGROUP, separated by |",
+	)
 	return func(ctx context.Context, c *call) (int, error) {
 		x, err := c.container(ctx)
 		if err != nil {
@@ -52,6 +57,11 @@ func attach(f *pflag.FlagSet) action {
 			return 1, err
 		}
 		o.Command = c.args
+		// A working directory that has been removed has no name.
+		o.Cwd, _ = os.Getwd()
+		if *some != "" {
+			return c.join(ctx, x, &o, *some)
+		}
 		return c.converse(ctx, func(s *streams) (task.Process, error) {
 			o.Terminal, o.Width, o.Height = s.terminal, s.width, s.height
 			o.Stdin, o.Stdout, o.Stderr = true, s.out, s.err
@@ -60,15 +70,27 @@ func attach(f *pflag.FlagSet) action {
 	}
 }
 
+// join executes the command in some of the container's namespaces.
+func (c *call) join(
+	ctx context.Context, x *lxc.Container, o *lxc.AttachOptions, words string,
+) (int, error) {
+	out, ok := c.Out.(*os.File)
+	errs, also := c.Err.(*os.File)
+	if !ok || !also {
+		return 1, errors.New("the standard streams are no files")
+	}
+	return x.Join(ctx, &lxc.JoinOptions{
+		Namespaces: strings.Split(words, "|"), Command: o.Command, Env: o.Env, Cwd: o.Cwd,
+		UID: o.UID, GID: o.GID, Files: [3]*os.File{c.In, out, errs},
+	})
+}
+
 // environment is what an attached process starts with.
 func environment(clear bool, keep, set []string) (env []string) {
 	if !clear {
 		env = os.Environ()
 	} else {
 		env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-		if term := os.Getenv("TERM"); term != "" {
-			env = append(env, "TERM="+term)
-		}
 		for _, name := range keep {
 			if v, ok := os.LookupEnv(name); ok {
 				env = append(env, name+"="+v)

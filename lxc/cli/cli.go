@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -95,7 +96,11 @@ func Main(ctx context.Context, p *Process, name string, args []string) int {
 	}
 	if err != nil {
 		if !c.quiet {
-			fmt.Fprintf(p.Err, "lxc-%s: %v\n", v.name, message(err))
+			text := message(err)
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+				text += "\nContainers are root's: an ordinary user has none."
+			}
+			fmt.Fprintf(p.Err, "lxc-%s: %s\n", v.name, text)
 		}
 		if code == 0 {
 			code = 1
@@ -140,6 +145,9 @@ func (c *call) execute(ctx context.Context, args []string) (int, error) {
 	c.set.StringVar(&c.rcfile, "rcfile", "", "read FILE in place of the container's configuration")
 	c.set.BoolVar(&c.wantsVersion, "version", false, "print the version")
 	c.set.StringVar(&c.run, "run", "", "keep what a reboot ends below DIR")
+	if last := len(args) - 1; c.verb.name == "config" && last >= 0 && args[last] == "-l" {
+		args = append(args[:last:last], "--list") // elsewhere -l is the log's level
+	}
 	usage := c.set.Bool("usage", false, "print how the command is used")
 	switch err := c.set.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp) || err == nil && *usage:
@@ -152,13 +160,8 @@ func (c *call) execute(ctx context.Context, args []string) (int, error) {
 		fmt.Fprintln(c.Out, c.Version)
 		return 0, nil
 	}
-	c.args = c.set.Args()
-	if c.name = c.containerName; c.name == "" && len(c.args) > 0 && !c.verb.free {
-		c.name, c.args = c.args[0], c.args[1:]
-		// The name may come first, the end of the flags after it.
-		if len(c.args) > 0 && c.args[0] == "--" {
-			c.args = c.args[1:]
-		}
+	if err := c.takeName(); err != nil {
+		return 1, fmt.Errorf("%w\nTry lxc-%s --help", err, c.verb.name)
 	}
 	if c.name == "" && !c.verb.free {
 		return 1, fmt.Errorf("no container is named\nTry lxc-%s --help", c.verb.name)
@@ -183,6 +186,28 @@ func (c *call) execute(ctx context.Context, args []string) (int, error) {
 		return 1, err
 	}
 	return do(ctx, c)
+}
+
+// takeName finds the container's name and what follows it.
+func (c *call) takeName() error {
+	c.args, c.name = c.set.Args(), c.containerName
+	if c.name != "" || len(c.args) == 0 || c.verb.free {
+		return nil
+	}
+	c.name, c.args = c.args[0], c.args[1:]
+	switch {
+	case len(c.args) == 0:
+	case c.args[0] == "--":
+		// The name may come first, the end of the flags after it.
+		c.args = c.args[1:]
+	case strings.HasPrefix(c.args[0], "-"):
+		// So may flags, before a command.
+		if err := c.set.Parse(c.args); err != nil {
+			return err
+		}
+		c.args = c.set.Args()
+	}
+	return nil
 }
 
 func (c *call) help(w io.Writer) {

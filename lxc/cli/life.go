@@ -78,6 +78,13 @@ func (c *call) begin(
 		return c.foreground(ctx, x, o, pidFile)
 	}
 	t, err := x.Start(ctx, o)
+	if errdefs.IsAlreadyExists(err) && o.Command == nil {
+		// lxc-start says so and succeeds: the container runs, as it was asked for.
+		if st, look := x.Status(); look == nil && st.Pid != 0 {
+			fmt.Fprintf(c.Err, "lxc-%s: %s\n", c.verb.name, message(err))
+			return 0, nil
+		}
+	}
 	if err != nil {
 		return 1, err
 	}
@@ -119,6 +126,10 @@ func execute(f *pflag.FlagSet) action {
 	}
 }
 
+// notRunning is the status of lxc-stop(1) for a container that does not run; LXC has it for one that
+// does not exist too.
+const notRunning = 2
+
 // stopPatience is how long lxc-stop waits for a clean end.
 const stopPatience = 60
 
@@ -132,6 +143,9 @@ func stop(f *pflag.FlagSet) action {
 	noLock := f.Bool("nolock", false, "kill it whatever else is under way")
 	return func(ctx context.Context, c *call) (int, error) {
 		x, err := c.container(ctx)
+		if errdefs.IsNotFound(err) {
+			return notRunning, err
+		}
 		if err != nil {
 			return 1, err
 		}
@@ -145,7 +159,6 @@ func stop(f *pflag.FlagSet) action {
 		}
 		switch err := x.Stop(limited, o); {
 		case errdefs.IsFailedPrecondition(err):
-			const notRunning = 2 // lxc-stop(1)
 			return notRunning, err
 		case err != nil:
 			return 1, err
@@ -189,11 +202,7 @@ func destroy(f *pflag.FlagSet) action {
 		if err != nil {
 			return 1, err
 		}
-		err = x.Destroy(ctx, lxc.DestroyOptions{Force: *force, Snapshots: *snapshots})
-		if err == nil && !c.quiet {
-			fmt.Fprintf(c.Out, "Destroyed container %s\n", c.name)
-		}
-		return 0, err
+		return 0, x.Destroy(ctx, lxc.DestroyOptions{Force: *force, Snapshots: *snapshots})
 	}
 }
 

@@ -54,8 +54,8 @@ var columns = []column{
 	{"NAME", func(r *row) string { return r.name }},
 	{"STATE", func(r *row) string { return string(r.st.State) }},
 	{"PID", func(r *row) string { return number(int64(r.st.Pid)) }},
-	{"RAM", func(r *row) string { return sizeOr(r.look.Memory) }},
-	{"SWAP", func(r *row) string { return sizeOr(r.look.Swap) }},
+	{"RAM", func(r *row) string { return r.size(r.look.Memory) }},
+	{"SWAP", func(r *row) string { return r.size(r.look.Swap) }},
 	{"AUTOSTART", func(r *row) string { return binary(r.look.Auto) }},
 	{"GROUPS", func(r *row) string { return dash(strings.Join(r.look.Groups, ", ")) }},
 	{"INTERFACE", func(r *row) string { return dash(strings.Join(r.look.Interfaces, ", ")) }},
@@ -88,8 +88,9 @@ func binary(b bool) string {
 	return "0"
 }
 
-func sizeOr(n uint64) string {
-	if n == 0 {
+// size is what a container uses that runs.
+func (r *row) size(n uint64) string {
+	if r.st.Pid == 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.2fMB", float64(n)/(1<<20))
@@ -253,8 +254,14 @@ func info(f *pflag.FlagSet) action {
 		if err != nil {
 			return 1, err
 		}
-		p := printer{c: c, raw: *raw}
-		all := !*ips && !*pid && !*stats && !*state && len(*keys) == 0
+		shown := 0
+		for _, is := range []bool{*ips, *pid, *state} {
+			if is {
+				shown++
+			}
+		}
+		all := shown == 0 && !*stats && len(*keys) == 0
+		p := printer{c: c, raw: *raw, bare: *raw && shown == 1 && !*stats}
 		if all {
 			p.line("Name", c.name)
 		}
@@ -272,25 +279,35 @@ func info(f *pflag.FlagSet) action {
 		if (all || *stats) && st.Pid != 0 {
 			p.stats(look)
 		}
-		for _, key := range *keys {
-			values, err := x.Item(key)
-			if err != nil {
-				return 1, err
-			}
-			fmt.Fprintf(c.Out, "%s = %s\n", key, strings.Join(values, "\n"))
-		}
-		return 0, nil
+		return 0, p.items(x, *keys)
 	}
 }
 
-// printer prints what lxc-info shows.
+// printer prints what lxc-info shows. A raw one shows numbers without units, a bare one nothing but
+// the value, which is raw too.
 type printer struct {
-	c   *call
-	raw bool
+	c         *call
+	raw, bare bool
+}
+
+// items prints what the configuration says of keys, of a single one the value alone if it is raw.
+func (p *printer) items(x *lxc.Container, keys []string) error {
+	for _, key := range keys {
+		values, err := x.Item(key)
+		if err != nil {
+			return err
+		}
+		value := strings.Join(values, "\n")
+		if !p.raw || len(keys) > 1 {
+			value = strings.TrimRight(key+" = "+value, " ")
+		}
+		fmt.Fprintln(p.c.Out, value)
+	}
+	return nil
 }
 
 func (p *printer) line(label, value string) {
-	if p.raw {
+	if p.bare {
 		fmt.Fprintln(p.c.Out, value)
 		return
 	}

@@ -109,7 +109,7 @@ var keyCases = []struct {
 	// /dev.
 	{"lxc.autodev = 0", nil, []string{`!tmpfs`, `/dev/pts`}},
 	{"lxc.autodev.tmpfs.size = 1000000", nil, []string{`"mode=0755","size=1000000"`}},
-	{"lxc.pty.max = 10\nlxc.tty.max = 2", nil, []string{`"max=12"`,
+	{"lxc.pty.max = 10\nlxc.tty.max = 2", nil, []string{`"max=268"`,
 		`{"destination":"/dev/tty2","type":"bind","source":"/dev/pts/1"`,
 		`"container_ttys=tty1 tty2"`, `!/dev/lxc`}},
 	{"lxc.tty.dir = x\nlxc.tty.max = 1", nil, []string{`"/dev/x/tty1"`, `"/dev/tty1"`}},

@@ -17,6 +17,9 @@ const (
 	defaultDevSize = 500_000
 	// defaultPTYs is how many pseudo-terminals a container has that says nothing.
 	defaultPTYs = 1024
+	// attachPTYs are more, for lxc-attach: LXC opens a terminal of the host for it when the
+	// container's own are used up, of which busybox's configuration allows one.
+	attachPTYs = 256
 	// ttyGroup owns pseudo-terminals in every distribution (devpts(5), gid=).
 	ttyGroup = 5
 )
@@ -246,7 +249,7 @@ func (m *maker) terminals() {
 	}
 	m.mount(
 		"/dev/pts", "devpts", "devpts",
-		append(options, "max="+strconv.Itoa(ptys+conf.TTY.Max))...,
+		append(options, "max="+strconv.Itoa(ptys+conf.TTY.Max+attachPTYs))...,
 	)
 	if conf.Console.Path != "" && conf.Console.Path != "none" {
 		m.mount("/dev/console", "bind", conf.Console.Path, "bind", "private")

@@ -42,7 +42,12 @@ func busybox(ctx context.Context, t *Target) error {
 	if err := errors.Join(os.MkdirAll(tmp, 0o777), os.Chmod(tmp, 0o1777|os.ModeSticky)); err != nil {
 		return err
 	}
-	if err := copyFile(*program, filepath.Join(t.Root, "bin/busybox")); err != nil {
+	own := filepath.Join(t.Root, "bin/busybox")
+	if err := copyFile(*program, own); err != nil {
+		return err
+	}
+	// For passwd, su and ping: busybox gives the privilege up for all else.
+	if err := os.Chmod(own, 0o755|os.ModeSetuid); err != nil {
 		return err
 	}
 	applets, err := appletsOf(ctx, *program)
@@ -82,7 +87,7 @@ var busyboxFiles = map[string]string{
 	"etc/hosts":    "127.0.0.1 localhost NAME\n",
 	"etc/fstab":    "",
 	"etc/inittab": "::sysinit:/etc/init.d/rcS\ntty1::respawn:/bin/busybox getty -L tty1 115200 vt100\n" +
-		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n::shutdown:/bin/busybox umount -a -r\n",
+		"console::askfirst:/bin/sh\n::ctrlaltdel:/sbin/reboot\n",
 	"etc/init.d/rcS": "#!/bin/sh\n/bin/busybox syslogd\n/bin/busybox mount -a\n" +
 		"/bin/busybox udhcpc -n -q -i eth0 >/dev/null 2>&1 &\n",
 	"usr/share/udhcpc/default.script": `#!/bin/sh

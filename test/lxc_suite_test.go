@@ -1,0 +1,218 @@
+package test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What LXC's own tests (scripts/conformance-lxc) rely on beside what the verbs do.
+
+// made makes a container of busybox with lines before and after those of the template.
+func (r *lxcRig) made(name, before, after string) {
+	r.t.Helper()
+	base := filepath.Join(filepath.Dir(r.dir), name+".conf")
+	if err := os.WriteFile(base, []byte(before), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	r.ok("create", "-q", "-t", "busybox", "-f", base, name)
+	file, err := os.OpenFile(filepath.Join(r.dir, name, "config"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(after); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestLXCSuiteAddress shows that a container that is made has its hardware address for good.
+func TestLXCSuiteAddress(t *testing.T) {
+	r := newLXCRig(t)
+	r.made("one", "lxc.net.0.type = empty\nlxc.net.0.hwaddr = 10:66:6a:xx:xx:xx\n", "")
+	got := r.ok("info", "-n", "one", "-H", "-c", "lxc.net.0.hwaddr")
+	if !regexp.MustCompile(`^10:66:6a(:[0-9a-f]{2}){3}\n$`).MatchString(got) {
+		t.Errorf("address %q, want one that is complete", got)
+	}
+	if again := r.ok("info", "-n", "one", "-H", "-c", "lxc.net.0.hwaddr"); again != got {
+		t.Errorf("address %q, then %q", got, again)
+	}
+}
+
+// TestLXCSuiteInfo shows when lxc-info prints values alone.
+func TestLXCSuiteInfo(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-c", "lxc.uts.name"}, "lxc.uts.name = one\n"},
+		{[]string{"-H", "-c", "lxc.uts.name"}, "one\n"},
+		{[]string{"-H", "-c", "lxc.mount.fstab"}, "\n"},
+		{[]string{"-c", "lxc.mount.fstab"}, "lxc.mount.fstab =\n"},
+		{
+			[]string{"-H", "-c", "lxc.uts.name", "-c", "lxc.tty.max"},
+			"lxc.uts.name = one\nlxc.tty.max = 1\n",
+		},
+		{[]string{"-s"}, "State:          STOPPED\n"},
+		{[]string{"-H", "-s"}, "STOPPED\n"},
+		{[]string{"-H", "-s", "-p"}, "State:          STOPPED\n"},
+		{[]string{"-H"}, "Name:           one\nState:          STOPPED\n"},
+	} {
+		if got := r.ok("info", append([]string{"-n", "one"}, c.args...)...); got != c.want {
+			t.Errorf("lxc-info %q: %q, want %q", c.args, got, c.want)
+		}
+	}
+}
+
+// TestLXCSuitePrivileges shows that an ordinary user in a container of busybox has the programs that
+// need root's privileges, unless the configuration forbids new ones.
+func TestLXCSuitePrivileges(t *testing.T) {
+	r := newLXCRig(t)
+	const empty = "lxc.net.0.type = empty\n"
+	r.made("plain", empty, "")
+	r.made("strict", empty, "lxc.no_new_privs = 1\n")
+	ping := []string{"--clear-env", "--uid", "1000", "--gid", "1000", "--", "ping", "-c", "1", "127.0.0.1"}
+	for name, want := range map[string]bool{"plain": true, "strict": false} {
+		r.ok("start", name)
+		out, msg, code := r.do("attach", append([]string{"-n", name}, ping...)...)
+		if works := code == 0; works != want {
+			t.Errorf("ping in %s: status %d, %s%s", name, code, out, msg)
+		}
+	}
+}
+
+// TestLXCSuiteTerminals attaches several times at once to a container that may have one terminal.
+func TestLXCSuiteTerminals(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	if got := r.ok("info", "one", "-H", "-c", "lxc.pty.max"); got != "1\n" {
+		t.Fatalf("lxc.pty.max is %q, the test is about 1", got)
+	}
+	r.ok("start", "one")
+	var open []*terminal
+	for range 5 {
+		shell := onTerminal(t, r.command("attach", "-n", "one", "--", "sh"), 80, 24)
+		shell.write("tty; echo a-$((40+2))\r")
+		shell.expect("a-42")
+		open = append(open, shell)
+	}
+	for _, shell := range open {
+		shell.write("exit 3\r")
+		if code := shell.ends(); code != 3 {
+			t.Errorf("status %d of a shell that exits with 3", code)
+		}
+	}
+}
+
+// TestLXCSuiteUser shows what an ordinary user is told.
+func TestLXCSuiteUser(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	// The directories of the rig are root's alone, as those of the host are for writing.
+	for _, dir := range []string{filepath.Dir(r.dir), r.dir, filepath.Join(r.dir, "one")} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Where an ordinary user may execute it.
+	raw, err := os.ReadFile(r.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(filepath.Dir(r.dir), "strake-lxc")
+	if err := os.WriteFile(copied, raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var msg bytes.Buffer
+	cmd := r.command("start", "-n", "one")
+	cmd.Path, cmd.Stderr = copied, &msg
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+	cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(msg.String(), "root's") {
+		t.Errorf("status %d, %s", code, msg.String())
+	}
+}
+
+// TestLXCSuiteHalt halts a container of busybox whose directory is a file system of its own. Its
+// init must not make that read-only: a container's root is a part of the host's file system.
+func TestLXCSuiteHalt(t *testing.T) {
+	r := newLXCRig(t)
+	if err := os.Mkdir(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	r.busybox("one")
+	r.ok("start", "one")
+	r.ok("stop", "one")
+	if err := os.WriteFile(filepath.Join(r.dir, "file"), nil, 0o600); err != nil {
+		t.Errorf("after the halt: %v", err)
+	}
+	r.ok("destroy", "one")
+}
+
+// TestLXCSuiteAnswers shows statuses and outputs that are LXC's.
+func TestLXCSuiteAnswers(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	for _, c := range []struct {
+		verb string
+		args []string
+		out  string
+		code int
+	}{
+		{"stop", []string{"-n", "none"}, "", 2},
+		{"stop", []string{"-n", "one"}, "", 2},
+		{"start", []string{"-n", "none"}, "", 1},
+		{"start", []string{"-n", "one"}, "", 0},
+		{"start", []string{"-n", "one"}, "", 0},
+		{"execute", []string{"-n", "one", "--", "true"}, "", 1},
+		{"destroy", []string{"-n", "one"}, "", 1},
+		{"attach", []string{"one", "pwd"}, "/tmp\n", 0},
+		{"attach", []string{"one", "--", "sh", "-c", "exit 7"}, "", 7},
+		{"attach", []string{"one", "--", "sh", "-c", "kill -9 $$"}, "", 137},
+		{"attach", []string{"one", "--", "nosuch"}, "", 127},
+		{"attach", []string{"one", "--", "/etc/passwd"}, "", 126},
+		{
+			"attach", []string{"-n", "one", "--clear-env", "-v", "X=1", "--", "env"},
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nX=1\ncontainer=lxc\n", 0,
+		},
+		{"attach", []string{"-n", "one", "-s", "UTSNAME|NETWORK", "--", "hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "MOUNT", "--", "cat", "/etc/hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "MOUNT|PID", "--", "sh", "-c", "kill -0 1 && exit 4"}, "", 4},
+		{"attach", []string{"one", "-s", "UTSNAME", "--", "hostname"}, "one\n", 0},
+		{"attach", []string{"-n", "one", "-s", "PID", "--", "sh", "-c", "kill -9 $$"}, "", 137},
+		{"attach", []string{"-n", "one", "-s", "NOSUCH", "--", "true"}, "", 1},
+		{"stop", []string{"-n", "one", "-k"}, "", 0},
+		{"destroy", []string{"-n", "one"}, "", 0},
+	} {
+		cmd := r.command(c.verb, c.args...)
+		cmd.Dir = "/tmp"
+		var msg bytes.Buffer
+		cmd.Stderr = &msg
+		out, _ := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || string(out) != c.out {
+			t.Errorf(
+				"lxc-%s %q: status %d, %q, want %d, %q; %s", c.verb, c.args, code, out, c.code, c.out,
+				msg.String(),
+			)
+		}
+	}
+	if got := r.ok("config", "-l"); !strings.Contains(got, "lxc.lxcpath\n") {
+		t.Errorf("lxc-config -l: %q", got)
+	}
+}
