@@ -92,7 +92,7 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 	got := strings.Join(environment(true, []string{"KEPT", "MISSING"}, []string{"A=b"}), "\n")
-	want := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nTERM=vt100\n" +
+	want := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n" +
 		"KEPT=1\nA=b\ncontainer=lxc"
 	if got != want {
 		t.Errorf("cleared: %q, want %q", got, want)
