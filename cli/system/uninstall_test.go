@@ -41,7 +41,7 @@ func programs(t *testing.T, teardown string) string {
 		"strake":         "#!/bin/sh\necho \"# $*\"\n",
 		"straked":        "#!/bin/sh\n" + teardown + "\n",
 		"strake-runtime": "#!/bin/sh\n",
-		"strake-lxc":     "#!/bin/sh\n",
+		"strake-lxc":     "#!/bin/sh\n[ \"$1\" != links ] || echo lxc-ls\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -120,6 +120,7 @@ func TestUninstallMirrorsInstall(t *testing.T) {
 			}
 			for _, want := range []string{
 				"bin/strake", "bin/straked", "bin/strake-runtime", "bin/strake-lxc",
+				"lib/strake/bin/lxc-ls",
 				"share/bash-completion/completions/strake", "share/zsh/site-functions/_strake",
 				"share/fish/vendor_completions.d/strake.fish",
 			} {

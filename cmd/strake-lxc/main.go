@@ -55,9 +55,22 @@ func run(ctx context.Context, args []string, in *os.File, out, errw io.Writer) i
 	case "lmctfy":
 		return runLmctfy(ctx, args[2:], in, out, errw)
 	case "lxc":
-		if len(args) > 2 {
-			return lxccli.Main(ctx, p, args[2], args[3:])
+		if len(args) == 2 {
+			lxccli.Usage(errw)
+			return 1
 		}
+		if args[2] == "--help" || args[2] == "-h" || args[2] == "help" {
+			lxccli.Usage(out)
+			return 0
+		}
+		return lxccli.Main(ctx, p, args[2], args[3:])
+	case "links":
+		// The names that the program is called by, for whoever makes links.
+		for _, verb := range lxccli.Names() {
+			fmt.Fprintln(out, "lxc-"+verb)
+		}
+		fmt.Fprintln(out, "lmctfy")
+		return 0
 	case "--version", "-v":
 		fmt.Fprintf(out, "strake-lxc %s (%s)\n", version, commit)
 		return 0
@@ -94,8 +107,7 @@ func openMachine(context.Context) (driver.Source, driver.Actuator, error) {
 func usage(w io.Writer) {
 	fmt.Fprintf(
 		w, "Usage: strake-lxc lxc VERB [OPTION...] [NAME]\n"+
-			"       strake-lxc lmctfy COMMAND [ARG...]\n\nVerbs of lxc: %s\n"+
-			"Commands of lmctfy: strake-lxc lmctfy help\n",
-		strings.Join(lxccli.Names(), " "),
+			"       strake-lxc lmctfy COMMAND [ARG...]\n\n"+
+			"strake-lxc lxc --help and strake-lxc lmctfy help list them.\n",
 	)
 }

@@ -17,6 +17,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/containerd/errdefs"
 	"github.com/spf13/pflag"
@@ -216,9 +217,38 @@ func (c *call) help(w io.Writer) {
 		usage = c.verb.usage
 	}
 	fmt.Fprintf(
-		w, "Usage: lxc-%s %s\n\n%s.\n\nOptions:\n%s", c.verb.name, strings.TrimSpace(usage),
-		c.verb.about, c.set.FlagUsages(),
+		w, "Usage: lxc-%s %s\n\n%s.\n\nOptions:\n", c.verb.name, strings.TrimSpace(usage),
+		c.verb.about,
 	)
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	c.set.VisitAll(func(f *pflag.Flag) {
+		short := "    "
+		if f.Shorthand != "" {
+			short = "-" + f.Shorthand + ", "
+		}
+		value, about := pflag.UnquoteUsage(f)
+		if f.Value.Type() == "bool" {
+			value = ""
+		}
+		if value != "" {
+			value = " " + strings.ToUpper(value)
+		}
+		fmt.Fprintf(table, "  %s--%s%s\t%s\n", short, f.Name, value, about)
+	})
+	table.Flush()
+}
+
+// Usage lists the verbs.
+func Usage(w io.Writer) {
+	fmt.Fprint(w, "Usage: lxc-VERB [OPTION...] [NAME], or strake lxc VERB\n\nVerbs:\n")
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for i := range verbs {
+		if verbs[i].name != "end" {
+			fmt.Fprintf(table, "  %s\t%s\n", verbs[i].name, verbs[i].about)
+		}
+	}
+	table.Flush()
+	fmt.Fprint(w, "\nlxc-VERB --help says more.\n")
 }
 
 // levels are LXC's levels of the log by their names, and what they are here.

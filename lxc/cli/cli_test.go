@@ -41,6 +41,18 @@ func TestEveryVerbHelps(t *testing.T) {
 	}
 }
 
+// TestList names every verb that people call.
+func TestList(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	Usage(&out)
+	for _, name := range Names() {
+		if listed := strings.Contains(out.String(), "\n  "+name+" "); listed != (name != "end") {
+			t.Errorf("lxc-%s listed: %v", name, listed)
+		}
+	}
+}
+
 // TestUsage: one sentence for a command line that is wrong, and status 1.
 func TestUsage(t *testing.T) {
 	t.Parallel()
