@@ -162,6 +162,12 @@ func TestLXCSuiteHalt(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.dir, "file"), nil, 0o600); err != nil {
 		t.Errorf("after the halt: %v", err)
 	}
+	// Its terminals are of the host's devpts.
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatalf("a terminal after the halt: %v", err)
+	}
+	master.Close()
 	r.ok("destroy", "one")
 }
 
@@ -214,5 +220,35 @@ func TestLXCSuiteAnswers(t *testing.T) {
 	}
 	if got := r.ok("config", "-l"); !strings.Contains(got, "lxc.lxcpath\n") {
 		t.Errorf("lxc-config -l: %q", got)
+	}
+}
+
+// TestLXCSuiteCheckConfig reads kernel configurations.
+func TestLXCSuiteCheckConfig(t *testing.T) {
+	r := newLXCRig(t)
+	file := filepath.Join(filepath.Dir(r.dir), "kernel")
+	for _, c := range []struct {
+		text, want string
+		code       int
+	}{
+		{"CONFIG_NAMESPACES=y\nCONFIG_IPC_NS=y\nCONFIG_PID_NS=y\nCONFIG_VETH=m\n",
+			"Veth pair device: enabled\nMacvlan: missing\n", 0},
+		{"CONFIG_NAMESPACES=y\n# CONFIG_PID_NS is not set\nCONFIG_IPC_NS=y\n",
+			"Pid namespace: required\n", 1},
+	} {
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := r.command("checkconfig")
+		cmd.Env = append(os.Environ(), "CONFIG="+file)
+		out, _ := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.want) {
+			t.Errorf("%q: status %d, %s", c.text, code, out)
+		}
+	}
+	cmd := r.command("checkconfig")
+	cmd.Env = append(os.Environ(), "CONFIG=/nosuch")
+	if out, _ := cmd.Output(); cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("no configuration: %s", out)
 	}
 }

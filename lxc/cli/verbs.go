@@ -11,6 +11,10 @@ var verbs = []verb{
 		flags: autostart, free: true,
 	},
 	{
+		name: "checkconfig", about: "Show what the kernel has of what containers use",
+		flags: checkConfig, free: true,
+	},
+	{
 		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
 		flags: showConfig, free: true,
 	},
