@@ -1,12 +1,15 @@
 package test
 
 import (
+	"bufio"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // config adds lines to the configuration of a container.
@@ -401,4 +404,120 @@ func TestLXCCopyKilled(t *testing.T) {
 		r.ok("destroy", "half")
 	}
 	r.ok("destroy", "base")
+}
+
+// TestLXCDevices gives a container devices of the host, takes them away, and shows and sets files of
+// its control group.
+func TestLXCDevices(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("box")
+	rules := []string{"deny = a"}
+	for _, which := range []string{"c *:* m", "c 1:3 rwm", "c 5:* rwm", "c 136:* rwm", "c 4:* rwm"} {
+		rules = append(rules, "allow = "+which)
+	}
+	for _, rule := range rules {
+		r.config("box", "lxc.cgroup.devices."+rule, "lxc.cgroup2.devices."+rule)
+	}
+	if _, msg, code := r.do("cgroup", "box", "cpu.stat"); code != 1 ||
+		!strings.Contains(msg, "not running") {
+		t.Errorf("status %d, %s", code, msg)
+	}
+	r.ok("start", "box")
+
+	file, value := "memory.max", "104857600"
+	if _, _, code := r.do("cgroup", "box", file); code != 0 {
+		file = "memory.limit_in_bytes"
+	}
+	r.ok("cgroup", "box", file, value)
+	if got := r.ok("cgroup", "-n", "box", file); got != value+"\n" {
+		t.Errorf("%s: %q", file, got)
+	}
+	for _, name := range []string{"memory.missing", "../memory.max", "tasks/x.y"} {
+		if _, msg, code := r.do("cgroup", "box", name); code != 1 || !strings.Contains(msg, name) {
+			t.Errorf("%s: status %d, %s", name, code, msg)
+		}
+	}
+
+	full := "head -c 1 /dev/some/full | wc -c"
+	r.ok("device", "-n", "box", "add", "/dev/full", "/dev/some/full")
+	if got := r.ok("attach", "box", "--", "sh", "-c", full); strings.TrimSpace(got) != "1" {
+		t.Errorf("the device gives %q", got)
+	}
+	r.ok("attach", "box", "--", "mknod", "/dev/other", "c", "1", "7")
+	r.ok("device", "box", "del", "/dev/full", "/dev/some/full")
+	if _, _, code := r.do("attach", "box", "--", "test", "-e", "/dev/some/full"); code == 0 {
+		t.Error("the node is still there")
+	}
+	if _, _, code := r.do("attach", "box", "--", "head", "-c", "1", "/dev/other"); code == 0 {
+		t.Error("the device may still be used")
+	}
+
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "slxtest0"}, PeerName: "slxtest1"}
+	if err := netlink.LinkAdd(pair); err != nil {
+		t.Fatal(err)
+	}
+	defer netlink.LinkDel(pair)
+	r.ok("device", "box", "add", "slxtest1", "inner")
+	if got := r.ok("attach", "box", "--", "ls", "/sys/class/net"); !strings.Contains(got, "inner") {
+		t.Errorf("interfaces: %q", got)
+	}
+	if _, err := netlink.LinkByName("slxtest1"); err == nil {
+		t.Error("the host has the interface still")
+	}
+	r.ok("device", "box", "del", "inner", "slxtest2")
+	if _, err := netlink.LinkByName("slxtest2"); err != nil {
+		t.Errorf("the interface has not come back: %v", err)
+	}
+	for _, args := range [][]string{
+		{"add", "/dev/missing"}, {"add", "missing0"}, {"del", "missing0"}, {"add", "/etc/passwd"},
+		{"move", "slxtest2"}, {"add"}, {"del", "lo"},
+	} {
+		if _, msg, code := r.do("device", append([]string{"-n", "box"}, args...)...); code != 1 ||
+			msg == "" {
+			t.Errorf("lxc-device %q: status %d, %s", args, code, msg)
+		}
+	}
+	r.ok("stop", "-k", "box")
+}
+
+// TestLXCTop shows what containers use.
+func TestLXCTop(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("aa")
+	r.ok("copy", "aa", "-N", "bb")
+	r.ok("start", "aa")
+	r.ok("start", "bb")
+	cmd := r.command("top", "-b", "-d", "1", "-r")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var lines [][]string
+	for s := bufio.NewScanner(out); len(lines) < 5 && s.Scan(); {
+		lines = append(lines, strings.Split(s.Text(), ","))
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if len(lines) != 5 || lines[0][0] != "time_ms" {
+		t.Fatalf("%q", lines)
+	}
+	for i, want := range []string{"container", "bb", "aa", "bb", "aa"} {
+		if len(lines[i]) != 10 || lines[i][1] != want {
+			t.Errorf("line %d: %q, want %s", i, lines[i], want)
+		}
+	}
+	const cpu, memory = 2, 7
+	for _, line := range lines[1:] {
+		if line[cpu] == "0" || line[memory] == "0" {
+			t.Errorf("%q: it has used something", line)
+		}
+	}
+	if _, msg, code := r.do("top"); code != 1 || !strings.Contains(msg, "-b") {
+		t.Errorf("without a terminal: status %d, %s", code, msg)
+	}
+	r.ok("stop", "-k", "aa")
+	r.ok("stop", "-k", "bb")
 }

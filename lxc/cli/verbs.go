@@ -11,6 +11,10 @@ var verbs = []verb{
 		flags: autostart, free: true,
 	},
 	{
+		name: "cgroup", usage: "FILE [VALUE]",
+		about: "Show or set a file of a container's control group", flags: cgroupItem,
+	},
+	{
 		name: "checkconfig", about: "Show what the kernel has of what containers use",
 		flags: checkConfig, free: true,
 	},
@@ -30,6 +34,10 @@ var verbs = []verb{
 		flags: create,
 	},
 	{name: "destroy", about: "Destroy a container", flags: destroy},
+	{
+		name: "device", usage: "add|del DEVICE [NAME]",
+		about: "Give a running container a device, or take it away", flags: device,
+	},
 	{
 		name: "end", about: "Do what follows the end of a container: its keeper executes this",
 		flags: end,
@@ -52,6 +60,7 @@ var verbs = []verb{
 		name: "teardown", free: true, flags: teardown,
 		about: "Kill all containers and remove what they have in the kernel",
 	},
+	{name: "top", about: "Show what containers use", flags: top, free: true},
 	{name: "unfreeze", about: "Let the processes of a frozen container go on", flags: unfreeze},
 	{
 		name: "update-config", usage: "-c FILE",
