@@ -103,7 +103,7 @@ func (r *lxcRig) read(name ...string) string {
 // item is what a container's configuration says of a key.
 func (r *lxcRig) item(name, key string) string {
 	r.t.Helper()
-	return strings.TrimSpace(r.ok("info", "-n", name, "-c", key, "-H"))
+	return strings.TrimSpace(r.ok("info", "-n", name, "-c", key))
 }
 
 // TestLXCCopy makes an independent copy and starts it beside the original.
