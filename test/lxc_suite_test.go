@@ -72,6 +72,26 @@ func TestLXCSuiteInfo(t *testing.T) {
 	}
 }
 
+// TestLXCSuiteLook shows what lxc-ls and lxc-info say of a container that runs.
+func TestLXCSuiteLook(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	ls := []string{"-f", "-F", "name,state,pid,swap,interface"}
+	if got := strings.Join(strings.Fields(r.ok("ls", ls...)), " "); got !=
+		"NAME STATE PID SWAP INTERFACE one STOPPED - - -" {
+		t.Errorf("lxc-ls of a stopped one: %q", got)
+	}
+	r.ok("start", "one")
+	f := strings.Fields(r.ok("ls", ls...))
+	if len(f) != 10 || f[6] != "RUNNING" || f[8] != "0.00MB" || f[9] != "lo" {
+		t.Errorf("lxc-ls of one that runs: %q", f)
+	}
+	stats := r.ok("info", "-n", "one", "-S", "-H")
+	if !regexp.MustCompile(`(?m)^KMem use: {7}[1-9]`).MatchString(stats) {
+		t.Errorf("lxc-info -S -H: %s", stats)
+	}
+}
+
 // TestLXCSuitePrivileges shows that an ordinary user in a container of busybox has the programs that
 // need root's privileges, unless the configuration forbids new ones.
 func TestLXCSuitePrivileges(t *testing.T) {
