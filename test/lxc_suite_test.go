@@ -242,33 +242,3 @@ func TestLXCSuiteAnswers(t *testing.T) {
 		t.Errorf("lxc-config -l: %q", got)
 	}
 }
-
-// TestLXCSuiteCheckConfig reads kernel configurations.
-func TestLXCSuiteCheckConfig(t *testing.T) {
-	r := newLXCRig(t)
-	file := filepath.Join(filepath.Dir(r.dir), "kernel")
-	for _, c := range []struct {
-		text, want string
-		code       int
-	}{
-		{"CONFIG_NAMESPACES=y\nCONFIG_IPC_NS=y\nCONFIG_PID_NS=y\nCONFIG_VETH=m\n",
-			"Veth pair device: enabled\nMacvlan: missing\n", 0},
-		{"CONFIG_NAMESPACES=y\n# CONFIG_PID_NS is not set\nCONFIG_IPC_NS=y\n",
-			"Pid namespace: required\n", 1},
-	} {
-		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cmd := r.command("checkconfig")
-		cmd.Env = append(os.Environ(), "CONFIG="+file)
-		out, _ := cmd.Output()
-		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.want) {
-			t.Errorf("%q: status %d, %s", c.text, code, out)
-		}
-	}
-	cmd := r.command("checkconfig")
-	cmd.Env = append(os.Environ(), "CONFIG=/nosuch")
-	if out, _ := cmd.Output(); cmd.ProcessState.ExitCode() != 1 {
-		t.Errorf("no configuration: %s", out)
-	}
-}

@@ -15,8 +15,8 @@ var verbs = []verb{
 		about: "Show or set a file of a container's control group", flags: cgroupItem,
 	},
 	{
-		name: "checkconfig", about: "Show what the kernel has of what containers use",
-		flags: checkConfig, free: true,
+		name: "checkconfig", free: true, flags: checkConfig,
+		about: "Show what the kernel has that containers need",
 	},
 	{
 		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
@@ -63,8 +63,16 @@ var verbs = []verb{
 	{name: "top", about: "Show what containers use", flags: top, free: true},
 	{name: "unfreeze", about: "Let the processes of a frozen container go on", flags: unfreeze},
 	{
+		name: "unshare", usage: "-s NAMESPACES [--] COMMAND [ARG...]",
+		about: "Execute a command in new namespaces", flags: unshare, free: true, own: true,
+	},
+	{
 		name: "update-config", usage: "-c FILE",
 		about: "Rewrite a configuration from before LXC 2.1", flags: updateConfig, free: true,
+	},
+	{
+		name: "usernsexec", usage: "[-m MAP]... [--] [COMMAND [ARG...]]", free: true, own: true,
+		about: "Execute a command as root of a new user namespace", flags: usernsExec,
 	},
 	{name: "wait", about: "Wait until a container is in a state", flags: wait},
 }
