@@ -76,7 +76,12 @@ func usernsExec(f *pflag.FlagSet) action {
 	self := f.BoolP("self", "s", false, "map the caller's own IDs to themselves, too")
 	uid := f.Uint32P("uid", "u", 0, "user ID to become")
 	gid := f.Uint32P("gid", "g", 0, "group ID to become")
+	inside := f.Bool("inside", false, "used by lxc-usernsexec itself")
+	f.MarkHidden("inside")
 	return func(_ context.Context, c *call) (int, error) {
+		if *inside {
+			return 1, c.insideMapped(*uid, *gid, c.args)
+		}
 		var m idMaps
 		for _, spec := range *specs {
 			if err := m.add(spec); err != nil {
@@ -104,14 +109,8 @@ func usernsExec(f *pflag.FlagSet) action {
 		if len(words) == 0 {
 			words = []string{"/bin/sh"}
 		}
-		cmd := exec.Command(words[0], words[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWUSER, Unshareflags: unix.CLONE_NEWNS,
-			UidMappings: m.uid, GidMappings: m.gid, GidMappingsEnableSetgroups: true,
-			Credential: &syscall.Credential{Uid: *uid, Gid: *gid},
-		}
-		if err := startProcess(cmd); err != nil {
+		cmd, err := c.startUser(&m, *uid, *gid, words)
+		if err != nil {
 			return 1, err
 		}
 		if err := ignore(cmd.Wait()); err != nil {
@@ -122,4 +121,19 @@ func usernsExec(f *pflag.FlagSet) action {
 		}
 		return cmd.ProcessState.ExitCode(), nil
 	}
+}
+
+// startUser starts a command in a user namespace of its own.
+func (c *call) startUser(m *idMaps, uid, gid uint32, words []string) (*exec.Cmd, error) {
+	if os.Geteuid() != 0 {
+		return c.startMapped(m, uid, gid, words)
+	}
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER, Unshareflags: unix.CLONE_NEWNS,
+		UidMappings: m.uid, GidMappings: m.gid, GidMappingsEnableSetgroups: true,
+		Credential: &syscall.Credential{Uid: uid, Gid: gid},
+	}
+	return cmd, startProcess(cmd)
 }
