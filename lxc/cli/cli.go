@@ -96,7 +96,7 @@ func Main(ctx context.Context, p *Process, name string, args []string) int {
 	if err != nil {
 		if !c.quiet {
 			text := message(err)
-			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !v.free {
 				text += "\nContainers are root's: an ordinary user has none."
 			}
 			fmt.Fprintf(p.Err, "lxc-%s: %s\n", v.name, text)
