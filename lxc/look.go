@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -25,7 +26,7 @@ type Look struct {
 	Groups       []string
 	Unprivileged bool
 
-	Interfaces []string // in the container, without the loopback interface
+	Interfaces []string // in the container
 	IPv4, IPv6 []string
 	Links      []Link
 
@@ -78,10 +79,10 @@ func (c *Container) lookNetwork(l *Look, st *Status) {
 		return
 	}
 	for _, link := range list {
+		l.Interfaces = append(l.Interfaces, link.Attrs().Name)
 		if link.Attrs().Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		l.Interfaces = append(l.Interfaces, link.Attrs().Name)
 		addrs, err := inside.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
 			continue
@@ -97,6 +98,7 @@ func (c *Container) lookNetwork(l *Look, st *Status) {
 			}
 		}
 	}
+	slices.Sort(l.Interfaces)
 	for _, name := range st.Nics {
 		link, err := netlink.LinkByName(name)
 		if err != nil || link.Attrs().Statistics == nil {
@@ -123,6 +125,13 @@ func (c *Container) lookGroup(l *Look, st *Status) {
 	}
 	l.Memory, l.Swap, l.CPUNanos = stats.Memory.Usage, stats.Memory.SwapUsage, stats.CPU.TotalNanos
 	l.KernelMemory = stats.Memory.Stat["kernel"]
+	const kmem = "memory.kmem.usage_in_bytes" // version 1 has it in a file of its own
+	if dir, err := groupDir(g, host.Hierarchies(), kmem); err == nil {
+		if raw, err := os.ReadFile(filepath.Join(dir, kmem)); err == nil {
+			// What is no number is shown as what cannot be told.
+			l.KernelMemory, _ = strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+		}
+	}
 	for _, e := range stats.IO {
 		l.IOBytes += e.Bytes
 	}

@@ -17,8 +17,8 @@ import (
 	"strake/lxc/config"
 )
 
-// path is a directory of containers of the test's own.
-func path(t *testing.T) *Path {
+// newPath is a directory of containers of the test's own.
+func newPath(t *testing.T) *Path {
 	t.Helper()
 	dir := t.TempDir()
 	p, err := Open(filepath.Join(dir, "lxc"), Options{Run: filepath.Join(dir, "run")})
@@ -40,7 +40,7 @@ func (p *Path) mustContainer(t *testing.T, name string) *Container {
 // TestNames: a name is one directory, and an ID of tasks.
 func TestNames(t *testing.T) {
 	t.Parallel()
-	p := path(t)
+	p := newPath(t)
 	for name, ok := range map[string]bool{
 		"a": true, "web-1": true, "a.b_c": true, "0": true, "": false, ".": false, "..": false,
 		"a/b": false, "-n": false, ".hidden": false, "a b": false, "é": false,
@@ -56,7 +56,7 @@ func TestNames(t *testing.T) {
 // TestList shows what is defined, and what runs without being defined any more.
 func TestList(t *testing.T) {
 	t.Parallel()
-	p := path(t)
+	p := newPath(t)
 	if names, err := p.List(); err != nil || len(names) > 0 {
 		t.Errorf("no directory: %q, %v", names, err)
 	}
@@ -90,7 +90,7 @@ func TestList(t *testing.T) {
 // when another process has got the number.
 func TestStatus(t *testing.T) {
 	t.Parallel()
-	c := path(t).mustContainer(t, "c")
+	c := newPath(t).mustContainer(t, "c")
 	state := func() State {
 		st, err := c.Status()
 		if err != nil {
@@ -127,7 +127,7 @@ func TestStatus(t *testing.T) {
 // TestWatch shows every change in order, also after the file of events has begun anew.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	p := path(t)
+	p := newPath(t)
 	c := p.mustContainer(t, "c")
 	if err := os.MkdirAll(p.run, 0o700); err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func TestWatch(t *testing.T) {
 // TestWait returns for a state that is there already, and for one that comes.
 func TestWait(t *testing.T) {
 	t.Parallel()
-	c := path(t).mustContainer(t, "c")
+	c := newPath(t).mustContainer(t, "c")
 	if got, err := c.Wait(t.Context(), Running, Stopped); err != nil || got != Stopped {
 		t.Errorf("%s, %v; want %s", got, err, Stopped)
 	}
@@ -221,7 +221,7 @@ func TestHaltSignal(t *testing.T) {
 // container's, and differ from all others'.
 func TestHostEnd(t *testing.T) {
 	t.Parallel()
-	p, other := path(t), path(t)
+	p, other := newPath(t), newPath(t)
 	c := p.mustContainer(t, "c")
 	names := []string{
 		c.hostEnd(0), c.hostEnd(1), p.mustContainer(t, "d").hostEnd(0),

@@ -184,6 +184,13 @@ func appArmorParser(ctx context.Context, verb, file string) error {
 	return nil
 }
 
+// lxcProfiles says whether LXC's own AppArmor profiles are loaded.
+func lxcProfiles() bool {
+	raw, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")
+	// The file is for root only, which has to be in the namespace of the profiles.
+	return err != nil || strings.Contains(string(raw), "lxc-container-default-cgns (")
+}
+
 // schedCore gives the container's processes a core scheduling cookie of their own
 // (Documentation/admin-guide/hw-vuln/core-scheduling.rst).
 func (l *starting) schedCore() error {

@@ -75,8 +75,21 @@ func (s *shifting) file(name string) error {
 	}
 	values := [len(shifted)][]byte{}
 	link := info.Mode()&fs.ModeSymlink != 0
+	var list [1024]byte
+	n := 0
+	if !link {
+		// One call for the many files that have none.
+		if n, err = unix.Llistxattr(name, list[:]); err == unix.ERANGE {
+			n, err = 1, nil
+		} else if errors.Is(err, unix.ENOTSUP) {
+			n, err = 0, nil
+		}
+		if err != nil {
+			return fmt.Errorf("extended attributes of %q: %w", name, err)
+		}
+	}
 	for i, a := range shifted {
-		if link {
+		if n == 0 {
 			break
 		}
 		value, err := attribute(name, a.name)

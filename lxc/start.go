@@ -213,6 +213,9 @@ func (l *starting) make(context.Context) (err error) {
 		AppArmor: exists("/sys/kernel/security/apparmor/profiles"),
 		SELinux:  exists("/sys/fs/selinux/enforce"),
 	}
+	if in.Host.AppArmor && l.cfg.AppArmor.Profile == "" {
+		in.Host.NoLXCProfiles = !lxcProfiles()
+	}
 	if in.Host.Caps, err = ownCapabilities(); err != nil {
 		return err
 	}

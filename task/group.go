@@ -35,6 +35,10 @@ type Group interface {
 	Path() string
 	// Entry opens what a process enters the group by; release closes it.
 	Entry() (entry launch.Entry, release func(), err error)
+	// EntryBy is Entry into the group below this one that a process of the task is in, as a systemd
+	// in a container makes it; version 2 then refuses others in the group itself. If the process is
+	// in none that is errdefs.ErrNotFound.
+	EntryBy(pid int) (entry launch.Entry, release func(), err error)
 	// Hierarchies describes the group for the task's own /sys/fs/cgroup.
 	Hierarchies() []plan.Hierarchy
 	Update(ctx context.Context, res *specs.LinuxResources) error
@@ -92,6 +96,9 @@ type NoGroup struct{ Err error }
 
 func (g NoGroup) Path() string { return "" }
 func (g NoGroup) Entry() (launch.Entry, func(), error) {
+	return launch.Nowhere(), func() {}, g.Err
+}
+func (g NoGroup) EntryBy(int) (launch.Entry, func(), error) {
 	return launch.Nowhere(), func() {}, g.Err
 }
 func (g NoGroup) Hierarchies() []plan.Hierarchy                       { return nil }

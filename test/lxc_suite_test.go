@@ -2,7 +2,9 @@ package test
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -10,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"strake/internal/testneed"
 )
 
 // What LXC's own tests (scripts/conformance-lxc) rely on beside what the verbs do.
@@ -72,14 +76,34 @@ func TestLXCSuiteInfo(t *testing.T) {
 	}
 }
 
-// TestLXCSuitePrivileges shows that an ordinary user in a container of busybox has the programs that
-// need root's privileges, unless the configuration forbids new ones.
+// TestLXCSuiteLook shows what lxc-ls and lxc-info say of a container that runs.
+func TestLXCSuiteLook(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	ls := []string{"-f", "-F", "name,state,pid,swap,interface"}
+	if got := strings.Join(strings.Fields(r.ok("ls", ls...)), " "); got !=
+		"NAME STATE PID SWAP INTERFACE one STOPPED - - -" {
+		t.Errorf("lxc-ls of a stopped one: %q", got)
+	}
+	r.ok("start", "one")
+	f := strings.Fields(r.ok("ls", ls...))
+	if len(f) != 10 || f[6] != "RUNNING" || f[8] != "0.00MB" || f[9] != "lo" {
+		t.Errorf("lxc-ls of one that runs: %q", f)
+	}
+	stats := r.ok("info", "-n", "one", "-S", "-H")
+	if !regexp.MustCompile(`(?m)^KMem use: {7}[1-9]`).MatchString(stats) {
+		t.Errorf("lxc-info -S -H: %s", stats)
+	}
+}
+
+// TestLXCSuitePrivileges shows that an ordinary user in a container of busybox has the programs
+// that need root's privileges, unless the configuration forbids new ones.
 func TestLXCSuitePrivileges(t *testing.T) {
 	r := newLXCRig(t)
 	const empty = "lxc.net.0.type = empty\n"
 	r.made("plain", empty, "")
 	r.made("strict", empty, "lxc.no_new_privs = 1\n")
-	ping := []string{"--clear-env", "--uid", "1000", "--gid", "1000", "--", "ping", "-c", "1", "127.0.0.1"}
+	ping := strings.Fields("--clear-env --uid 1000 --gid 1000 -- ping -c 1 127.0.0.1")
 	for name, want := range map[string]bool{"plain": true, "strict": false} {
 		r.ok("start", name)
 		out, msg, code := r.do("attach", append([]string{"-n", name}, ping...)...)
@@ -112,32 +136,68 @@ func TestLXCSuiteTerminals(t *testing.T) {
 	}
 }
 
+// asUser has a command executed by an ordinary user, from a place where that user may.
+func (r *lxcRig) asUser(cmd *exec.Cmd) (out, msg string, code int) {
+	r.t.Helper()
+	raw, err := os.ReadFile(r.program)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	copied := filepath.Join(filepath.Dir(r.dir), "strake-lxc")
+	if err := os.WriteFile(copied, raw, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	// The directories of the rig are root's alone.
+	if err := os.Chmod(filepath.Dir(r.dir), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	const nobody = 65534
+	cmd.Path, cmd.Dir, cmd.Stdout, cmd.Stderr = copied, "/", &stdout, &stderr
+	cmd.Env = append(os.Environ(), "HOME=/nonexistent")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
+	}
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		r.t.Fatal(err)
+	}
+	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
+}
+
 // TestLXCSuiteUser shows what an ordinary user is told.
 func TestLXCSuiteUser(t *testing.T) {
 	r := newLXCRig(t)
 	r.busybox("one")
-	// The directories of the rig are root's alone, as those of the host are for writing.
-	for _, dir := range []string{filepath.Dir(r.dir), r.dir, filepath.Join(r.dir, "one")} {
+	for _, dir := range []string{r.dir, filepath.Join(r.dir, "one")} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Where an ordinary user may execute it.
-	raw, err := os.ReadFile(r.program)
-	if err != nil {
-		t.Fatal(err)
+	_, msg, code := r.asUser(r.command("start", "-n", "one"))
+	if code != 1 || !strings.Contains(msg, "root's") {
+		t.Errorf("status %d, %s", code, msg)
 	}
-	copied := filepath.Join(filepath.Dir(r.dir), "strake-lxc")
-	if err := os.WriteFile(copied, raw, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	var msg bytes.Buffer
-	cmd := r.command("start", "-n", "one")
-	cmd.Path, cmd.Stderr = copied, &msg
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
-	cmd.Run()
-	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(msg.String(), "root's") {
-		t.Errorf("status %d, %s", code, msg.String())
+}
+
+// TestLXCSuiteUserMap has an ordinary user's own IDs mapped by newuidmap(1), which refuses others.
+func TestLXCSuiteUserMap(t *testing.T) {
+	r := newLXCRig(t)
+	testneed.Program(t, "newuidmap", "uidmap")
+	for _, c := range []struct{ uid, gid, script, out, msg string }{
+		{"u:0:65534:1", "g:0:65534:1", "echo $(id -u) $(id -g)", "0 0\n", ""},
+		{"u:0:65534:1", "g:0:65534:1", "mount -t tmpfs x /mnt && echo mounted", "mounted\n", ""},
+		{"u:0:0:1", "g:0:65534:1", "id -u", "", "newuidmap"},
+		{"u:0:65534:1", "g:0:0:1", "id -u", "", "newgidmap"},
+	} {
+		out, msg, _ := r.asUser(
+			r.command(
+				"usernsexec", "-m", c.uid, "-m", c.gid, "--", "/bin/busybox", "sh", "-c", c.script,
+			),
+		)
+		if out != c.out || !strings.Contains(msg, c.msg) {
+			t.Errorf("%s %s: %q, want %q; %s", c.uid, c.gid, out, c.out, msg)
+		}
 	}
 }
 
@@ -162,6 +222,12 @@ func TestLXCSuiteHalt(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.dir, "file"), nil, 0o600); err != nil {
 		t.Errorf("after the halt: %v", err)
 	}
+	// Its terminals are of the host's devpts.
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatalf("a terminal after the halt: %v", err)
+	}
+	master.Close()
 	r.ok("destroy", "one")
 }
 
@@ -189,11 +255,15 @@ func TestLXCSuiteAnswers(t *testing.T) {
 		{"attach", []string{"one", "--", "/etc/passwd"}, "", 126},
 		{
 			"attach", []string{"-n", "one", "--clear-env", "-v", "X=1", "--", "env"},
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nX=1\ncontainer=lxc\n", 0,
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nX=1\n" +
+				"container=lxc\n", 0,
 		},
 		{"attach", []string{"-n", "one", "-s", "UTSNAME|NETWORK", "--", "hostname"}, "one\n", 0},
 		{"attach", []string{"-n", "one", "-s", "MOUNT", "--", "cat", "/etc/hostname"}, "one\n", 0},
-		{"attach", []string{"-n", "one", "-s", "MOUNT|PID", "--", "sh", "-c", "kill -0 1 && exit 4"}, "", 4},
+		{
+			"attach", []string{"one", "-s", "MOUNT|PID", "--", "sh", "-c", "kill -0 1 && exit 4"},
+			"", 4,
+		},
 		{"attach", []string{"one", "-s", "UTSNAME", "--", "hostname"}, "one\n", 0},
 		{"attach", []string{"-n", "one", "-s", "PID", "--", "sh", "-c", "kill -9 $$"}, "", 137},
 		{"attach", []string{"-n", "one", "-s", "NOSUCH", "--", "true"}, "", 1},
@@ -207,8 +277,8 @@ func TestLXCSuiteAnswers(t *testing.T) {
 		out, _ := cmd.Output()
 		if code := cmd.ProcessState.ExitCode(); code != c.code || string(out) != c.out {
 			t.Errorf(
-				"lxc-%s %q: status %d, %q, want %d, %q; %s", c.verb, c.args, code, out, c.code, c.out,
-				msg.String(),
+				"lxc-%s %q: status %d, %q, want %d, %q; %s", c.verb, c.args, code, out, c.code,
+				c.out, msg.String(),
 			)
 		}
 	}

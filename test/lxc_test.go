@@ -403,6 +403,31 @@ func (r *lxcRig) debian(name string) {
 	}
 }
 
+// bundle makes a container for strake-runtime, which prints its limit of memory.
+func (r *lxcRig) bundle(dir string) {
+	r.t.Helper()
+	config := `{"ociVersion":"1.2.0","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},
+"cwd":"/","args":["/bin/busybox","sh","-c","echo inside; busybox cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null"],
+"env":["PATH=/bin"]},"mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+{"destination":"/sys","type":"sysfs","source":"sysfs"},
+{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro"]}],
+"linux":{"resources":{"memory":{"limit":67108864}},"namespaces":[{"type":"pid"},{"type":"mount"},
+{"type":"ipc"},{"type":"uts"},{"type":"network"},{"type":"cgroup"}]}}`
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, "rootfs/bin"), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "rootfs/bin/busybox"), busybox, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // boots waits until the systemd of a container that was started says "running".
 func (r *lxcRig) boots(name string, began time.Time) {
 	r.t.Helper()
@@ -463,6 +488,7 @@ func TestLXCDebian(t *testing.T) {
 	if err := os.WriteFile(copying, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	r.bundle(filepath.Join(r.dir, "deb/rootfs/bundle"))
 	base := filepath.Join(filepath.Dir(r.dir), "mapped.conf")
 	conf := strings.Join(append(idmap, "lxc.net.0.type = empty"), "\n") + "\n"
 	if err := os.WriteFile(base, []byte(conf), 0o600); err != nil {
@@ -481,6 +507,15 @@ func TestLXCDebian(t *testing.T) {
 			{"ip -o -4 addr show eth0 | tr -s ' ' | cut -d' ' -f4", "10.131.7.2/24\n"},
 		}, inUser...)},
 		{"shifted", "mapped", nil, inUser},
+		{"nested", "deb", append([]string{
+			"lxc.rootfs.options = idmap=container", "lxc.apparmor.allow_nesting = 1",
+			"lxc.mount.auto = cgroup:rw", "lxc.mount.auto = proc:rw", "lxc.mount.auto = sys:rw",
+			"lxc.mount.entry = " + filepath.Dir(r.program) + "/strake-runtime " +
+				"usr/local/bin/strake-runtime none bind,ro,create=file 0 0",
+		}, idmap...), []said{
+			{"strake-runtime --root /run/r run -b /bundle ct", "inside\n67108864\n"},
+			{"find /sys/fs/cgroup -name strake-runtime-ct", ""},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := &lxcRig{t: t, program: r.program, dir: r.dir, run: r.run}

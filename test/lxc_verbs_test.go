@@ -1,12 +1,14 @@
 package test
 
 import (
-	"math/rand/v2"
+	"bufio"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // config adds lines to the configuration of a container.
@@ -87,318 +89,165 @@ func TestLXCAutostart(t *testing.T) {
 	}
 }
 
-// read is a file of a container's directory.
-func (r *lxcRig) read(name ...string) string {
-	r.t.Helper()
-	raw, err := os.ReadFile(filepath.Join(append([]string{r.dir}, name...)...))
-	if err != nil {
-		r.t.Error(err)
-	}
-	return string(raw)
-}
-
-// item is what a container's configuration says of a key.
-func (r *lxcRig) item(name, key string) string {
-	r.t.Helper()
-	return strings.TrimSpace(r.ok("info", "-n", name, "-c", key, "-H"))
-}
-
-// TestLXCCopy makes an independent copy and starts it beside the original.
-func TestLXCCopy(t *testing.T) {
+// TestLXCDevices gives a container devices of the host, takes them away, and shows and sets files of
+// its control group.
+func TestLXCDevices(t *testing.T) {
 	r := newLXCRig(t)
-	r.busybox("one")
-	const mac = "00:16:3e:01:02:03"
-	hook := filepath.Join(r.dir, "one", "hook")
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho \"$@ $LXC_SRC_NAME\" >$LXC_ROOTFS_MOUNT/said\n"),
-		0o755); err != nil {
+	r.busybox("box")
+	rules := []string{"deny = a"}
+	for _, which := range []string{"c *:* m", "c 1:3 rwm", "c 5:* rwm", "c 136:* rwm", "c 4:* rwm"} {
+		rules = append(rules, "allow = "+which)
+	}
+	for _, rule := range rules {
+		r.config("box", "lxc.cgroup.devices."+rule, "lxc.cgroup2.devices."+rule)
+	}
+	if _, msg, code := r.do("cgroup", "box", "cpu.stat"); code != 1 ||
+		!strings.Contains(msg, "not running") {
+		t.Errorf("status %d, %s", code, msg)
+	}
+	r.ok("start", "box")
+
+	file, value := "memory.max", "104857600"
+	if _, _, code := r.do("cgroup", "box", file); code != 0 {
+		file = "memory.limit_in_bytes"
+	}
+	r.ok("cgroup", "box", file, value)
+	if got := r.ok("cgroup", "-n", "box", file); got != value+"\n" {
+		t.Errorf("%s: %q", file, got)
+	}
+	for _, name := range []string{"memory.missing", "../memory.max", "tasks/x.y"} {
+		if _, msg, code := r.do("cgroup", "box", name); code != 1 || !strings.Contains(msg, name) {
+			t.Errorf("%s: status %d, %s", name, code, msg)
+		}
+	}
+
+	full := "head -c 1 /dev/some/full | wc -c"
+	r.ok("device", "-n", "box", "add", "/dev/full", "/dev/some/full")
+	if got := r.ok("attach", "box", "--", "sh", "-c", full); strings.TrimSpace(got) != "1" {
+		t.Errorf("the device gives %q", got)
+	}
+	r.ok("attach", "box", "--", "mknod", "/dev/other", "c", "1", "7")
+	r.ok("device", "box", "del", "/dev/full", "/dev/some/full")
+	if _, _, code := r.do("attach", "box", "--", "test", "-e", "/dev/some/full"); code == 0 {
+		t.Error("the node is still there")
+	}
+	if _, _, code := r.do("attach", "box", "--", "head", "-c", "1", "/dev/other"); code == 0 {
+		t.Error("the device may still be used")
+	}
+
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "slxtest0"}, PeerName: "slxtest1"}
+	if err := netlink.LinkAdd(pair); err != nil {
 		t.Fatal(err)
 	}
-	r.config("one", "lxc.hook.clone = "+hook, "lxc.net.0.hwaddr = "+mac, "# kept")
-	if err := os.WriteFile(
-		filepath.Join(r.dir, "one", "rootfs/etc/hostname"), []byte("one\n"), 0o644,
-	); err != nil {
-		t.Fatal(err)
+	defer netlink.LinkDel(pair)
+	r.ok("device", "box", "add", "slxtest1", "inner")
+	if got := r.ok("attach", "box", "--", "ls", "/sys/class/net"); !strings.Contains(got, "inner") {
+		t.Errorf("interfaces: %q", got)
 	}
-	r.ok("copy", "-n", "one", "-N", "two", "--", "more")
-	for _, c := range []struct{ what, got, want string }{
-		{"list", r.ok("ls", "-1"), "one\ntwo\n"},
-		{"root", r.item("two", "lxc.rootfs.path"), r.dir + "/two/rootfs"},
-		{"name", r.item("two", "lxc.uts.name"), "two"},
-		{"/etc/hostname", r.read("two", "rootfs/etc/hostname"), "two\n"},
-		{"/etc/hostname of the original", r.read("one", "rootfs/etc/hostname"), "one\n"},
-		{"hook", r.item("two", "lxc.hook.clone"), r.dir + "/two/hook"},
-		{"what the hook said", r.read("two", "rootfs/said"), "two lxc clone dir more one\n"},
+	if _, err := netlink.LinkByName("slxtest1"); err == nil {
+		t.Error("the host has the interface still")
+	}
+	r.ok("device", "box", "del", "inner", "slxtest2")
+	if _, err := netlink.LinkByName("slxtest2"); err != nil {
+		t.Errorf("the interface has not come back: %v", err)
+	}
+	for _, args := range [][]string{
+		{"add", "/dev/missing"}, {"add", "missing0"}, {"del", "missing0"}, {"add", "/etc/passwd"},
+		{"move", "slxtest2"}, {"add"}, {"del", "lo"},
 	} {
-		if c.got != c.want {
-			t.Errorf("%s: %q, want %q", c.what, c.got, c.want)
+		if _, msg, code := r.do("device", append([]string{"-n", "box"}, args...)...); code != 1 ||
+			msg == "" {
+			t.Errorf("lxc-device %q: status %d, %s", args, code, msg)
 		}
 	}
-	if got := r.item("two", "lxc.net.0.hwaddr"); !strings.Contains(got, "00:16:3e:") ||
-		strings.Contains(got, mac) {
-		t.Errorf("hardware address of the copy: %s", got)
-	}
-	if !strings.Contains(r.read("two", "config"), "# kept") {
-		t.Error("a comment of the configuration is gone")
-	}
-	r.ok("start", "one")
-	if _, msg, code := r.do("copy", "one", "-N", "three"); code != 1 ||
-		!strings.Contains(msg, "is running") {
-		t.Errorf("copy of one that runs: status %d, %s", code, msg)
-	}
-	r.ok("start", "two")
-	if got := r.ok("attach", "two", "--", "hostname"); got != "two\n" {
-		t.Errorf("hostname %q", got)
-	}
-	r.ok("stop", "-k", "one")
-	r.ok("stop", "-k", "two")
-	r.ok("copy", "one", "-N", "same", "-K", "-M")
-	if got := r.item("same", "lxc.net.0.hwaddr") + r.item("same", "lxc.uts.name"); !strings.Contains(
-		got, mac) || !strings.HasSuffix(got, "one") {
-		t.Errorf("copy with -K -M: %s", got)
-	}
-	if _, msg, code := r.do("copy", "one", "-N", "two"); code != 1 ||
-		!strings.Contains(msg, "already exists") {
-		t.Errorf("copy to one that exists: status %d, %s", code, msg)
-	}
-	other := filepath.Join(filepath.Dir(r.dir), "other")
-	r.ok("copy", "one", "-N", "two", "-p", other)
-	if _, err := os.Stat(filepath.Join(other, "two", "rootfs", "bin")); err != nil {
-		t.Error(err)
-	}
-	r.ok("copy", "-R", "two", "-N", "new")
-	if got := r.ok("ls", "-1"); got != "new\none\nsame\n" {
-		t.Errorf("after the renaming: %q", got)
-	}
-	r.ok("start", "new")
-	if got := r.ok("attach", "new", "--", "cat", "/proc/sys/kernel/hostname", "/etc/hostname"); got !=
-		"new\nnew\n" {
-		t.Errorf("hostname %q", got)
-	}
-	r.ok("stop", "-k", "new")
+	r.ok("stop", "-k", "box")
 }
 
-// TestLXCSnapshotClone makes copies that are overlays: the original is kept while they are there.
-func TestLXCSnapshotClone(t *testing.T) {
+// TestLXCTop shows what containers use.
+func TestLXCTop(t *testing.T) {
 	r := newLXCRig(t)
-	r.busybox("base")
-	r.ok("copy", "-s", "base", "-N", "over")
-	if got, want := r.item("over", "lxc.rootfs.path"),
-		r.dir+"/base/rootfs:"+r.dir+"/over/overlay/delta"; !strings.HasSuffix(got, want) {
-		t.Errorf("root file system %s, want %s", got, want)
-	}
-	if got := r.read("base", "lxc_snapshots"); got != r.dir+"\nover\n" {
-		t.Errorf("lxc_snapshots: %q", got)
-	}
-	if got := r.read("over", "lxc_rdepends"); got != r.dir+"\nbase\n" {
-		t.Errorf("lxc_rdepends: %q", got)
-	}
-	r.ok("start", "over")
-	r.ok("attach", "over", "--", "sh", "-c", "echo changed >/changed; rm /bin/true")
-	r.ok("stop", "-k", "over")
-	if _, err := os.Stat(filepath.Join(r.dir, "base/rootfs/changed")); err == nil {
-		t.Error("the clone changed its original")
-	}
-	r.ok("copy", "-s", "over", "-N", "above")
-	r.ok("copy", "-B", "dir", "over", "-N", "flat")
-	for _, name := range []string{"above", "flat"} {
-		r.ok("start", name)
-		got := r.ok("attach", name, "--", "sh", "-c", "cat /changed /etc/hostname; ls /bin/true 2>&1; :")
-		if !strings.HasPrefix(got, "changed\n") || !strings.Contains(got, "No such file") {
-			t.Errorf("%s: %q", name, got)
-		}
-		r.ok("stop", "-k", name)
-	}
-	for range 2 {
-		if _, msg, code := r.do("destroy", "base"); code != 1 || !strings.Contains(msg, "over") {
-			t.Errorf("destroy of the original: status %d, %s", code, msg)
-		}
-		if _, msg, code := r.do("copy", "-R", "base", "-N", "new"); code != 1 ||
-			!strings.Contains(msg, "used by") {
-			t.Errorf("renaming of the original: status %d, %s", code, msg)
-		}
-	}
-	r.ok("destroy", "over")
-	if _, _, code := r.do("destroy", "base"); code != 1 {
-		t.Error("the original went before the copy of the copy")
-	}
-	r.ok("copy", "-R", "above", "-N", "renamed")
-	if got := r.read("base", "lxc_snapshots"); got != r.dir+"\nrenamed\n" {
-		t.Errorf("lxc_snapshots after a renaming: %q", got)
-	}
-	r.ok("destroy", "renamed")
-	r.ok("destroy", "base")
-	r.ok("start", "flat")
-	r.ok("stop", "-k", "flat")
-	if _, msg, code := r.do("copy", "flat", "-N", "x", "-B", "overlay"); code != 1 ||
-		!strings.Contains(msg, "-s") {
-		t.Errorf("an overlay without -s: status %d, %s", code, msg)
-	}
-}
-
-// TestLXCEphemeral starts copies that their end destroys.
-func TestLXCEphemeral(t *testing.T) {
-	r := newLXCRig(t)
-	r.busybox("base")
-	host := filepath.Join(filepath.Dir(r.dir), "host")
-	if err := os.MkdirAll(host, 0o755); err != nil {
+	r.busybox("aa")
+	r.ok("copy", "aa", "-N", "bb")
+	r.ok("start", "aa")
+	r.ok("start", "bb")
+	cmd := r.command("top", "-b", "-d", "1", "-r")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(host, "file"), []byte("host\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out := r.ok("copy", "-e", "base", "-N", "e1", "-m", "bind="+host+":/bound:ro,overlay="+host+":/over")
-	if out != "Created e1 as clone of base\n" {
-		t.Errorf("%q", out)
-	}
-	got, _, _ := r.do("attach", "e1", "--", "sh", "-c",
-		"cat /bound/file; echo mine >/over/file; cat /over/file; echo no 2>/dev/null >/bound/file")
-	if got != "host\nmine\n" {
-		t.Errorf("mounts: %q", got)
-	}
-	if raw, _ := os.ReadFile(filepath.Join(host, "file")); string(raw) != "host\n" {
-		t.Errorf("the host's file: %q", raw)
-	}
-	r.ok("stop", "-k", "e1")
-	if _, err := os.Stat(filepath.Join(r.dir, "e1")); !os.IsNotExist(err) {
-		t.Errorf("the ephemeral container after its end: %v", err)
-	}
-	// One that ends by itself, on a tmpfs, with a name that is made up.
-	out = r.ok("copy", "-e", "-t", "-q", "base")
-	names := strings.Fields(strings.ReplaceAll(r.ok("ls", "-1"), "base\n", ""))
-	if out != "" || len(names) != 1 || !strings.HasPrefix(names[0], "base_") {
-		t.Fatalf("%q, %q", out, names)
-	}
-	r.ok("attach", names[0], "--", "poweroff")
-	r.until(names[0], "end", func() bool { return r.ok("ls", "-1") == "base\n" })
-	// With a command, and kept.
-	if out := r.ok("copy", "-e", "-D", "-N", "kept", "base", "--", "hostname"); !strings.HasSuffix(
-		out, "\nkept\n") {
-		t.Errorf("%q", out)
-	}
-	if got := r.state("kept"); got != "STOPPED" {
-		t.Errorf("state %q", got)
-	}
-	// One that does not start leaves nothing.
-	if _, _, code := r.do("copy", "-e", "-N", "bad", "-m", "overlay=/missing", "base"); code != 1 {
-		t.Errorf("status %d of one that cannot start", code)
-	}
-	r.ok("destroy", "kept")
-	r.ok("destroy", "base")
-	if got := r.ok("ls"); got != "" {
-		t.Errorf("in the end: %q", got)
-	}
-}
-
-// TestLXCSnapshot makes, lists, restores and destroys snapshots of a directory and of an overlay.
-func TestLXCSnapshot(t *testing.T) {
-	r := newLXCRig(t)
-	r.busybox("base")
-	r.ok("copy", "base", "-N", "dir")
-	r.ok("copy", "-s", "base", "-N", "over")
-	comment := filepath.Join(filepath.Dir(r.dir), "comment")
-	if err := os.WriteFile(comment, []byte("first one\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct{ name, own string }{{"dir", "rootfs"}, {"over", "overlay/delta"}} {
-		file := filepath.Join(r.dir, c.name, c.own, "mark")
-		mark := func(s string) {
-			if err := os.WriteFile(file, []byte(s), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got := r.ok("snapshot", "-L", c.name); got != "No snapshots\n" {
-			t.Errorf("%s: %q", c.name, got)
-		}
-		mark("a")
-		r.ok("snapshot", "-c", comment, c.name)
-		mark("b")
-		r.ok("snapshot", c.name)
-		mark("c")
-		list := strings.Split(r.ok("snapshot", "-L", "-C", c.name), "\n")
-		snaps := "(" + filepath.Join(r.dir, c.name, "snaps") + ") 20"
-		if len(list) != 4 || !strings.HasPrefix(list[0], "snap0 "+snaps) || list[1] != "first one" ||
-			!strings.HasPrefix(list[2], "snap1 "+snaps) {
-			t.Errorf("%s: %q", c.name, list)
-		}
-		if _, msg, code := r.do("destroy", c.name); code != 1 || !strings.Contains(msg, "snapshots") {
-			t.Errorf("%s: destroy: status %d, %s", c.name, code, msg)
-		}
-		r.ok("snapshot", "-r", "snap0", c.name)
-		if got := r.read(c.name, c.own, "mark"); got != "a" {
-			t.Errorf("%s restored: %q", c.name, got)
-		}
-		r.ok("snapshot", "-r", "snap1", "-N", c.name+"-new", c.name)
-		if got := r.read(c.name+"-new", c.own, "mark"); got != "b" {
-			t.Errorf("%s restored elsewhere: %q", c.name, got)
-		}
-		for _, name := range []string{c.name, c.name + "-new"} {
-			r.ok("start", name)
-			if got := r.ok("attach", name, "--", "hostname"); got != name+"\n" {
-				t.Errorf("hostname %q", got)
-			}
-			r.ok("stop", "-k", name)
-		}
-		r.ok("snapshot", "-d", "snap0", c.name)
-		if _, msg, code := r.do("snapshot", "-d", "snap0", c.name); code != 1 ||
-			!strings.Contains(msg, "there are: snap1") {
-			t.Errorf("%s: status %d, %s", c.name, code, msg)
-		}
-		r.ok("snapshot", c.name) // snap0 again
-		r.ok("snapshot", "-d", "ALL", c.name)
-		if got := r.ok("snapshot", "-L", c.name); got != "No snapshots\n" {
-			t.Errorf("%s: %q", c.name, got)
-		}
-		r.ok("snapshot", c.name)
-		r.ok("destroy", "-s", c.name)
-		if c.name == "over" {
-			if _, msg, code := r.do("destroy", "base"); code != 1 || !strings.Contains(msg, "over-new") {
-				t.Errorf("base: status %d, %s", code, msg)
-			}
-		}
-		r.ok("destroy", c.name+"-new")
-	}
-	r.ok("destroy", "base")
-}
-
-// TestLXCCopyKilled kills lxc-copy at any moment: the next command removes what is left.
-func TestLXCCopyKilled(t *testing.T) {
-	r := newLXCRig(t)
-	r.busybox("base")
-	random := rand.New(rand.NewPCG(3, 4))
-	for i := range 24 {
-		args := []string{"base", "-N", "copy"}
-		if i%2 == 0 {
-			args = append(args, "-s")
-		}
-		cmd := r.command("copy", args...)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
-		cmd.Process.Kill()
-		cmd.Wait()
-		if strings.Contains(r.ok("ls", "-1"), "copy") {
-			r.ok("destroy", "copy")
-		}
-	}
-	r.ok("copy", "base", "-N", "copy")
-	r.ok("start", "copy")
-	r.ok("stop", "-k", "copy")
-	if _, err := os.Stat(filepath.Join(r.dir, "base", "lxc_snapshots")); !os.IsNotExist(err) {
-		t.Errorf("lxc_snapshots: %v", err)
-	}
-	cmd := r.command("copy", "-s", "base", "-N", "half")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.until("half", "copy under way", func() bool {
-		_, err := os.Stat(filepath.Join(r.dir, "half", "lxc_rdepends"))
-		return err == nil
-	})
+	var lines [][]string
+	for s := bufio.NewScanner(out); len(lines) < 5 && s.Scan(); {
+		lines = append(lines, strings.Split(s.Text(), ","))
+	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	if strings.Contains(r.ok("ls", "-1"), "half") {
-		r.ok("destroy", "half")
+	if len(lines) != 5 || lines[0][0] != "time_ms" {
+		t.Fatalf("%q", lines)
 	}
-	r.ok("destroy", "base")
+	for i, want := range []string{"container", "bb", "aa", "bb", "aa"} {
+		if len(lines[i]) != 10 || lines[i][1] != want {
+			t.Errorf("line %d: %q, want %s", i, lines[i], want)
+		}
+	}
+	const cpu, memory = 2, 7
+	for _, line := range lines[1:] {
+		if line[cpu] == "0" || line[memory] == "0" {
+			t.Errorf("%q: it has used something", line)
+		}
+	}
+	if _, msg, code := r.do("top"); code != 1 || !strings.Contains(msg, "-b") {
+		t.Errorf("without a terminal: status %d, %s", code, msg)
+	}
+	r.ok("stop", "-k", "aa")
+	r.ok("stop", "-k", "bb")
+}
+
+// TestLXCUnshare executes programs in namespaces of their own.
+func TestLXCUnshare(t *testing.T) {
+	r := newLXCRig(t)
+	// A command has what the caller has, and nothing of what makes this program start fast.
+	raw, err := exec.Command("cat", "/proc/self/timerslack_ns").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slack := string(raw)
+	for _, c := range []struct {
+		verb, args, want string
+		code             int
+	}{
+		{"unshare", "-s UTSNAME -H other -- hostname", "other\n", 0},
+		{"unshare", "-s PID|MOUNT -M -- sh -c echo_$$;ls_/proc/2_2>&1|wc_-l", "1\n1\n", 0},
+		{"unshare", "-s NETWORK sh -c wc_-l</proc/net/dev", "3\n", 0},
+		{"unshare", "-s USER -u 77 id -u", "77\n", 0},
+		{"unshare", "-s IPC cat /proc/self/timerslack_ns", slack, 0},
+		{"usernsexec", "-m b:0:0:1 cat /proc/self/timerslack_ns", slack, 0},
+		{"unshare", "-s IPC false", "", 1},
+		{"unshare", "-s IPC -H x true", "-H needs -s UTSNAME", 1},
+		{"unshare", "-s MOUNTAIN true", "MOUNTAIN", 1},
+		{"unshare", "-s IPC", "no command", 1},
+		{"unshare", "-s IPC /missing", "/missing", 1},
+		{"usernsexec", "-m b:0:100000:10 -- cat /proc/self/uid_map", "100000", 0},
+		{"usernsexec", "-m b:0:100000:10 -u 3 -g 4 -- sh -c id_-u;id_-g;exit_5", "3\n4\n", 5},
+		{"usernsexec", "-m b:0:100000 true", "want u, g or b", 1},
+		{"usernsexec", "-m x:0:1:1 true", "want u, g or b", 1},
+	} {
+		args := strings.Fields(c.args)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "_", " ")
+		}
+		if strings.Contains(c.args, "uid_map") {
+			args[len(args)-1] = "/proc/self/uid_map"
+		}
+		if strings.Contains(c.args, "timerslack") {
+			args[len(args)-1] = "/proc/self/timerslack_ns"
+		}
+		out, msg, code := r.do(c.verb, args...)
+		if code != c.code || !strings.Contains(out+msg, c.want) {
+			t.Errorf("lxc-%s %s: status %d, %q, %q; want %d, %q", c.verb, c.args, code, out, msg, c.code,
+				c.want)
+		}
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -107,6 +108,26 @@ func (g *Group) Birthplace() (*os.File, error) {
 		return os.NewFile(uintptr(fd), dir), nil
 	}
 	return nil, nil
+}
+
+// BirthplaceOf opens the version 2 directory that a process is in, if that is one below the group:
+// a group with controllers for those below it takes no process itself (cgroup-v2.rst, No Internal
+// Process Constraint). Errors: errdefs.ErrNotFound if it is in none. The caller closes it.
+func (g *Group) BirthplaceOf(pid int) (*os.File, error) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		p, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if ok && strings.HasPrefix(p, g.path+"/") {
+			below := &Group{host: g.host, path: p}
+			if dir, err := below.Birthplace(); dir != nil || err != nil {
+				return dir, err
+			}
+		}
+	}
+	return nil, fmt.Errorf("process %d in a group below %q: %w", pid, g.path, errdefs.ErrNotFound)
 }
 
 // Open finds an existing group. Errors: errdefs.ErrNotFound. The caller closes it.

@@ -45,6 +45,8 @@ type verb struct {
 	flags func(*pflag.FlagSet) action
 	// free says that a name is not required.
 	free bool
+	// own says that flags after the first argument are a command's own.
+	own bool
 }
 
 // action carries a verb out and returns its exit status.
@@ -98,7 +100,7 @@ func Main(ctx context.Context, p *Process, name string, args []string) int {
 	if err != nil {
 		if !c.quiet {
 			text := message(err)
-			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && !v.free {
 				text += "\nContainers are root's: an ordinary user has none."
 			}
 			fmt.Fprintf(p.Err, "lxc-%s: %s\n", v.name, text)
@@ -136,7 +138,7 @@ func (c *call) execute(ctx context.Context, args []string) (int, error) {
 	c.set.SetOutput(io.Discard)
 	c.set.SortFlags = false
 	// A command's own flags follow its name.
-	c.set.SetInterspersed(c.verb.name != "attach" && c.verb.name != "execute")
+	c.set.SetInterspersed(!c.verb.own && c.verb.name != "attach" && c.verb.name != "execute")
 	do := c.verb.flags(c.set)
 	c.set.StringVarP(&c.containerName, "name", "n", "", "NAME of the container")
 	c.set.StringVarP(&c.logFile, "logfile", "o", "", "write the log to FILE")

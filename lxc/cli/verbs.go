@@ -11,6 +11,14 @@ var verbs = []verb{
 		flags: autostart, free: true,
 	},
 	{
+		name: "cgroup", usage: "FILE [VALUE]",
+		about: "Show or set a file of a container's control group", flags: cgroupItem,
+	},
+	{
+		name: "checkconfig", free: true, flags: checkConfig,
+		about: "Show what the kernel has that containers need",
+	},
+	{
 		name: "config", usage: "ITEM", about: "Show an item of the host's configuration",
 		flags: showConfig, free: true,
 	},
@@ -26,6 +34,10 @@ var verbs = []verb{
 		flags: create,
 	},
 	{name: "destroy", about: "Destroy a container", flags: destroy},
+	{
+		name: "device", usage: "add|del DEVICE [NAME]",
+		about: "Give a running container a device, or take it away", flags: device,
+	},
 	{
 		name: "end", about: "Do what follows the end of a container: its keeper executes this",
 		flags: end,
@@ -48,10 +60,19 @@ var verbs = []verb{
 		name: "teardown", free: true, flags: teardown,
 		about: "Kill all containers and remove what they have in the kernel",
 	},
+	{name: "top", about: "Show what containers use", flags: top, free: true},
 	{name: "unfreeze", about: "Let the processes of a frozen container go on", flags: unfreeze},
+	{
+		name: "unshare", usage: "-s NAMESPACES [--] COMMAND [ARG...]",
+		about: "Execute a command in new namespaces", flags: unshare, free: true, own: true,
+	},
 	{
 		name: "update-config", usage: "-c FILE",
 		about: "Rewrite a configuration from before LXC 2.1", flags: updateConfig, free: true,
+	},
+	{
+		name: "usernsexec", usage: "[-m MAP]... [--] [COMMAND [ARG...]]", free: true, own: true,
+		about: "Execute a command as root of a new user namespace", flags: usernsExec,
 	},
 	{name: "wait", about: "Wait until a container is in a state", flags: wait},
 }

@@ -232,6 +232,11 @@ var keyCases = []struct {
 		`"Group":[{"Name":"cgroup.freeze","Value":"0"}]`, `"Warnings":null`}},
 	// Labels.
 	{"", appArmor, []string{`"apparmorProfile":"lxc-container-default-cgns"`}},
+	{"", func(in *Input) { in.Host.AppArmor, in.Host.NoLXCProfiles = true, true },
+		[]string{`"apparmorProfile":"lxc-c"`, `profile \"lxc-c\"`}},
+	{"lxc.apparmor.profile = unconfined",
+		func(in *Input) { in.Host.AppArmor, in.Host.NoLXCProfiles = true, true },
+		[]string{`"apparmorProfile":"unconfined"`, `"AppArmorProfile":""`}},
 	{"lxc.namespace.keep = cgroup", appArmor,
 		[]string{`"apparmorProfile":"lxc-container-default"`}},
 	{"lxc.apparmor.profile = unconfined", appArmor, []string{`"apparmorProfile":"unconfined"`}},

@@ -87,6 +87,8 @@ type Host struct {
 	// CgroupVersion is 1 or 2; version 1 may have an empty version 2 tree beside it.
 	CgroupVersion int
 	AppArmor      bool
+	// NoLXCProfiles says that the profiles that LXC's packages install are not loaded.
+	NoLXCProfiles bool
 	SELinux       bool
 	// LastCap is the highest capability that the kernel knows; 0: the highest that the library
 	// knows. Caps are the capabilities that the caller has itself; 0: all.

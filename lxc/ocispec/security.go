@@ -104,10 +104,11 @@ func (m *maker) labels() error {
 	return m.appArmor()
 }
 
-// appArmor takes LXC's default profile if the configuration names none.
+// appArmor takes LXC's default profile if the configuration names none, and makes one if the host
+// does not have that.
 func (m *maker) appArmor() error {
 	conf := &m.in.Config.AppArmor
-	generated := conf.Profile == "generated"
+	generated := conf.Profile == "generated" || conf.Profile == "" && m.in.Host.NoLXCProfiles
 	if len(conf.Raw) > 0 && !generated {
 		m.warn(
 			"lxc.apparmor.raw", conf.Raw[0],

@@ -218,6 +218,22 @@ func (g *Group) Entry() (entry launch.Entry, release func(), err error) {
 	return entry, release, nil
 }
 
+// EntryBy implements task.Group.
+func (g *Group) EntryBy(pid int) (entry launch.Entry, release func(), err error) {
+	at, err := g.of.host.At(g.path)
+	if err != nil {
+		return entry, nil, err
+	}
+	if g.of.host.Version() != 2 {
+		return entry, nil, fmt.Errorf("version 1 of control groups: %w", errdefs.ErrNotFound)
+	}
+	dir, err := at.BirthplaceOf(pid)
+	if err != nil {
+		return entry, nil, err
+	}
+	return launch.Entry{Born: int(dir.Fd()), Root: -1}, func() { dir.Close() }, nil
+}
+
 // files is Entry by files that are open.
 func (g *Group) files() (entry launch.Entry, release func(), err error) {
 	open, err := g.of.host.Open(g.path)

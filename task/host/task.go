@@ -281,7 +281,26 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 		Flags: t.rec.Namespaces,
 	}
 	p := newProcess(t.h, x.ID, t.owner, x.Exited)
-	err = kp.WithPidFD(func(fd int) error {
+	err = t.execIn(ctx, kp, p, x, opt, entry)
+	if errors.Is(err, unix.EBUSY) && t.group != nil {
+		// The first process has given controllers to groups below the task's.
+		if below, done, found := t.group.EntryBy(kp.Pid); found == nil {
+			defer done()
+			err = t.execIn(ctx, kp, p, x, opt, below)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// execIn starts an exec in a group.
+func (t *hostTask) execIn(
+	ctx context.Context, kp *keeper.Process, p *process, x *task.Exec, opt plan.ExecOptions,
+	entry launch.Entry,
+) error {
+	return kp.WithPidFD(func(fd int) error {
 		// As a rule the first process can be joined by its pidfd, and that is found out by doing it.
 		joint := leader.At(fd)
 		for try := 1; ; try++ {
@@ -296,10 +315,6 @@ func (t *hostTask) Exec(ctx context.Context, x *task.Exec) (task.Process, error)
 			}
 		}
 	})
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
 }
 
 // joinTries is how often an exec looks for a thread of the first process that it can join.
