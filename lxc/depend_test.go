@@ -37,7 +37,8 @@ func TestDependents(t *testing.T) {
 	if want := path + "\none\n" + path + "\ntwo\n"; err != nil || string(raw) != want {
 		t.Errorf("%q, %v; want %q", raw, err, want)
 	}
-	if err := base.unused(); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "one") {
+	if err := base.unused(); !errdefs.IsFailedPrecondition(err) ||
+		!strings.Contains(err.Error(), "one") {
 		t.Errorf("two use it: %v", err)
 	}
 
@@ -87,7 +88,8 @@ func TestSetHostname(t *testing.T) {
 	outside := filepath.Join(dir, "outside")
 	root := filepath.Join(dir, "root")
 	if err := errors.Join(
-		os.WriteFile(outside, []byte("host\n"), 0o644), os.MkdirAll(filepath.Join(root, "etc"), 0o755),
+		os.WriteFile(outside, []byte("host\n"), 0o644),
+		os.MkdirAll(filepath.Join(root, "etc"), 0o755),
 	); err != nil {
 		t.Fatal(err)
 	}

@@ -99,9 +99,17 @@ func TestLXCCopy(t *testing.T) {
 		t.Errorf("hostname %q", got)
 	}
 	r.ok("stop", "-k", "new")
-	// A renaming that was killed between its two steps.
+	r.renameKilled()
+}
+
+// renameKilled has "new" renamed to "newer" after a renaming that was killed between its two steps.
+func (r *lxcRig) renameKilled() {
+	t := r.t
+	t.Helper()
 	text := strings.ReplaceAll(r.read("new", "config"), r.dir+"/new/", r.dir+"/newer/")
-	if err := os.WriteFile(filepath.Join(r.dir, "new", "config.renamed"), []byte(text), 0o640); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(r.dir, "new", "config.renamed"), []byte(text), 0o640,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(r.dir, "new"), filepath.Join(r.dir, "newer")); err != nil {
