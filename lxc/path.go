@@ -14,7 +14,8 @@
 // Not for: configuration files (lxc/config), what they mean (lxc/ocispec), flags and output
 // (lxc/cli).
 //
-// Tested by package test, with the programs.
+// Tested by package test, with the programs; here are tests of copies of trees, and of the records of
+// which container uses which.
 package lxc
 
 import (

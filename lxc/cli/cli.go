@@ -3,7 +3,7 @@
 //
 // Not for: what the verbs do (package lxc).
 //
-// Tested by package test, with the program.
+// Tested by package test, with the program; here are tests of lxc-top's screen and lxc-checkconfig.
 package cli
 
 import (
