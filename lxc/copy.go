@@ -20,8 +20,8 @@ import (
 // CopyOptions say how a container is copied. The zero value is an independent copy with a name and
 // hardware addresses of its own.
 type CopyOptions struct {
-	// Snapshot makes an overlay over the root file system, which then must not change, in place of a
-	// copy.
+	// Snapshot makes an overlay over the root file system, which then must not change, in place of
+	// a copy.
 	Snapshot     bool
 	AllowRunning bool
 	KeepName     bool // the host name

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // read is a file of a container's directory.
@@ -97,6 +99,25 @@ func TestLXCCopy(t *testing.T) {
 		t.Errorf("hostname %q", got)
 	}
 	r.ok("stop", "-k", "new")
+	r.renameKilled()
+}
+
+// renameKilled has "new" renamed to "newer" after a renaming that was killed between its two steps.
+func (r *lxcRig) renameKilled() {
+	t := r.t
+	t.Helper()
+	text := strings.ReplaceAll(r.read("new", "config"), r.dir+"/new/", r.dir+"/newer/")
+	if err := os.WriteFile(
+		filepath.Join(r.dir, "new", "config.renamed"), []byte(text), 0o640,
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(r.dir, "new"), filepath.Join(r.dir, "newer")); err != nil {
+		t.Fatal(err)
+	}
+	r.ok("copy", "-R", "new", "-N", "newer")
+	r.ok("start", "newer")
+	r.ok("stop", "-k", "newer")
 }
 
 // TestLXCSnapshotClone makes copies that are overlays: the original is kept while they are there.
@@ -189,6 +210,11 @@ func TestLXCEphemeral(t *testing.T) {
 	names := strings.Fields(strings.ReplaceAll(r.ok("ls", "-1"), "base\n", ""))
 	if out != "" || len(names) != 1 || !strings.HasPrefix(names[0], "base_") {
 		t.Fatalf("%q, %q", out, names)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Join(r.dir, names[0], "overlay"), &st); err != nil ||
+		st.Type != unix.TMPFS_MAGIC {
+		t.Errorf("its changes are on a file system of type %x, %v", st.Type, err)
 	}
 	r.ok("attach", names[0], "--", "poweroff")
 	r.until(names[0], "end", func() bool { return r.ok("ls", "-1") == "base\n" })

@@ -73,6 +73,16 @@ func TestLXCAutostart(t *testing.T) {
 	if got := r.ok("autostart", "-L", "-s"); got != "late\n" {
 		t.Errorf("to be shut down: %q", got)
 	}
+	// The last to start is the first to stop.
+	r.ok("copy", "-a", "late", "-N", "early")
+	r.config("early", "lxc.start.order = 1")
+	r.ok("start", "early")
+	if got := r.ok("autostart", "-L", "-k") + r.ok("autostart", "-L", "-r"); got !=
+		"late\nearly\nearly 0\nlate 0\n" {
+		t.Errorf("order of stopping, and of rebooting: %q", got)
+	}
+	r.ok("stop", "-k", "early")
+	r.ok("destroy", "early")
 	pid := r.ok("info", "late", "-p", "-H")
 	r.ok("autostart", "-r")
 	r.until("late", "another init", func() bool {

@@ -27,7 +27,9 @@ func autostart(f *pflag.FlagSet) action {
 	f.BoolVarP(&a.kill, "kill", "k", false, "kill the containers instead of starting them")
 	f.BoolVarP(&a.list, "list", "L", false, "list the affected containers and their delays")
 	f.BoolVarP(&a.reboot, "reboot", "r", false, "reboot the containers instead of starting them")
-	f.BoolVarP(&a.shutdown, "shutdown", "s", false, "shut down the containers instead of starting them")
+	f.BoolVarP(
+		&a.shutdown, "shutdown", "s", false, "shut down the containers instead of starting them",
+	)
 	all := f.BoolP("all", "a", false, "ignore groups")
 	ignoreAuto := f.BoolP("ignore-auto", "A", false, "ignore lxc.start.auto")
 	groups := f.StringArrayP(
@@ -80,7 +82,9 @@ func (a *autostarter) candidates(ignoreAuto bool) (list []candidate, err error) 
 		}
 	}
 	slices.SortFunc(list, func(x, y candidate) int {
-		n := cmp.Or(cmp.Compare(x.cfg.Start.Order, y.cfg.Start.Order), cmp.Compare(x.Name(), y.Name()))
+		n := cmp.Or(
+			cmp.Compare(x.cfg.Start.Order, y.cfg.Start.Order), cmp.Compare(x.Name(), y.Name()),
+		)
 		if a.shutdown || a.kill {
 			n = -n
 		}

@@ -17,8 +17,8 @@ import (
 	"strake/container/cgroup"
 )
 
-// nanosPerTick are the nanoseconds of a clock tick of USER_HZ, which is 100 on all architectures that
-// strake runs on.
+// nanosPerTick are the nanoseconds of a clock tick of USER_HZ, which is 100 on all architectures
+// that strake runs on.
 const nanosPerTick = 1e9 / 100
 
 // usage is a line of lxc-top.
@@ -74,8 +74,10 @@ func top(f *pflag.FlagSet) action {
 	v := &viewer{}
 	seconds := f.IntP("delay", "d", 3, "seconds from one display to the next; 300 with -b")
 	f.BoolVarP(&v.batch, "batch", "b", false, "print lines of values, separated by commas")
-	by := f.StringP("sort", "s", "n", "sort by n: name, c: processor time, b: block I/O, m: memory, "+
-		"s: memory and swap, k: kernel memory")
+	by := f.StringP(
+		"sort", "s", "n", "sort by n: name, c: processor time, b: block I/O, m: memory, s: memory "+
+			"and swap, k: kernel memory",
+	)
 	f.BoolVarP(&v.reverse, "reverse", "r", false, "reverse the order")
 	return func(ctx context.Context, c *call) (int, error) {
 		v.call = c

@@ -40,13 +40,17 @@ type unsharer struct {
 
 func unshare(f *pflag.FlagSet) action {
 	u := &unsharer{}
-	words := f.StringP("namespaces", "s", "", "namespaces, separated by |: MOUNT, PID, UTSNAME, IPC, "+
-		"USER, NETWORK, CGROUP")
+	words := f.StringP(
+		"namespaces", "s", "",
+		"namespaces, separated by |: MOUNT, PID, UTSNAME, IPC, USER, NETWORK, CGROUP",
+	)
 	id := f.StringP("user", "u", "", "user ID or name to become")
 	f.StringVarP(&u.hostname, "hostname", "H", "", "set the host name, with UTSNAME")
 	f.StringArrayVarP(&u.interfaces, "ifname", "i", nil, "move an interface there, with NETWORK")
 	f.BoolVarP(&u.daemon, "daemon", "d", false, "do not wait until it has ended")
-	f.BoolVarP(&u.remount, "remount", "M", false, "mount /proc, /dev/shm and /dev/mqueue, with MOUNT")
+	f.BoolVarP(
+		&u.remount, "remount", "M", false, "mount /proc, /dev/shm and /dev/mqueue, with MOUNT",
+	)
 	inside := f.Bool("inside", false, "used by lxc-unshare itself")
 	f.MarkHidden("inside")
 	return func(_ context.Context, c *call) (int, error) {
@@ -104,7 +108,8 @@ func (u *unsharer) outside() (int, error) {
 		}
 	})
 	args = append(append(args, "--"), u.args...)
-	cmd := exec.Command("/proc/self/exe", append(u.Program[1:len(u.Program):len(u.Program)], args...)...)
+	args = append(u.Program[1:len(u.Program):len(u.Program)], args...)
+	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = u.In, u.Out, u.Err
 	// A mount namespace is made after the maps of a user namespace, and its mounts private.
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -134,7 +139,8 @@ func (u *unsharer) outside() (int, error) {
 		}
 		if err != nil {
 			return 1, errors.Join(
-				fmt.Errorf("move interface %q: %w", name, err), cmd.Process.Kill(), ignore(cmd.Wait()),
+				fmt.Errorf("move interface %q: %w", name, err), cmd.Process.Kill(),
+				ignore(cmd.Wait()),
 			)
 		}
 	}
