@@ -507,12 +507,12 @@ func TestLXCDebian(t *testing.T) {
 			{"ip -o -4 addr show eth0 | tr -s ' ' | cut -d' ' -f4", "10.131.7.2/24\n"},
 		}, inUser...)},
 		{"shifted", "mapped", nil, inUser},
-		{"nested", "deb", append([]string{
-			"lxc.rootfs.options = idmap=container", "lxc.apparmor.allow_nesting = 1",
-			"lxc.mount.auto = cgroup:rw", "lxc.mount.auto = proc:rw", "lxc.mount.auto = sys:rw",
+		{"nested", "deb", []string{
+			"lxc.apparmor.allow_nesting = 1", "lxc.mount.auto = cgroup:rw",
+			"lxc.mount.auto = proc:rw", "lxc.mount.auto = sys:rw",
 			"lxc.mount.entry = " + filepath.Dir(r.program) + "/strake-runtime " +
 				"usr/local/bin/strake-runtime none bind,ro,create=file 0 0",
-		}, idmap...), []said{
+		}, []said{
 			{"strake-runtime --root /run/r run -b /bundle ct", "inside\n67108864\n"},
 			{"find /sys/fs/cgroup -name strake-runtime-ct", ""},
 		}},

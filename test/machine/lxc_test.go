@@ -144,7 +144,7 @@ say mapped-stopped l info user -s -H
 echo end at $(now)
 l teardown
 say left sh -c 'ls -d /sys/fs/cgroup/strake-lxc* 2>/dev/null | wc -l; grep -c lxc- /sys/kernel/security/apparmor/profiles'
-`, 200)
+`, 300)
 	m.appArmor()
 	archive, err := debianTree()
 	if err != nil {
