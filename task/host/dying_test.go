@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -98,8 +99,8 @@ func (d dyingAtStart) Start(
 	return nil, keeper.ErrClosed
 }
 
-// TestKeeperDiesAtStart: the next keeper starts what the dead one has begun, with everything that
-// can be used once only made again.
+// TestKeeperDiesAtStart: what the dead keeper has started and not told of is the next one's, also if
+// it has ended: it runs once.
 func TestKeeperDiesAtStart(t *testing.T) {
 	b := newBench(t)
 	first := true
@@ -128,6 +129,46 @@ func TestKeeperDiesAtStart(t *testing.T) {
 	}
 	if err := h.Abort(t.Context(), "begun"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStartedOnce: a short task of which the dead keeper has not told ends with its own status, and
+// has written its output once.
+func TestStartedOnce(t *testing.T) {
+	for round := range 5 {
+		b := newBench(t)
+		first := true
+		h, err := Open(t.Context(), Config{Connect: func(ctx context.Context) (Keeper, error) {
+			k, err := b.connect(ctx)
+			if first && err == nil {
+				first, k = false, dyingAtStart{dying{k}}
+			}
+			return k, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := b.path("log")
+		tk, err := h.Start(t.Context(), &task.Spec{
+			ID: "short", Owner: "test", Config: b.config(scripted("echo out; exit 7")),
+			Log: task.Log{Format: task.CRI, Path: log},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-tk.Done()
+		<-tk.Drained()
+		raw, err := os.ReadFile(log)
+		if n := strings.Count(string(raw), " F out\n"); n != 1 || err != nil {
+			t.Errorf("round %d: the log: %q, %v; want out once", round, raw, err)
+		}
+		if code := tk.Exit().Code; code != 7 {
+			t.Errorf("round %d: status %d, want 7", round, code)
+		}
+		if err := tk.Delete(t.Context()); err != nil {
+			t.Error(err)
+		}
+		h.Close()
 	}
 }
 

@@ -114,7 +114,8 @@ func (h *Host) start(ctx context.Context, p *process, prepare preparation) error
 }
 
 // launch has the keeper start a process. When the keeper dies before it has answered, the next one
-// is asked once more: what the dead one may have started is ended first.
+// may have what the dead one has started; that is it then, also if it has ended. Otherwise the next
+// one is asked once more, and what may have come of the first time is ended before.
 func (h *Host) launch(
 	ctx context.Context, id string, prepare preparation,
 ) (*keeper.Process, error) {
@@ -128,10 +129,40 @@ func (h *Host) launch(
 	if k, err = h.next(ctx, fresh, err); err != nil {
 		return nil, err
 	}
+	if p, err := takeOver(ctx, k, id, prepare); p != nil || err != nil {
+		return p, err
+	}
 	if err := k.Abort(ctx, id); err != nil {
 		return nil, err
 	}
 	return startBy(ctx, k, prepare)
+}
+
+// takeOver takes a process from the keeper that has recovered it, with its subscribers; nil if the
+// keeper has none of the ID.
+func takeOver(
+	ctx context.Context, k Keeper, id string, prepare preparation,
+) (p *keeper.Process, err error) {
+	list, err := k.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range list {
+		defer found.Close()
+		if found.ID != id || found.Bare ||
+			found.State != keeper.Running && found.State != keeper.Exited {
+			continue
+		}
+		l, req, err := prepare()
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		if p, err = k.Adopt(ctx, found, req.Attach...); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // startBy has one keeper start a process.
