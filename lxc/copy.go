@@ -58,7 +58,7 @@ func (c *Container) Copy(ctx context.Context, to *Container, o *CopyOptions) (er
 			"container %q already exists in %s: %w", to.name, to.path.dir, errdefs.ErrAlreadyExists,
 		)
 	}
-	if err := c.stopped(ctx); err != nil && !(o.AllowRunning && errdefs.IsFailedPrecondition(err)) {
+	if err := stopped(ctx, c); err != nil && !(o.AllowRunning && errdefs.IsFailedPrecondition(err)) {
 		return err
 	}
 	cfg, err := c.Config()
@@ -119,7 +119,7 @@ func lockBoth(ctx context.Context, a, b *Container) (unlock func(), err error) {
 }
 
 // stopped repairs the container and is errdefs.ErrFailedPrecondition if it runs.
-func (c *Container) stopped(ctx context.Context) error {
+func stopped(ctx context.Context, c *Container) error {
 	if err := c.repair(ctx); err != nil {
 		return err
 	}
@@ -220,14 +220,14 @@ func (k *copying) depend(context.Context) error {
 	}
 	// The lower directory is the original's, or that of the container that a snapshot was made of.
 	// A snapshot of a container goes with it.
-	candidates := []owner{k.from.owner()}
+	candidates := []owner{ownerOf(k.from)}
 	if filepath.Base(k.from.path.dir) == snapshotDir {
 		above := filepath.Dir(k.from.path.dir)
 		candidates = append(candidates, owner{filepath.Dir(above), filepath.Base(above)})
 	}
 	for _, x := range candidates {
 		uses := slices.ContainsFunc(k.lower, func(dir string) bool { return below(dir, x.dir()) })
-		if k.old == nil && x == k.from.owner() {
+		if k.old == nil && x == ownerOf(k.from) {
 			uses = true
 		}
 		own := strings.HasPrefix(k.to.dir, x.dir()+"/")
@@ -235,7 +235,7 @@ func (k *copying) depend(context.Context) error {
 			on = append(on, x)
 		}
 	}
-	return k.to.depend(on)
+	return depend(k.to, on)
 }
 
 // below says whether a directory is in another, whatever links lead there.

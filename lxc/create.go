@@ -128,7 +128,7 @@ func (c *Container) clearPartial() error {
 	if err := unmountBelow(c.dir); err != nil {
 		return err
 	}
-	if err := c.undepend(); err != nil {
+	if err := undepend(c); err != nil {
 		return err
 	}
 	// A root file system elsewhere was the caller's directory.

@@ -103,15 +103,15 @@ func note(used, user owner, add bool) error {
 	return writeOwners(file, list, count)
 }
 
-func (c *Container) owner() owner { return owner{c.path.dir, c.name} }
+func ownerOf(c *Container) owner { return owner{c.path.dir, c.name} }
 
 // depend records the containers whose root file systems this one uses.
-func (c *Container) depend(on []owner) error {
+func depend(c *Container, on []owner) error {
 	if err := writeOwners(filepath.Join(c.dir, dependsFile), on, 0); err != nil {
 		return err
 	}
 	for _, used := range on {
-		if err := note(used, c.owner(), true); err != nil {
+		if err := note(used, ownerOf(c), true); err != nil {
 			return err
 		}
 	}
@@ -119,13 +119,13 @@ func (c *Container) depend(on []owner) error {
 }
 
 // undepend takes the container out of the records of those that it uses.
-func (c *Container) undepend() error {
+func undepend(c *Container) error {
 	on, _, err := readOwners(filepath.Join(c.dir, dependsFile))
 	if err != nil {
 		return err
 	}
 	for _, used := range on {
-		if err := note(used, c.owner(), false); err != nil {
+		if err := note(used, ownerOf(c), false); err != nil {
 			return err
 		}
 	}
@@ -134,7 +134,7 @@ func (c *Container) undepend() error {
 
 // unused is an error if another container uses the root file system of this one. Callers hold the
 // lock. A copy that was killed does not count, and is removed.
-func (c *Container) unused() error {
+func unused(c *Container) error {
 	list, count, err := readOwners(filepath.Join(c.dir, dependentsFile))
 	if err != nil {
 		return err

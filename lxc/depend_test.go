@@ -28,7 +28,7 @@ func TestDependents(t *testing.T) {
 	record := filepath.Join(base.dir, dependentsFile)
 	for range 2 {
 		for _, c := range []*Container{one, two} {
-			if err := c.depend([]owner{base.owner()}); err != nil {
+			if err := depend(c, []owner{ownerOf(base)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -37,7 +37,7 @@ func TestDependents(t *testing.T) {
 	if want := path + "\none\n" + path + "\ntwo\n"; err != nil || string(raw) != want {
 		t.Errorf("%q, %v; want %q", raw, err, want)
 	}
-	if err := base.unused(); !errdefs.IsFailedPrecondition(err) ||
+	if err := unused(base); !errdefs.IsFailedPrecondition(err) ||
 		!strings.Contains(err.Error(), "one") {
 		t.Errorf("two use it: %v", err)
 	}
@@ -48,16 +48,16 @@ func TestDependents(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if err := base.unused(); !errdefs.IsFailedPrecondition(err) {
+	if err := unused(base); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("another still uses it: %v", err)
 	}
 	if _, err := os.Stat(one.dir); err != nil {
 		t.Error("a copy was removed that may be under way")
 	}
-	if err := two.undepend(); err != nil {
+	if err := undepend(two); err != nil {
 		t.Fatal(err)
 	}
-	if err := base.unused(); err != nil {
+	if err := unused(base); err != nil {
 		t.Errorf("only a killed copy uses it: %v", err)
 	}
 	for _, name := range []string{one.dir, record} {
@@ -70,13 +70,13 @@ func TestDependents(t *testing.T) {
 	if err := os.WriteFile(record, []byte("1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := base.unused(); !errdefs.IsFailedPrecondition(err) {
+	if err := unused(base); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("one uses it: %v", err)
 	}
-	if err := two.undepend(); err != nil {
+	if err := undepend(two); err != nil {
 		t.Fatal(err)
 	}
-	if err := base.unused(); err != nil {
+	if err := unused(base); err != nil {
 		t.Errorf("nobody uses it: %v", err)
 	}
 }

@@ -34,10 +34,10 @@ func (c *Container) Destroy(ctx context.Context, o DestroyOptions) error {
 		return err
 	}
 	defer unlock()
-	if err := c.stopped(ctx); err != nil {
+	if err := stopped(ctx, c); err != nil {
 		return err
 	}
-	snaps, err := c.Snapshots()
+	snaps, err := c.Snapshots().List()
 	if err != nil {
 		return err
 	}
@@ -51,23 +51,23 @@ func (c *Container) Destroy(ctx context.Context, o DestroyOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := c.unused(); err != nil {
+	if err := unused(c); err != nil {
 		return err
 	}
 	for _, s := range snaps {
-		if err := c.destroySnapshot(ctx, s.Name); err != nil {
+		if err := c.Snapshots().destroy(ctx, s.Name); err != nil {
 			return err
 		}
 	}
-	if err := c.clearSnapshots(); err != nil {
+	if err := c.Snapshots().clear(); err != nil {
 		return err
 	}
-	return c.remove(ctx, cfg)
+	return remove(ctx, c, cfg)
 }
 
 // remove removes the container with its root file system. It is safe to repeat. Callers hold the
 // lock.
-func (c *Container) remove(ctx context.Context, cfg *config.Config) error {
+func remove(ctx context.Context, c *Container, cfg *config.Config) error {
 	if err := c.hooks(ctx, cfg, "destroy", ocispec.Moment{}); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (c *Container) remove(ctx context.Context, cfg *config.Config) error {
 			}
 		}
 	}
-	if err := c.undepend(); err != nil {
+	if err := undepend(c); err != nil {
 		return err
 	}
 	// The configuration last but for its directory: until then it is a container to be destroyed.
@@ -95,14 +95,14 @@ func (c *Container) remove(ctx context.Context, cfg *config.Config) error {
 }
 
 // removeEphemeral removes a container that has ended and is not to be kept. Callers hold the lock.
-func (c *Container) removeEphemeral(ctx context.Context) error {
+func removeEphemeral(ctx context.Context, c *Container) error {
 	cfg, err := c.Config()
 	if err != nil {
 		return err
 	}
-	if err := c.unused(); err != nil {
+	if err := unused(c); err != nil {
 		c.path.log.Warn("an ephemeral container is kept", "container", c.name, "error", err)
 		return nil
 	}
-	return c.remove(ctx, cfg)
+	return remove(ctx, c, cfg)
 }

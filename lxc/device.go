@@ -21,9 +21,16 @@ import (
 	"strake/internal/inroot"
 )
 
-// GroupFile is the path of a file of the container's control group, "memory.max", by the kernel's
+// Group is the control group of a running container. Its methods may be called concurrently.
+type Group struct{ c *Container }
+
+// Group is the container's.
+func (c *Container) Group() Group { return Group{c} }
+
+// File is the path of a file of the container's control group, "memory.max", by the kernel's
 // name for it. A file that the host does not have is errdefs.ErrNotFound.
-func (c *Container) GroupFile(file string) (string, error) {
+func (g Group) File(file string) (string, error) {
+	c := g.c
 	r, err := c.running()
 	if err != nil {
 		return "", err
@@ -37,16 +44,17 @@ func (c *Container) GroupFile(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g, err := host.At(r.Task.Group)
+	at, err := host.At(r.Task.Group)
 	if err != nil {
 		return "", err
 	}
-	dir, err := groupDir(g, host.Hierarchies(), file)
+	dir, err := groupDir(at, host.Hierarchies(), file)
 	return filepath.Join(dir, file), err
 }
 
 // Usage is what the container has used so far.
-func (c *Container) Usage() (*cgroup.Stats, error) {
+func (g Group) Usage() (*cgroup.Stats, error) {
+	c := g.c
 	r, err := c.running()
 	if err != nil {
 		return nil, err
@@ -55,17 +63,25 @@ func (c *Container) Usage() (*cgroup.Stats, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := host.At(r.Task.Group)
+	at, err := host.At(r.Task.Group)
 	if err != nil {
 		return nil, err
 	}
-	return g.Stats()
+	return at.Stats()
 }
 
-// AddDevice gives the running container a device of the host: a network interface, which moves into
+// Devices are those of the host that a running container has been given. Its methods may be called
+// concurrently.
+type Devices struct{ c *Container }
+
+// Devices are the container's.
+func (c *Container) Devices() *Devices { return &Devices{c} }
+
+// Add gives the running container a device of the host: a network interface, which moves into
 // it, or the node at a path, with the right to use it. It keeps them until it ends. As is the name
 // or the path in the container.
-func (c *Container) AddDevice(ctx context.Context, name, as string) error {
+func (d *Devices) Add(ctx context.Context, name, as string) error {
+	c := d.c
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -78,13 +94,14 @@ func (c *Container) AddDevice(ctx context.Context, name, as string) error {
 	if _, err := netlink.LinkByName(name); err == nil {
 		return moveLink(c.name, "/proc/self/ns/net", nsPath(r.Pid), name, as)
 	}
-	return c.node(r, name, as, true)
+	return d.node(r, name, as, true)
 }
 
-// RemoveDevice takes a device from the running container: a network interface moves to the host, a
+// Remove takes a device from the running container: a network interface moves to the host, a
 // node is removed with the right to use it. As is the interface's name on the host, or the node's
 // path in the container.
-func (c *Container) RemoveDevice(ctx context.Context, name, as string) error {
+func (d *Devices) Remove(ctx context.Context, name, as string) error {
+	c := d.c
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -96,7 +113,7 @@ func (c *Container) RemoveDevice(ctx context.Context, name, as string) error {
 	}
 	err = moveLink(c.name, nsPath(r.Pid), "/proc/self/ns/net", name, as)
 	if errdefs.IsNotFound(err) {
-		return c.node(r, name, as, false)
+		return d.node(r, name, as, false)
 	}
 	return err
 }
@@ -166,7 +183,7 @@ func moveLink(container, from, to, name, as string) error {
 }
 
 // node makes or removes a device's node in the container and the right to use it.
-func (c *Container) node(r *record, name, as string, add bool) error {
+func (d *Devices) node(r *record, name, as string, add bool) error {
 	var st unix.Stat_t
 	if err := unix.Stat(name, &st); err != nil {
 		return fmt.Errorf("device %q: %w", name, err)
@@ -187,12 +204,12 @@ func (c *Container) node(r *record, name, as string, add bool) error {
 		Allow: add, Type: kind, Major: &major, Minor: &minor, Access: "rwm",
 	}
 	if add {
-		if err := c.allow(r, rule); err != nil {
+		if err := d.allow(r, rule); err != nil {
 			return err
 		}
 		return placeNode(r.Pid, as, &st)
 	}
-	return errors.Join(placeNode(r.Pid, as, nil), c.allow(r, rule))
+	return errors.Join(placeNode(r.Pid, as, nil), d.allow(r, rule))
 }
 
 // placeNode makes a node in the root file system of a process, or removes it. The tree is not
@@ -235,7 +252,8 @@ func placeNode(pid int, name string, st *unix.Stat_t) error {
 }
 
 // allow adds a rule to those for the container's devices.
-func (c *Container) allow(r *record, rule specs.LinuxDeviceCgroup) error {
+func (d *Devices) allow(r *record, rule specs.LinuxDeviceCgroup) error {
+	c := d.c
 	file := filepath.Join(c.run, "spec")
 	raw, err := os.ReadFile(file)
 	if err != nil {

@@ -106,7 +106,7 @@ func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 		return err
 	}
 	if err == nil && cfg.Ephemeral && r.Pid != 0 && !r.Restart && c.Defined() {
-		if err := c.removeEphemeral(ctx); err != nil {
+		if err := removeEphemeral(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -57,13 +57,13 @@ func (c *Container) Look(st *Status) (*Look, error) {
 	if st.Pid == 0 {
 		return l, nil
 	}
-	c.lookNetwork(l, st)
-	c.lookGroup(l, st)
+	l.lookNetwork(st)
+	l.lookGroup(st)
 	return l, nil
 }
 
 // lookNetwork reads addresses in the container's namespace. One that ends meanwhile has none.
-func (c *Container) lookNetwork(l *Look, st *Status) {
+func (l *Look) lookNetwork(st *Status) {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", st.Pid))
 	if err != nil {
 		return
@@ -110,7 +110,7 @@ func (c *Container) lookNetwork(l *Look, st *Status) {
 	}
 }
 
-func (c *Container) lookGroup(l *Look, st *Status) {
+func (l *Look) lookGroup(st *Status) {
 	host, err := cgroup.Detect("")
 	if err != nil {
 		return

@@ -24,7 +24,7 @@ func (c *Container) Rename(ctx context.Context, to *Container) error {
 	}
 	defer unlock()
 	if _, err := os.Stat(filepath.Join(to.dir, renamed)); err == nil && !c.Defined() {
-		return c.finishRename(ctx, to)
+		return finishRename(ctx, c, to)
 	}
 	if err := to.clearPartial(); err != nil {
 		return err
@@ -34,21 +34,21 @@ func (c *Container) Rename(ctx context.Context, to *Container) error {
 			"container %q already exists in %s: %w", to.name, to.path.dir, errdefs.ErrAlreadyExists,
 		)
 	}
-	if err := c.stopped(ctx); err != nil {
+	if err := stopped(ctx, c); err != nil {
 		return err
 	}
 	cfg, err := c.Config()
 	if err != nil {
 		return err
 	}
-	snaps, err := c.Snapshots()
+	snaps, err := c.Snapshots().List()
 	if err != nil {
 		return err
 	}
 	if len(snaps) > 0 {
 		return fmt.Errorf("container %q has snapshots: %w", c.name, errdefs.ErrFailedPrecondition)
 	}
-	if err := c.unused(); err != nil {
+	if err := unused(c); err != nil {
 		return err
 	}
 	if err := cfg.Rewrite(func(key, value string) string {
@@ -70,17 +70,17 @@ func (c *Container) Rename(ctx context.Context, to *Container) error {
 	if err := os.Rename(c.dir, to.dir); err != nil {
 		return errors.Join(err, os.Remove(filepath.Join(c.dir, renamed)))
 	}
-	return c.finishRename(ctx, to)
+	return finishRename(ctx, c, to)
 }
 
 // finishRename does what follows the renaming of the directory. It is safe to repeat.
-func (c *Container) finishRename(ctx context.Context, to *Container) error {
+func finishRename(ctx context.Context, c, to *Container) error {
 	used, _, err := readOwners(filepath.Join(to.dir, dependsFile))
 	if err != nil {
 		return err
 	}
 	for _, x := range used {
-		if err := errors.Join(note(x, to.owner(), true), note(x, c.owner(), false)); err != nil {
+		if err := errors.Join(note(x, ownerOf(to), true), note(x, ownerOf(c), false)); err != nil {
 			return err
 		}
 	}

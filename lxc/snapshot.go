@@ -33,17 +33,24 @@ type Snapshot struct {
 	Comment string
 }
 
-// snapshots is the directory of the container's snapshots as one of containers.
-func (c *Container) snapshots() *Path {
+// Snapshots are those of one container. Its methods may be called concurrently.
+type Snapshots struct{ c *Container }
+
+// Snapshots are the container's.
+func (c *Container) Snapshots() *Snapshots { return &Snapshots{c} }
+
+// path is the directory of the container's snapshots as one of containers.
+func (s *Snapshots) path() *Path {
+	c := s.c
 	return &Path{
 		dir: filepath.Join(c.dir, snapshotDir), run: filepath.Join(c.path.run, snapshotDir, c.name),
 		instance: c.path.instance, log: c.path.log,
 	}
 }
 
-// Snapshots lists the container's snapshots: snap0, snap1 and so on, in the order of their numbers.
-func (c *Container) Snapshots() (list []Snapshot, err error) {
-	p := c.snapshots()
+// List lists the container's snapshots: snap0, snap1 and so on, in the order of their numbers.
+func (s *Snapshots) List() (list []Snapshot, err error) {
+	p := s.path()
 	entries, err := os.ReadDir(p.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -80,9 +87,10 @@ func number(name string) int {
 	return n
 }
 
-// Snapshot makes a snapshot and returns its name: a copy of the root file system, or, of an overlay,
+// Make makes a snapshot and returns its name: a copy of the root file system, or, of an overlay,
 // of its upper layer. One that runs is errdefs.ErrFailedPrecondition.
-func (c *Container) Snapshot(ctx context.Context, comment []byte) (string, error) {
+func (s *Snapshots) Make(ctx context.Context, comment []byte) (string, error) {
+	c := s.c
 	cfg, err := c.Config()
 	if err != nil {
 		return "", err
@@ -91,7 +99,7 @@ func (c *Container) Snapshot(ctx context.Context, comment []byte) (string, error
 	if err != nil {
 		return "", err
 	}
-	p := c.snapshots()
+	p := s.path()
 	for n := 0; ; n++ {
 		name := "snap" + strconv.Itoa(n)
 		x, err := p.Container(name)
@@ -118,9 +126,10 @@ func (c *Container) Snapshot(ctx context.Context, comment []byte) (string, error
 	}
 }
 
-// snapshot names one that exists.
-func (c *Container) snapshot(name string) (*Container, error) {
-	x, err := c.snapshots().Container(name)
+// named is one that exists.
+func (s *Snapshots) named(name string) (*Container, error) {
+	c := s.c
+	x, err := s.path().Container(name)
 	if err != nil {
 		return nil, err
 	}
@@ -128,42 +137,43 @@ func (c *Container) snapshot(name string) (*Container, error) {
 		return x, nil
 	}
 	err = fmt.Errorf("container %q has no snapshot %q: %w", c.name, name, errdefs.ErrNotFound)
-	if list, listErr := c.Snapshots(); listErr == nil && len(list) > 0 && len(list) <= 5 {
+	if list, listErr := s.List(); listErr == nil && len(list) > 0 && len(list) <= 5 {
 		var names []string
-		for _, s := range list {
-			names = append(names, s.Name)
+		for _, x := range list {
+			names = append(names, x.Name)
 		}
 		err = fmt.Errorf("%w (there are: %s)", err, strings.Join(names, ", "))
 	}
 	return nil, err
 }
 
-// DestroySnapshot removes a snapshot, or all if the name is "ALL". One that does not exist is
+// Destroy removes a snapshot, or all if the name is "ALL". One that does not exist is
 // errdefs.ErrNotFound.
-func (c *Container) DestroySnapshot(ctx context.Context, name string) error {
+func (s *Snapshots) Destroy(ctx context.Context, name string) error {
+	c := s.c
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if name != "ALL" {
-		return c.destroySnapshot(ctx, name)
+		return s.destroy(ctx, name)
 	}
-	list, err := c.Snapshots()
+	list, err := s.List()
 	if err != nil {
 		return err
 	}
-	for _, s := range list {
-		if err := c.destroySnapshot(ctx, s.Name); err != nil {
+	for _, x := range list {
+		if err := s.destroy(ctx, x.Name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// destroySnapshot is DestroySnapshot for callers that hold the lock.
-func (c *Container) destroySnapshot(ctx context.Context, name string) error {
-	x, err := c.snapshot(name)
+// destroy is Destroy for callers that hold the lock.
+func (s *Snapshots) destroy(ctx context.Context, name string) error {
+	x, err := s.named(name)
 	if err != nil {
 		return err
 	}
@@ -175,9 +185,9 @@ func (c *Container) destroySnapshot(ctx context.Context, name string) error {
 	return nil
 }
 
-// clearSnapshots removes what killed operations have left of snapshots. Callers hold the lock.
-func (c *Container) clearSnapshots() error {
-	p := c.snapshots()
+// clear removes what killed operations have left of snapshots. Callers hold the lock.
+func (s *Snapshots) clear() error {
+	p := s.path()
 	entries, err := os.ReadDir(p.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -193,8 +203,9 @@ func (c *Container) clearSnapshots() error {
 
 // Restore makes a container of a snapshot: another one, which must not exist, or, if to is nil, the
 // container itself, which must be stopped and gets back the files and the configuration that it had.
-func (c *Container) Restore(ctx context.Context, name string, to *Container) error {
-	x, err := c.snapshot(name)
+func (s *Snapshots) Restore(ctx context.Context, name string, to *Container) error {
+	c := s.c
+	x, err := s.named(name)
 	if err != nil {
 		return err
 	}
@@ -214,18 +225,19 @@ func (c *Container) Restore(ctx context.Context, name string, to *Container) err
 		return err
 	}
 	defer unlock()
-	if err := c.stopped(ctx); err != nil {
+	if err := stopped(ctx, c); err != nil {
 		return err
 	}
-	if err := c.unused(); err != nil {
+	if err := unused(c); err != nil {
 		return err
 	}
-	return c.restore(ctx, x)
+	return s.restore(ctx, x)
 }
 
 // restore gives the container the files of a snapshot. Until the last of them is copied the container
 // is as it was; then the two trees change places in one step. Callers hold the locks.
-func (c *Container) restore(ctx context.Context, snap *Container) error {
+func (s *Snapshots) restore(ctx context.Context, snap *Container) error {
+	c := s.c
 	own, err := c.Config()
 	if err != nil {
 		return err

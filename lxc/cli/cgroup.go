@@ -20,7 +20,7 @@ func cgroupItem(*pflag.FlagSet) action {
 			return 1, errors.New("want a file of the control group, and a value to set it\n" +
 				"Try lxc-cgroup --help")
 		}
-		file, err := x.GroupFile(c.args[0])
+		file, err := x.Group().File(c.args[0])
 		if err != nil {
 			return 1, err
 		}
@@ -57,9 +57,9 @@ func device(*pflag.FlagSet) action {
 		}
 		switch c.args[0] {
 		case "add":
-			return 0, x.AddDevice(ctx, name, as)
+			return 0, x.Devices().Add(ctx, name, as)
 		case "del":
-			return 0, x.RemoveDevice(ctx, name, as)
+			return 0, x.Devices().Remove(ctx, name, as)
 		}
 		return 1, fmt.Errorf("command %q: want add or del", c.args[0])
 	}

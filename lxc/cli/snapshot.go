@@ -35,7 +35,7 @@ func snapshot(f *pflag.FlagSet) action {
 		case *list:
 			return 0, c.listSnapshots(x, *show)
 		case *destroy != "":
-			return 0, x.DestroySnapshot(ctx, *destroy)
+			return 0, x.Snapshots().Destroy(ctx, *destroy)
 		case *restore != "":
 			if *newName == "" && len(c.args) == 1 {
 				*newName = c.args[0]
@@ -48,7 +48,7 @@ func snapshot(f *pflag.FlagSet) action {
 					return 1, err
 				}
 			}
-			return 0, x.Restore(ctx, *restore, to)
+			return 0, x.Snapshots().Restore(ctx, *restore, to)
 		}
 		var text []byte
 		if *comment != "" {
@@ -56,13 +56,13 @@ func snapshot(f *pflag.FlagSet) action {
 				return 1, fmt.Errorf("comment: %w", err)
 			}
 		}
-		_, err = x.Snapshot(ctx, text)
+		_, err = x.Snapshots().Make(ctx, text)
 		return 0, err
 	}
 }
 
 func (c *call) listSnapshots(x *lxc.Container, comments bool) error {
-	list, err := x.Snapshots()
+	list, err := x.Snapshots().List()
 	if err != nil {
 		return err
 	}

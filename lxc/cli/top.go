@@ -159,7 +159,7 @@ func (v *viewer) show(now time.Time) error {
 		if err != nil {
 			return err
 		}
-		stats, err := x.Usage()
+		stats, err := x.Group().Usage()
 		if errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
 			continue // It has ended meanwhile.
 		}
