@@ -64,7 +64,7 @@ func (c *Container) start(ctx context.Context, o *StartOptions) (_ task.Task, er
 	} else if r != nil {
 		return nil, fmt.Errorf("container %q is already running: %w", c.name, errdefs.ErrAlreadyExists)
 	}
-	cfg, err := c.effective(o)
+	cfg, err := o.config(c)
 	if err != nil {
 		return nil, err
 	}
@@ -106,8 +106,8 @@ func (c *Container) start(ctx context.Context, o *StartOptions) (_ task.Task, er
 	return l.task, nil
 }
 
-// effective is the configuration that a start uses.
-func (c *Container) effective(o *StartOptions) (*config.Config, error) {
+// config is the configuration that a start of a container uses.
+func (o *StartOptions) config(c *Container) (*config.Config, error) {
 	var cfg *config.Config
 	var err error
 	if o.ConfigFile != "" {

@@ -113,7 +113,7 @@ func (g *Group) Birthplace() (*os.File, error) {
 // BirthplaceOf opens the version 2 directory that a process is in, if that is one below the group:
 // a group with controllers for those below it takes no process itself (cgroup-v2.rst, No Internal
 // Process Constraint). Errors: errdefs.ErrNotFound if it is in none. The caller closes it.
-func (g *Group) BirthplaceOf(pid int) (*os.File, error) {
+func BirthplaceOf(g *Group, pid int) (*os.File, error) {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return nil, err

@@ -227,7 +227,7 @@ func (g *Group) EntryBy(pid int) (entry launch.Entry, release func(), err error)
 	if g.of.host.Version() != 2 {
 		return entry, nil, fmt.Errorf("version 1 of control groups: %w", errdefs.ErrNotFound)
 	}
-	dir, err := at.BirthplaceOf(pid)
+	dir, err := cgroup.BirthplaceOf(at, pid)
 	if err != nil {
 		return entry, nil, err
 	}
