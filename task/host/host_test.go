@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 
 // bench is a keeper of the test's own with a root file system of busybox.
 type bench struct {
-	t      *testing.T
-	dir    string
-	keeper *os.Process
+	t     *testing.T
+	dir   string
+	ended chan struct{} // closed when the newest keeper has ended; nil: there was none
 }
 
 func newBench(t *testing.T) *bench {
@@ -94,8 +94,12 @@ func (b *bench) connect(ctx context.Context) (Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.keeper = p
-	go p.Wait()
+	ended := make(chan struct{})
+	b.ended = ended
+	go func() {
+		defer close(ended)
+		p.Wait()
+	}()
 	return keeper.Dial(ctx, socket, keeper.WithEvents)
 }
 
@@ -116,6 +120,9 @@ func (b *bench) close() {
 	if c, err := keeper.Dial(context.Background(), b.path("keeper.sock"), keeper.WithoutEvents); err == nil {
 		c.Shutdown(context.Background(), keeper.KillAll)
 		c.Close()
+		if b.ended != nil {
+			<-b.ended // it writes to its directory until then
+		}
 	}
 	os.RemoveAll(b.dir)
 }
