@@ -90,18 +90,23 @@ func (c *Container) finish(ctx context.Context, k *kernel, r *record) error {
 	if r.Restart {
 		at.Target = "reboot"
 	}
-	if err == nil {
-		errs = append(errs, c.hooks(ctx, cfg, "stop", at))
+	// A hook that fails does not keep a container from its end.
+	hook := func(kind string) {
+		if err != nil {
+			return
+		}
+		if err := c.hooks(ctx, cfg, kind, at); err != nil {
+			c.path.log.Error("a hook failed", "container", c.name, "error", err)
+		}
 	}
+	hook("stop")
 	errs = append(errs, c.removeNetwork(ctx, cfg, r.Nics))
 	g, gerr := k.groups.At(r.Task.Group)
 	if gerr == nil {
 		gerr = g.Remove(ctx)
 	}
 	errs = append(errs, gerr, c.unloadProfile(ctx), unmountBelow(c.run))
-	if err == nil {
-		errs = append(errs, c.hooks(ctx, cfg, "post-stop", at))
-	}
+	hook("post-stop")
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

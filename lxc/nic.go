@@ -370,7 +370,9 @@ func (c *Container) removeNetwork(ctx context.Context, cfg *config.Config, nics 
 	for i := range nics {
 		n := &nics[i]
 		if n.Down != "" && cfg != nil {
-			errs = append(errs, c.script(ctx, cfg, n.Down, "down", n))
+			if err := c.script(ctx, cfg, n.Down, "down", n); err != nil {
+				c.path.log.Error("a script failed", "container", c.name, "error", err)
+			}
 		}
 		switch n.Type {
 		case "phys":

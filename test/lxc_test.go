@@ -279,6 +279,47 @@ func TestLXCExecute(t *testing.T) {
 	}
 }
 
+// TestLXCHooks runs hooks of the host in their order, with what LXC tells them. One that fails before
+// the start ends it; one that fails at the end does not keep the container from it. Those that would
+// run inside are named.
+func TestLXCHooks(t *testing.T) {
+	r := newLXCRig(t)
+	r.busybox("one")
+	said := filepath.Join(r.dir, "said")
+	hook := filepath.Join(r.dir, "hook")
+	text := "#!/bin/sh\necho \"$1 $2 $3 ${LXC_PID:+pid} $LXC_TARGET\" >>" + said + "\n"
+	if err := os.WriteFile(hook, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(r.dir, "one", "config")
+	lines, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"pre-start", "pre-mount", "start-host", "stop", "post-stop"} {
+		lines = fmt.Appendf(lines, "lxc.hook.%s = %s\n", kind, hook)
+	}
+	lines = append(lines, "lxc.hook.post-stop = /bin/false\nlxc.hook.mount = /bin/false\n"...)
+	if err := os.WriteFile(file, lines, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, msg, code := r.do("start", "one"); code != 0 || !strings.Contains(msg, "lxc.hook.mount") {
+		t.Errorf("start: status %d, %q", code, msg)
+	}
+	if _, msg, code := r.do("stop", "-k", "one"); code != 0 || !strings.Contains(msg, "post-stop") {
+		t.Errorf("stop: status %d, %q", code, msg)
+	}
+	if got := r.state("one"); got != "STOPPED" {
+		t.Errorf("state %q", got)
+	}
+	got, err := os.ReadFile(said)
+	want := "one lxc pre-start  \none lxc pre-mount  \none lxc start-host pid \none lxc stop  stop\n" +
+		"one lxc post-stop  stop\n"
+	if err != nil || string(got) != want {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
 // TestLXCKilled kills lxc-start and lxc-stop at any moment. The next command repairs what is left.
 func TestLXCKilled(t *testing.T) {
 	r := newLXCRig(t)
