@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"strake/container/launch"
-	"strake/container/program"
+	"strake/container/hook"
 	"strake/container/spawn"
 	"strake/internal/early"
 )
@@ -84,7 +82,7 @@ func runHook(
 	ctx context.Context, bundle, field string, h *specs.Hook, state []byte,
 ) error {
 	defer early.Lock()()
-	hctx, cancel := hookTimeout(ctx, h.Timeout)
+	hctx, cancel := hook.Limit(ctx, h.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(hctx, h.Path)
 	if len(h.Args) > 0 {
@@ -104,28 +102,9 @@ func runHook(
 		err = fmt.Errorf("no end within %d s", *h.Timeout)
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("%s: %w%s", field, err, tail(out.Bytes()))
+		return fmt.Errorf("%s: %w%s", field, err, hook.Said(out.Bytes()))
 	}
 	return nil
-}
-
-func hookTimeout(ctx context.Context, seconds *int) (context.Context, context.CancelFunc) {
-	if seconds == nil {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, time.Duration(*seconds)*time.Second)
-}
-
-// tail is the end of a hook's output for an error message.
-func tail(out []byte) string {
-	s := strings.TrimSpace(string(out))
-	if s == "" {
-		return ""
-	}
-	if len(s) > 1024 {
-		s = "..." + s[len(s)-1024:]
-	}
-	return ": " + s
 }
 
 // runHooksInside executes createContainer hooks in the namespaces of the container, as programs of
@@ -135,9 +114,9 @@ func runHooksInside(
 ) error {
 	for i, h := range hooks {
 		field := hookField("createContainer", i, &h)
-		hctx, cancel := hookTimeout(ctx, h.Timeout)
+		hctx, cancel := hook.Limit(ctx, h.Timeout)
 		// The runtime-spec names no directory; runc's is the root filesystem.
-		err := runInside(hctx, m, h, c.rec.Rootfs, namespaceFlags(c.spec), state, pidfd)
+		err := hook.Inside(hctx, m, &h, c.rec.Rootfs, namespaceFlags(c.spec), state, pidfd)
 		if err != nil && hctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("no end within %d s", *h.Timeout)
 		}
@@ -149,79 +128,17 @@ func runHooksInside(
 	return nil
 }
 
-func runInside(
-	ctx context.Context, m *spawn.Machine, h specs.Hook, dir string, flags uint64, state []byte,
-	pidfd int,
-) error {
-	l, err := launch.Hook(&h, dir, flags, pidfd)
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	in, err := memoryFile("hook-state", state)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := memoryFile("hook-output", nil)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	l.Streams(int(in.Fd()), int(out.Fd()), int(out.Fd()))
-	child, err := m.Start(l.Request())
-	if err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, child.Interrupt)()
-	for stage := uint32(program.StageForked); stage != 0; {
-		msg, err := child.Next()
-		if err != nil {
-			child.Kill()
-			return l.Explain(err)
-		}
-		stage = msg.Stage
-	}
-	defer func() {
-		child.Release()
-		unix.Close(child.PidFD)
-	}()
-	ws, err := (&Process{Pid: child.Pid, PidFD: child.PidFD}).Wait()
-	if err != nil {
-		return err
-	}
-	return hookEnd(ws, out)
-}
-
-// hookEnd is the error of a hook that has ended with a wait status other than 0.
-func hookEnd(ws unix.WaitStatus, out *os.File) error {
-	if ws == 0 {
-		return nil
-	}
-	text := make([]byte, 4096)
-	n, _ := out.ReadAt(text, 0)
-	if ws.Signaled() {
-		return fmt.Errorf("ended by %s%s", ws.Signal(), tail(text[:n]))
-	}
-	return fmt.Errorf("exit status %d%s", ws.ExitStatus(), tail(text[:n]))
-}
-
 // startHook executes a startContainer hook as a process of the container, with the identity, the
 // capabilities, the limits and the seccomp filter of the container's own process, as runc does: its
 // program may be one of the image.
 func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
-	hctx, cancel := hookTimeout(ctx, h.Timeout)
+	hctx, cancel := hook.Limit(ctx, h.Timeout)
 	defer cancel()
-	in, err := memoryFile("hook-state", c.ociState(specs.StateCreated, c.rec.Pid))
+	streams, err := hook.Open(c.ociState(specs.StateCreated, c.rec.Pid))
 	if err != nil {
 		return err
 	}
-	defer in.Close()
-	out, err := memoryFile("hook-output", nil)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
+	defer streams.Close()
 	proc := *c.spec.Process
 	proc.Terminal, proc.ConsoleSize, proc.Args = false, nil, h.Args
 	if len(h.Args) == 0 {
@@ -231,7 +148,7 @@ func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
 		proc.Env = h.Env
 	}
 	p, err := c.Exec(hctx, ExecOptions{
-		Process: &proc, executable: h.Path, Stdio: &[3]*os.File{in, out, out},
+		Process: &proc, executable: h.Path, Stdio: &[3]*os.File{streams.In, streams.Out, streams.Out},
 	})
 	if err != nil {
 		return err
@@ -252,21 +169,7 @@ func startHook(ctx context.Context, c *Container, h *specs.Hook) error {
 	case ws.Signaled() && hctx.Err() != nil && ctx.Err() == nil:
 		return fmt.Errorf("no end within %d s", *h.Timeout)
 	}
-	return hookEnd(ws, out)
-}
-
-// memoryFile is a file that exists as a descriptor only, positioned at its beginning.
-func memoryFile(name string, content []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if _, err := f.WriteAt(content, 0); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return streams.Failed(ws)
 }
 
 // sendListener hands the descriptor of a seccomp listener to the agent that the configuration names

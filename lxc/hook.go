@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"strake/internal/early"
 	"strake/lxc/config"
 	"strake/lxc/ocispec"
@@ -43,3 +45,34 @@ func runHook(ctx context.Context, args, env []string) (said string, err error) {
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
+
+// startHooks has the container's shell execute the hooks of the kind start before it becomes the
+// container's init, as LXC's init does with the shell that popen(3) takes. One that fails ends the
+// container.
+func startHooks(spec *specs.Spec) {
+	if spec.Hooks == nil || len(spec.Hooks.StartContainer) == 0 {
+		return
+	}
+	var script strings.Builder
+	for _, h := range spec.Hooks.StartContainer {
+		for _, v := range h.Env {
+			name, value, _ := strings.Cut(v, "=")
+			script.WriteString(name + "=" + quote(value) + " ")
+		}
+		for i, a := range h.Args {
+			if i > 0 {
+				script.WriteString(" ")
+			}
+			script.WriteString(quote(a))
+		}
+		script.WriteString(" || exit\n")
+	}
+	script.WriteString(`exec "$0" "$@"`)
+	spec.Process.Args = append([]string{"/bin/sh", "-c", script.String()}, spec.Process.Args...)
+	hooks := *spec.Hooks
+	hooks.StartContainer = nil
+	spec.Hooks = &hooks
+}
+
+// quote makes one word of a shell of a text.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

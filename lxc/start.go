@@ -249,16 +249,7 @@ func (l *starting) make(context.Context) (err error) {
 	if file := l.cfg.Console.LogFile; file != "" {
 		l.c.path.log.Warn("the console is not logged", "lxc.console.logfile", file)
 	}
-	// A task has no stage at which they could run.
-	for _, kind := range []string{"mount", "autodev", "start"} {
-		for _, script := range l.cfg.Hooks[kind] {
-			l.c.path.log.Error(
-				"a hook inside of a container is not executed", "container", l.c.name,
-				"lxc.hook."+kind, script,
-			)
-		}
-	}
-	l.made.Spec.Hooks = nil
+	startHooks(l.made.Spec)
 	for _, w := range l.made.Warnings {
 		l.c.path.log.Warn(w, "container", l.c.name)
 	}

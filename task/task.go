@@ -57,7 +57,8 @@ type Spec struct {
 	// Config is the final configuration: no default is added. Without a process the task holds
 	// namespaces and executes nothing. Its seccomp profile is not changed as long as the Isolation
 	// is in use: what it compiles to is remembered. Without a root and a mount namespace it is a
-	// group and a process on the host's file system. Namespaces with a path are joined.
+	// group and a process on the host's file system. Namespaces with a path are joined. Its
+	// createContainer hooks are executed; a configuration with hooks of another kind is refused.
 	Config *specs.Spec
 	// Overlay, if not nil, is the root file system in place of Config.Root.Path.
 	Overlay *plan.Overlay

@@ -279,15 +279,15 @@ func TestLXCExecute(t *testing.T) {
 	}
 }
 
-// TestLXCHooks runs hooks of the host in their order, with what LXC tells them. One that fails before
-// the start ends it; one that fails at the end does not keep the container from it. Those that would
-// run inside are named.
+// TestLXCHooks runs hooks in their order, with what LXC tells them, on the host and inside. One that
+// fails before the start ends it; one that fails at the end does not keep the container from it.
 func TestLXCHooks(t *testing.T) {
 	r := newLXCRig(t)
 	r.busybox("one")
 	said := filepath.Join(r.dir, "said")
 	hook := filepath.Join(r.dir, "hook")
-	text := "#!/bin/sh\necho \"$1 $2 $3 ${LXC_PID:+pid} $LXC_TARGET\" >>" + said + "\n"
+	text := "#!/bin/sh\necho \"$1 $2 $3 ${LXC_PID:+pid} $LXC_TARGET\" >>" + said + "\n" +
+		"case $3 in mount|autodev) echo $3 >>$LXC_ROOTFS_MOUNT/dev/inside;; esac\n"
 	if err := os.WriteFile(hook, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -296,15 +296,24 @@ func TestLXCHooks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{"pre-start", "pre-mount", "start-host", "stop", "post-stop"} {
+	for _, kind := range []string{
+		"pre-start", "pre-mount", "mount", "autodev", "start-host", "stop", "post-stop",
+	} {
 		lines = fmt.Appendf(lines, "lxc.hook.%s = %s\n", kind, hook)
 	}
-	lines = append(lines, "lxc.hook.post-stop = /bin/false\nlxc.hook.mount = /bin/false\n"...)
+	lines = append(lines, "lxc.hook.post-stop = /bin/false\n"+
+		"lxc.hook.start = echo \"$LXC_NAME it's started\" >>/dev/inside\n"...)
 	if err := os.WriteFile(file, lines, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, msg, code := r.do("start", "one"); code != 0 || !strings.Contains(msg, "lxc.hook.mount") {
-		t.Errorf("start: status %d, %q", code, msg)
+	r.ok("start", "one")
+	// What the hooks of the container's namespaces have written is seen there alone.
+	r.until("one", "start hook", func() bool {
+		got, _, _ := r.do("attach", "one", "--", "cat", "/dev/inside")
+		return got == "mount\nautodev\none it's started one lxc start\n"
+	})
+	if _, err := os.Stat(filepath.Join(r.dir, "one/rootfs/dev/inside")); err == nil {
+		t.Error("a hook of the container has written to the host's view")
 	}
 	if _, msg, code := r.do("stop", "-k", "one"); code != 0 || !strings.Contains(msg, "post-stop") {
 		t.Errorf("stop: status %d, %q", code, msg)
@@ -313,10 +322,17 @@ func TestLXCHooks(t *testing.T) {
 		t.Errorf("state %q", got)
 	}
 	got, err := os.ReadFile(said)
-	want := "one lxc pre-start  \none lxc pre-mount  \none lxc start-host pid \none lxc stop  stop\n" +
-		"one lxc post-stop  stop\n"
+	want := "one lxc pre-start  \none lxc pre-mount  \none lxc mount  \none lxc autodev  \n" +
+		"one lxc start-host pid \none lxc stop  stop\none lxc post-stop  stop\n"
 	if err != nil || string(got) != want {
 		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if _, msg, code := r.do("start", "one", "-s", "lxc.hook.mount=/bin/false"); code == 0 ||
+		!strings.Contains(msg, "createContainer") {
+		t.Errorf("a mount hook that fails: status %d, %s", code, msg)
+	}
+	if got := r.state("one"); got != "STOPPED" {
+		t.Errorf("state %q", got)
 	}
 }
 

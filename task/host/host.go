@@ -37,6 +37,7 @@ import (
 // Keeper is what a Host needs of a *keeper.Client.
 type Keeper interface {
 	Start(ctx context.Context, req *keeper.StartRequest) (*keeper.Process, error)
+	Continue(ctx context.Context, id string) (*keeper.Process, error)
 	List(ctx context.Context) ([]*keeper.Process, error)
 	Attach(ctx context.Context, id string, at keeper.Attachment) (keeper.Attached, error)
 	Detach(ctx context.Context, id string, subscription uint64) error

@@ -47,12 +47,21 @@ func (h *Host) Start(ctx context.Context, s *task.Spec) (task.Task, error) {
 	if s.Group != nil {
 		t.rec.Group = s.Group.Path()
 	}
-	err = h.start(ctx, p, func() (*launch.Launch, *keeper.StartRequest, error) {
-		l, err := h.prepare(s, entry)
-		if err != nil {
-			return nil, nil, err
-		}
-		return l, request(s, l), nil
+	held, err := h.hooks(s)
+	if err != nil {
+		return nil, err
+	}
+	err = h.start(ctx, p, &preparation{
+		make: func() (*launch.Launch, *keeper.StartRequest, error) {
+			l, err := h.prepare(s, entry)
+			if err != nil {
+				return nil, nil, err
+			}
+			req := request(s, l)
+			req.Hold = held != nil
+			return l, req, nil
+		},
+		held: held,
 	})
 	if err != nil {
 		return nil, err
@@ -85,97 +94,6 @@ func request(s *task.Spec, l *launch.Launch) *keeper.StartRequest {
 	return req
 }
 
-// preparation compiles a program and opens what it needs. It is called again when a keeper dies
-// while it starts the program: a part of what was opened can be used once only, such as a tree of
-// mounts that is attached.
-type preparation func() (*launch.Launch, *keeper.StartRequest, error)
-
-// start registers a process and has the keeper start it.
-func (h *Host) start(ctx context.Context, p *process, prepare preparation) error {
-	if err := h.register(p); err != nil {
-		return err
-	}
-	if err := h.fault("start: process"); err != nil {
-		h.unregister(p)
-		return err
-	}
-	kp, err := h.launch(ctx, p.id, prepare)
-	if err != nil {
-		if lost(err) || ctx.Err() != nil {
-			h.mu.Lock()
-			h.doubtful[p.id] = true
-			h.mu.Unlock()
-		}
-		h.unregister(p)
-		return err
-	}
-	p.running(kp)
-	return nil
-}
-
-// launch has the keeper start a process. When the keeper dies before it has answered, the next one
-// may have what the dead one has started; that is it then, also if it has ended. Otherwise the next
-// one is asked once more, and what may have come of the first time is ended before.
-func (h *Host) launch(
-	ctx context.Context, id string, prepare preparation,
-) (*keeper.Process, error) {
-	h.mu.Lock()
-	k, fresh := h.keeper, h.fresh
-	h.mu.Unlock()
-	p, err := startBy(ctx, k, prepare)
-	if !lost(err) {
-		return p, err
-	}
-	if k, err = h.next(ctx, fresh, err); err != nil {
-		return nil, err
-	}
-	if p, err := takeOver(ctx, k, id, prepare); p != nil || err != nil {
-		return p, err
-	}
-	if err := k.Abort(ctx, id); err != nil {
-		return nil, err
-	}
-	return startBy(ctx, k, prepare)
-}
-
-// takeOver takes a process from the keeper that has recovered it, with its subscribers; nil if the
-// keeper has none of the ID.
-func takeOver(
-	ctx context.Context, k Keeper, id string, prepare preparation,
-) (p *keeper.Process, err error) {
-	list, err := k.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, found := range list {
-		defer found.Close()
-		if found.ID != id || found.Bare ||
-			found.State != keeper.Running && found.State != keeper.Exited {
-			continue
-		}
-		l, req, err := prepare()
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		if p, err = k.Adopt(ctx, found, req.Attach...); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
-// startBy has one keeper start a process.
-func startBy(ctx context.Context, k Keeper, prepare preparation) (*keeper.Process, error) {
-	l, req, err := prepare()
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	p, err := k.Start(ctx, req)
-	return p, explain(l, err)
-}
-
 // prepare compiles a configuration by what it has: a process, a root.
 func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error) {
 	opt := plan.Options{
@@ -183,7 +101,7 @@ func (h *Host) prepare(s *task.Spec, entry launch.Entry) (*launch.Launch, error)
 			LastCap: h.cfg.Kernel.LastCap, Cgroup2: entry.Version2(),
 			AppArmor: h.cfg.Kernel.AppArmor, SELinux: h.cfg.Kernel.SELinux,
 		},
-		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init,
+		Stdio: plan.Pipes, Overlay: s.Overlay, Reaper: s.Init, Hooks: hasHooks(s.Config),
 	}
 	filter, err := h.filters.get(s.Config)
 	if err != nil {
@@ -361,7 +279,7 @@ func (t *hostTask) execBy(
 		return err
 	}
 	opt.Filter = filter
-	return t.h.start(ctx, p, func() (*launch.Launch, *keeper.StartRequest, error) {
+	return t.h.start(ctx, p, &preparation{make: func() (*launch.Launch, *keeper.StartRequest, error) {
 		proc := sized(x.Process, x.Width, x.Height)
 		l, err := launch.Exec(x.Config, proc, opt, joint, entry)
 		if err != nil {
@@ -379,7 +297,7 @@ func (t *hostTask) execBy(
 			req.Attach = append(req.Attach, attachment(o))
 		}
 		return l, req, nil
-	})
+	}})
 }
 
 // needGroup returns the group, or errdefs.ErrFailedPrecondition.
