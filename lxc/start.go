@@ -246,8 +246,16 @@ func (l *starting) make(context.Context) (err error) {
 			errdefs.ErrInvalidArgument,
 		)
 	}
-	if file := l.cfg.Console.LogFile; file != "" {
-		l.c.path.log.Warn("the console is not logged", "lxc.console.logfile", file)
+	for key, set := range map[string]bool{
+		"lxc.console.logfile": l.cfg.Console.LogFile != "",
+		"lxc.console.buffer":  l.cfg.Console.BufferSize > 0,
+		"lxc.cgroup.dir":      l.cfg.CgroupDir != (config.CgroupDir{}),
+		"lxc.cgroup.relative": l.cfg.CgroupRelative,
+		"lxc.monitor":         l.cfg.MonitorUnshare || l.cfg.MonitorSignalPdeath != nil,
+	} {
+		if set {
+			l.c.path.log.Warn("a setting has no effect", "container", l.c.name, "key", key)
+		}
 	}
 	startHooks(l.made.Spec)
 	for _, w := range l.made.Warnings {
