@@ -4,7 +4,7 @@
 //
 // Not for: when hooks run, and which (package container, package task/host).
 //
-// Tested by package container and by package test, with real containers.
+// Tested with real containers by package container, package task/host and package test.
 package hook
 
 import (
